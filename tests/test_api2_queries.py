@@ -219,7 +219,7 @@ def test_and_binds_closer_than_or() -> None:
         ("nothing = 1", "nothing is not a field"),
         ('size = "big"', "size is a number"),
         ("name = 5", "name is a text"),
-        ("name = django", "'django'; texts stand in double quotes"),
+        ("name = django", "'django'; put texts in double quotes"),
         ("name = 'django'", "\"'django'\" cannot be read"),
         ('is_private ~ "t"', "is_private ~"),
         ("is_private > true", "is_private > true"),

@@ -23,7 +23,7 @@ BELOW_2 = {
     "hooks": "webhooks",
     "branching-model": "branching model",
     "pipelines": "pipelines",
-    "commit/" + "9" * 40: "commits but those that branches and tags name",
+    "commit/" + "9" * 40: "commits other than those of branches and tags",
     "commit/" + "a" * 40 + "/statuses": "statuses, comments and other parts of commits",
     "something-new": "something new",
 }

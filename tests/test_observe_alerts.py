@@ -153,7 +153,7 @@ def test_alerts_agree_with_the_health_route(folder: Folder, listener: Listener) 
     (body,) = [body for path, body in listener.heard if path == "/json"]
     alert = json.loads(body)
     assert (alert["event"], alert["upstream"]) == ("failure", "")
-    assert "the mirror is unwell: box: the last sync that came to its end was" in alert["text"]
+    assert "the mirror is unwell: box: the last sync ended" in alert["text"]
 
 
 class Breaks(Silent):
@@ -196,7 +196,7 @@ def test_a_failed_delivery_changes_nothing(folder: Folder, listener: Listener) -
         ran = folder.run("sync", CHAT="http://127.0.0.1:9/secret-address", TOKEN="sandbox")
     assert ran.code == 0
     assert ran.err.count("could not be delivered") == 3
-    assert "the answer was 500" in ran.err
+    assert "the answer had status 500" in ran.err
     for secret in ("secret-address", "127.0.0.1:9", listener.url):
         assert secret not in ran.err
 
@@ -380,7 +380,7 @@ def test_alerts_beyond_the_queue_are_dropped(caplog: pytest.LogCaptureFixture) -
     free.set()
     assert courier.finish(time.monotonic() + 20)
     assert sent[:MOST_WAITING] == list(range(MOST_WAITING))
-    assert caplog.text.count("others wait") >= 9
+    assert caplog.text.count("others are queued") >= 9
 
 
 CHILDREN = "sleep 300 & echo $! > {place}; sleep 300"

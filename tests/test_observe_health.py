@@ -92,7 +92,7 @@ def test_a_stalled_first_load_is_unhealthy(file: File) -> None:
     file.ran(50 * HOUR, "paused", kind="full")
     for hours in (20, 10, 2):
         file.ran(hours * HOUR, "failed", kind="full", requests=0)
-    assert "headway" in file.health().reasons[0]
+    assert "progress" in file.health().reasons[0]
 
 
 def test_a_budget_spent_for_hours_is_unhealthy(file: File) -> None:
@@ -150,7 +150,7 @@ def test_failures_and_the_brake_are_warnings(file: File) -> None:
     found = file.health()
     assert found.status == "ok"
     assert any("--confirm-absence" in warning for warning in found.warnings)
-    assert any("1 failures of the kind refs" in warning for warning in found.warnings)
+    assert any("1 failures of kind refs" in warning for warning in found.warnings)
 
 
 @pytest.fixture

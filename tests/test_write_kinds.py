@@ -149,10 +149,10 @@ def test_data_center_keeps_names_apart(server: Callable[..., Wired]) -> None:
     ("settings", "error"),
     [
         (RepositorySettings(description="told"), None),
-        (RepositorySettings(description="told", website="https://x"), "does not tell website"),
+        (RepositorySettings(description="told", website="https://x"), "does not report website"),
         (RepositorySettings(description="lost", website="https://x"), "has not been done so far"),
-        (RepositorySettings(has_wiki=False), "does not tell has_wiki"),
-        (RepositorySettings(fork_policy="no_forks"), "does not tell fork_policy"),
+        (RepositorySettings(has_wiki=False), "does not report has_wiki"),
+        (RepositorySettings(fork_policy="no_forks"), "does not report fork_policy"),
     ],
 )
 def test_a_lost_answer_is_judged_by_what_data_center_returns(

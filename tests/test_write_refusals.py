@@ -203,7 +203,7 @@ def test_a_write_without_a_mirror_is_refused(tmp_path: Path, made: WriteHarness,
 def test_a_renamed_repository_is_not_deleted(made: WriteHarness) -> None:
     """Its name may be another one's by now: whoever deletes has to know what it is called."""
     made.sandbox.do("rename", PISTON, name="Moved On")
-    with pytest.raises(UpstreamRefused, match="is called jespern/moved-on upstream by now") as caught:
+    with pytest.raises(UpstreamRefused, match="is called jespern/moved-on upstream now") as caught:
         made.writes.delete(PISTON, by="x")
     assert caught.value.status == 409
     assert made.upstream("jespern/moved-on") is not None

@@ -78,7 +78,7 @@ def test_refusals_are_passed_on(served: Served) -> None:
     assert served("POST", "repositories/", name="idea")[0] == 403
     assert served("POST", "repositories/", name="idea", owner="nobody")[0] == 404
     status, said = served("POST", "repositories/", name="日本")
-    assert (status, "nothing that an address" in str(said)) == (400, True)
+    assert (status, "cannot be turned into an address" in str(said)) == (400, True)
 
 
 def test_an_unreachable_upstream_is_503(served: Served) -> None:

@@ -37,7 +37,7 @@ UNLISTED = ("workspace", "workspaces", "page")
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The JSON of an alert; `upstream` "" means the whole mirror. Chat programs show the member `text`."""
+    """The JSON of an alert. `upstream` is "" for the whole mirror. Chat programs show the member `text`."""
 
     event: AlertEvent
     upstream: str
@@ -49,13 +49,13 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 MOST_LINES = 10
-"""How many changes an alert names."""
+"""The most changes that one alert names."""
 
 KILL_SECONDS = 0.3
-"""How long to wait for a command that was killed."""
+"""Seconds to wait for a command that was killed."""
 
 LONGEST = 40.0
-"""The longest time that a command waits for its alerts at its end, in seconds; see `delivery`."""
+"""The longest time, in seconds, that a command waits at its end for its alerts; see `delivery`."""
 
 SendAlert = Callable[[Alert, threading.Event], None]
 """Delivers an alert, or ends early when the event is set; raises NotDelivered."""
@@ -64,8 +64,8 @@ SendAlert = Callable[[Alert, threading.Event], None]
 class Alerts:
     """The alerts of a configuration; raises ConfigError for an address that cannot be read.
 
-    Threads of their own deliver them, so that no receiver delays a sync. An alert that cannot be delivered is
-    logged. `close` waits for those that are being delivered.
+    Separate threads deliver them, so no receiver delays a sync. An alert that cannot be delivered is logged.
+    `close` waits for the deliveries.
     """
 
     def __init__(self, config: Config, *, clock: Clock = utc_now) -> None:
@@ -82,7 +82,7 @@ class Alerts:
         self.close()
 
     def close(self, seconds: float = LONGEST) -> None:
-        """Wait up to `seconds` for deliveries; those that take longer are given up and logged."""
+        """Wait up to `seconds` for deliveries; longer ones are cancelled and logged."""
         until = time.monotonic() + seconds
         late = [courier for _, courier in self._couriers if not courier.finish(until)]
         for courier in late:
@@ -91,7 +91,7 @@ class Alerts:
             courier.finish(until + KILL_SECONDS)
 
     def tell(self, summary: Summary) -> None:
-        """Send the alerts that a run is reason for."""
+        """Send the alerts that a run gives reason for."""
         if not self._couriers:
             return
         name = summary.upstream
@@ -104,7 +104,7 @@ class Alerts:
         self._tell_unexpected(summary)
 
     def _tell_unexpected(self, summary: Summary) -> None:
-        """Send unexpected changes to the alerts that want them: one alert for each kind."""
+        """Send unexpected changes to the alerts for them: one alert for each kind."""
         wanted = {event for events, _ in self._couriers for event in events if event in UNEXPECTED}
         if not wanted:
             return
@@ -115,10 +115,10 @@ class Alerts:
                     if lines:
                         self._send(event, summary.upstream, _some(lines), kind=summary.kind)
         except (StoreError, sqlite3.Error) as error:
-            log.warning("what moved that should not cannot be told: %s", error)
+            log.warning("unexpected changes cannot be read for alerts: %s", error)
 
     def trouble(self, name: str, text: str) -> None:
-        """Send a failure, once: work could not begin, or the mirror itself (`name` "") is unwell."""
+        """Send a failure, once: a job could not start, or the mirror itself (`name` "") is unwell."""
         if name not in self._troubled:
             self._troubled.add(name)
             self._send("failure", name, text)
@@ -169,9 +169,9 @@ class Alerts:
 
 
 def events_of(summary: Summary, *, failed_before: bool) -> list[AlertEvent]:
-    """Return the events of a run; one that sent no request proves nothing.
+    """Return the events of a run. A run that sent no request proves nothing.
 
-    A workspace or page that could not be listed is a failure, once; a single repository is not.
+    A workspace or page that could not be listed is a failure, reported once; a single repository is not.
     """
     found = list[AlertEvent]()
     asked = summary.counts.requests + summary.counts.git_requests > 0
@@ -189,7 +189,7 @@ def events_of(summary: Summary, *, failed_before: bool) -> list[AlertEvent]:
 
 
 def couriers_of(alerts: Sequence[AlertConfig]) -> "list[tuple[Sequence[AlertEvent], Courier[Alert]]]":
-    """Make what delivers each alert, with the events that it is for; raises ConfigError."""
+    """Make the courier of each alert, with the events that it is for; raises ConfigError."""
     if not alerts:
         return []
     from mirror.observe.delivery import Courier  # noqa: PLC0415 - http.client is slow to import
@@ -211,7 +211,7 @@ def sender_of(alert: AlertConfig) -> SendAlert:
 
 
 def address_of(text: str) -> str:
-    """Return an address, read from the environment or a file if it says so; raises ConfigError."""
+    """Return an address, which may stand in the environment or a file; raises ConfigError."""
     address = read_secret(text) if text.startswith(("env:", "file:")) else text
     if complaint := address_complaint(address):
         named = text if address != text else "address"
@@ -220,7 +220,7 @@ def address_of(text: str) -> str:
 
 
 def addresses_of(config: Config) -> Sequence[str]:
-    """Return the addresses of alerts; they are secrets, since anybody who knows one can post to it."""
+    """Return the addresses of alerts. They are secrets: whoever knows one can post to it."""
     return [address_of(each.ping or each.url) for each in config.alerts if not each.command]
 
 

@@ -1,6 +1,6 @@
 """Delivery of alerts: as JSON to a web address, as a ping in the style of healthchecks, or to a command.
 
-Each delivery has a deadline, whatever the other side does. No delivery follows a redirect: a redirected POST
+Each delivery has a deadline, whatever the receiver does. Redirects are not followed: a redirected POST
 becomes a GET, and its receiver gets nothing.
 """
 
@@ -27,11 +27,11 @@ LOOK_SECONDS = 0.05
 
 
 class NotDelivered(Exception):
-    """An alert was not delivered. The message holds no address, which is a secret."""
+    """An alert was not delivered. The message does not contain the address, which is a secret."""
 
 
 def post(url: str, body: bytes, *, content_type: str = "application/json", seconds: float = SECONDS) -> None:
-    """Post a body to an address within `seconds` in all; raises NotDelivered for any status but 2xx."""
+    """Post a body to an address within `seconds` in total; raises NotDelivered for any status but 2xx."""
     headers = {"Content-Type": content_type, "User-Agent": "bitbucket-mirror"}
     deadline = _Deadline(seconds)
     try:
@@ -39,12 +39,12 @@ def post(url: str, body: bytes, *, content_type: str = "application/json", secon
         with deadline:
             opener = urllib.request.build_opener(_NoRedirects, _Http(deadline), _Https(deadline))
             opener.open(request, timeout=seconds).close()
-            if deadline.over:  # a head that was cut off reads like one that has ended
+            if deadline.over:  # a truncated head looks like a complete one
                 raise TimeoutError
     except urllib.error.HTTPError as error:
         error.close()
         redirected = "; redirects are not followed, give the address itself" if error.code < 400 else ""
-        raise NotDelivered(f"the answer was {error.code}{redirected}") from None
+        raise NotDelivered(f"the answer had status {error.code}{redirected}") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         late = f" within {seconds:g} s" if deadline.over or isinstance(reason, TimeoutError) else ""
@@ -52,7 +52,7 @@ def post(url: str, body: bytes, *, content_type: str = "application/json", secon
 
 
 class _Deadline:
-    """Shuts down the connections of one exchange in time: a socket's time-out bounds single reads only."""
+    """Shuts down the connections of one exchange in time. A socket's time-out only limits single reads."""
 
     def __init__(self, seconds: float) -> None:
         self.over = False
@@ -84,7 +84,7 @@ class _Deadline:
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection with a deadline from the moment it is open."""
+    """A connection whose deadline starts when it is open."""
 
     deadline: _Deadline
 
@@ -131,7 +131,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def ping(url: str, text: str, *, failed: bool) -> None:
-    """Ping an address, with ``/fail`` behind it for a failure; raises NotDelivered."""
+    """Ping an address, with ``/fail`` appended for a failure; raises NotDelivered."""
     base, mark, query = url.partition("?")
     post(
         base.rstrip("/") + ("/fail" if failed else "") + mark + query,
@@ -145,7 +145,7 @@ def call(
 ) -> None:
     """Run a command with a body as its standard input; raises NotDelivered unless it exits with 0.
 
-    After so many seconds, or when `stop` is set, it is killed with everything that it has started.
+    After `seconds`, or when `stop` is set, it is killed with everything that it has started.
     """
     try:
         with _started(command, body) as process:
@@ -164,7 +164,7 @@ def call(
 @contextmanager
 def _started(command: Sequence[str], body: bytes) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command in a process group of its own; kill the group if it has not ended."""
-    with tempfile.TemporaryFile() as file:  # a pipe would wait for a command that does not read it
+    with tempfile.TemporaryFile() as file:  # a pipe would block if the command does not read it
         file.write(body)
         file.seek(0)
         process = subprocess.Popen(  # noqa: S603 - the operator's own command
@@ -190,9 +190,10 @@ log = logging.getLogger("mirror.alerts")
 
 
 class Courier(Generic[T]):
-    """Sends alerts to one receiver, in order; one that cannot be delivered is logged.
+    """Sends alerts to one receiver, in order. One that cannot be delivered is logged.
 
-    `send` raises NotDelivered, and ends early when the event that it gets is set. `name` is for the log.
+    :param name: names the receiver in the log.
+    :param send: delivers an alert, or ends early when its event is set; raises NotDelivered.
     """
 
     def __init__(self, name: str, send: Callable[[T, threading.Event], None]) -> None:
@@ -209,10 +210,10 @@ class Courier(Generic[T]):
         try:
             self._waiting.put_nowait(alert)
         except queue.Full:
-            log.warning("%s could not be delivered: %d others wait", self._name, MOST_WAITING)
+            log.warning("%s could not be delivered: %d others are queued", self._name, MOST_WAITING)
 
     def finish(self, until: float) -> bool:
-        """Send what is queued; return whether all was sent by `until`, a moment of the monotonic clock."""
+        """Send all queued alerts; return whether they were sent by `until`, on the monotonic clock."""
         if self._thread is None:
             return True
         with contextlib.suppress(queue.Full):
@@ -221,7 +222,7 @@ class Courier(Generic[T]):
         return not self._thread.is_alive()
 
     def give_up(self) -> None:
-        """Drop what is queued, and log it; `finish` then waits for what is being sent."""
+        """Drop all queued alerts, and log it. `finish` then waits for the one being sent."""
         log.warning("%s could not be delivered in time", self._name)
         self._stop.set()
 

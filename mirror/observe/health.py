@@ -25,7 +25,7 @@ from mirror.times import age_text, from_text, to_text
 PATIENCE = timedelta(days=2)
 SPENT_FOR = timedelta(hours=3)
 LEAST_FREE = 256 * 1024 * 1024
-"""Bytes that must be free on the disk."""
+"""The free space on the disk below which the mirror is unwell, in bytes."""
 
 _ENDED = "('complete', 'incomplete')"
 _LISTINGS = "('full', 'incremental')"
@@ -33,10 +33,12 @@ _OWN_NUMBER = "the % requests of this run are used%"
 
 
 class Health(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """`status` is ok, or unwell for these `reasons`; `warnings` are worth knowing all the same.
+    """The health of a mirror.
 
-    `copy` is told where a copy is served: `as_of`, when a run last wrote into it, `age_seconds` since then,
-    and `replaced_at`, the time of its file.
+    :param status: ok, or unwell for these `reasons`.
+    :param warnings: what is worth knowing even if all is well.
+    :param copy: only if a copy is served: `as_of`, when a run last wrote into it; `age_seconds` since then;
+        `replaced_at`, the time of its file.
     """
 
     status: str
@@ -56,9 +58,10 @@ def read_health(
 ) -> Health:
     """Check the file and its disk.
 
-    `patience` maps each configured upstream to the age, in seconds, at which its last complete sync is too
-    old; other upstreams in the file are ignored. Default: all upstreams, two days. `free` is the number of
-    free bytes on the disk; None asks the system. `is_copy` tells the age of the copy, too.
+    :param patience: maps each configured upstream to the age, in seconds, at which its last complete sync is
+        too old. Other upstreams in the file are ignored. By default all upstreams count, with two days.
+    :param free: the free bytes on the disk; None asks the system.
+    :param is_copy: whether to add the age of the copy.
     """
     reasons, warnings = list[str](), list[str]()
     try:
@@ -82,7 +85,7 @@ def read_health(
 
 
 def _copy_age(connection: sqlite3.Connection, path: Path, now: datetime) -> dict[str, Any]:
-    """Read how old a copy is from its rows: the times of the file change when it is moved."""
+    """Read the age of a copy from its rows: the times of the file change when it is moved."""
     (as_of,) = connection.execute("SELECT max(coalesce(finished_at, started_at)) FROM sync_runs").fetchone()
     return {
         "as_of": as_of,
@@ -92,7 +95,7 @@ def _copy_age(connection: sqlite3.Connection, path: Path, now: datetime) -> dict
 
 
 def file_health(path: Path, now: datetime, *, patience: Mapping[str, float]) -> Health:
-    """Check a file that perhaps cannot be opened; `patience` as in `read_health`."""
+    """Check a file, which may not even open; `patience` as in `read_health`."""
     try:
         with closing(open_reader(path)) as connection:
             return read_health(connection, path, now, patience=patience)
@@ -115,16 +118,16 @@ def _reasons(
         connection, "SELECT started_at FROM sync_runs WHERE upstream_id = ? ORDER BY id LIMIT 1", upstream_id
     )
     if ended is not None and now - ended > allowed:
-        yield f"the last sync that came to its end was {_ago(now - ended)} ago"
+        yield f"the last sync ended {_ago(now - ended)} ago"
     elif ended is None and began is not None and not _advances(connection, upstream_id, now - allowed):
-        yield f"no sync has come to its end since {_ago(now - began)}, and none makes headway"
+        yield f"no sync has ended in {_ago(now - began)}, and none makes progress"
     cursors = Cursors(connection, upstream_id)
     listed = max((from_text(state.cursor) for _, state in cursors.workspaces() if state.cursor), default=None)
     ahead = latest_ahead(connection, upstream_id, now)
     if ahead is not None:
-        yield f"the clock was ahead once: moments up to {ahead} count as never until the next sync"
+        yield f"the clock was ahead once: times up to {ahead} count as never until the next sync"
     if ended is not None and now - ended <= allowed and listed is not None and now - listed > allowed:
-        yield f"syncs come to their end, but the last listing that did was {_ago(now - listed)} ago"
+        yield f"syncs end, but the last one that listed repositories ended {_ago(now - listed)} ago"
     spent = _spent_since(connection, upstream_id)
     if ended is not None and spent is not None and now - spent > SPENT_FOR:
         last = connection.execute(
@@ -135,7 +138,7 @@ def _reasons(
         yield f"{what} again and again for {_ago(now - spent)}"
     found = cursors.integrity.read()
     if found:
-        yield f"the last look over the file found: {found}"
+        yield f"the last check of the file found: {found}"
 
 
 def _warnings(connection: sqlite3.Connection, upstream_id: int) -> Iterator[str]:
@@ -153,9 +156,9 @@ def _warnings(connection: sqlite3.Connection, upstream_id: int) -> Iterator[str]
         (upstream_id,),
     ):
         if kind == "absence":
-            yield "much is no longer listed, and waits for --confirm-absence"
+            yield "many repositories are no longer listed; confirm that with --confirm-absence"
         else:
-            yield f"{count:,} failures of the kind {kind} wait to be tried again"
+            yield f"{count:,} failures of kind {kind} wait to be retried"
 
 
 def _spent_since(connection: sqlite3.Connection, upstream_id: int) -> datetime | None:

@@ -1,4 +1,4 @@
-"""Logs: lines for people or JSON for programs, one for each run, and no secret in any of them."""
+"""Logs: lines for people or JSON for programs, one line for each run, without secrets."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from mirror.store.crawl_state import Progress
 from mirror.times import age_text, time_text, to_text
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""The attributes of every record; any other came with `extra`."""
+"""The attributes of every record. All others come from `extra`."""
 
 
 def set_up(config: LogConfig, secrets: Iterable[str] = ()) -> None:
@@ -33,12 +33,12 @@ def set_up(config: LogConfig, secrets: Iterable[str] = ()) -> None:
     for old in [each for each in root.handlers if isinstance(each, _ToStandardError)]:
         root.removeHandler(old)
     root.addHandler(handler)
-    root.setLevel(logging.WARNING)  # of libraries, only what is wrong: they log addresses
+    root.setLevel(logging.WARNING)  # libraries log addresses, so only their warnings pass
     logging.getLogger("mirror").setLevel(config.level.upper())
 
 
 def secrets_of(config: Config) -> list[str]:
-    """Return the secrets that a configuration points to, as far as they can be read here."""
+    """Return the secrets that a configuration refers to, if they can be read here."""
     found = list[str]()
     for upstream in config.upstreams:
         try:
@@ -56,7 +56,7 @@ def secrets_of(config: Config) -> list[str]:
 
 
 class ConsoleLines(logging.Formatter):
-    """Lines for people, like ``12:00:01 CET box complete; ...``, with the level from warnings on."""
+    """Lines for people, like ``12:00:01 CET box complete; ...``; warnings and above show their level."""
 
     def __init__(self, redact: Redact) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class ConsoleLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line for programs; what came with `extra` are its members."""
+    """One JSON object a line, for programs, with the members of `extra`."""
 
     def __init__(self, redact: Redact) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        # Once before JSON escapes it a second time, and once after for what only then became text.
+        # Before JSON escapes the text, and again after, for values that only then become text.
         clean = {
             name: self._redact(value) if isinstance(value, str) else value for name, value in line.items()
         }
@@ -98,7 +98,7 @@ class JsonLines(logging.Formatter):
 
 
 class _ToStandardError(logging.Handler):
-    """Writes to the present standard error, which a progress bar replaces for a while."""
+    """Writes to the current standard error, which a progress bar replaces for a while."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; a terminal that is gone is no error."""
@@ -110,7 +110,7 @@ class _ToStandardError(logging.Handler):
 log = logging.getLogger("mirror.runs")
 
 MINUTE = 60.0
-"""How often the progress of a run is logged, in seconds."""
+"""Seconds between two lines about the progress of a run."""
 
 _LEVELS = {"failed": logging.ERROR, "incomplete": logging.WARNING}
 
@@ -165,7 +165,7 @@ def seconds_text(seconds: float) -> str:
 
 
 class EveryMinute:
-    """Says when a minute has passed since it last said so, or since the beginning."""
+    """Reports when a minute has passed, since the last report or the beginning."""
 
     def __init__(self, stopwatch: Callable[[], float] = time.monotonic) -> None:
         self._stopwatch = stopwatch
@@ -176,7 +176,7 @@ class EveryMinute:
         self._told = self._stopwatch()
 
     def is_over(self) -> bool:
-        """Return whether it is over, and if so begin another one."""
+        """Return whether the minute is over; if so, begin another one."""
         if self._stopwatch() - self._told < MINUTE:
             return False
         self.begin()
@@ -203,7 +203,7 @@ class Logged:
             log.debug("%s%s", what, f": {total:,}" if total is not None else "")
 
     def progress(self, progress: Progress) -> None:
-        """Show it, and log it once a minute of a run, whatever its phases are."""
+        """Show the progress, and log it once a minute of a run, across its phases."""
         self._inner.progress(progress)
         if progress.run_id != self._run:
             self._run = progress.run_id
@@ -219,5 +219,5 @@ class Logged:
             log.info("waiting %s: %s", age_text(seconds), why)
 
     def note(self, text: str) -> None:
-        """Log it."""
+        """Log a note."""
         log.info("%s", text)

@@ -36,17 +36,17 @@ from mirror.times import Clock, from_text, utc_now
 MOST_ROWS = 400
 MOST_COLUMNS = 16
 LONGEST_KEY = 246
-"""Bytes of a key. What is longer is not counted, nor what comes after MOST_ROWS."""
+"""The longest key, in bytes. Longer keys are not counted, nor are those after MOST_ROWS."""
 
 _NUMBERS = 8 * MOST_COLUMNS
 _ROW = _NUMBERS + 8 + 248
-"""Bytes of a row: its numbers, the length of its key, its key; a multiple of eight."""
+"""The bytes of a row: its numbers, the length of its key, the key. It is a multiple of eight."""
 
 _LENGTH = struct.Struct("<q")
 
 
 class SharedNumbers:
-    """Rows of numbers under a key, counted by several processes; each of them reads the sums of all."""
+    """Rows of numbers by key, counted by several processes. Each of them reads the sums of all."""
 
     def __init__(self, processes: int = 1) -> None:
         self._processes = processes
@@ -55,7 +55,7 @@ class SharedNumbers:
         self.count_in(0)
 
     def count_in(self, part: int) -> None:
-        """Count in a part from now on, on top of what is there."""
+        """Count in a part from now on, on top of the numbers there."""
         self._rows = dict(self._used(part))
         self._next = part * MOST_ROWS + len(self._rows)
         self._end = (part + 1) * MOST_ROWS
@@ -91,7 +91,7 @@ class SharedNumbers:
         return found
 
     def _new_row(self, key: bytes) -> int:
-        """Begin a row; -1 where there is no room for it. The length comes last: with it the row counts."""
+        """Begin a row; return -1 if there is no room. The length is written last: with it the row counts."""
         if len(key) > LONGEST_KEY or self._next == self._end:
             return -1
         at = self._next * _ROW + _NUMBERS
@@ -103,7 +103,7 @@ class SharedNumbers:
 
 
 class SharedText:
-    """A text that holds until a moment of the monotonic clock, which all processes of a machine share."""
+    """A text that is valid until a time of the monotonic clock, which all processes of a machine share."""
 
     _HEAD = struct.Struct("<dII")
 
@@ -111,13 +111,13 @@ class SharedText:
         self._memory = memoryview(mmap.mmap(-1, self._HEAD.size + most))
 
     def write(self, text: bytes, until: float) -> None:
-        """Keep a text; one that is too long is not kept."""
+        """Keep a text, unless it is too long."""
         if len(text) <= len(self._memory) - self._HEAD.size:
             head = self._HEAD.pack(until, len(text), zlib.crc32(text))
             self._memory[: len(head) + len(text)] = head + text
 
     def read(self, now: float) -> bytes | None:
-        """Return the text; None if there is none, if it holds no more, or if another one is being written."""
+        """Return the text; None if there is none, if it has expired, or while another one is written."""
         until, length, checksum = self._HEAD.unpack_from(self._memory)
         text = bytes(self._memory[self._HEAD.size : self._HEAD.size + length])
         return text if now < until and zlib.crc32(text) == checksum else None
@@ -126,18 +126,18 @@ class SharedText:
 PREFIX = "bitbucket_mirror_"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 SUM = len(BUCKETS) + 1
-"""The column behind those of the buckets, the last of which has no bound."""
+"""The column of the sum, after those of the buckets. The last bucket has no bound."""
 
 KEPT_TIMES = 50
-"""A count that took one second is kept for this many seconds."""
+"""A count stays valid for this many times the time it took."""
 
 Limits = dict[str, tuple[str, int | None]]
 
 
 class Latencies:
-    """How long the processes of a server take to answer, by kind of request and class of status.
+    """The response times of a server, by kind of request and class of status.
 
-    Memory that is made before they are forked holds the numbers of all; each process counts in its own part.
+    All processes share the memory, which is made before they are forked. Each counts in its own part.
     """
 
     def __init__(self, processes: int = 1) -> None:
@@ -145,7 +145,7 @@ class Latencies:
         self._webhooks = SharedNumbers(processes)
 
     def count_in(self, part: int) -> None:
-        """Count as the process of a number, from 0."""
+        """Count as the process with a number, from 0."""
         self._seconds.count_in(part)
         self._webhooks.count_in(part)
 
@@ -160,7 +160,7 @@ class Latencies:
         self._webhooks.add(f"{upstream} {outcome}".encode(), 0)
 
     def text(self) -> bytes:
-        """Write what all processes counted in Prometheus' form."""
+        """Write the numbers of all processes in Prometheus' format."""
         seconds = HistogramMetricFamily(
             PREFIX + "answer_seconds",
             "Time from a request to the end of its answer.",
@@ -171,19 +171,19 @@ class Latencies:
             bounds = [*map(floatToGoString, BUCKETS), "+Inf"]
             labels = key.decode().split(" ")
             seconds.add_metric(labels, list(zip(bounds, counts, strict=True)), numbers[SUM])
-        webhooks = _counter("webhooks", "Webhooks by what became of them.", "upstream", "outcome")
+        webhooks = _counter("webhooks", "Webhooks by outcome.", "upstream", "outcome")
         for key, numbers in self._webhooks.sums().items():
             webhooks.add_metric(key.decode().split(" ", 1), numbers[0])
         return _text([seconds, webhooks])
 
 
 class FileMetrics:
-    """Metrics of a mirror file; `read` is called with a connection at each scrape."""
+    """The metrics of a mirror file. `text` reads it at each scrape."""
 
     def __init__(self, clock: Clock = utc_now, stopwatch: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._stopwatch = stopwatch
-        self._counts = SharedText()  # else a counter would fall where another process answers
+        self._counts = SharedText()  # else a counter could fall when another process answers
 
     def text(
         self,
@@ -192,9 +192,10 @@ class FileMetrics:
         *,
         syncing: bool | None = None,
     ) -> bytes:
-        """Read the file and write its metrics in Prometheus' form.
+        """Read the file and write its metrics in Prometheus' format.
 
-        `syncing` says whether a process holds the lock of the file, None where that is not known.
+        :param limits: maps each upstream to its bucket in the request ledger and its hourly limit.
+        :param syncing: whether a process holds the lock of the file; None if that is unknown.
         """
         now = self._clock()
         began = self._stopwatch()
@@ -208,7 +209,7 @@ class FileMetrics:
 
 
 def _text(families: list[Metric]) -> bytes:
-    """Write metrics in Prometheus' form."""
+    """Write metrics in Prometheus' format."""
     registry = CollectorRegistry()
     registry.register(_Families(families))
     return generate_latest(registry)
@@ -232,8 +233,8 @@ def _runs(connection: sqlite3.Connection) -> Iterator[Metric]:
     asked = connection.execute(
         f"SELECT u.name, {sums} FROM sync_runs s JOIN upstreams u ON u.id = s.upstream_id GROUP BY u.id"
     ).fetchall()
-    requests = _counter("upstream_requests", "Requests asked of an upstream.", "upstream", "by")
-    retries = _counter("upstream_retries", "Requests that were asked again.", "upstream")
+    requests = _counter("upstream_requests", "Requests sent to an upstream.", "upstream", "by")
+    retries = _counter("upstream_retries", "Requests that were retried.", "upstream")
     slept = _counter(
         "upstream_sleep_seconds", "Time spent waiting for budgets and busy upstreams.", "upstream"
     )
@@ -244,12 +245,12 @@ def _runs(connection: sqlite3.Connection) -> Iterator[Metric]:
         slept.add_metric((name,), seconds)
     runs = _counter(
         "runs",
-        "Runs by kind and by how they ended; looks between two syncs are not counted.",
+        "Runs by kind and outcome, without watch runs.",
         "upstream",
         "kind",
         "state",
     )
-    took = _counter("run_seconds", "Time that runs took, waits included.", "upstream", "kind", "state")
+    took = _counter("run_seconds", "Time that runs took, including waits.", "upstream", "kind", "state")
     for name, kind, state, count, seconds in connection.execute(
         """SELECT u.name, s.kind, s.state, count(*),
                   coalesce(sum(julianday(s.finished_at) - julianday(s.started_at)), 0) * 86400
@@ -271,10 +272,10 @@ def _answers(connection: sqlite3.Connection) -> Any:
 
 
 def _progress(connection: sqlite3.Connection, *, syncing: bool | None) -> Iterator[Metric]:
-    """Yield how far the sync of each upstream is, as pages and `mirror status` tell it; none that is done."""
+    """Yield the progress of the sync of each upstream, as pages and `mirror status` show it."""
     running = _gauge("sync_running", "1 while a sync of the upstream runs, else 0.", "upstream")
-    done = _gauge("sync_progress_done", "What is done of the phase of a sync.", "upstream", "phase")
-    total = _gauge("sync_progress_total", "What there is to do in the phase.", "upstream", "phase")
+    done = _gauge("sync_progress_done", "Work done in the current phase of a sync.", "upstream", "phase")
+    total = _gauge("sync_progress_total", "All work of the current phase.", "upstream", "phase")
     ends = _gauge("sync_end_timestamp_seconds", "When the sync is expected to be done.", "upstream")
     for one in standing(connection, syncing=syncing, with_progress=True):
         running.add_metric((one.name,), int(one.run_state == "running"))
@@ -301,18 +302,18 @@ def _tables(connection: sqlite3.Connection) -> Iterator[Metric]:
 
 
 def _standing(statuses: Iterable[UpstreamStatus]) -> Iterator[Metric]:
-    """Yield the state of each upstream's mirror: age, budget, what is waiting."""
+    """Yield the state of each upstream's mirror: age, budget, pending work."""
     success = _gauge("last_success_timestamp_seconds", "When the last complete sync ended.", "upstream")
-    limit = _gauge("budget_limit", "Requests an hour that may be asked.", "upstream")
-    used = _gauge("budget_used", "Requests asked in the past hour.", "upstream")
-    left = _gauge("budget_left", "Requests left in this hour.", "upstream")
+    limit = _gauge("budget_limit", "Requests allowed per hour.", "upstream")
+    used = _gauge("budget_used", "Requests sent in the last hour.", "upstream")
+    left = _gauge("budget_left", "Requests left for this hour.", "upstream")
     waiting = _gauge("refs_waiting", "Repositories whose branches and tags wait to be read.", "upstream")
     unread = _gauge("refs_unread", "Repositories whose branches and tags were never read.", "upstream")
-    alive = _gauge("repositories", "Repositories, those that are gone apart.", "upstream", "state")
-    failures = _gauge("failures_waiting", "What could not be had and is tried again.", "upstream", "kind")
-    accepted = _gauge("failures_accepted", "What could not be had and is not missing.", "upstream", "kind")
-    # A summary: Prometheus reserves the label `quantile` for these. Nobody needs the sum of all ages.
-    fresh = Metric(PREFIX + "freshness_seconds", "Age of what is known of repositories.", "summary")
+    alive = _gauge("repositories", "Repositories, by whether they are gone.", "upstream", "state")
+    failures = _gauge("failures_waiting", "Failures that are retried.", "upstream", "kind")
+    accepted = _gauge("failures_accepted", "Failures that are accepted.", "upstream", "kind")
+    # A summary, since only these may have the label `quantile`. The sum of all ages is of no use.
+    fresh = Metric(PREFIX + "freshness_seconds", "Age of the data of repositories.", "summary")
     for status in statuses:
         labels = (status.name,)
         if status.last_complete_sync:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 LONGEST_PATH = 2000
 _SEARCHES = {"q", "sort", "name"}
-"""Parameters with which an answer may have to read many rows."""
+"""Parameters that may make an answer read many rows."""
 
 Names = tuple[str, ...]
 Parameters = Mapping[str, str]
@@ -66,23 +66,24 @@ class Api(NamedTuple):
     """The description of one API.
 
     :param pattern: regular expression of its addresses; the group `rest` follows the version.
-    :param route: splits a path into a pattern with placeholders and the names in their places.
+    :param route: splits a path into a pattern with placeholders, and the names in their places.
     :param request: adds what only this API needs to a request; raises ApiError.
     :param readers: the functions that answer GET, by pattern.
     :param writers: the functions that pass a write to the upstream, by pattern and method.
-    :param find: finds the repository of a path, and the answer to a read of it; for an API with writers.
+    :param find: finds the repository of a path, and the answer to a read of it; needed where there are
+        writers.
     :param missing: the error for an unknown address.
     :param render: turns an answer into bytes and their content type.
     :param check: raises ApiError for parameters that are wrong at any address.
     :param slow_formats: values of the parameter `format` that are slow to render.
-    :param jsonp: whether `callback` makes the answer a script. Logins by cookie are then ignored.
+    :param jsonp: whether `callback` makes the answer a script. Login cookies are then ignored.
     :param headers: headers of every answer.
     :param version: the name of the API in addresses.
-    :param unmirrored: returns a function for an address whose answer the mirror does not hold, which raises
-        404 where the caller may not know of what it is about, else NotMirrored; None for unknown addresses.
-    :param dated: the addresses of a repository that can be asked for its past; owner and slug come first.
-    :param at_once: the readers that usually take no longer than a change of threads.
-    :param no_writes: what to say of writes to an API that has none.
+    :param unmirrored: for an address whose data the mirror does not hold, returns a function that raises
+        NotMirrored, or 404 if the caller may not know the repository or account; None for unknown addresses.
+    :param dated: the addresses of a repository that accept a time in the past; owner and slug come first.
+    :param at_once: the readers that usually take less time than a change of threads.
+    :param no_writes: why an API has no writes, for the error 405.
     """
 
     pattern: str
@@ -121,7 +122,7 @@ class Api(NamedTuple):
 
 
 class _Exchange(NamedTuple):
-    """A request to an API, on its way to an answer."""
+    """One request to an API, while it is answered."""
 
     api: Api
     datasette: "Datasette"
@@ -129,7 +130,7 @@ class _Exchange(NamedTuple):
     parameters: Parameters
 
     async def answer(self) -> Answer:
-        """Return the answer, or that of an error."""
+        """Return the answer; every error becomes one too."""
         request = self.request
         try:
             return await self._found()
@@ -193,7 +194,7 @@ class _Exchange(NamedTuple):
         return self.api.route(names) if is_readable else ((), ())
 
     async def _read_at_time(self, reader: Reader, names: Names) -> Answer:
-        """Read from an address that can be asked for its past, and say so in the headers."""
+        """Read from an address that accepts a time in the past, and say so in the headers."""
         request = self.request
         query = f"?{request.query_string}" if request.query_string else ""
         url = f"{address_of(self.datasette, request)}{quote(request.path)}{query}"
@@ -202,13 +203,13 @@ class _Exchange(NamedTuple):
         try:
             at = None if moment is None else moment_asked(moment, utc_now())
             found = await self._read(reader, names, at)
-        except ApiError as error:  # without them, a cache would take it for the answer of today
+        except ApiError as error:  # without these headers, a cache would serve it for the present
             error.headers = {**headers, **error.headers}
             raise
         return msgspec.structs.replace(found, headers={**headers, **found.headers})
 
     async def _read(self, reader: Reader, names: Names, at: str | None) -> Answer:
-        """Let a function answer from one snapshot of the file: as it is now, or as it was `at` a time.
+        """Call a reader in one snapshot of the file: as it is now, or as it was `at` a time.
 
         Raises ApiError and NotAccepted.
         """
@@ -250,7 +251,7 @@ class _Exchange(NamedTuple):
     def _asked(
         self, names: Names, caller: Caller, known: Upstreams, connection: sqlite3.Connection | None = None
     ) -> ApiRequest:
-        """Return what is asked; raises ApiError for parameters that cannot be read."""
+        """Return the request as this API wants it; raises ApiError for unreadable parameters."""
         request = self.request
         asked = ApiRequest(
             method=request.method,
@@ -267,7 +268,7 @@ class _Exchange(NamedTuple):
 
 
 def _dated(found: Answer, connection: sqlite3.Connection) -> Answer:
-    """Say in an answer from a published file of which moment that file is."""
+    """Add the time of a published file to an answer from it."""
     moment = published_at(connection)
     if moment is None:
         return found
@@ -276,7 +277,7 @@ def _dated(found: Answer, connection: sqlite3.Connection) -> Answer:
 
 @contextmanager
 def _plain_texts(connection: sqlite3.Connection) -> Iterator[None]:
-    """Let SQLite decode texts, which is faster. Datasette does it in Python, in case some are not UTF-8."""
+    """Let SQLite decode texts. Datasette does it in Python, in case some are not UTF-8, which is slower."""
     decoding, connection.text_factory = connection.text_factory, str
     try:
         yield

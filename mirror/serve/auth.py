@@ -52,7 +52,7 @@ class Credentials(msgspec.Struct, frozen=True):
 NO_CREDENTIALS = Credentials()
 
 NOBODY = frozenset({"x-token-auth", "x-bitbucket-api-token-auth"})
-"""User names that Bitbucket has clients send with tokens: they are nobody's."""
+"""User names that Bitbucket lets clients send with a token. They belong to nobody."""
 
 
 def credentials_in(
@@ -96,7 +96,7 @@ def _accepted(connection: sqlite3.Connection, given: Credentials, token: str) ->
 def holder(connection: sqlite3.Connection, living: tokens.LivingToken, claimed: str | None) -> Caller:
     """Make the caller of a token. One without a user speaks for the user name of the Basic login, `claimed`.
 
-    That reveals nothing more, since a token without a user sees everything.
+    That reveals nothing more, since such a token sees everything anyway.
     """
     if living.user_id is not None:
         username, ids = living.user, tokens.rows_of(connection, living.user_id)
@@ -114,7 +114,7 @@ def holder(connection: sqlite3.Connection, living: tokens.LivingToken, claimed: 
 
 
 def _named(connection: sqlite3.Connection, username: str) -> tuple[int, ...]:
-    """Return the ids of all users of a name, existing owners first."""
+    """Return the row ids of all users with a name, existing owners first."""
     rows = connection.execute(
         """SELECT id FROM users WHERE username = ? COLLATE NOCASE
            ORDER BY deleted_at IS NOT NULL, is_owner DESC, id""",
@@ -159,7 +159,7 @@ def sent_credentials(request: Request) -> Credentials:
 
 
 def _is_of_this_user(request: Request) -> bool:
-    """Return whether a program of the system user that runs this server sent a request."""
+    """Return whether the request came from a program of the system user who runs this server."""
     client, server = request.scope.get("client"), request.scope.get("server")
     return is_local(client, request.headers) and served_of(request).peers.is_ours(client, server)
 
@@ -241,7 +241,7 @@ def _actor(database: "Database", caller: Caller) -> Actor:
 
 
 def caller_of(actor: Actor | None, database: str) -> Caller:
-    """Return the caller that an actor is on a mirror; such a caller may never write."""
+    """Return the caller that an actor is on a mirror. An actor may never write."""
     actor = actor or {}
     if actor.get("id") == ROOT and "mirror" not in actor:
         return Caller(name=ROOT, token_id=0, sees_all=True)  # the root of Datasette has no token
@@ -273,7 +273,7 @@ async def save_use_of(server: Served, database: "Database", caller: Caller) -> N
         try:
             tokens.save_use(connection, token_id, at=to_text(now))
         except sqlite3.OperationalError:
-            saved_at.pop(key, None)  # a long write or a read-only disk: the next request tries again
+            saved_at.pop(key, None)  # a long write, or a read-only disk: the next request tries again
 
     await database.execute_write_fn(save, block=False)
 
@@ -306,8 +306,8 @@ def may_download(datasette: "Datasette", actor: Actor | None, resource: Any) -> 
 async def is_closed(datasette: "Datasette", actor: Actor | None, resource: Any) -> bool:
     """Return whether a database, or anything in it, is closed to an actor.
 
-    The answer is the same for all actions on a mirror, including those of other plugins. The in-memory
-    database of `--crossdb` reads all files. It is open only to an actor who sees everything in each mirror.
+    All actions on a mirror get the same answer, including those of other plugins. The in-memory database of
+    `--crossdb` reads all files: it is open only to an actor who sees everything in every mirror.
     """
     name = resource[0] if isinstance(resource, tuple) else resource
     if not isinstance(name, str):
@@ -324,5 +324,5 @@ async def is_closed(datasette: "Datasette", actor: Actor | None, resource: Any) 
 
 
 def _has_tokens(resource: Any) -> bool:
-    """Return whether a resource is the table of tokens, or that of the writes made with them."""
+    """Return whether a resource is the table of tokens, or of the writes made with them."""
     return isinstance(resource, tuple) and str(resource[1]).lower() in ("api_tokens", "writes")

@@ -1,7 +1,8 @@
 """Limits of connections: how many may be open, and how slowly a client may send and read.
 
-uvicorn by itself waits for the rest of a request for ever, and accepts connections until no descriptor is
-left. Here, when the limit is reached, the connection that has waited longest for its client is closed.
+uvicorn alone waits for the rest of a request without end, and accepts connections until the process has no
+descriptors left. Here, once the limit is reached, the connection that has waited longest for its client is
+closed.
 """
 
 import asyncio
@@ -15,20 +16,20 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 10.0
-"""Time for the head of a request, from the opening of the connection or the first byte of the head."""
+"""Seconds for the head of a request, counted from the opening of the connection or its first byte."""
 
 BODY_SECONDS = 15.0
-"""Time for a body that no view reads. A view that reads one gives it 10 seconds and answers 408."""
+"""Seconds for a body that no view reads. A view that reads one allows 10 seconds, then answers 408."""
 
 UNREAD_SECONDS = 60.0
-"""Time for which a client may leave an answer unread."""
+"""Seconds for which a client may leave an answer unread."""
 
 MOST = 2000
 RESERVED = 128
-"""Descriptors that are kept for the rest of the process: the database, the sync, the log."""
+"""Descriptors kept for the rest of the process: the database, the sync, the log."""
 
 ACCEPTED_AT_ONCE = 16
-"""Connections that asyncio accepts in one turn of its loop. It takes four turns until others are closed."""
+"""Connections that asyncio accepts in one turn of its loop. Others are closed up to four turns later."""
 
 REPEAT_SECONDS = 60.0
 
@@ -36,7 +37,7 @@ log = logging.getLogger("uvicorn.error")
 
 
 def most_connections() -> int:
-    """Return how many connections may be open, by the limit of descriptors of this process."""
+    """Return how many connections may be open, given the descriptors that this process may have."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MOST
@@ -44,7 +45,7 @@ def most_connections() -> int:
 
 
 class OncePerMinute(logging.Filter):
-    """Lets each message of the server pass once a minute, but every traceback."""
+    """A log filter: each message of the server passes once a minute, tracebacks always."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +61,7 @@ class OncePerMinute(logging.Filter):
 
 
 def accept_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log in one line that no descriptor is left; leave all other errors to asyncio."""
+    """Log in one line that the process is out of descriptors; leave all other errors to asyncio."""
     error = context.get("exception")
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         log.warning("no descriptor is left for connections; raise the limit: ulimit -n")
@@ -69,14 +70,14 @@ def accept_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> N
 
 
 class WaitingConnections:
-    """The connections that wait for their client, in the order of how long."""
+    """The connections that wait for their client, the longest first."""
 
     def __init__(self, most: int) -> None:
         self.most = most
         self._waiting = dict["BoundedProtocol", None]()
 
     def add(self, connection: "BoundedProtocol") -> None:
-        """Add a connection that waits, unless it is among them."""
+        """Add a connection, unless it is waiting already."""
         self._waiting.setdefault(connection)
 
     def discard(self, connection: "BoundedProtocol") -> None:
@@ -84,7 +85,7 @@ class WaitingConnections:
         self._waiting.pop(connection, None)
 
     def make_room(self, open_now: int) -> bool:
-        """Close the connection that has waited longest if too many are open; return whether there is room."""
+        """If too many are open, close the one that has waited longest. Return whether there is room."""
         if open_now <= self.most:
             return True
         log.warning("%s connections are open, which is the limit: idle ones are closed", self.most)
@@ -151,7 +152,7 @@ class BoundedProtocol(H11Protocol):
             self._unread_until = None
 
     def _update(self) -> None:
-        """Update what the client has to send, and whether the connection waits for it."""
+        """Update what the client must send next, and whether the connection waits for it."""
         state = self.conn.their_state
         if state is h11.SEND_BODY:
             self._expect("body")
@@ -165,7 +166,7 @@ class BoundedProtocol(H11Protocol):
             self.waiting.discard(self)
 
     def _expect(self, what: str) -> None:
-        """Set the deadline for a part of a request, unless it is set; "" for nothing cancels it."""
+        """Set the deadline for a part of a request, unless it is set already; "" cancels it."""
         if what == self._expected:
             return
         if self._expected_until is not None:
@@ -179,5 +180,5 @@ class BoundedProtocol(H11Protocol):
 
 
 def bounded_protocol(most: int) -> type[BoundedProtocol]:
-    """Return the protocol for a server with at most so many connections."""
+    """Return the protocol of a server with at most `most` connections."""
     return type("Connection", (BoundedProtocol,), {"waiting": WaitingConnections(most)})

@@ -1,9 +1,9 @@
-"""Attached files: which of them are mirrors, in which threads they are read, what visitors' SQL may read.
+"""Attached files: which of them are mirrors, which threads read them, what visitors' SQL may read.
 
-Datasette runs the SQL of visitors by `Database.execute`, this program its own reads by `Database.execute_fn`.
-`execute` uses connections that are restricted to what the visitor may see, and threads of its own: slow SQL
-delays no other reads. Access is checked inside the transaction that reads, so a statement never sees private
-rows that a sync commits after the check.
+Datasette runs visitors' SQL with `Database.execute`; this program reads with `Database.execute_fn`. `execute`
+has its own connections, restricted to what the visitor may see, and its own threads, so slow SQL delays no
+other reads. Access is checked inside the transaction that reads, so a statement never sees private rows that
+a sync commits after the check.
 """
 
 import asyncio
@@ -36,14 +36,14 @@ ReadKind = Literal["lookup", "sql", "count"]
 
 THREADS: dict[ReadKind, int] = {"sql": 4, "count": 2}
 MOST_WAITING = 100
-"""How many reads of one kind may wait for a thread; beyond that, reads are refused at once."""
+"""How many reads of one kind may wait for a thread. Further ones are refused at once."""
 
 _kind = ContextVar[ReadKind]("kind", default="lookup")
 
 
 @contextmanager
 def reading_for(kind: ReadKind) -> Iterator[None]:
-    """Run the reads that this task starts in the threads of a kind."""
+    """Run the reads that this task starts in the threads for a kind."""
     token = _kind.set(kind)
     try:
         yield
@@ -61,12 +61,12 @@ class PooledDatabase(Database):  # type: ignore[misc]
         self._waiting = dict.fromkeys(THREADS, 0)
 
     async def execute(self, *arguments: Any, **options: Any) -> Any:
-        """Run a statement, perhaps of a visitor; raises DatasetteError 503 if too many are waiting."""
+        """Run a statement, perhaps of a visitor; raises DatasetteError 503 if too many wait."""
         with reading_for("sql"):
             return await super().execute(*arguments, **options)
 
     async def execute_fn(self, fn: Callable[[Any], Any]) -> Any:
-        """Run a function with a connection, in the threads of this task's kind of reads."""
+        """Run a function with a connection, in the threads for the kind of reads of this task."""
         kind = _kind.get()
         work = self.work(fn, kind)
         if self.ds.executor is None:
@@ -83,17 +83,17 @@ class PooledDatabase(Database):  # type: ignore[misc]
             self._waiting[kind] -= 1
 
     def read_at_once(self, fn: Callable[[Any], Any]) -> Any:
-        """Run a function with a connection in this thread; raises OperationalError rather than to wait."""
+        """Run a function with a connection in this thread; raises OperationalError instead of waiting."""
 
         def unwaiting(connection: Any) -> Any:
-            if self.ds.executor is not None:  # else this thread uses the connection for all other reads, too
+            if self.ds.executor is not None:  # else this thread uses the connection for all other reads too
                 connection.execute("PRAGMA busy_timeout = 0")
             return fn(connection)
 
         return self.work(unwaiting, "lookup")()
 
     def work(self, fn: Callable[[Any], Any], kind: ReadKind) -> Callable[[], Any]:
-        """Return a call of the function with the thread's own connection for a kind of reads."""
+        """Return a call of the function with this thread's connection for a kind of reads."""
         raise NotImplementedError
 
 
@@ -103,7 +103,7 @@ Limited = Callable[[Any, int], Any]
 
 AT_ONCE_MS = 25
 SLOW_SECONDS = 2.0
-"""For how long a kind of read goes to the threads after one of them took longer than AT_ONCE_MS."""
+"""How many seconds a kind of reads uses the threads after one of them took longer than AT_ONCE_MS."""
 
 
 async def read_in_thread(database: PooledDatabase, _: Key, fn: Limited, limit: int) -> Any:
@@ -112,10 +112,10 @@ async def read_in_thread(database: PooledDatabase, _: Key, fn: Limited, limit: i
 
 
 class QuickReads:
-    """Reads that take less time than a change of threads, so they are done where requests come in.
+    """Reads that take less time than a change of threads, so they run where requests come in.
 
-    One that takes longer, or would have to wait for a lock, is done again in a thread, and so are those of
-    its kind for a while: other requests wait for none of them. Functions must only read.
+    A read that takes longer, or would have to wait for a lock, is repeated in a thread. Reads of its kind use
+    threads for a while, so that they delay no other requests. The functions must only read.
     """
 
     def __init__(
@@ -126,14 +126,14 @@ class QuickReads:
         self._opened = WeakSet[PooledDatabase]()
 
     async def read(self, database: PooledDatabase, kind: Key, fn: Limited, limit: int) -> Any:
-        """Run a function of a kind of reads, here if that is quick; `limit` holds for a thread."""
-        with suppress(sqlite3.OperationalError):  # a real error comes again
+        """Run a function here if its kind of reads is quick, else in a thread for `limit` milliseconds."""
+        with suppress(sqlite3.OperationalError):  # a real error occurs again in the thread
             if self._is_quick(database, kind):
                 return self._read_here(database, kind, fn, min(self._milliseconds, limit))
         return await read_in_thread(database, kind, fn, limit)
 
     def _is_quick(self, database: PooledDatabase, kind: Key) -> bool:
-        """Return whether no read of a kind was slow lately. Opens the database, which is slow, too."""
+        """Return whether no read of a kind was slow lately. Opens the database first, which is slow too."""
         if database not in self._opened:
             database.read_at_once(lambda _: None)
             self._opened.add(database)
@@ -164,13 +164,13 @@ def _bare(name: str) -> str:
 _FOREIGN_KEYS = re.compile(r"\s*PRAGMA\s+foreign_key_list\s*\(\s*[\[\"'`]?(\w+)", re.IGNORECASE)
 
 ATTEMPTS = 5
-"""How often a file is read whose place another one takes meanwhile."""
+"""How often a read is repeated when the file is replaced meanwhile."""
 
 
 class PluginConnection(sqlite3.Connection):
-    """A connection for the program's and for plugins' own reads, on which hidden tables have no foreign keys.
+    """A connection for reads of this program and of plugins, on which hidden tables have no foreign keys.
 
-    Plugins follow such keys from the tables that they know to those that Datasette hides from them, and fail.
+    Plugins follow such keys from tables that they know to tables that Datasette hides from them, and fail.
     """
 
     def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
@@ -211,7 +211,7 @@ class GuardedDatabase(PooledDatabase):
             return False
 
     def inode(self) -> object:
-        """Return what distinguishes the file at the path from one that replaces it; None without a file."""
+        """Return what tells the file at the path from one that replaces it; None without a file."""
         try:
             found = os.stat(self.path or "")  # noqa: PTH116 - twice for each answer; a Path takes longer
         except OSError:
@@ -219,7 +219,7 @@ class GuardedDatabase(PooledDatabase):
         return found.st_dev, found.st_ino
 
     def connect(self, write: bool = False) -> sqlite3.Connection:  # noqa: FBT001, FBT002 - as Datasette calls it
-        """Open a connection as Datasette does, but with any characters in the path."""
+        """Open a connection as Datasette does; unlike there, the path may contain any characters."""
         return self._open(sqlite3.Connection, write=write)
 
     async def execute(self, *arguments: Any, **options: Any) -> Results:
@@ -233,16 +233,17 @@ class GuardedDatabase(PooledDatabase):
         return found
 
     def work(self, fn: Callable[[sqlite3.Connection], Any], kind: ReadKind) -> Callable[[], Any]:
-        """Return a call of a function, on a restricted connection for the SQL of a visitor."""
+        """Return a call of a function; visitors' SQL gets a restricted connection."""
         visitor = current_visitor.get()
         return lambda: self._steadily(
             lambda: self._visit(fn, visitor) if kind == "sql" else fn(self._connection(None))
         )
 
     def _steadily(self, read: Callable[[], Any]) -> Any:
-        """Read the file that is at the path now; if it was replaced meanwhile, read the new one.
+        """Read the file that is at the path now. If it was replaced meanwhile, read the new one.
 
-        A file that is read without locks must not even change. Raises OperationalError if it always does.
+        A file that is read without locks must not even change. Raises OperationalError if it changes every
+        time.
         """
         for _ in range(ATTEMPTS):
             self._close_if_changed()
@@ -257,7 +258,7 @@ class GuardedDatabase(PooledDatabase):
         raise sqlite3.OperationalError("the file changed during each read; try again")
 
     def _close_if_changed(self) -> bool:
-        """Close this thread's connections if the file was replaced, or (read without locks) changed."""
+        """Close this thread's connections if the file was replaced, or changed and is read without locks."""
         opened: object = getattr(self._kept, "opened", None)
         if opened is None or self._identity() in (opened, None):
             return False
@@ -277,11 +278,11 @@ class GuardedDatabase(PooledDatabase):
         self._kept.opened = self._identity()
 
     def _identity(self) -> object:
-        """Return what identifies the file; for one that is read without locks, also its state."""
+        """Return what identifies the file, and its state where it is read without locks."""
         return _state(Path(str(self.path))) if self._kept.is_still else self.inode()
 
     def _visit(self, fn: Callable[[sqlite3.Connection], Any], visitor: SqlVisitor) -> Any:
-        """Run the SQL of a visitor on a connection that reads what the visitor may see at this time."""
+        """Run the SQL of a visitor on a connection that reads what the visitor may see now."""
         if self.path is None:
             everything = all(visitor.sees_all(one.name) for one in self._attached())
             return self._closed(fn, visitor) if not everything else fn(self._connection(Reach.EVERYTHING))
@@ -301,7 +302,7 @@ class GuardedDatabase(PooledDatabase):
         return self._closed(fn, visitor)
 
     def _is_open(self, connection: BoundedConnection, visitor: SqlVisitor) -> bool:
-        """Return whether tables are open to a visitor in a connection's snapshot; in doubt they are not."""
+        """Return whether tables are open to a visitor in a connection's snapshot; if in doubt, no."""
         try:
             with connection.trusted():
                 return schema_version(connection) == VERSION and not visitor.lacks(connection, self.name)
@@ -322,7 +323,7 @@ class GuardedDatabase(PooledDatabase):
         return [one for one in found if isinstance(one, GuardedDatabase) and one.is_mirror()]
 
     def _connection(self, reach: Reach | None) -> Any:
-        """Return this thread's connection for a reach; None means the program's own reads."""
+        """Return this thread's connection for a reach; None stands for reads of this program."""
         if not hasattr(self._kept, "connections"):
             self._kept.connections = {}
         kept: dict[Reach | None, sqlite3.Connection] = self._kept.connections
@@ -359,7 +360,7 @@ class GuardedDatabase(PooledDatabase):
 
 
 def has_mirror(connection: sqlite3.Connection) -> bool:
-    """Return whether a file is a mirror. This asks SQLite: in WAL mode the file header may be outdated."""
+    """Return whether a file is a mirror. SQLite knows: in WAL mode the header of the file may be outdated."""
     if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
         return True
     there = connection.execute(
@@ -392,7 +393,7 @@ def mirrors(datasette: "Datasette") -> Iterator[GuardedDatabase]:
 
 
 def bytes_of(database: Database) -> int:
-    """Return the size of a database; 0 for one in memory, or while its file is not there."""
+    """Return the size of a database; 0 for one in memory, and while its file is missing."""
     try:
         return int(database.size)
     except OSError:
@@ -407,7 +408,7 @@ def mirror_named(datasette: "Datasette", name: str) -> GuardedDatabase | None:
 
 
 def guard(datasette: "Datasette") -> None:
-    """Replace each database that reads a file by a guarded one."""
+    """Replace each database that reads a file with a guarded one."""
     plain = {
         name: one
         for name, one in datasette.databases.items()

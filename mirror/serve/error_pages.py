@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _OF_A_TABLE = frozenset({"database", "table", "format"})
-"""The names in Datasette's routes of tables, views and stored queries."""
+"""The names in Datasette's routes for tables, views and stored queries."""
 
 
 def plain_error(scope: AsgiScope, error: ApiError) -> Response:
@@ -47,7 +47,7 @@ async def is_post_to_reading(datasette: "Datasette", request: Request) -> bool:
 
 
 async def error_page(datasette: "Datasette", request: Request, exception: Exception) -> Response:
-    """Return the response to an exception, as JSON if the path ends so; log unexpected ones."""
+    """Return the response to an exception, as JSON if the path ends in .json; log unexpected ones."""
     if not isinstance(exception, Base400) and await is_post_to_reading(datasette, request):
         return not_allowed()
     info: dict[str, Any] = {}

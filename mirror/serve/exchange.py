@@ -1,7 +1,7 @@
-"""HTTP requests and answers: what the APIs, the pages and the webhooks have in common.
+"""HTTP requests and answers: what the APIs, the pages and the webhooks share.
 
-Bodies are read within limits of size and time. A body that is too large is refused before it is read if its
-length is declared, else once it exceeds the limit.
+Bodies are limited in size and time. One that declares too great a length is refused before it is read;
+another one is refused once it exceeds the limit.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mirror.serve.state import Served
 
 Json = dict[str, Any]
-"""An object in the shape that an API answers with."""
+"""A JSON object."""
 
 AsgiScope = dict[str, Any]
 Message = dict[str, Any]
@@ -45,7 +45,7 @@ SAFETY = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
-"""Headers of every answer that is not a page: browsers neither guess its type nor run scripts in it."""
+"""Headers of every answer that is not a page: browsers do not guess its type or run scripts in it."""
 
 UNCONFIRMED = "This mirror was restored from a copy"
 UNTIL_LISTED = (
@@ -53,11 +53,11 @@ UNTIL_LISTED = (
     " it needs a token of the whole mirror."
 )
 RESTORED_SECONDS = 300
-"""After how many seconds to ask again where a listing is awaited."""
+"""How many seconds to wait before asking again where a listing is awaited."""
 
 JSON_TYPE = "application/json; charset=utf-8"
 SNAPSHOT_HEADER = "X-Mirror-Snapshot"
-"""The moment that a published file is of."""
+"""The time that a published file shows."""
 
 REFS_HEADER = "X-Mirror-Refs"
 """Why an answer has no refs: "not read yet" or "not mirrored"."""
@@ -81,7 +81,7 @@ def mirror_of(request: Request) -> "GuardedDatabase | None":
 def parameters_of(request: Request) -> dict[str, str]:
     """Return the first value of each query parameter; an empty mapping if the query cannot be read.
 
-    `fields` may be repeated, as clients do that send a list; it means all its values.
+    `fields` may be repeated, since some clients send a list that way. All its values count.
     """
     try:
         read = parse_qs(request.query_string, keep_blank_values=True, max_num_fields=100)
@@ -125,7 +125,7 @@ def address_of(datasette: "Datasette", request: Request) -> str:
 
 @contextmanager
 def snapshot(connection: sqlite3.Connection, milliseconds: int) -> Iterator[None]:
-    """Let all reads inside see the same state of the file; interrupt them after a number of milliseconds."""
+    """Give all reads inside the same state of the file; interrupt them after a number of milliseconds."""
     with sqlite_timelimit(connection, milliseconds):
         connection.execute("BEGIN")
         try:
@@ -138,7 +138,11 @@ def snapshot(connection: sqlite3.Connection, milliseconds: int) -> Iterator[None
 class ApiRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to an API: the names in its path, the first value of each parameter, and the caller.
 
-    `api` is its version; `path` and `query` are what follows it in the address, as they were sent.
+    :param api: the version of the API, as in addresses.
+    :param path: what follows the version in the address, as it was sent.
+    :param query: the query of the address, as it was sent.
+    :param upstreams: all upstreams, by the ids of their rows.
+    :param find_extra: finds the extra of an object, by its kind and the id of its row.
     """
 
     method: str
@@ -157,12 +161,12 @@ class ApiRequest(msgspec.Struct, frozen=True, kw_only=True):
         return default if number is None else min(number, most)
 
     def selected(self, answer: "Answer") -> "Answer":
-        """Return the requested parts of an answer: all of them, unless the API has a parameter for this."""
+        """Return the requested parts of an answer: all of them, unless the API has a parameter for it."""
         return answer
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A body to be rendered, or None. `synced_at` is when the upstream was asked for its rows."""
+    """A body to be rendered, or None. `synced_at` is when its rows were read from the upstream."""
 
     body: Any = None
     status: int = 200
@@ -207,7 +211,7 @@ def bad_request(fields: Mapping[str, str]) -> ApiError:
 
 
 def unauthorized(reason: str = "") -> ApiError:
-    """Return the error that asks for credentials; `reason` says what is wrong with the given ones."""
+    """Return the error that asks for credentials; `reason` says what is wrong with those that were sent."""
     return ApiError(
         401,
         "Unauthorized",
@@ -247,13 +251,13 @@ def refs_not_read(full_name: str) -> ApiError:
 
 
 def must_be_confirmed(connection: sqlite3.Connection, caller: Caller) -> None:
-    """Raise ApiError 503 where a copy was restored and the caller sees only what is public or their own."""
+    """Raise ApiError 503 if a copy was restored, unless the caller may see everything."""
     if is_unconfirmed(connection, caller):
         raise ApiError(503, UNCONFIRMED, detail=UNTIL_LISTED, headers={"Retry-After": str(RESTORED_SECONDS)})
 
 
 def oldest(moments: Iterable[str | None]) -> str | None:
-    """Return the oldest of several times; None without any."""
+    """Return the oldest of several times; None if there are none."""
     return min((moment for moment in moments if moment), default=None)
 
 
@@ -272,10 +276,10 @@ def headers_of(datasette: "Datasette", parameters: Mapping[str, str], answer: An
 
 
 LARGEST_BODY = 256 * 1024
-"""The most bytes of a body for an API."""
+"""The size limit for the body of an API request, in bytes."""
 
 LARGEST_FORM = 64 * 1024
-"""The most bytes of a form of a page, or of a stored query that writes."""
+"""The size limit for a form of a page or of a stored query that writes, in bytes."""
 
 SECONDS = 10.0
 MOST_FIELDS, MOST_PAGE_FIELDS = 200, 20
@@ -285,7 +289,7 @@ _REFUSALS = {400: "Bad Request", 408: "Request Timeout", 413: "Request Entity To
 
 
 class BodyRefused(Exception):
-    """A body was not read; the error has the status and the reason for the answer."""
+    """A body was not read. The error has the status and the reason for the answer."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -324,12 +328,12 @@ def _too_large(most: int) -> BodyRefused:
 
 
 async def read_fields(request: Request, *, assumed: str) -> dict[str, Any]:
-    """Read the fields of a form, which are texts, or a JSON object.
+    """Read the fields of a form, which are texts, or of a JSON object.
 
-    :param assumed: FORM or JSON, for a body that does not say what it is.
+    :param assumed: FORM or JSON, for a body without a content type.
 
-    Raises ApiError: 413 for a body of more than LARGEST_BODY bytes, 408 for a slow one, 415 for another type,
-    400 for one that cannot be decoded or has more than MOST_FIELDS fields.
+    Raises ApiError: 413 for a body of more than LARGEST_BODY bytes, 408 for a slow one, 415 for another
+    content type, 400 for one that cannot be decoded or has more than MOST_FIELDS fields.
     """
     body, content_type = await read_body(request), content_type_of(request) or assumed
     if not body.strip():

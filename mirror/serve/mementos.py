@@ -1,9 +1,8 @@
-"""Reads of a repository as of a moment, by `Accept-Datetime` (RFC 7089): each address is its own TimeGate.
+"""Reads of a repository at a time in the past, by `Accept-Datetime` (RFC 7089).
 
-That is pattern 1.3 of the RFC: negotiation by the address itself, whose mementos have no addresses of their
-own. Before the first look the first one is told, and for a future moment the last, as its section 4.5.3 has
-it; `Memento-Datetime` says which. The reader of the address answers from a copy that holds the repository as
-it was (`queries/past_copy.py`).
+Each address is its own TimeGate, and mementos have no addresses of their own: pattern 1.3 of the RFC. A time
+before the first look gets the first look, a future time gets the latest (section 4.5.3); `Memento-Datetime`
+says which. The reader answers from a copy that holds the repository as it was (`queries/past_copy.py`).
 """
 
 import sqlite3
@@ -28,11 +27,11 @@ from mirror.times import from_text, to_text
 
 ACCEPT = "Accept-Datetime"
 NEXT_LOOK_HEADER = "X-Mirror-Next-Look"
-"""When the mirror looked again after the moment that an answer is of."""
+"""When the mirror next looked, after the look that an answer shows."""
 
 
 class Memento(NamedTuple):
-    """A repository of a moment, a mirror that holds it, and the names of the path as they were then."""
+    """A repository at a time, a mirror that holds it, and the names of the path as they were then."""
 
     past: Past
     copy: sqlite3.Connection
@@ -40,10 +39,10 @@ class Memento(NamedTuple):
 
 
 def moment_asked(given: str, now: datetime) -> str:
-    """Read the moment that a request names, at most `now`; raises ApiError 400 for a text that is no date.
+    """Read the time that a request names, at most `now`; raises ApiError 400 for a text that is not a date.
 
-    Dates in headers are whole seconds, so a look within that second counts: whoever asks for the
-    `Memento-Datetime` of an answer gets the same one.
+    Dates in headers are whole seconds, so a look within that second counts: a request for the
+    `Memento-Datetime` of an answer gets the same answer.
     """
     try:
         moment = parsedate_to_datetime(given)
@@ -62,9 +61,9 @@ def answered_at(
     at: str,
     answer: Callable[[Memento], Answer],
 ) -> Answer:
-    """Let an address that begins with owner and slug answer of a moment; raises ApiError.
+    """Answer for a time in the past; raises ApiError. `names` begin with owner and slug.
 
-    Of a time before branches and tags were first listed, their first listing is told.
+    For a time before branches and tags were first listed, their first listing is served.
     """
     with _memento(connection, caller, names, at) as found:
         try:
@@ -81,7 +80,7 @@ def answered_at(
 def _memento(
     connection: sqlite3.Connection, caller: Caller, names: tuple[str, ...], at: str
 ) -> Iterator[Memento]:
-    """Give the repository of a path as it was, or at the first look; raises ApiError 404."""
+    """Yield the repository of a path as it was, or at the first look; raises ApiError 404."""
     try:
         try:
             past = _past(connection, caller, names[0], names[1], at)
@@ -95,7 +94,7 @@ def _memento(
 
 
 def _past(connection: sqlite3.Connection, caller: Caller, workspace: str, name: str, at: str) -> Past:
-    """Find what a path names: by uuid, as it is now; by name, as it was called then or is called now."""
+    """Find a repository by uuid, as it is now, or by name: by the name it had then, or the one it has now."""
     if name.startswith("{"):
         found = repository_in_workspace(connection, caller, workspace, name)
         if found is None:
@@ -113,7 +112,7 @@ def _past(connection: sqlite3.Connection, caller: Caller, workspace: str, name: 
 
 
 def _with_memento_headers(answer: Answer, past: Past) -> Answer:
-    """Say in an answer of which look it is, and when the next one was."""
+    """Add to an answer which look it shows, and when the next one was."""
     looks = past.ref_looks if answer.synced_at == past.ref_looks.before else past.looks
     seen = str(looks.before)
     headers = {

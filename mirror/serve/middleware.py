@@ -1,8 +1,7 @@
-"""The ASGI middleware around every answer, from the outermost in.
+"""The ASGI middleware around every answer, from the outermost layer inwards.
 
-A request that only reads an API, without a cookie, goes to the view of the API past Datasette's router. That
-router protects forms, asks plugins who sends a request, and tries all routes, which costs more than most
-answers of an API.
+A request that only reads an API, without a cookie, skips Datasette's router. The router protects forms, asks
+plugins for the actor, and tries all routes, which costs more than most answers of an API.
 """
 
 import re
@@ -49,7 +48,7 @@ _KNOWN = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _TAKE_POSTS = ("/-/logout", "/-/messages", "/-/mirror-login")
 
 _OWN = frozenset({"same-origin", "none"})
-"""`Sec-Fetch-Site` of requests from this server's own pages, and of those from no page at all."""
+"""`Sec-Fetch-Site` of requests from pages of this server, and of those that no page sends."""
 
 _CROSS_SITE = {
     "type": "error",
@@ -68,7 +67,7 @@ _KINDS = (
     ("watch", re.compile(r"^/-/(health|metrics)$")),
     ("page", re.compile(r"^/(-/.*)?$")),
 )
-"""Labels of latencies, by path. Other paths are tables and SQL. No path itself becomes a label."""
+"""Labels of latencies, by path. Other paths are tables and SQL. A path itself never becomes a label."""
 
 
 SHARED = "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -82,18 +81,18 @@ _ALLOWED: Mapping[str, tuple[str, ...]] = {
 
 
 class PagePolicy:
-    """What one page of Datasette may load: scripts of templates and of plugins run, and no others."""
+    """The content policy of a page of Datasette: scripts of templates and of plugins run, no others."""
 
     def __init__(self) -> None:
         self.styles = dict[str, None]()
 
     @cached_property
     def nonce(self) -> str:
-        """What scripts of templates are known by; made when the first one asks for it."""
+        """The nonce of scripts in templates, made when the first one needs it."""
         return secrets.token_urlsafe(16)
 
     def header(self, added: Mapping[str, tuple[str, ...]]) -> str:
-        """Return the policy, with the sources that the operator added."""
+        """Return the value of the header, with the sources that the operator added."""
         allowed = {**_ALLOWED}
         if "nonce" in self.__dict__:
             allowed["script-src"] = (*allowed["script-src"], f"'nonce-{self.nonce}'")
@@ -104,7 +103,7 @@ class PagePolicy:
 
 
 current_policy: ContextVar[PagePolicy | None] = ContextVar("policy", default=None)
-"""The policy of the answer that is being made."""
+"""The content policy of the page that is being rendered."""
 
 
 STRICT = (
@@ -129,10 +128,10 @@ def wrapped(
     is_for_programs: Callable[[str], bool],
     apis: Sequence[Api],
 ) -> Application:
-    """Put all middleware around Datasette, and pass its router where `apis` can answer by themselves.
+    """Put all middleware around Datasette. Requests that `apis` can answer by themselves skip its router.
 
-    `is_for_programs` returns whether a path belongs to an API or a webhook. Their views read bodies and
-    refuse methods themselves.
+    :param is_for_programs: returns whether a path belongs to an API or a webhook. Their views read bodies and
+        refuse methods themselves.
     """
     inside = bounding_bodies(answering_errors(application), is_for_programs)
     inside = checking_methods(refusing_cross_site(inside), is_for_programs)
@@ -205,7 +204,7 @@ def adding_headers(application: Application) -> Application:
 def checking_methods(application: Application, answers_all: Callable[[str], bool]) -> Application:
     """Refuse unknown methods, and add the allowed ones to every 405.
 
-    `answers_all` returns whether the view of a path handles all methods itself.
+    :param answers_all: returns whether the view of a path handles all methods itself.
     """
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
@@ -233,7 +232,7 @@ def _with_allow(message: Message, allowed: bytes) -> Message:
 def refusing_cross_site(application: Application) -> Application:
     """Protect against cross-site requests: answer 403 to writes that a page of another site sends.
 
-    Browsers add a cached Basic login to any request, whatever page sends it.
+    Browsers add a cached Basic login to every request, whichever page sends it.
     """
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
@@ -261,9 +260,9 @@ def is_cross_site(headers: Mapping[str, str], public_url: str) -> bool:
 
 
 def bounding_bodies(application: Application, reads_itself: Callable[[str], bool]) -> Application:
-    """Read bodies here, within limits; `reads_itself` returns whether the view of a path does so itself.
+    """Read bodies here, within limits. Datasette and its CSRF check would read a body of any size.
 
-    Datasette and its CSRF check would read a body of any size, and copy it with each part that arrives.
+    :param reads_itself: returns whether the view of a path reads the body itself.
     """
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
@@ -312,9 +311,9 @@ def _was_sent(scope: AsgiScope, text: bytes) -> bool:
 
 
 def passing_router(datasette: "Datasette", application: Application, apis: Sequence[Api]) -> Application:
-    """Answer what the views of APIs can answer by themselves; leave all else to the application.
+    """Let the views of APIs answer what they can without Datasette; pass all else to the application.
 
-    Everything is left to it where another plugin wraps it: that one may refuse requests, or add to answers.
+    If another plugin wraps the application, it gets everything: it may refuse requests, or add to answers.
     Views of APIs turn every error into an answer, and set all headers but those added here.
     """
     if datasette.setting("trace_debug") or datasette.setting("force_https_urls"):
@@ -339,7 +338,7 @@ def passing_router(datasette: "Datasette", application: Application, apis: Seque
 
 
 def _plain_path(datasette: "Datasette", scope: AsgiScope) -> str:
-    """Return the path that the router would match; "" where more than the path counts."""
+    """Return the path that the router would match; "" if the answer depends on more than the path."""
     raw: bytes = scope.get("raw_path") or b""
     if scope["method"] not in ("GET", "HEAD") or not raw.isascii():
         return ""
@@ -353,7 +352,7 @@ def _plain_path(datasette: "Datasette", scope: AsgiScope) -> str:
 
 
 def _is_hooked(name: str) -> bool:
-    """Return whether a plugin of others implements a hook."""
+    """Return whether a plugin that is not part of this program implements a hook."""
     from datasette import plugins  # noqa: PLC0415 - it imports all plugins, this package too
 
     hooks = getattr(plugins.pm.hook, name).get_hookimpls()
@@ -363,7 +362,7 @@ def _is_hooked(name: str) -> bool:
 def _as_router_sends(scope: AsgiScope, send: Send) -> Send:
     """Add the headers that the router and `adding_headers` would add.
 
-    Answers depend on who asks, and no cache may share a private one.
+    Answers depend on the sender, and no shared cache may keep a private one.
     """
     is_private = scope.get("actor") is not None or any(
         name == b"authorization" for name, _ in scope["headers"]

@@ -43,7 +43,7 @@ async def health(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    """Answer with the metrics of the file, if the caller may count private rows, and of this process."""
+    """Answer with the metrics of this process, and of the file if the caller may count private rows."""
     server, mirror, visitor = served_of(request), mirror_of(request), ActorVisitor(request.actor)
     name = mirror.name if mirror else ""
 
@@ -60,7 +60,7 @@ async def metrics(request: Request) -> Response:
 
 
 async def _from_file(request: Request, read: Callable[[sqlite3.Connection, Path], Any]) -> Any:
-    """Read the mirror in a thread, on a connection of its own, since Datasette's have a time limit.
+    """Read the mirror in a thread, on a connection of its own: those of Datasette have a time limit.
 
     Returns None if no mirror can be read.
     """

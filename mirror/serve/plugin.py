@@ -90,7 +90,7 @@ ROUTES: list[tuple[str, Callable[..., Any]]] = [
 
 @hookimpl
 def startup(datasette: "Datasette") -> None:
-    """Check the settings, so that a wrong one stops the start rather than a request."""
+    """Check the settings, so that a wrong one fails the start and not a request."""
     guard(datasette)
     # Datasette lets SQLite print a traceback for each failing function, and visitors' SQL can make them fail.
     sqlite3.enable_callback_tracebacks(False)  # noqa: FBT003 - takes no keywords
@@ -159,7 +159,7 @@ async def _nobody() -> None:
 def permission_allowed(
     datasette: "Datasette", actor: dict[str, Any] | None, action: str, resource: Any
 ) -> Callable[[], Awaitable[bool | None]]:
-    """Close mirrors that hold private rows. Runs last, because Datasette takes the last opinion."""
+    """Close mirrors that hold private rows. Runs last, because the last opinion decides."""
 
     async def opinion() -> bool | None:
         if action == "view-database-download" and not auth.may_download(datasette, actor, resource):
@@ -183,9 +183,9 @@ def register_routes() -> list[tuple[str, View]]:
 
 @hookimpl
 def skip_csrf(scope: dict[str, Any]) -> bool:
-    """Exempt APIs and webhooks from the CSRF check: they never write by the right of a cookie.
+    """Exempt APIs and webhooks from the CSRF check: a cookie never gives them the right to write.
 
-    They would write by a cached Basic login, so `mirror.serve.middleware` refuses those of other sites.
+    A cached Basic login would, so `mirror.serve.middleware` refuses writes of other sites.
     """
     return _is_for_programs(scope.get("path", ""))
 
@@ -197,7 +197,7 @@ def _is_for_programs(path: str) -> bool:
 
 @hookimpl
 def forbidden(datasette: "Datasette", request: Request, message: str) -> Callable[[], Awaitable[Response]]:
-    """Answer a request for what is closed: a token opens it."""
+    """Answer a request for a closed page with the login form."""
     return lambda: login.closed(datasette, request, message)
 
 

@@ -1,8 +1,8 @@
 """The path prefix under which a proxy publishes the server, and the origin before it.
 
-Inside the server, paths have no prefix, whether or not the proxy strips it. Links get it: those of
-Datasette's `urls` by `base_url`, all others (redirects, cookies, links that Datasette makes from the path of
-the request) by this module.
+Inside the server, paths have no prefix, whether or not the proxy strips it. Datasette's `urls` add it to
+their links by `base_url`; this module adds it to all others: redirects, cookies, and links that Datasette
+makes from the path of the request.
 """
 
 import re
@@ -23,7 +23,7 @@ _ADDRESS = re.compile(r"(?P<origin>https?://[^/?#\s\"'<>]+)(?P<path>(?:/[^/?#\s\
 _COOKIE_PATH = re.compile(rb";\s*path=/(?=;|$)", re.IGNORECASE)
 _LINK = re.compile(r'( (?:href|action|src)=")(/[^/"][^"]*|/)(?=")')
 _TOP = frozenset({"", "-", "api", "!api", "%21api", "1", "2", "rest", "favicon", "robots"})
-"""First segments of paths, up to their first dot, that cannot be a database."""
+"""First segments of paths, up to their first dot, that cannot name a database."""
 
 
 def base_of(public_url: str) -> str:
@@ -45,7 +45,7 @@ def origin_of(public_url: str) -> str:
 
 
 def check_prefix(datasette: "Datasette", public_url: str) -> None:
-    """Raise StartupError if Datasette was started with another prefix than `public_url` has."""
+    """Raise StartupError if Datasette was started with a prefix other than that of `public_url`."""
     try:
         wanted = base_of(public_url)
     except ConfigError as error:
@@ -60,7 +60,7 @@ def check_prefix(datasette: "Datasette", public_url: str) -> None:
 def inner(datasette: "Datasette", path: str) -> str:
     """Return the path of an address without the prefix.
 
-    A database may be called like the prefix. Then the next segment decides which of them is meant, and the
+    A database may have the same name as the prefix. Then the next segment decides which is meant, and the
     prefix is removed repeatedly, since Datasette adds it even to paths that have it.
     """
     base = datasette.setting("base_url")
@@ -81,13 +81,13 @@ def inner(datasette: "Datasette", path: str) -> str:
 
 
 def outer(datasette: "Datasette", address: str) -> str:
-    """Return a link of this server with the prefix, once, even if the link has it already."""
+    """Return a link of this server with the prefix exactly once."""
     path, mark, query = re.fullmatch(r"([^?#]*)([?#]?)(.*)", address, re.DOTALL).groups()  # type: ignore[union-attr]
     return str(datasette.setting("base_url")) + inner(datasette, path)[1:] + mark + query
 
 
 def install(env: Environment, datasette: "Datasette") -> None:
-    """Add the template filter `below_base`, which corrects links in what Datasette's own templates render."""
+    """Add the template filter `below_base`, which corrects the links in Datasette's own templates."""
 
     def below_base(page: Markup) -> Markup:
         # Quotes in values from a file are escaped, so this matches only the templates' own links.
@@ -118,7 +118,7 @@ def _without_prefix(datasette: "Datasette", scope: AsgiScope) -> AsgiScope:
     raw = scope.get("raw_path")
     path = raw.decode("latin-1").partition("?")[0] if raw else scope["path"]
     stripped = inner(datasette, path)
-    # Datasette strips its `base_url` again, so a path that happens to begin with it gets it twice.
+    # Datasette strips its `base_url` again, so a path that happens to begin with it is given it twice.
     if stripped.startswith(datasette.setting("base_url")):
         stripped = datasette.setting("base_url") + stripped[1:]
     return {**scope, "path": unquote(stripped), "raw_path": stripped.encode("latin-1")}

@@ -20,7 +20,7 @@ class Question(msgspec.Struct, frozen=True):
     needs: tuple[str, ...] = ()
 
     def stored(self) -> dict[str, Any]:
-        """Return the question as a stored query of Datasette, which changes it: a new one for each call."""
+        """Return the question as a stored query, a new one for each call because Datasette changes it."""
         meanings = "".join(f" {name.capitalize()}: {meaning}." for name, meaning in self.parameters.items())
         return {
             "title": self.title,

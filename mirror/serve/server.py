@@ -35,7 +35,7 @@ from mirror.store.files import open_reader
 
 SETTINGS = {
     "facet_time_limit_ms": 1000,
-    "suggest_facets": False,  # for 30 columns at 50 ms each, it would take longer than the rest of the page
+    "suggest_facets": False,  # 30 columns at 50 ms each would take longer than the rest of the page
     "sql_time_limit_ms": 3000,
     "num_sql_threads": 4,
     "max_returned_rows": 1000,
@@ -58,11 +58,11 @@ def build(
 ) -> Datasette:
     """Make the application that serves an existing mirror.
 
-    :param writer: a `mirror.serve.writer.Writer`, which writes pass through if `config.writes` allows them.
+    :param writer: a `mirror.serve.writer.Writer`, for writes if `config.writes` allows them.
     :param secret: signs logins. Without it, and without ``DATASETTE_SECRET``, logins end with the process.
-    :param peers: finds the owner of a connection; None asks the kernel.
+    :param peers: finds the owner of a connection; by default it asks the kernel.
 
-    Raises StoreError for a file that is not a mirror, too old or too new; ConfigError for settings that
+    Raises StoreError for a file that is not a mirror, or too old or new; ConfigError for settings that
     contradict each other.
     """
     if config.trust_basic_user and not is_loopback(config.host):
@@ -113,7 +113,7 @@ def serve(
     ready: Callable[[str], None],
     stop: threading.Event | None = None,
 ) -> signal.Signals | None:
-    """Open a port, 0 for any free one, and answer on it as `answer` does; raises what both raise."""
+    """Open a port (0: any free one) and answer requests on it, as `answer` does; raises MirrorError."""
     with listening(host, port) as listener:
         return answer(datasette, listener, ready=ready, stop=stop or threading.Event())
 
@@ -129,11 +129,11 @@ def answer(
     """Answer requests until a signal or `stop`; return the signal, or None.
 
     :param ready: called with the address once requests are answered.
-    :param stop: ends the server when it is set; a signal sets it too.
-    :param signals: those that end it; they are handled in the main thread, while it runs. A second one does
-        not wait for running answers.
+    :param stop: ends the server when it is set. A signal sets it too.
+    :param signals: the signals that end the server, if it runs in the main thread. A second one does not wait
+        for running answers.
 
-    At the end, idle connections are closed at once, and running answers get a second. Raises MirrorError.
+    At the end, idle connections are closed at once, and running answers get one second. Raises MirrorError.
     """
     several = served(datasette).config.workers > 1
     config = uvicorn.Config(
@@ -144,7 +144,9 @@ def answer(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
-        backlog=1 if several else ACCEPTED_AT_ONCE,  # one that takes all that come leaves the others idle
+        backlog=1
+        if several
+        else ACCEPTED_AT_ONCE,  # a process that accepts many at once leaves the others idle
         ws="none",
     )
     log.setLevel(logging.WARNING)
@@ -180,7 +182,7 @@ class _Server(uvicorn.Server):
             self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Answers that are cut off now are cut off on purpose, so no tracebacks are logged.
+        # Answers are cut off on purpose now, so no tracebacks are logged.
         log.setLevel(logging.CRITICAL)
         await super().shutdown(sockets)
 
@@ -217,7 +219,7 @@ def _signals(
 
 @contextlib.contextmanager
 def listening(host: str, port: int) -> Iterator[Listener]:
-    """Open a port, 0 for any free one, and close it at the end; raises MirrorError with the remedy."""
+    """Open a port (0: any free one) and close it at the end; raises MirrorError with the remedy."""
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # asyncio disables Nagle's algorithm (a delay of 40 ms) only on sockets with an explicit protocol.

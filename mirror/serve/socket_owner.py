@@ -1,8 +1,8 @@
 """Whether a connection comes from this machine, and from which of its system users.
 
-Linux lists the sockets of all users in /proc/net. Each row has the socket's own address, the address it is
-connected to, its state, its user and its inode. The row whose own address is the client's is the client's
-socket. Only established connections count: Linux lists the sockets of ended processes under root.
+Linux lists the sockets of all users in /proc/net. Each row has the address of the socket, the address it is
+connected to, its state, user and inode. The row with the client's address is the client's socket. Only
+established connections count: Linux lists sockets of ended processes as root's.
 """
 
 import ipaddress
@@ -32,7 +32,7 @@ def is_local(client: Any, headers: Mapping[str, str]) -> bool:
         return False
     try:
         host = urlsplit("//" + headers.get("host", "")).hostname or ""
-    except ValueError:  # half a bracket
+    except ValueError:  # an unbalanced bracket
         return False
     return is_loopback(str(client[0])) and is_loopback(host)
 

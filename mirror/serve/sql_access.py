@@ -1,11 +1,11 @@
 """Access rules for visitors' SQL: an allow-list of functions and virtual tables, and withheld columns.
 
 SQLite calls an authorizer for each column while it prepares a statement, also inside views. Withheld columns
-read as NULL instead of failing, because Datasette's page of a row counts rows in all tables that refer to it,
+read as NULL. They cannot fail, because Datasette's page of a row counts rows in all tables that refer to it,
 even withheld ones. Prepared statements stay with their connection, so each `Reach` has its own connections.
 
-Some tables hold public and private rows. They are closed; a temporary view of the same name has the public
-rows only.
+Some tables hold public and private rows. They are closed, and a temporary view of the same name shows only
+the public rows.
 """
 
 import sqlite3
@@ -20,7 +20,7 @@ from mirror.serve.sql_limits import RESERVED, BoundedConnection
 
 
 class SqlVisitor(Protocol):
-    """Whoever runs SQL in a request."""
+    """The sender of the request that runs SQL."""
 
     def sees_all(self, database: str) -> bool:
         """Return whether the visitor may see everything in a mirror."""
@@ -32,7 +32,7 @@ class SqlVisitor(Protocol):
 
 
 class Nobody:
-    """The visitor outside of any request, who may read what a stranger may."""
+    """The visitor outside of any request, who may read what strangers may."""
 
     def sees_all(self, database: str) -> bool:
         """Return False."""
@@ -46,7 +46,7 @@ class Nobody:
 
 
 current_visitor: ContextVar[SqlVisitor] = ContextVar("visitor", default=Nobody())  # noqa: B039 - it has no state
-"""Who runs SQL. Each request sets it once its sender is known."""
+"""The visitor. Each request sets it once its sender is known."""
 
 
 ALL = frozenset[str]()
@@ -55,7 +55,7 @@ ALL = frozenset[str]()
 SECRET: Mapping[str, frozenset[str]] = dict.fromkeys(
     ("api_tokens", "writes", "webhook_deliveries", "extras", "exports", "export_marks", "export_epoch"), ALL
 )
-"""Withheld from everybody: the tokens, what was written with them, and what waits to be exported."""
+"""Withheld from everybody: the tokens, the writes made with them, and what is to be exported."""
 
 WITHHELD_FROM_STRANGERS: Mapping[str, frozenset[str]] = {
     **SECRET,
@@ -85,8 +85,8 @@ SHARED: Mapping[str, tuple[frozenset[str], str]] = {
 }  # fmt: skip
 """Tables of which strangers may read some rows: the guarded columns, and the condition on `t` for them.
 
-A row of `users` may be of a mere member, one of `projects` of a project with private repositories only; a
-change may be the renaming of an owner `u` without public repositories.
+A row of `users` may be a mere member, one of `projects` a project with private repositories only. A change
+may be the renaming of an owner `u` without public repositories.
 """
 
 
@@ -129,7 +129,7 @@ FUNCTIONS = frozenset(_FUNCTIONS.split())
 """SQLite's functions that are harmless and, within the limits of `mirror.serve.sql_limits`, fast."""
 
 TABLE_FUNCTIONS = frozenset(_TABLE_FUNCTIONS.split())
-"""The allowed virtual tables. Others reveal too much: `sqlite_stmt` shows the statements of others."""
+"""The allowed virtual tables. Others reveal too much: `sqlite_stmt` shows other visitors' statements."""
 
 _PRAGMAS = frozenset(_ALLOWED_PRAGMAS.split())
 _SCHEMAS = frozenset({"sqlite_master", "sqlite_schema", "sqlite_temp_master", "sqlite_temp_schema"})
@@ -141,9 +141,9 @@ Authorizer = Callable[[int, str | None, str | None, str | None, str | None], int
 def restrict(connection: BoundedConnection, reach: Reach, own_functions: Iterable[str]) -> None:
     """Set the limits and the reach of a connection that is otherwise ready.
 
-    `own_functions` are those that this program and the operator's plugins have registered.
+    :param own_functions: the functions that this program and the operator's plugins have registered.
     """
-    for name in TABLE_FUNCTIONS:  # their first use needs statements that are refused later
+    for name in TABLE_FUNCTIONS:  # their first use runs statements that are refused later
         connection.execute(f"SELECT 1 FROM {name}('[]')").fetchall()
     with suppress(sqlite3.Error):  # the same; a file of an older version has no such table
         connection.execute("SELECT 1 FROM search_descriptions LIMIT 0").fetchall()

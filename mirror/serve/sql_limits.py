@@ -17,20 +17,20 @@ from math import prod
 from typing import Any, Self
 
 LONGEST_VALUE = 250_000
-"""The most bytes of a text or BLOB that SQL makes or reads."""
+"""The size limit for a text or BLOB that SQL makes or reads, in bytes."""
 
 LONGEST_SQL = 16_000
 MOST_FUNCTIONS = 200
 """The most function calls in the text of one statement."""
 
 MOST_PATTERNS = 10
-"""The most calls of LIKE or GLOB, whose time grows with the length of the text times the pattern."""
+"""The most calls of LIKE or GLOB. Their time grows with the length of the text times that of the pattern."""
 
 LONGEST_COPIED = 2_000_000
-"""The most characters of a statement after its common table expressions are copied to their uses."""
+"""The most characters of a statement once its common table expressions are copied to where they are used."""
 
 MOST_MEMORY = 150_000_000
-"""A statement is interrupted when the process has grown by so many bytes since its start."""
+"""A statement is interrupted once the process has grown by this many bytes since its start."""
 
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_LENGTH: LONGEST_VALUE,
@@ -60,7 +60,8 @@ that name.
 """
 
 _OURS = f"/* {secrets.token_hex(16)} */"
-"""Begins each trusted statement, so that its cached form is never used for the same text of a visitor."""
+"""Begins each trusted statement, so that a visitor's statement never gets the cached form of a trusted one.
+"""
 
 
 class BoundedConnection(sqlite3.Connection):
@@ -98,7 +99,7 @@ class BoundedConnection(sqlite3.Connection):
         return super().cursor(factory or _Cursor)
 
     def set_progress_handler(self, handler: Callable[[], Any] | None, n: int) -> None:
-        """Interrupt a statement also when the process has grown too much."""
+        """Interrupt a statement also if the process has grown too much."""
         if handler is None:
             super().set_progress_handler(None, n)
             return
@@ -127,8 +128,8 @@ class _Cursor(sqlite3.Cursor):
 def copies(sql: str) -> int:
     """Return an upper bound of how often SQLite copies a common table expression when it prepares.
 
-    SQLite copies an expression to each use, with the expressions that it uses itself, so the uses multiply.
-    Any name before ``AS (`` counts as a definition, and any other occurrence of the name as a use.
+    SQLite copies an expression to each use, together with the expressions in it, so the uses multiply. Any
+    name before ``AS (`` counts as a definition, and any other occurrence of the name as a use.
     """
     tokens = [found for found in map(_token, _TOKEN.finditer(sql[:LONGEST_SQL])) if found]
     defined = Counter(name for place in range(len(tokens)) if (name := _defined_at(tokens, place)))
@@ -177,7 +178,7 @@ def _resident() -> int:
 
 @cache
 def _statm(process: int) -> int | None:
-    """Open the system's file about the memory of a process, once for each process."""
+    """Open the file with the memory use of a process, once for each process."""
     try:
         return os.open(f"/proc/{process}/statm", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

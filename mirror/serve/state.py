@@ -34,24 +34,24 @@ if TYPE_CHECKING:
 
 PLUGIN = "bitbucket-mirror"
 VALID_TIMES = 60
-"""A count stays valid for this many times the time that it took."""
+"""A count stays valid for this many times the time it took."""
 
 CHEAP_SECONDS = 0.05
-"""A count that is faster than this is repeated for each page."""
+"""A count that took less than this is repeated for each page."""
 
 LONGEST_SECONDS = 600.0
 WAIT_SECONDS = 0.15
-"""How long a page waits for a number that has not been counted before."""
+"""How long a page waits for a number that was never counted before."""
 
 WEBHOOK_SECONDS = 1.0
-"""How long the sender of a webhook waits for a busy file before the delivery is kept on the disk."""
+"""How long a webhook waits for a busy file before the delivery is kept on the disk."""
 
 
 log = logging.getLogger(__name__)
 
 
 class _Counted(msgspec.Struct, frozen=True):
-    """A number, how long counting took in seconds, and until when (monotonic clock) it is valid."""
+    """A number, how many seconds counting took, and until when (monotonic clock) it is valid."""
 
     value: Any
     seconds: float
@@ -59,9 +59,9 @@ class _Counted(msgspec.Struct, frozen=True):
 
 
 class CountCache:
-    """Numbers that cost a scan of the file, cached for a time in proportion to that cost.
+    """Numbers that need a scan of the file, cached for a time in proportion to its cost.
 
-    On a small file they are counted for each page. If counting takes a second, the number is valid for a
+    In a small file they are counted for each page. If counting takes a second, the number is valid for a
     minute. After that, pages show the old number while it is counted again. A count that fails or takes too
     long is not repeated at once.
     """
@@ -71,7 +71,7 @@ class CountCache:
         self._running = dict[Any, asyncio.Task[Any]]()
 
     async def get(self, key: Any, count: Callable[[], Awaitable[Any]], *, wait: float = WAIT_SECONDS) -> Any:
-        """Return a number, perhaps an old one; None if it is not known after `wait` seconds."""
+        """Return a number, perhaps an old one; None if it is still unknown after `wait` seconds."""
         known = self._known.get(key)
         if known is not None and known.until > time.monotonic():
             return known.value
@@ -101,12 +101,12 @@ class CountCache:
 
 
 class PublicSnapshot:
-    """A published file beside the mirror: everybody may read its tables by SQL, whatever the mirror holds.
+    """A published file beside the mirror: everybody may read it by SQL, whatever the mirror holds.
 
-    It is a database of its own, attached as soon as there is a file: `mirror publish` may make it while the
-    server runs. The next request reads a newer one in its place.
+    It is a database of its own, attached as soon as the file exists: `mirror publish` may make it while the
+    server runs. If it is replaced, the next request reads the new one.
 
-    :ivar name: the name of its database; None before there is a file.
+    :ivar name: the name of its database; None until it is attached.
     """
 
     def __init__(self, path: Path) -> None:
@@ -115,7 +115,7 @@ class PublicSnapshot:
         self.name: str | None = None
 
     def attach(self, datasette: "Datasette") -> None:
-        """Attach the file if it is there; one that is no snapshot is left alone, and logged once."""
+        """Attach the file if it exists and is a published one; log any other once."""
         if self.name is not None:
             return
         try:
@@ -140,14 +140,14 @@ class PublicSnapshot:
         return found if isinstance(found, GuardedDatabase) else None
 
     def _complaint(self) -> str:
-        """Say why a file is not attached; "" for a snapshot."""
+        """Say why the file is not attached; "" if it can be."""
         try:
             with closing(open_reader(self._path)) as connection:
                 if snapshot_moment(connection) is not None:
                     return ""
         except (StoreError, sqlite3.Error) as error:
             return str(error)
-        return f"{self._path}: no published file; make one: mirror publish {self._path} --force"
+        return f"{self._path}: not a published file; make one: mirror publish {self._path} --force"
 
 
 class Served:
@@ -186,7 +186,7 @@ class Served:
         self.check()
 
     def check(self) -> None:
-        """Raise ConfigError if `trust_basic_user` is set and the system does not list who owns a socket."""
+        """Raise ConfigError if `trust_basic_user` is set on a system that does not list who owns sockets."""
         if self.config.trust_basic_user and not self.peers.are_listed():
             raise ConfigError(
                 "trust_basic_user needs to know which user of this machine opened a connection; only Linux "
@@ -198,7 +198,7 @@ _served = WeakKeyDictionary["Datasette", Served]()
 
 
 def served(datasette: "Datasette") -> Served:
-    """Return the state of a Datasette; code with a request takes it from there (`mirror.serve.exchange`)."""
+    """Return the state of a Datasette. Code that has a request uses `mirror.serve.exchange.served_of`."""
     if datasette not in _served:
         _served[datasette] = Served(datasette)
     return _served[datasette]
@@ -211,6 +211,6 @@ def _plain_config(datasette: "Datasette") -> ServeConfig:
     try:
         config = msgspec.convert(plugins.get(PLUGIN) or {}, ServeConfig)
         sources_of(config.csp)
-    except ValueError as error:  # as those of msgspec are
+    except ValueError as error:  # msgspec raises these too
         raise StartupError(f"plugin configuration {PLUGIN!r}: {error}") from error
     return config

@@ -139,7 +139,7 @@ order by r.deleted_at desc limit 1000""",
 
 
 def _unexpected(name: str, about: str) -> Question:
-    """Return the question about one kind of what moved that should not."""
+    """Return the question about one kind of unexpected changes."""
     return Question(
         TITLES[name],
         about,

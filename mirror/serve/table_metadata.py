@@ -1,7 +1,7 @@
 """Datasette's metadata of a mirror's tables: titles, columns, labels, facets, order.
 
 Only columns with few values or an index have facets, and tables are sorted only by an index. A facet reads
-its whole table, so that a large file shows none unless it is asked for: `?_facet=scm`.
+its whole table, so a large file shows none, unless the address asks for it: `?_facet=scm`.
 """
 
 from collections.abc import Mapping
@@ -216,13 +216,13 @@ DESCRIPTION = (
 
 
 MOST_BYTES_FACETED = 256 * 1024 * 1024
-"""The size of a file from which on no facets are shown by themselves: each of repositories takes 0.1 s."""
+"""The size in bytes above which no facets are shown by default: each facet of repositories takes 0.1 s."""
 
 
 def metadata(databases: Mapping[str, int]) -> dict[str, Any]:
-    """Return the metadata of mirrors, whose sizes in bytes `databases` tells.
+    """Return the metadata of mirrors; `databases` maps their names to their sizes in bytes.
 
-    A new copy each time, because Datasette changes it.
+    The result is a new copy each time, because Datasette changes it.
     """
     if not databases:
         return {}
@@ -246,5 +246,5 @@ def _tables(*, with_facets: bool) -> dict[str, dict[str, Any]]:
 
 
 def is_faceted(size: int) -> bool:
-    """Return whether the tables of a file of so many bytes show facets by themselves."""
+    """Return whether the tables of a file of this many bytes show facets by default."""
     return size <= MOST_BYTES_FACETED

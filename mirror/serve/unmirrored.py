@@ -12,7 +12,7 @@ from mirror.queries.rows import RepositoryRow, UpstreamRow
 from mirror.serve.exchange import REFS_HEADER, Answer, ApiError, ApiRequest, refs_not_read
 
 CREDENTIALS = frozenset({"access_token"})
-"""Parameters that hold a credential of this mirror, which no other server may see."""
+"""Parameters with a credential for this mirror, which no other server may see."""
 
 COMMON_NOUNS: Mapping[str, str] = {
     "src": "sources",
@@ -24,7 +24,7 @@ COMMON_NOUNS: Mapping[str, str] = {
 }
 """Resources below a repository in both APIs, by the next name in the path."""
 
-# How API 2.0 and a Data Center name what the other APIs name otherwise.
+# Names in API 2.0 and in a Data Center for what other APIs name differently.
 _CLOUD_NAMES = {"changesets": "commits", "changeset": "commit", "followers": "watchers", "raw": "src"}
 _CENTER_NAMES = {
     "changesets": "commits", "changeset": "commits", "commit": "commits", "pullrequests": "pull-requests",
@@ -33,7 +33,7 @@ _CENTER_NAMES = {
 
 
 class NotMirrored(ApiError):
-    """The error 501 for what the mirror does not hold; `address` is that of the same at the upstream."""
+    """The error 501 for what the mirror does not hold; `address` is where the upstream has it."""
 
     def __init__(
         self, what: str, address: str, *, detail: str | None = None, headers: Mapping[str, str] | None = None
@@ -48,13 +48,13 @@ class NotMirrored(ApiError):
         self.address = address
 
     def redirect(self) -> Answer:
-        """Return the answer that leads to the upstream."""
+        """Return a redirect to the upstream."""
         headers = {"Location": self.address, "Cache-Control": "no-store"}
         return Answer(body=self.body, status=307, headers=headers)
 
 
 def not_mirrored(what: str, asked: ApiRequest, upstream_id: int | None = None) -> NotMirrored:
-    """Return the error for what was asked; without `upstream_id` it is the first upstream's."""
+    """Return the error for a request; without `upstream_id`, the first upstream counts."""
     return NotMirrored(what, _address(asked, upstream_id))
 
 
@@ -72,16 +72,16 @@ def must_have_refs(asked: ApiRequest, row: RepositoryRow) -> None:
 
 
 def _address(asked: ApiRequest, upstream_id: int | None) -> str:
-    """Return where an upstream has what was asked for."""
+    """Return the upstream's address for a request."""
     known = asked.upstreams
     row = known.get(upstream_id or 0) or next(iter(known.values()), None)
     return "the upstream" if row is None else upstream_address(row, asked.api, asked.path, asked.query)
 
 
 def upstream_address(upstream: UpstreamRow, api: str, path: str, query: str = "") -> str:
-    """Return where the upstream has what this mirror was asked for by the path of an API, 1.0 or 2.0.
+    """Return the upstream's address for a path of API 1.0 or 2.0.
 
-    An upstream that speaks another API names it in its own way.
+    An upstream that speaks another API has other names in its paths.
     """
     parts = [unquote(part) for part in path.strip("/").split("/")]
     if upstream.kind == "datacenter":
@@ -93,14 +93,14 @@ def upstream_address(upstream: UpstreamRow, api: str, path: str, query: str = ""
 
 
 def passed_on(query: str) -> str:
-    """Return a query, with its question mark, as another server may see it."""
+    """Return a query, with its question mark, without the credentials for this mirror."""
     sent = parse_qsl(query, keep_blank_values=True)
     kept = [(name, value) for name, value in sent if name.lower() not in CREDENTIALS]
     return f"?{urlencode(kept)}" if kept else ""
 
 
 def _center_path(parts: list[str]) -> list[str]:
-    """Return the path that a Data Center has for one of Bitbucket's."""
+    """Return the path that a Data Center has for a path of Bitbucket Cloud."""
     match parts:
         case ["repositories", workspace, slug, child, *more]:
             return ["projects", workspace, "repos", slug, _CENTER_NAMES.get(child, child), *more]
@@ -112,6 +112,6 @@ def _center_path(parts: list[str]) -> list[str]:
 
 
 def noun(name: str, nouns: Mapping[str, str]) -> str:
-    """Return what a name in a path stands for, in words; an unknown name stands for itself."""
+    """Return the noun for a name in a path; an unknown name stands for itself."""
     told = nouns.get(name) or COMMON_NOUNS.get(name)
     return told or re.sub(r"[^\w ]+", " ", name).strip()[:60] or "such thing"

@@ -18,7 +18,7 @@ Body = TypeVar("Body")
 
 
 class Malformed(ValueError):
-    """The body is not JSON, does not have the shape of its event, or has a hash or name that git refuses."""
+    """The body is not JSON or lacks the shape of its event, or git would refuse a hash or name in it."""
 
 
 class _User(msgspec.Struct, frozen=True):
@@ -53,7 +53,7 @@ class _Ref(msgspec.Struct, frozen=True):
 
 
 class _Change(msgspec.Struct, frozen=True):
-    """One ref of a push to Cloud; `new` is null if it was deleted, `old` if it was created."""
+    """One ref of a push to Cloud; `new` is null for a deleted ref, `old` for a created one."""
 
     old: _Ref | None = None
     new: _Ref | None = None
@@ -92,7 +92,7 @@ class _ServerRef(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _ServerChange(msgspec.Struct, frozen=True, rename="camel"):
-    """One ref of a push to Data Center; a hash of zeros means none."""
+    """One ref of a push to Data Center; a hash of zeros stands for none."""
 
     ref: _ServerRef
     from_hash: str
@@ -107,7 +107,7 @@ class _ServerBody(msgspec.Struct, frozen=True):
 
 _KINDS: dict[str, RefKind] = {"branch": "branch", "tag": "tag"}
 PING = "diagnostics:ping"
-"""The event that a server sends to test the connection, without a signature and with any body."""
+"""The event by which a server tests the connection, without a signature and with any body."""
 
 CLOUD = {
     "repo:push", "repo:created", "repo:imported", "repo:updated", "repo:fork", "repo:transfer", "repo:deleted"
@@ -116,7 +116,7 @@ DATA_CENTER = {"repo:refs_changed", "repo:modified", "repo:forked", "repo:delete
 
 
 def read_event(event: str, body: bytes, *, datacenter: bool) -> list[RepositoryEvent] | None:
-    """Read the body of an event; return None for an event about nothing that is mirrored.
+    """Read the body of an event; return None for an event about something that is not mirrored.
 
     Raises Malformed, whose message quotes nothing of the body.
     """
@@ -143,7 +143,7 @@ def _cloud_events(event: str, body: bytes) -> Iterator[RepositoryEvent]:
     if event == "repo:push":
         if decoded.push is None:
             raise Malformed("a push without `push`")
-        # Names of Mercurial follow other rules. The next run asks the upstream for them.
+        # Mercurial has other rules for names. The next run asks the upstream for its refs.
         changes = decoded.push.changes if decoded.repository.scm in (None, "git") else []
         updates = [update for change in changes for update in _cloud_updates(change)]
         yield RepositoryEvent(decoded.repository.uuid, decoded.repository.full_name, updates)
@@ -156,7 +156,7 @@ def _cloud_events(event: str, body: bytes) -> Iterator[RepositoryEvent]:
 
 
 def _cloud_updates(change: _Change) -> Iterator[RefUpdate]:
-    """Yield the update of a ref, if its kind is known; the next run asks the upstream for bookmarks."""
+    """Yield the update of a ref of a known kind. For bookmarks, the next run asks the upstream."""
     ref = change.new or change.old
     kind = _KINDS.get(ref.type or "") if ref else None
     if ref is not None and kind is not None:
@@ -215,7 +215,7 @@ def _server_updates(change: _ServerChange) -> Iterator[RefUpdate]:
 
 
 def _object_id(text: str) -> str | None:
-    """Read a hash of Data Center, where 40 or 64 zeros mean none; raises ValueError."""
+    """Read a hash of Data Center; None for 40 or 64 zeros. Raises ValueError."""
     if text in ("0" * 40, "0" * 64):
         return None
     return object_id(text)

@@ -24,7 +24,7 @@ log = logging.getLogger("mirror.webhooks")
 
 
 class Hook(NamedTuple):
-    """The secret of an upstream's webhooks, and whether they are from Data Center rather than Cloud."""
+    """The secret of an upstream's webhooks, and whether Data Center sends them, not Cloud."""
 
     secret: str
     datacenter: bool
@@ -43,7 +43,7 @@ class SpoolFull(Exception):
 
 
 class Spool:
-    """The folder of deliveries that wait for one mirror. It is made when needed, private to its owner."""
+    """The folder of deliveries that wait for one mirror, made when needed and private to its owner."""
 
     def __init__(self, mirror: Path, *, most_files: int = MOST_FILES) -> None:
         resolved = Path(os.path.realpath(mirror))
@@ -51,7 +51,7 @@ class Spool:
         self._most_files = most_files
 
     def add(self, kept: Kept) -> None:
-        """Keep a delivery; it is on the disk when this returns. Raises SpoolFull and OSError."""
+        """Save a delivery; it is on the disk when this returns. Raises SpoolFull and OSError."""
         if not self._folder.exists():
             self._folder.mkdir(mode=0o700, exist_ok=True)
             _sync(self._folder.parent)
@@ -83,18 +83,18 @@ class Spool:
                 self.set_aside(name)
 
     def remove(self, name: str) -> None:
-        """Remove a delivery that was written. If that fails, the next attempt recognises it as repeated."""
+        """Remove a delivery that was written. If this fails, the next attempt recognises it as repeated."""
         with contextlib.suppress(OSError):
             (self._folder / name).unlink()
 
     def set_aside(self, name: str) -> None:
-        """Rename a delivery that cannot be written, so that it is not tried again."""
+        """Rename a delivery that cannot be written, so that it is not retried."""
         with contextlib.suppress(OSError):
             (self._folder / name).rename(self._folder / f"{name}.failed")
         log.warning("%s.failed: this webhook could not be read and was set aside", self._folder / name)
 
     def is_empty(self) -> bool:
-        """Return whether nothing waits."""
+        """Return whether no delivery waits."""
         return not self._names()
 
     def _names(self) -> list[str]:
@@ -108,7 +108,7 @@ class Spool:
 
 
 def _sync(folder: Path) -> None:
-    """Write the names in a folder to the disk (fsync)."""
+    """Write a folder's list of names to the disk (fsync)."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -118,7 +118,7 @@ def _sync(folder: Path) -> None:
 
 MOST_WAITING = 1_000
 PAUSE_SECONDS = 5.0
-"""The pause between two attempts to write the spool. Each attempt also waits for SQLite's lock."""
+"""Seconds between two attempts to write the spool. Each attempt also waits for SQLite's lock."""
 
 WriteResult = dict[str, Any]
 WriteDelivery = Callable[[Store, Kept], WriteResult]
@@ -132,8 +132,8 @@ class WebhookWriter:
     """Writes deliveries into a mirror, in the order of the calls.
 
     A delivery that is only in the queue when the process ends is lost, but its sender got no answer and sends
-    it again. An acknowledged one is in the spool, which is written first, and retried until it is written,
-    also by the next process.
+    it again. An acknowledged delivery is in the spool. The spool is written first, and retried until that
+    succeeds, also by the next process.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class WebhookWriter:
         return future
 
     def keep(self, kept: Kept) -> None:
-        """Put a delivery into the spool, to be written as soon as possible; raises SpoolFull and OSError."""
+        """Put a delivery into the spool, to be written soon; raises SpoolFull and OSError."""
         self._spool.add(kept)
         with contextlib.suppress(queue.Full):  # a full queue keeps the thread awake anyway
             self._waiting.put_nowait(None)
@@ -185,7 +185,7 @@ class WebhookWriter:
             self._close_after(error)
 
     def _write_spool(self) -> bool:
-        """Write the spool, oldest first; return whether it is done."""
+        """Write the spool, oldest first; return whether all of it was written."""
         for name, kept in self._spool.waiting():
             try:
                 done = self._write(self._opened(), kept)
@@ -194,7 +194,7 @@ class WebhookWriter:
                 self._close_after(error)
                 return False
             except Exception:
-                log.exception("a bug of this program")
+                log.exception("a fault of this program")
                 self._spool.set_aside(name)
                 continue
             self._spool.remove(name)
@@ -206,7 +206,7 @@ class WebhookWriter:
         return self._store
 
     def _close_after(self, error: Exception) -> None:
-        """Close the file after an error, so that it is reopened: it may have been replaced."""
+        """Close the file after an error, so that it is opened again: it may have been replaced."""
         if isinstance(error, StoreError) and self._store is not None:
             self._store.close()
             self._store = None

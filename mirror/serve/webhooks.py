@@ -1,9 +1,9 @@
-"""Webhooks: `POST /-/webhook/{upstream}` saves what a Bitbucket reports as changed, in milliseconds.
+"""Webhooks: `POST /-/webhook/{upstream}` saves within milliseconds what a Bitbucket reports as changed.
 
 The signature is verified before the body is parsed. Only two things are written: new heads of refs, if they
-follow the heads in the mirror, and hints that make the next run ask the upstream. So no lost, repeated or
-forged webhook can make the mirror differ from the upstream for long. A delivery that is answered 200 is in
-the mirror, 202 means it is on the disk, and after 5xx it must be sent again.
+follow the heads in the mirror, and hints that make the next run ask the upstream. So lost, repeated or forged
+webhooks cannot make the mirror differ from the upstream for long. A delivery answered with 200 is in the
+mirror, with 202 on the disk; after a 5xx it must be sent again.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ log = logging.getLogger("mirror.webhooks")
 
 
 def accept(datasette: "Datasette", known: Mapping[str, Hook]) -> None:
-    """Accept webhooks of these upstreams from now on, and write those that are still on the disk."""
+    """Accept webhooks of these upstreams from now on, and write those that wait on the disk."""
     served(datasette).hooks = known
     mirror = next(mirrors(datasette), None)
     if mirror is not None and not Spool(Path(mirror.path)).is_empty():
@@ -50,7 +50,7 @@ def accept(datasette: "Datasette", known: Mapping[str, Hook]) -> None:
 
 
 def writer_of(server: Served, path: Path) -> WebhookWriter:
-    """Return the webhook writer of a server. A new one first writes what is still on the disk."""
+    """Return the webhook writer of a server. A new one first writes what waits on the disk."""
     if server.webhook_writer is None:
         server.webhook_writer = WebhookWriter(path, lambda store, kept: write(store, kept, utc_now()))
     return server.webhook_writer
@@ -162,8 +162,8 @@ async def _acknowledged(writer: WebhookWriter, kept: Kept) -> tuple[int, dict[st
 def write(store: Store, kept: Kept, now: datetime) -> dict[str, Any]:
     """Write the events of a delivery and a record of it, in one transaction.
 
-    A delivery that was written before is ignored. One without a number may also be a new event with the same
-    body, so it only makes the next run ask the upstream.
+    A delivery that was written before is ignored. One without a number could also be a new event with the
+    same body, so it only makes the next run ask the upstream.
     """
     at, delivery = to_text(now), kept.delivery
     with store.transaction() as connection:

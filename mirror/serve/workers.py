@@ -1,7 +1,7 @@
-"""Several processes that answer on one port: a parent starts them, replaces one that dies, and ends them all.
+"""Several processes that answer on one port: a parent starts them, replaces those that die, and ends all.
 
-The parent answers nothing. It has no thread and no open database, so that it may fork at any time: what was
-imported and read before is shared by all processes, the secret that signs logins too.
+The parent answers nothing. It has no threads and no open database, so it may fork at any time. All processes
+share what was imported and read before, including the secret that signs logins.
 """
 
 import logging
@@ -22,16 +22,18 @@ from mirror.errors import MirrorError
 Ready = Callable[[], None]
 
 END_SECONDS = 2.6
-"""How long the processes may take to end; each ends by itself a little earlier. Then they are killed."""
+"""Seconds that the processes get to end; each ends by itself a little earlier. Then they are killed."""
 
 PARENT_SECONDS = 0.5
-"""How often a process looks whether its parent is still there."""
+"""Seconds between two checks of a process that its parent still exists."""
 
 SHORTEST_LIFE, LONGEST_PAUSE = 1.0, 30.0
-"""Seconds between two starts of one task. They double, up to the second number, while it does not come up."""
+"""The shortest and longest time, in seconds, between two starts of a task; it doubles with each failed start.
+"""
 
 STARTED = 128
-"""Where the numbers of tasks that are up begin, among the bytes that the parent hears; others are signals."""
+"""Bytes that the parent reads from its pipe: signals are below this, numbers of started tasks from here on.
+"""
 
 FAILED_TO_START = 4
 
@@ -39,14 +41,17 @@ log = logging.getLogger("mirror.serve")
 
 
 class Task(NamedTuple):
-    """What one process does until the event is set. It calls `Ready` once it works. Returns an exit code."""
+    """The work of one process. It returns an exit code.
+
+    :param work: works until the event is set; calls `Ready` once it has started.
+    """
 
     name: str
     work: Callable[[threading.Event, Ready], int]
 
 
 class _Process:
-    """The processes of one task, one after the other. `started`, `due`: moments of the monotonic clock."""
+    """The processes of one task, one after the other. `started`, `due`: times of the monotonic clock."""
 
     def __init__(self, number: int, task: Task) -> None:
         self.number, self.task = number, task
@@ -56,11 +61,11 @@ class _Process:
         self._pause = SHORTEST_LIFE
 
     def up(self) -> None:
-        """Remember that it works."""
+        """Note that the process has started."""
         self.is_up, self._pause = True, SHORTEST_LIFE
 
     def ended(self) -> None:
-        """Plan the next one."""
+        """Note that the process ended, and when to start the next one."""
         self.due = max(time.monotonic(), self.started + self._pause)
         if not self.is_up:
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
@@ -70,10 +75,10 @@ class _Process:
 class Workers:
     """Runs tasks, each in a process of its own, until SIGINT or SIGTERM.
 
-    :param ready: called once all of them work.
-    :param reread: called on SIGHUP, before it is passed on to all. Without it SIGHUP is not handled.
+    :param ready: called once all of them have started.
+    :param reread: called on SIGHUP, before all processes get the signal. Without it, SIGHUP is not handled.
 
-    The first one is started alone: what stops it stops all, and is told once.
+    The first task starts alone: an error that stops all is then reported once.
     """
 
     def __init__(
@@ -86,8 +91,8 @@ class Workers:
         self._handled |= {signal.SIGHUP} if reread else set()
 
     def run(self) -> int:
-        """Run them and return the exit code: that of the one that could not start, else 0."""
-        with self._told():
+        """Run the tasks; return 0, or the exit code of a process that could not start."""
+        with self._piped():
             try:
                 return self._watch()
             finally:
@@ -112,7 +117,7 @@ class Workers:
             self._start_due()
 
     def _go_on(self) -> None:
-        """After the first one, start the others; once all work, tell it."""
+        """Start the other tasks after the first one. Once all have started, call `ready`."""
         if self._is_ready:
             return
         for process in self._processes:
@@ -128,19 +133,19 @@ class Workers:
                 self._start(process)
 
     def _until_due(self) -> float | None:
-        """Return after how many seconds one is to be started; None if all run."""
+        """Return the seconds until a process is due to start; None if none is."""
         due = [process.due for process in self._processes if process.pid is None]
         return max(0.0, min(due) - time.monotonic()) if self._is_ready and due else None
 
     def _start(self, process: _Process) -> None:
-        """Fork; no signal is lost in between."""
+        """Fork. Signals are blocked meanwhile, so none is lost."""
         sys.stdout.flush()
         sys.stderr.flush()
         process.started, parent = time.monotonic(), os.getpid()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, self._handled)
         try:
             with warnings.catch_warnings():
-                # Later Pythons warn of any thread; numpy's stop for the fork and start again.
+                # Later Pythons warn if there are threads. Those of numpy stop for the fork and start again.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 pid = os.fork()
             if not pid:
@@ -155,7 +160,7 @@ class Workers:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _be(self, process: _Process, parent: int, mask: Collection[int]) -> NoReturn:
-        """Be the process of a task, to its end. Only the parent obeys Ctrl-C, and passes it on as SIGTERM."""
+        """Run a task in this process. Only the parent handles Ctrl-C; it sends SIGTERM to the others."""
         code = 1
         try:
             stop = threading.Event()
@@ -179,8 +184,8 @@ class Workers:
         os.write(self._tell, bytes([STARTED + process.number]))
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Have a pipe that tells of signals, and of tasks that work."""
+    def _piped(self) -> Iterator[None]:
+        """Make a pipe through which signals and started tasks are reported."""
         self._hear, self._tell = os.pipe()
         os.set_blocking(self._tell, False)
         wakeup = signal.set_wakeup_fd(self._tell)
@@ -195,12 +200,12 @@ class Workers:
             os.close(self._tell)
 
     def _heard(self, seconds: float | None) -> bytes:
-        """Wait for what the pipe tells."""
+        """Wait for bytes from the pipe."""
         readable, _, _ = select.select([self._hear], [], [], seconds)
         return os.read(self._hear, 1000) if readable else b""
 
     def _reaped(self) -> list[tuple[_Process, int]]:
-        """Return the processes that have ended, with their exit codes; minus a signal that ended them."""
+        """Return the processes that have ended, with exit codes; a signal counts as a negative one."""
         found = list[tuple[_Process, int]]()
         for process in self._processes:
             if process.pid is None:
@@ -217,9 +222,9 @@ class Workers:
                 os.kill(process.pid, number)
 
     def _end(self) -> None:
-        """End all; a second signal does not wait for running answers.
+        """End all processes; a second signal does not wait for running answers.
 
-        A service manager may send SIGTERM to all processes by itself, so that each gets it twice.
+        A service manager may itself send SIGTERM to all processes, so each may get it twice.
         """
         self._signal(signal.SIGTERM)
         deadline = time.monotonic() + END_SECONDS
@@ -234,7 +239,7 @@ class Workers:
 
 
 def _end_with(parent: int, stop: threading.Event) -> None:
-    """Stop when the parent is gone, however it ended."""
+    """Stop this process when its parent is gone, however that ended."""
     while os.getppid() == parent:
         time.sleep(PARENT_SECONDS)
     stop.set()

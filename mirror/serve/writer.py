@@ -1,11 +1,10 @@
 """Writes of all APIs: who may write, what may be sent, and the writer that passes it on.
 
-The server has no client of an upstream. Whoever builds it gives it a `Writer`. Without one, or without
-``writes = true`` in the configuration, every write is answered 405.
+The server has no client of an upstream: its builder passes in a `Writer`. Without one, or without ``writes =
+true`` in the configuration, every write is answered with 405.
 
-Nothing that is sent is ignored silently. A client may send back a repository as it read it, with some
-settings edited: a field that equals what the API tells sets nothing. Any other field that is not a setting is
-an error.
+No field is ignored silently. A client may send back a repository as it read it, with some settings edited: a
+field that equals what the API shows sets nothing. Any other field that is not a setting is an error.
 """
 
 import asyncio
@@ -32,18 +31,18 @@ T = TypeVar("T")
 FindRepository = Callable[[sqlite3.Connection, Any], tuple[RepositoryRow, Answer]]
 
 _PASSED_ON = frozenset({400, 401, 402, 403, 404, 405, 409, 410, 413, 422, 429})
-"""Statuses of the upstream that become the status of the answer; all others become 400."""
+"""Statuses of the upstream that the answer repeats; all others become 400."""
 
 
 class Writer(Protocol):
     """Writes to the upstream and then to the mirror. Each call returns when the mirror has the result.
 
     `by` is the name of the token, for the audit. Full names are ``owner/slug``, as in the mirror. The
-    returned repository is in its state after the write.
+    repository is returned in its state after the write.
 
-    Raises UpstreamRefused (answered with its status and its message, which must contain no secret), NotFound
-    for a repository that the mirror does not have, OutcomeUnknown for a write whose answer was lost, and any
-    other MirrorError if the upstream could not be asked (answered 503: nothing was changed).
+    Raises UpstreamRefused (the answer repeats its status and its message, which must contain no secret),
+    NotFound for a repository that the mirror does not have, OutcomeUnknown for a write whose answer was lost,
+    and any other MirrorError if the upstream could not be asked (answered with 503: nothing was changed).
     """
 
     def create(self, owner: str, settings: RepositorySettings, *, by: str) -> Repository:
@@ -86,7 +85,7 @@ class Done(NamedTuple):
     """The result of a write.
 
     :param full_name: the name that the repository has now; None after a delete.
-    :param location: the address of a new repository, for the header of that name.
+    :param location: the address of a new repository, for the `Location` header.
     """
 
     full_name: str | None
@@ -146,7 +145,7 @@ def require_write_scope(caller: Caller) -> None:
 async def admitted_writer(
     server: Served, database: "Database", given: Credentials
 ) -> tuple[Caller, WriteAccess]:
-    """Identify the caller; return the caller with the writer for what the caller may write to.
+    """Identify the caller; return it with the writer for the namespaces that it may write to.
 
     Raises NotAccepted, and ApiError as `require_write_scope` does.
     """
@@ -196,10 +195,10 @@ FIXED = frozenset({"scm", "owner"})
 """Fields that can be set only when a repository is created."""
 
 TRANSPORT = frozenset({"format", "callback", "access_token"})
-"""Fields about the response, not about the write; so are fields that begin with ``oauth_``."""
+"""Fields about the answer, not the write; so are fields that begin with ``oauth_``."""
 
 MOVING = frozenset({"type", "links", "updated_on", "last_updated", "utc_last_updated"})
-"""Fields that may differ without setting anything: they depend on the caller and the time."""
+"""Fields that may differ without setting anything, since they depend on the caller and the time."""
 
 MOST_NAMED = 20
 LONGEST_NAMED = 100
@@ -213,11 +212,11 @@ def settings_of(
     required: tuple[str, ...] = (),
     fork_policy: str | None = None,
 ) -> tuple[RepositorySettings, str | None]:
-    """Check what is sent of a repository; return its settings, and the named owner, if any.
+    """Check the fields of a write; return the settings, and the named owner, if any.
 
-    :param values: a form's fields, or a JSON object.
-    :param told: what the API tells of it, which clients may send back.
-    :param exists: whether it is there already, so that what is FIXED cannot be set.
+    :param values: the fields of a form or of a JSON object.
+    :param told: the repository as the API shows it, which clients may send back.
+    :param exists: whether the repository exists, so that FIXED fields cannot be set.
     :param required: the fields that must be present.
     :param fork_policy: the current policy. API 1.0 sets it by three switches; a missing one keeps its state.
 
@@ -243,7 +242,7 @@ def settings_of(
 
 
 def _refused(values: Mapping[str, Any], settable: set[str], told: Mapping[str, Any]) -> dict[str, str]:
-    """Return the fields that are not settings and differ from what was sent, each with its fault."""
+    """Return the fields that are not settings and differ from what the API shows, each with its fault."""
     told = {
         **told,
         "slug": [told.get("slug"), slug_of(str(values.get("name") or ""))],
@@ -253,14 +252,14 @@ def _refused(values: Mapping[str, Any], settable: set[str], told: Mapping[str, A
         if name in settable | TRANSPORT | MOVING or name.startswith("oauth_") or value in (None, {}):
             continue
         if name not in told and name not in FIXED:
-            refused[name[:LONGEST_NAMED]] = "This mirror passes on no such setting."
+            refused[name[:LONGEST_NAMED]] = "This mirror does not pass on such a setting."
         elif not _agrees(value, told.get(name)):
             refused[name[:LONGEST_NAMED]] = "This field cannot be changed."
     return refused
 
 
 def _agrees(sent: Any, told: Any) -> bool:
-    """Return whether a value equals the one that the mirror sent; in a form, every value is text."""
+    """Return whether a value equals the one that the API shows; in a form, every value is text."""
     if sent is None or sent == told:
         return True
     if isinstance(sent, Mapping):
@@ -278,7 +277,7 @@ def _agrees(sent: Any, told: Any) -> bool:
 
 
 def _checked(name: str, value: Any) -> tuple[Any, str | None]:
-    """Return the value of a setting, and what is wrong with it (None: nothing)."""
+    """Return the value of a setting, and what is wrong with it, if anything."""
     if not isinstance(value, str | int | float):
         return None, "This field is a text, or true or false."
     text = str(value)
@@ -308,7 +307,7 @@ def _too_long(name: str, text: str) -> str | None:
 
 
 def fork_policy_of(switches: Mapping[str, bool], policy: str | None) -> str | None:
-    """Return the fork policy after the switches of API 1.0 are applied to `policy`; None without a switch.
+    """Return the fork policy after the switches of API 1.0 are applied to `policy`; None without switches.
 
     A missing switch keeps its state. Raises ApiError 400 for forbidding private forks only.
     """

@@ -1,4 +1,4 @@
-"""Find out whether a write whose answer was lost was done: the upstream is asked."""
+"""Find out whether a write was done whose answer was lost, by asking the upstream."""
 
 from collections.abc import Container
 from datetime import datetime, timedelta
@@ -14,14 +14,14 @@ from mirror.upstream.protocol import Upstream
 ABSENT = (404, 410)
 
 MAY_BE_EMPTY = ("description", "website", "language")
-"""Texts of which null says that they are empty, and not that they are unknown."""
+"""Texts whose null means that they are empty, not that they are unknown."""
 
 CLOCKS_APART = timedelta(minutes=10)
-"""How far the clock of an upstream may be behind ours."""
+"""How far the clock of an upstream may lag behind ours."""
 
 
 class NameTaken(UpstreamRefused):
-    """The name belongs to a repository from before the write, so the write cannot have been done."""
+    """The name belongs to an older repository, so the write cannot have been done."""
 
     def __init__(self, full_name: str) -> None:
         super().__init__(f"there is a repository {full_name} already", status=400)
@@ -30,10 +30,12 @@ class NameTaken(UpstreamRefused):
 def find_created(
     upstream: Upstream, full_name: str, *, known_uuid: str | None, since: datetime
 ) -> Repository | None:
-    """Find a repository that was to be created, or None.
+    """Find the repository that a write was to create, or None.
 
-    Raises NameTaken where the one of that name is older than `since`, the moment of the write, or has
-    `known_uuid`, the uuid that the mirror knew by that name before.
+    :param known_uuid: the uuid that the mirror knew for the name before.
+    :param since: the time of the write.
+
+    Raises NameTaken if the repository has that uuid, or is older than the write.
     """
     try:
         found = upstream.find_repository(full_name)
@@ -56,7 +58,7 @@ def find_fork(
     known_uuid: str | None,
     since: datetime,
 ) -> Repository | None:
-    """Find a fork that was to be made, as `find_created` does; NameTaken also where its parent is another."""
+    """Find the fork that a write was to create, as `find_created` does; NameTaken also for another parent."""
     found = find_created(upstream, full_name, known_uuid=known_uuid, since=since)
     if found is not None and found.parent_uuid != parent.uuid:
         raise NameTaken(found.full_name)
@@ -64,16 +66,16 @@ def find_fork(
 
 
 def find_updated(upstream: Upstream, key: RepositoryKey, settings: RepositorySettings) -> Repository | None:
-    """Return the repository if it has the settings that were given, else None.
+    """Return the repository if it has the given settings, else None.
 
-    Raises UpstreamError where the reported settings agree, but the upstream does not report all of them.
+    Raises UpstreamError if the reported settings agree, but the upstream does not report all of them.
     """
     found = upstream.fetch_repository(key)
     unknown = {name for name in settings.given() if _is_unknown(upstream, found, name)}
     if not _agrees(found, settings, unknown):
         return None
     if unknown:
-        raise UpstreamError(f"{upstream.name} does not tell {', '.join(sorted(unknown))}")
+        raise UpstreamError(f"{upstream.name} does not report {', '.join(sorted(unknown))}")
     return found
 
 
@@ -94,7 +96,7 @@ def _is_unknown(upstream: Upstream, row: Repository, name: str) -> bool:
 
 
 def _agrees(row: Repository, settings: RepositorySettings, unknown: Container[str]) -> bool:
-    """Return whether a repository has the settings that were given, unknown ones aside."""
+    """Return whether a repository has the given settings, except unknown ones."""
     return all(
         _plain(getattr(row, name)) == _plain(value)
         for name, value in settings.given().items()

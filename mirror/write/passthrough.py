@@ -1,10 +1,10 @@
-"""Writes pass through: the upstream is asked first, then the mirror shows what it answered.
+"""Writes pass through: first to the upstream, then what it answered is saved in the mirror.
 
-Each write opens the database and the upstream for itself, so any number of them may run at once, in threads
-and processes, also beside a sync. They do not take its lock, and cannot harm it: a write is one short
-transaction, rows are identified by the upstream's own identity, and a listing page that was asked for before
-the write but saved after it is put right by the next listing, because the write changed `updated_on` or the
-number of repositories.
+Each write opens the database and the upstream itself, so any number may run at once, in threads and
+processes, and beside a sync. They do not take the lock of a sync, and cannot harm it: a write is one short
+transaction, and rows are identified by the upstream's identity. A sync may save a listing page that it
+requested before the write. The next listing corrects that, since the write changed `updated_on` or the number
+of repositories.
 """
 
 import os
@@ -40,12 +40,12 @@ from mirror.write.outcome import ABSENT, NameTaken, find_created, find_deleted, 
 from mirror.write.record import WriteRecord, choose_upstream, find_target, read_refs
 
 LONGEST_PAUSE = 10.0
-"""Seconds that a write may wait before a retry: a caller is waiting for its answer."""
+"""The longest wait before a retry, in seconds: a caller is waiting."""
 
 MOST_TRIES = 3
 
 SAID_NO = (500, 503)
-"""Statuses with which the server itself says no; with 408, 502 and 504 it may still be at work."""
+"""Statuses by which the server itself refuses. After 408, 502 and 504 it may still be at work."""
 
 T = TypeVar("T")
 
@@ -53,10 +53,10 @@ T = TypeVar("T")
 class PassThrough:
     """Creates, updates, deletes and forks repositories upstream and in the mirror; safe in any thread.
 
-    Each method takes in `by` the name of the caller, for the audit, and in `upstream` which one to use where
-    several have the repository. It raises ConfigError and NotFound before anything is asked;
-    CredentialsRefused, UpstreamRefused and UpstreamBusy where nothing was changed; OutcomeUnknown where that
-    is not known; and StoreError, which says whether the upstream has done it.
+    `by` is the name of the caller, for the audit. `upstream` chooses one where several have the repository.
+    The methods raise ConfigError and NotFound before anything is sent; CredentialsRefused, UpstreamRefused
+    and UpstreamBusy if nothing was changed; OutcomeUnknown if that is not known; and StoreError, which says
+    whether the upstream has done it.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class PassThrough:
     def create(
         self, owner: str, settings: RepositorySettings, *, by: str, slug: str = "", upstream: str = ""
     ) -> Repository:
-        """Create a repository; without `slug` the name makes the slug.
+        """Create a repository; by default its name makes the slug.
 
-        Without `settings.scm` it is of the kind of the owner's newest repository, else hg as in API 1.0; git
-        where the upstream has nothing else.
+        Without `settings.scm` it is of the kind of the owner's newest repository, else hg as in API 1.0, or
+        git if the upstream has nothing else.
         """
         slug = slug or _slug_of(settings.name or "")
         with self._store() as store:
@@ -104,13 +104,15 @@ class PassThrough:
     def update(
         self, full_name: str, settings: RepositorySettings, *, by: str, upstream: str = ""
     ) -> Repository:
-        """Change settings; another name changes the slug, the row and its history stay."""
+        """Change settings. A new name changes the slug; the row and its history stay."""
         with self._store() as store:
             target = find_target(self._config, store, full_name, upstream)
             settings = msgspec.structs.replace(settings, scm=None)  # it cannot be changed
             record = WriteRecord(store, target.upstream, by, self._clock)
             with self._connected(target.upstream, store) as there, record.auditing("update", full_name):
-                key = there.fetch_repository(target.key).key  # a PUT to nothing would create something
+                key = there.fetch_repository(
+                    target.key
+                ).key  # a PUT to an unused name would create a repository
                 made = do_once(
                     f"updating {target.key.full_name}",
                     lambda: there.update_repository(key, settings),
@@ -132,7 +134,7 @@ class PassThrough:
                 key = there.fetch_repository(target.key).key
                 if key.full_name.lower() != target.key.full_name.lower():
                     raise UpstreamRefused(
-                        f"{target.key.full_name} is called {key.full_name} upstream by now: nothing was"
+                        f"{target.key.full_name} is called {key.full_name} upstream now: nothing was"
                         " deleted; `mirror sync`, then delete it by that name",
                         status=409,
                     )
@@ -177,7 +179,7 @@ class PassThrough:
         with Store(path) as store:
             try:
                 yield store
-            except BudgetSpent as error:  # a sync would end well; this write was not done
+            except BudgetSpent as error:  # a sync would pause, but this write was not done
                 seconds = max(0.0, (error.resumes_at - self._clock()).total_seconds())
                 raise UpstreamBusy(f"{error}; nothing was changed", status=429, retry_after=seconds) from None
 
@@ -209,14 +211,14 @@ class PassThrough:
 
 
 def do_once(what: str, do: Callable[[], T], find: Callable[[], T | None]) -> T:
-    """Do a write once; where its answer is lost, return what `find` returns instead.
+    """Do a write once. If its answer is lost, return what `find` finds.
 
-    An answer is lost when there is none, when it is a 5xx, and when it is a success that cannot be read: the
+    An answer is lost if there is none, if it is a 5xx, or if it is a success that cannot be read. The
     upstream may have done the write, so it is never sent again.
 
     :param what: names the write in errors, as "creating erik/new".
     :param do: sends the write.
-    :param find: asks for what the write should have led to; returns None where it is not there so far.
+    :param find: asks for the result of the write; returns None if it is not there yet.
 
     Raises what `do` raises, UpstreamBusy if the write was not done, OutcomeUnknown if that is not known.
     """
@@ -256,19 +258,19 @@ def _not_done(what: str, lost: UpstreamError) -> UpstreamError:
 
 
 def _slug_of(name: str) -> str:
-    """Return the slug of a name; raises UpstreamRefused 400 where nothing is left of it."""
+    """Return the slug of a name; raises UpstreamRefused 400 if it would be empty."""
     slug = slug_of(name)
     if not slug:
-        raise UpstreamRefused(f"name: {name!r} has nothing that an address can be made of", status=400)
+        raise UpstreamRefused(f"name: {name!r} cannot be turned into an address", status=400)
     return slug
 
 
 def _displaced(
     record: WriteRecord, upstream: Upstream, made: Repository
 ) -> list[tuple[int, Repository | None]]:
-    """Ask for the mirrored repositories that had the name of the new one; None for one that is gone.
+    """Request the mirrored repositories that had the new one's name; None stands for one that is gone.
 
-    They were renamed or deleted since the last sync. One that cannot be asked for stays as it is.
+    They were renamed or deleted since the last sync. One that cannot be requested stays as it is.
     """
     found = list[tuple[int, Repository | None]]()
     for row_id, key in record.rows_named(made):

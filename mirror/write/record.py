@@ -24,11 +24,11 @@ from mirror.upstream.protocol import Upstream
 from mirror.upstream.urls import url_of
 
 MOST_PAGES = 20
-"""Pages of refs that are read at once; more are left to the next sync, because a caller is waiting."""
+"""The most pages of refs to read at once, since a caller is waiting. The next sync reads the rest."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """A mirrored repository that is to be written, and the upstream that has it."""
+    """A mirrored repository that a write changes, and the upstream that has it."""
 
     upstream: UpstreamConfig
     row_id: int
@@ -40,10 +40,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 def choose_upstream(
     config: Config, store: Store, owner: str, upstream: str = ""
 ) -> tuple[UpstreamConfig, str]:
-    """Choose the upstream that has a namespace; return it with the namespace as it is spelled there.
+    """Choose the upstream that has a namespace; return it, and the namespace as it is spelled there.
 
-    `upstream` is the name that the user gave, "" for none. Raises NotFound where no upstream is known to have
-    the namespace, ConfigError where several have it, where `upstream` is unknown, and without a credential.
+    `upstream` is the name that the user gave, or "". Raises NotFound if no upstream is known to have the
+    namespace; ConfigError if several have it, if `upstream` is unknown, or has no credential.
     """
     mirrored = store.rows(
         """SELECT up.name, u.username FROM users u JOIN upstreams up ON up.id = u.upstream_id
@@ -87,7 +87,7 @@ def find_target(config: Config, store: Store, full_name: str, upstream: str = ""
         _Held,
     )
     if not rows:
-        raise NotFound(f"the mirror holds no repository {full_name}; `mirror sync` brings what is new")
+        raise NotFound(f"the mirror holds no repository {full_name}; `mirror sync` adds new ones")
     holders = {row.upstream: row for row in reversed(rows)}
     chosen = _configured(config, upstream) if upstream else _holder(config, full_name, holders)
     if chosen.name not in holders:
@@ -103,7 +103,7 @@ def find_target(config: Config, store: Store, full_name: str, upstream: str = ""
 
 
 def _holder(config: Config, what: str, holders: Mapping[str, object]) -> UpstreamConfig:
-    """Return the configured upstream among those that hold something; raises ConfigError unless it is one."""
+    """Return the only configured upstream that holds something; raises ConfigError if it is not one."""
     found = [candidate for candidate in config.upstreams if candidate.name in holders]
     if not found:
         raise ConfigError(
@@ -124,7 +124,7 @@ def _configured(config: Config, name: str) -> UpstreamConfig:
 
 
 def _writable(upstream: UpstreamConfig) -> UpstreamConfig:
-    """Return the upstream; raises ConfigError for one without a credential, before anything is asked."""
+    """Return the upstream; raises ConfigError if it has no credential, before anything is sent."""
     if upstream.credential is None:
         raise ConfigError(
             f"upstream {upstream.name} has no credential, which every write needs:"
@@ -148,7 +148,7 @@ class WriteRecord:
 
     @contextmanager
     def auditing(self, action: str, full_name: str) -> Iterator[None]:
-        """Record a write whose outcome is unknown; any other error leaves no trace."""
+        """Record a write if its outcome is unknown; any other error leaves no trace."""
         try:
             yield
         except OutcomeUnknown:
@@ -176,7 +176,7 @@ class WriteRecord:
         return scm
 
     def rows_named(self, made: Repository) -> list[tuple[int, RepositoryKey]]:
-        """List living rows of the same name but another identity: their name is out of date."""
+        """List living rows with the same name but another identity: their names are outdated."""
         rows = self._store.rows(
             """SELECT id, uuid, full_name, scm FROM repositories
                WHERE upstream_id = ? AND full_name = ? COLLATE NOCASE AND deleted_at IS NULL AND uuid <> ?""",
@@ -196,15 +196,18 @@ class WriteRecord:
     ) -> None:
         """Save what the upstream answered, with its changes and its line in the audit.
 
-        :param displaced: rows that had the name before, as the upstream has them now; None for gone ones.
-        :param renamed: the row of the same repository under its former identity, where names are identities.
+        :param displaced: rows that had the name before, with what the upstream has for each; None if it is
+            gone.
+        :param renamed: the row of the same repository under its former identity, if names are identities.
         """
         with self._transaction(f"{action} of {made.full_name}"):
             for row_id, row in displaced:
                 if row is None:
                     self._gone(row_id, "deleted")
             self._save([row for _, row in displaced if row is not None])
-            number = self._record(action, made.uuid, made.full_name)  # first: a deleted row may come back
+            number = self._record(
+                action, made.uuid, made.full_name
+            )  # first, because a deleted row may come back
             if renamed is not None:
                 self._gone(renamed, f"renamed to {made.full_name}")
             self._save([made])
@@ -242,7 +245,7 @@ class WriteRecord:
 
     @property
     def _upstream_id(self) -> int | None:
-        """The row of the upstream, None before anything of it is saved."""
+        """The id of the upstream's row; None before anything of it is saved."""
         found: int | None = self._store.value(
             "SELECT id FROM upstreams WHERE name = ?", (self._upstream.name,)
         )
@@ -280,7 +283,7 @@ class WriteRecord:
 
     @contextmanager
     def _transaction(self, what: str) -> Iterator[None]:
-        """Save all or nothing; an error says that the upstream has done its part."""
+        """Save all or nothing. An error says that the upstream has done its part."""
         try:
             with self._store.transaction():
                 yield
@@ -297,8 +300,8 @@ class WriteRecord:
 def read_refs(record: WriteRecord, upstream: Upstream, made: Repository) -> None:
     """Read and save the refs of a repository whose refs were never read; raises nothing.
 
-    The write is done, whatever fails here. Refs that could not be read are left to the next run, by a hint.
-    So are those of a fork, because upstreams may copy them after they have answered.
+    The write is done, whatever fails here. If refs cannot be read, a hint makes the next run read them. So it
+    does for a fork, since upstreams may copy its refs after they have answered.
     """
     try:
         row_id = record.row_without_refs(made)
@@ -314,7 +317,7 @@ def read_refs(record: WriteRecord, upstream: Upstream, made: Repository) -> None
 
 
 def _all_refs(upstream: Upstream, made: Repository) -> list[Ref] | None:
-    """Return all refs of a repository; None where they cannot be read, or some are not there yet."""
+    """Return all refs of a repository; None if some cannot be read, or are not there yet."""
     refs, cursor = list[Ref](), None
     for _ in range(MOST_PAGES):
         try:

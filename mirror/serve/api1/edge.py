@@ -1,9 +1,9 @@
 """The particulars of API 1.0: its addresses, formats, and how its paths name users and repositories.
 
-Every prefix that clients use is answered directly, with and without a slash at the end. A redirect would not
-do: common libraries turn a redirected POST into a GET. `format` and `callback` are Bitbucket's own parameters
-of API 1.0. Its XML is that of django-piston, the library that it was built with: ``<resource>`` items inside
-``<response>``. Browsers neither run any of these formats nor show them as a page.
+Every prefix that clients use is answered directly, with and without a slash at the end. Redirects would not
+work: common libraries turn a redirected POST into a GET. `format` and `callback` are Bitbucket's own
+parameters of API 1.0. The XML is that of django-piston, the library it was built with: ``<resource>`` items
+inside ``<response>``. Browsers do not run any of these formats, nor show them as a page.
 """
 
 import re
@@ -58,7 +58,7 @@ def check(parameters: Parameters) -> None:
 
 
 def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> ApiRequest:
-    """Return the request as it is: API 1.0 adds nothing to it."""
+    """Return the request unchanged: API 1.0 adds nothing to it."""
     del datasette, request
     return asked
 
@@ -73,7 +73,7 @@ def find_repository(connection: sqlite3.Connection, asked: ApiRequest) -> Reposi
 
 
 def find_users(connection: sqlite3.Connection, caller: Caller, username: str) -> list[AccountRow]:
-    """Find the accounts of a name, one for each upstream that has it; raises ApiError 404."""
+    """Find the accounts with a name, one for each upstream that has it; raises ApiError 404."""
     found = users_named(connection, caller, username)
     if not found:
         raise not_found("User", username)
@@ -97,7 +97,7 @@ def shown_repository(connection: sqlite3.Connection, asked: ApiRequest) -> tuple
     """Find the repository that the path names, and the answer with it; raises ApiError 404."""
     row = find_repository(connection, asked)
     parent = parents_of(connection, asked.caller, [row]).get(row.parent_id or 0)
-    # As Bitbucket did: a new repository and a new fork are being created while they are answered.
+    # As on Bitbucket: the answer to a POST says that the repository is still being created.
     body = shapes.repository(row, parent, state="creating" if asked.method == "POST" else "available")
     extra = extra_of(connection, asked.caller, "repository-1.0", row.id)
     return row, Answer(body=changed(body, extra, "", "") if extra else body, synced_at=row.last_seen_at)
@@ -114,7 +114,7 @@ def render(answer: Answer, parameters: Parameters) -> tuple[bytes, str]:
 
 
 def is_callback(name: str) -> bool:
-    """Return whether a JSONP callback is a plain (dotted) name, which cannot carry code."""
+    """Return whether a JSONP callback is a plain, perhaps dotted, name, which cannot carry code."""
     return len(name) <= LONGEST_CALLBACK and _CALLBACK.fullmatch(name) is not None
 
 

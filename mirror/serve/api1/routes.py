@@ -1,7 +1,7 @@
 """The reading routes of API 1.0. Each is a function from a connection and a request to an answer.
 
-Routes and shapes are those of Bitbucket's documentation and of recorded answers (`docs/api-1.0.md` has a row
-for each). `forks` is an extension: 1.0 never had it, though its users asked for it.
+Routes and shapes are those of Bitbucket's documentation and of recorded answers; `docs/api-1.0.md` has a row
+for each. `forks` is an extension: 1.0 never had it, though its users asked for it.
 """
 
 import sqlite3
@@ -128,7 +128,7 @@ def my_dashboard(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 
 
 def my_follows(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
-    """GET user/follows: repositories that the caller follows; one's own are always among them."""
+    """GET user/follows: repositories that the caller follows, which include their own."""
     find_myself(connection, asked.caller)
     rows = reads.followed_by(connection, asked.caller)
     return Answer(body=_shaped(connection, asked, rows), synced_at=_seen(rows))
@@ -188,7 +188,7 @@ def branches(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 def _told(
     connection: sqlite3.Connection, asked: ApiRequest, kind: RefKind, row: RepositoryRow, body: Json
 ) -> Json:
-    """Add the data of API 1.0 about each ref that no column holds: hg's revision, files, parents."""
+    """Add the data of API 1.0 about each ref that has no column: revision numbers of hg, files, parents."""
     told = told_by_api1(connection, asked.caller, kind, row.id)
     return {name: {**shaped, **told.get(name, {})} for name, shaped in body.items()} if told else body
 
@@ -251,7 +251,7 @@ def user_events(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 
 
 def _events(connection: sqlite3.Connection, asked: ApiRequest, about: ChangeFilter, seen: str) -> Answer:
-    """Answer with events of one type or of all. A new fork counts as `fork`, not as `create`."""
+    """Answer with events of one type or of all. A new fork is a `fork`, not a `create`."""
     wanted = asked.parameters.get("type") or None
     kinds = tuple(kind for kind, event in shapes.EVENTS.items() if wanted in (None, event))
     if wanted == "fork":
@@ -303,7 +303,7 @@ DATED = {
     for pattern, reader in READERS.items()
     if reader in (repository, tags, branches, branches_tags, main_branch)
 }
-"""The addresses that can be asked for the past."""
+"""The addresses that accept a time in the past."""
 
 API = Api(
     pattern=edge.PATTERN,

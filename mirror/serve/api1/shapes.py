@@ -39,7 +39,7 @@ def utc(moment: str | None) -> str | None:
 
 
 def _read(moment: str) -> datetime:
-    """Read a time of the mirror. The form has a fixed width, so this is faster than `times.from_text`."""
+    """Read a time of the mirror. Its form has a fixed width, so this is faster than `times.from_text`."""
     return datetime.fromisoformat(moment[:26]).replace(tzinfo=UTC)
 
 
@@ -56,7 +56,7 @@ EVENTS = {
     "tag_moved": "pushed",
     "tag_deleted": "pushed",
 }
-"""The event of 1.0 for each kind of change that has one; for a new fork it is `fork`."""
+"""The event of 1.0 for each kind of change that has one. A new fork has the event `fork`."""
 
 
 def repository(row: RepositoryRow, parent: RepositoryRow | None, *, state: str = "available") -> Json:
@@ -113,7 +113,7 @@ def _plain_repository(row: RepositoryRow, state: str) -> Json:
 
 
 def _named_only(full_name: str) -> Json:
-    """Shape a parent of which only the name is known."""
+    """Shape a parent that is known only by its name."""
     owner, _, slug = full_name.partition("/")
     return {
         "owner": owner,

@@ -27,7 +27,7 @@ _NOUNS = {
 """Documented resources of API 1.0 that the mirror does not hold, by their name in an address."""
 
 _OF_OWNER = ("privileges", "groups", "group-privileges", "invitations")
-"""Addresses of their own that name an owner, and perhaps a repository."""
+"""Resources with addresses that begin with their own name, followed by an owner and perhaps a repository."""
 
 _OF_REPOSITORY = ("changesets", "changeset", "raw", "deploy-keys", "links", "services", *COMMON_NOUNS)
 _OF_USER = ("emails", "ssh-keys", "privileges", "groups", "invitations", "plan")
@@ -74,7 +74,7 @@ def _caller_upstream(connection: sqlite3.Connection, asked: ApiRequest) -> int:
 
 
 def _refusing(name: str, find: Callable[[sqlite3.Connection, ApiRequest], int]) -> Reader:
-    """Return a function that says what is not mirrored, once it is found of what the caller may know."""
+    """Return a function that raises NotMirrored, after `find` has checked what the caller may know."""
 
     def refuse(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
         raise not_mirrored(noun(name, _NOUNS), asked, find(connection, asked))

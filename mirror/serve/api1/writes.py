@@ -1,4 +1,4 @@
-"""The writing routes of API 1.0, by forms."""
+"""The writing routes of API 1.0. They take forms."""
 
 from mirror.serve.api1.edge import OWNER, SLUG
 from mirror.serve.exchange import FORM, ApiRequest, bad_request, read_fields

@@ -114,7 +114,7 @@ def render(answer: Answer, parameters: Parameters) -> tuple[bytes, str]:
 
 
 def no_repository() -> ApiError:
-    """Return Bitbucket's error for a repository that does not exist or is hidden; both get the same."""
+    """Return Bitbucket's error for a repository that does not exist or is hidden: the same for both."""
     return ApiError(
         404,
         "You may not have access to this repository or it no longer exists in this workspace. "
@@ -144,7 +144,7 @@ def find_workspace(connection: sqlite3.Connection, asked: Api2Request) -> Accoun
 
 
 def find_workspace_rows(connection: sqlite3.Connection, asked: Api2Request) -> list[AccountRow]:
-    """Find the rows of a workspace: with several upstreams there can be more than one."""
+    """Find the rows of a workspace: with several upstreams there may be more than one."""
     found = owners_named(connection, asked.names[0])
     if not found:
         raise no_workspace(asked.names[0])
@@ -217,10 +217,11 @@ def envelope(
 def repositories_of_page(
     connection: sqlite3.Connection, asked: Api2Request, ids: Sequence[int]
 ) -> tuple[list[Any], str | None]:
-    """Shape the repositories of a page, which must have been checked to be visible, and tell their age.
+    """Shape the repositories of a page, and return when the oldest was read.
 
-    Whole ones are encoded once for all strangers and once for all who see everything, while the file stays
-    as it is: reading and encoding a hundred takes longer than all else of an answer.
+    The ids must have been checked to be visible. Whole repositories are encoded once for all strangers and
+    once for all who see everything, as long as the file does not change: reading and encoding a hundred takes
+    longer than the rest of an answer.
     """
     caller = asked.caller
     if asked.selection is not None or (caller.user_ids and not caller.sees_all):

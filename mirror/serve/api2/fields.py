@@ -20,13 +20,13 @@ Tree = dict[str, "Tree"]
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """Which paths of an answer to keep (None: all), and what to change of that, in order: ``-`` or ``+``."""
+    """Which paths of an answer to keep (None: all), and what to change then, in order: ``-`` or ``+``."""
 
     kept: Tree | None = None
     changes: tuple[tuple[str, Tree], ...] = ()
 
     def reaches_into(self, name: str) -> bool:
-        """Return whether any object of that name is sent in part, rather than as a whole or not at all."""
+        """Return whether objects with that name are sent in part, not as a whole or not at all."""
         trees = (self.kept, *(tree for _, tree in self.changes))
         return any(_reaches(tree, name) for tree in trees if tree)
 
@@ -38,7 +38,7 @@ class Selection(msgspec.Struct, frozen=True):
         return found
 
     def wants(self, name: str) -> bool:
-        """Return whether anything below a key can be in the answer; if not, it need not be computed."""
+        """Return whether an answer can contain anything below a key; if not, it need not be computed."""
         wanted = self.kept is None or name in self.kept or "*" in self.kept
         for sign, tree in self.changes:
             if sign == "+":
@@ -51,7 +51,7 @@ class Selection(msgspec.Struct, frozen=True):
 def selection(text: str | None) -> Selection:
     """Read the parameter. A space before a path is an unescaped ``+``.
 
-    Paths with a sign count in their order, so that a ``+`` behind a ``-`` brings a part back.
+    Signed paths apply in their order, so a ``+`` after a ``-`` brings a part back.
     """
     paths = [path for path in (text or "").split(",") if path.strip()][:MOST_PATHS]
     wanted = [path.strip() for path in paths if path[0] not in "+- "]

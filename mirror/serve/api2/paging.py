@@ -24,9 +24,9 @@ Position = tuple[str | int | float | None, ...]
 class Window(msgspec.Struct, frozen=True, kw_only=True):
     """Which page is requested: by number, or after a position.
 
-    :param length: rows of a page.
-    :param after: sort value and keys of the last row of the page before.
-    :param size: rows of the whole listing, if the page before has counted them.
+    :param length: the number of rows of a page.
+    :param after: the sort value and the keys of the last row of the page before.
+    :param size: the number of rows of the whole listing, if the page before counted them.
     """
 
     length: int = DEFAULT_LENGTH
@@ -41,7 +41,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Place(msgspec.Struct, frozen=True, array_like=True):
-    """The content of an opaque `page`: its number, the position it follows, the size if that is costly."""
+    """The content of an opaque `page`: number, position before it, and the size if counting is slow."""
 
     number: int
     after: tuple[str | int | float | None, ...]
@@ -83,7 +83,7 @@ class PageLinks(msgspec.Struct, frozen=True):
 
 
 def _length(parameters: Mapping[str, str]) -> int:
-    """Read `pagelen`. Too large a number, of any length, means the maximum."""
+    """Read `pagelen`. A number of any length that is too large means the maximum."""
     text = parameters.get("pagelen", "")
     if text.isascii() and text.isdecimal() and len(text.lstrip("0")) >= 10:
         return LONGEST
@@ -100,7 +100,7 @@ def _positive(parameters: Mapping[str, str], name: str, default: int) -> int:
 
 
 def _unreadable(value: str | float | None) -> bool:
-    """Return whether SQLite cannot take a value: clients can put anything into an opaque page."""
+    """Return whether SQLite cannot store a value: clients can put anything into an opaque page."""
     if isinstance(value, int):
         return abs(value) >= 2**63
     return isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value)
@@ -111,7 +111,7 @@ def _invalid(name: str) -> ApiError:
 
 
 class SortOrder(msgspec.Struct, frozen=True):
-    """By an SQL expression, then by the keys of the listing, all in one direction."""
+    """An order: by an SQL expression, then by the keys of the listing, all in one direction."""
 
     sql: str
     descending: bool = False
@@ -131,9 +131,10 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListingPage(msgspec.Struct, frozen=True, kw_only=True):
-    """The rows of a page; `next` is the position of its last row if more follow.
+    """The rows of a page.
 
-    `first_beyond` is the sort value of the first row that is not on the page.
+    :param next: the position of its last row, if more rows follow.
+    :param first_beyond: the sort value of the first row after the page.
     """
 
     rows: list[Any]
@@ -156,7 +157,7 @@ def order_of(listing: Listing, sort: str | None) -> SortOrder:
 
 
 def queried(listing: Listing, query: str | None) -> Condition | None:
-    """Read the `q` parameter; raises ApiError 400 that names what is wrong with it."""
+    """Read the `q` parameter; raises ApiError 400 that says what is wrong with it."""
     if not query or not query.strip():
         return None
     try:
@@ -208,7 +209,7 @@ def _size(
     window: Window,
     query: Condition | None,
 ) -> int:
-    """Count the whole listing; with a query only on the first page, because that reads every row."""
+    """Count the whole listing. With a query this reads every row, so only the first page does it."""
     if query is None and source.count is not None:
         return source.count(connection)
     if query is not None and window.after is not None and window.size is not None:
@@ -219,9 +220,9 @@ def _size(
 def segments(order: SortOrder, keys: Sequence[str], window: Window) -> list[tuple[str, Values]]:
     """Return one condition for each run of rows after a position, in their order.
 
-    First the rows with the same sort value, then those with a later value, then nulls against values: nulls
-    come first in ascending order and last in descending order. SQLite finds each run by an index, but would
-    scan for the OR of them all.
+    First come the rows with the same sort value, then those with a later value, then nulls or values: nulls
+    come first in ascending order, and last in descending order. SQLite finds each run by an index, but would
+    scan for an OR of them all.
     """
     if window.after is None:
         return [("", {})]

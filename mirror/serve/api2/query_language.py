@@ -96,7 +96,7 @@ def parse(text: str) -> Expression:
 
 def _tokens(text: str) -> Iterator[_Token]:
     if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise QueryError("it holds characters that no text has")
+        raise QueryError("it contains characters that texts cannot have")
     place = 0
     while place < len(text):
         found = _TOKEN.match(text, place)
@@ -181,7 +181,7 @@ class _Parser:
                 return Value("date", token.text)
         kind, _ = _WORDS.get(token.text.lower(), (None, None))
         if kind is None:
-            raise QueryError(f"a value was expected, not {token.text!r}; texts stand in double quotes")
+            raise QueryError(f"a value was expected, not {token.text!r}; put texts in double quotes")
         return Value(kind, token.text.lower())
 
     def _next(self) -> _Token:
@@ -227,7 +227,7 @@ class Field(msgspec.Struct, frozen=True):
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """A condition in SQL, with its parameters; it has brackets where it needs them."""
+    """A condition in SQL, in brackets where it needs them, with its parameters."""
 
     sql: str
     values: dict[str, Any]
@@ -303,7 +303,7 @@ class _Compiler:
         return f"({field.sql} IN ({values})) IS {'FALSE' if has_null else 'NOT TRUE'}"
 
     def _list(self, one: Comparison, field: Field) -> tuple[str, bool]:
-        """Bind the literals of a list but for null; the second value says whether null is among them."""
+        """Bind the literals of a list except null; also return whether null is among them."""
         literals = [value for value in one.values if value.kind != "null"]
         parameters = [self._parameter(one, field, value) for value in literals]
         return ", ".join(parameters), len(literals) < len(one.values)

@@ -11,7 +11,7 @@ from mirror.serve.exchange import Json
 
 
 class RefShapes(Shapes):
-    """Shapes for one request, those of refs among them."""
+    """Shapes for one request, including those of refs."""
 
     def ref(self, repository: RepositoryRow, row: RefRow, extra: Json | None = None) -> Json:
         """Shape a branch or a tag with the commit that it points to."""
@@ -38,7 +38,7 @@ class RefShapes(Shapes):
         return shaped
 
     def commit(self, repository: RepositoryRow, row: RefRow, extra: Json | None = None) -> Json:
-        """Shape the commit of a ref as it is asked for alone."""
+        """Shape the commit of a ref as an object of its own."""
         here = f"{self._links.repository(repository.full_name)}/commit/{row.target_hash}"
         shaped: Json = self.ref(repository, row, extra)["target"]
         more = hrefs(comments=f"{here}/comments", statuses=f"{here}/statuses", approve=f"{here}/approve")

@@ -43,7 +43,7 @@ from mirror.times import normalised
 
 
 def _myself(connection: sqlite3.Connection, caller: Caller) -> AccountRow:
-    """Find the user whom the caller speaks for; raises ApiError 401 or (a token without a user) 403."""
+    """Find the user whom the caller speaks for; raises ApiError 401, or 403 for a token without a user."""
     if not caller.known:
         raise unauthorized()
     mine = accounts.accounts_by_ids(connection, caller.user_ids)
@@ -69,7 +69,7 @@ def users(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 
 
 def team(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
-    """GET teams/T: removed from Bitbucket. A person answers as well, for clients that ask by any name."""
+    """GET teams/T: removed from Bitbucket. People are found too, for clients that ask for any name."""
     row = find_account(connection, asked)
     shapes = asked.shapes
     body = shapes.account(row) if row.kind == "user" or not row.is_owner else shapes.team(row)
@@ -77,7 +77,7 @@ def team(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 
 
 TEAM_ROLES = {"admin": "owner", "contributor": "collaborator", "member": "member"}
-"""The roles of teams, as workspaces call them."""
+"""The roles of teams, with the names that workspaces have for them."""
 
 
 def teams(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
@@ -168,7 +168,7 @@ def project(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
         raise ApiError(
             404,
             f"No project with key '{asked.names[1]}'.",
-            detail="This mirror knows a project by its repositories, so not one that has none.",
+            detail="This mirror knows projects only by their repositories, so no empty ones.",
         )
     return Answer(body=asked.shapes.project(found, owners[0]), synced_at=found.last_seen_at)
 
@@ -237,7 +237,7 @@ def all_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answ
     """GET repositories: all that the caller may see, oldest first; removed from Bitbucket in April 2026.
 
     In the default order the `next` link has an `after`, as on Bitbucket, because clients save it. An answer
-    to `after` has no `size`, which would only count the rest, and no `previous`: it leads forward alone.
+    to `after` has no `size`, which would count only the rest, and no `previous`: it only leads forward.
     """
     since = _since(asked)
     listing = listings.repositories(asked.caller, since=since, role=role_of(asked))
@@ -343,7 +343,7 @@ def commit(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     name = asked.names[2]
     found = ref_of_commit(connection, row.id, name)
     if found is None:
-        raise not_mirrored("commits but those that branches and tags name", asked, row.upstream_id)
+        raise not_mirrored("commits other than those of branches and tags", asked, row.upstream_id)
     if isinstance(found, Ambiguous):
         raise ApiError(400, f"The hash {name} is ambiguous", detail="Several commits begin with it.")
     extras = ref_extras_of(connection, asked.caller, row.id, [found.name])
@@ -391,7 +391,7 @@ DATED = {
     for pattern, reader in READERS.items()
     if reader in (repository, refs, branches, branch, tags, tag)
 }
-"""The addresses that can be asked for the past."""
+"""The addresses that accept a time in the past."""
 
 API = Api(
     pattern=edge.PATTERN,

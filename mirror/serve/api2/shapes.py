@@ -25,9 +25,9 @@ _CHILDREN = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks
 
 
 class ApiLinks(msgspec.Struct, frozen=True):
-    """Makes the links in one answer: to the API at `api`, to the pages of the mirror at `origin`.
+    """Makes the links in one answer: to the API at `api`, and to the pages of the mirror at `origin`.
 
-    HTML links lead to the upstream's `pages`; where it has none for a name, to the mirror's.
+    HTML links lead to the upstream's `pages`; to the mirror's where the upstream has none for a name.
     """
 
     origin: str
@@ -76,7 +76,7 @@ class ApiLinks(msgspec.Struct, frozen=True):
         return f"{self.api}/workspaces/{segment(slug)}"
 
     def of_repository(self, full_name: str) -> Json:
-        """All links of a repository to this server, which follow from its name."""
+        """All links of a repository to this server. They follow from its name."""
         here = self.repository(full_name)
         return hrefs(
             self=here,
@@ -89,9 +89,9 @@ class ApiLinks(msgspec.Struct, frozen=True):
 
 
 class LinksTemplate:
-    """The links of a repository as JSON text with gaps for its name. It saves a third of a page's time.
+    """The links of a repository as JSON text with gaps for its name. It saves a third of the time of a page.
 
-    :ivar has_html: whether the upstream's page is among them: on a Data Center its address needs more than
+    :ivar has_html: whether the upstream's page is among them. On a Data Center its address needs more than
         the escaped name.
     """
 
@@ -112,7 +112,7 @@ links_template = lru_cache(maxsize=64)(LinksTemplate)
 
 
 FindExtra = Callable[[str, int], Json | None]
-"""Finds the extra of an object by its kind and the number of its row."""
+"""Finds the extra of an object, by its kind and the id of its row."""
 
 
 def _no_extra(kind: str, row_id: int) -> None:
@@ -168,7 +168,7 @@ class AccountShapes:
     def owner(self, row: AccountRow) -> Json:
         """Shape the owner of a repository.
 
-        A workspace without an account is shaped as a team without uuid: its uuid is the workspace's.
+        A workspace without an account becomes a team without a uuid, since its uuid is the workspace's.
         """
         shaped = self.account(row)
         if row.kind == "workspace":
@@ -190,17 +190,17 @@ class AccountShapes:
 
     def short_workspace(self, row: AccountRow) -> Json:
         """Shape a workspace as other objects embed it."""
-        told = self._told_workspace(row)
+        told = self._sent_workspace(row)
         if told is None:
             return {"type": "workspace", "name": row.display_name, **self._workspace_base(row)}
         links = {name: link for name, link in told["links"].items() if name in ("self", "html", "avatar")}
         return {**{name: told.get(name) for name in ("type", "uuid", "name", "slug")}, "links": links}
 
     def workspace(self, row: AccountRow) -> Json:
-        """Shape a workspace in full, with the upstream's `is_private`, or without it."""
+        """Shape a workspace in full. `is_private` is there if the upstream sent it."""
         slug = row.username or ""
         here = self._links.workspace(slug)
-        shaped = self._told_workspace(row) or {
+        shaped = self._sent_workspace(row) or {
             **self.short_workspace(row),
             "created_on": moment(row.created_at),
         }
@@ -215,8 +215,8 @@ class AccountShapes:
         shaped["links"] = {**made, **shaped["links"]}
         return shaped
 
-    def _told_workspace(self, row: AccountRow) -> Json | None:
-        """Return a workspace as it was told by itself."""
+    def _sent_workspace(self, row: AccountRow) -> Json | None:
+        """Return a workspace as the upstream sent it; None if there is nothing but columns."""
         extra, links = self._find_extra("workspace", row.id), self._at(row.upstream_id)
         if extra is None:
             return None
@@ -244,7 +244,7 @@ class AccountShapes:
         }
 
     def project(self, row: ProjectRow, workspace: AccountRow) -> Json:
-        """Give a project in full; whether it is private is null where the upstream does not tell."""
+        """Shape a project in full; `is_private` is null if the upstream does not report it."""
         slug = workspace.username or ""
         repositories = f"{self._links.api}/repositories/{segment(slug)}"
         query = segment(f'project.key="{row.key}"')
@@ -285,7 +285,10 @@ class AccountShapes:
 
 
 class Shapes(AccountShapes):
-    """Shapes for one request. `whole`: the caller wants all links, so they are rendered from a template."""
+    """Shapes for one request.
+
+    :param whole: the caller wants all links, so they are rendered from a template.
+    """
 
     def __init__(
         self,
@@ -300,9 +303,9 @@ class Shapes(AccountShapes):
         self._shared = dict[int, tuple[Json, Json]]()
 
     def repository(self, row: RepositoryRow, owner: AccountRow, extra: Json | None = None) -> Json:
-        """Shape a repository in full; with its extra it is the object that the upstream told."""
+        """Shape a repository in full; with its extra, as the object that the upstream sent."""
         if extra is not None:
-            return self._told_repository(row, owner, extra)
+            return self._sent_repository(row, owner, extra)
         links = self._at(row.upstream_id)
         shared = self._shared.get(owner.id)
         if shared is None:
@@ -343,8 +346,8 @@ class Shapes(AccountShapes):
             shaped["archived"] = row.archived != 0
         return shaped
 
-    def _told_repository(self, row: RepositoryRow, owner: AccountRow, extra: Json) -> Json:
-        """Make the object that was told; what the caller may not know of a parent is not in it."""
+    def _sent_repository(self, row: RepositoryRow, owner: AccountRow, extra: Json) -> Json:
+        """Restore the object that the upstream sent, without what the caller may not know of a parent."""
         links = self._at(row.upstream_id)
         if row.parent_full_name is None and extra.get("parent") != []:
             extra = {key: change for key, change in extra.items() if key != "parent"}
@@ -380,7 +383,7 @@ class Shapes(AccountShapes):
         }
 
     def _parent(self, row: RepositoryRow) -> Json | None:
-        """Shape the parent of a fork, under the name that the upstream gives it."""
+        """Shape the parent of a fork, with the name that the upstream gives it."""
         if row.parent_uuid is None and row.parent_full_name is None:
             return None
         full_name = row.parent_full_name
@@ -406,7 +409,7 @@ class Shapes(AccountShapes):
         own: Json = {"clone": clone}
         if row.avatar_url is not None:
             own["avatar"] = {"href": row.avatar_url}
-        # A name with a part that no address can hold has no page.
+        # A name has no page if one of its parts cannot stand in an address.
         template = links_template(links) if self._whole and "/." not in f"/{row.full_name}" else None
         if template is not None and template.has_html:
             return template.filled(escaped(row.full_name), own)

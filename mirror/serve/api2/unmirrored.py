@@ -27,7 +27,7 @@ _OF_REPOSITORY = {
     "deploy-keys": "deploy keys",
     "filehistory": "histories of files",
     "patch": "patches",
-    "refs": "refs but branches and tags",
+    "refs": "refs other than branches and tags",
 }
 _OF_WORKSPACE = {
     "search": "index of code",
@@ -53,7 +53,7 @@ NAMED: tuple[tuple[str, ...], ...] = (
     *(("user", name) for name in _OF_USER),
     *((name,) for name in _ALONE),
 )
-"""The patterns of what has a name here; some have readers for a part of it."""
+"""The patterns of these resources. Some have readers for a part of them."""
 
 
 def _of_repository(connection: sqlite3.Connection, asked: Api2Request, what: str) -> NotMirrored:

@@ -1,4 +1,4 @@
-"""The writing routes of API 2.0, by JSON."""
+"""The writing routes of API 2.0. They take JSON."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _SLUG = re.compile(r"(?!\.+$)(?!-)[A-Za-z0-9._-]{1,62}(?<!-)")
 
 
 async def create(writing: Writing) -> Done:
-    """POST repositories/W/S. The path gives the slug; a name that would make another slug is dropped."""
+    """POST repositories/W/S. The path gives the slug; a name that would make another slug is ignored."""
     named_workspace, slug = writing.asked.names
     if _SLUG.fullmatch(slug) is None:
         raise ApiError(

@@ -34,7 +34,7 @@ HERE = ("projects", PROJECT, "repos", REPOSITORY)
 """The pattern of a repository's path."""
 
 CONTENT_TYPE = "application/json;charset=UTF-8"
-"""As a real server writes it: a client compares the whole text."""
+"""The content type exactly as a real server sends it: one client compares the whole text."""
 
 NO_WRITES = "This API is read-only here: write to the upstream, or with API 1.0 or 2.0 of this mirror."
 
@@ -48,7 +48,7 @@ _PACKAGE = "com.atlassian.bitbucket"
 class DataCenterRequest(ApiRequest, frozen=True, kw_only=True):
     """A request to Data Center's API.
 
-    `origin` is the address of the mirror.
+    :param origin: the address of the mirror.
     """
 
     origin: str
@@ -63,11 +63,11 @@ class DataCenterRequest(ApiRequest, frozen=True, kw_only=True):
         return self.parameters.get(parameter, "").strip().lower() == "true"
 
     def text(self, parameter: str) -> str:
-        """Return a parameter without the spaces around it; "" where there is none."""
+        """Return a parameter without the spaces around it; "" if it is missing."""
         return self.parameters.get(parameter, "").strip()
 
     def choice(self, parameter: str, *choices: str) -> str | None:
-        """Return a parameter that is one of some words, in any case; raises ApiError 400."""
+        """Return a parameter that must be one of several words, in any case; raises ApiError 400."""
         text = self.text(parameter)
         if not text:
             return None
@@ -77,7 +77,7 @@ class DataCenterRequest(ApiRequest, frozen=True, kw_only=True):
         return found
 
     def selected(self, answer: Answer) -> Answer:
-        """Add whom the credential was taken for, by which clients learn their own name."""
+        """Add the name of the caller: clients learn their own name from this header."""
         if not self.caller.known:
             return answer
         name = quote(self.caller.username or self.caller.name, safe=" @")
@@ -130,7 +130,7 @@ def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> D
 
 
 def render(answer: Answer, parameters: Parameters) -> tuple[bytes, str]:
-    """Return an answer as JSON, and its content type; errors of the edge get this API's form."""
+    """Return an answer as JSON, and its content type. Errors of the edge get the form of this API."""
     del parameters
     if answer.body is None:
         return b"", "text/plain; charset=utf-8"
@@ -159,14 +159,14 @@ def refused(
 
 
 def not_permitted(caller: Caller) -> ApiError:
-    """Say that this is for others; strangers are asked who they are."""
+    """Return the error for what the caller may not see; it asks strangers for credentials."""
     message = "You are not permitted to access this resource"
     headers = {} if caller.known else unauthorized().headers
     return refused(401, message, "AuthorisationException", headers=headers)
 
 
 def find_projects(connection: sqlite3.Connection, asked: DataCenterRequest) -> list[AccountRow]:
-    """Find the projects of the path's key, nearly always one; raises ApiError 404."""
+    """Find the projects with the key in the path, nearly always one; raises ApiError 404."""
     key = asked.names[0]
     found = projects_keyed(connection, asked.caller, key)
     if not found:
@@ -188,7 +188,7 @@ def find_repository(
 
 
 def find_person(connection: sqlite3.Connection, asked: DataCenterRequest) -> AccountRow:
-    """Find the person of the path; raises ApiError 401 for strangers, 404 for whom a caller does not know."""
+    """Find the person of the path; raises ApiError 401 for strangers, 404 if the caller may not know them."""
     if not asked.caller.known:
         raise not_permitted(asked.caller)
     found = person_named(connection, asked.caller, asked.names[0])
@@ -206,7 +206,7 @@ LONGEST_PART = 1000
 
 
 class Window(NamedTuple):
-    """Which rows are asked for."""
+    """Which rows are requested."""
 
     start: int
     limit: int
@@ -220,9 +220,9 @@ class Filter:
         self.values = dict[str, Any]()
 
     def containing(self, name: str, text: str, *columns: str) -> None:
-        """Keep rows in which one of some columns contains a text, in any case; "" keeps all of them.
+        """Keep rows in which one of several columns contains a text, in any case; "" keeps all rows.
 
-        LIKE knows the case of ASCII alone. Raises ApiError 400 for a text that is too long.
+        LIKE only knows the case of ASCII letters. Raises ApiError 400 for a text that is too long.
         """
         if not text:
             return
@@ -239,7 +239,7 @@ class Filter:
         self.sql.append(f"({' OR '.join(held)})")
 
     def equal(self, column: str, value: int | None) -> None:
-        """Keep rows whose column has a value; None keeps all of them."""
+        """Keep rows whose column has a value; None keeps all rows."""
         if value is not None:
             self.sql.append(f"{column} = {value:d}")
 
@@ -262,7 +262,7 @@ def _number(asked: DataCenterRequest, name: str, default: int, *, least: int) ->
 def read_rows(
     connection: sqlite3.Connection, source: Source, window: Window, order: str, kept: Filter | None = None
 ) -> list[Any]:
-    """Read the rows of a page, and one more if there is a next one."""
+    """Read the rows of a page, and one more if another page follows."""
     kept = kept or Filter()
     values: Mapping[str, Any] = {
         **source.values,
@@ -284,7 +284,7 @@ def page(
     shape: Callable[[Row], Json],
     synced_at: Callable[[Sequence[Row]], str | None],
 ) -> Answer:
-    """Answer with a page of rows, which one row more makes not the last. Its `size` is that of the page."""
+    """Answer with a page of rows. One row too many means that more follow. `size` is that of the page."""
     shown, is_last = rows[: window.limit], len(rows) <= window.limit
     body: Json = {
         "size": len(shown),

@@ -44,7 +44,7 @@ from mirror.serve.datacenter.unmirrored import UNMIRRORED, must_have_refs
 from mirror.serve.exchange import Answer, Json, oldest
 
 VERSION = "8.19.0"
-"""The Data Center whose API this is."""
+"""The version of Data Center that this API is modelled on."""
 
 _REPOSITORY_ROLES = {"REPO_READ": None, "REPO_WRITE": "contributor", "REPO_ADMIN": "admin"}
 _PROJECT_ROLES = {
@@ -61,7 +61,7 @@ _MADE_AT = "coalesce(date, target_date)"
 def _with_refs(connection: sqlite3.Connection, asked: DataCenterRequest, rest: str) -> RepositoryRow:
     """Find the repository of the path; raises ApiError 503 or 501 if its refs were never read.
 
-    `rest` is what is asked for below it.
+    :param rest: the requested path below the repository.
     """
     owner, row = find_repository(connection, asked)
     addresses = asked.shapes.addresses
@@ -107,7 +107,7 @@ def project(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
 def _shaped_projects(
     connection: sqlite3.Connection, asked: DataCenterRequest, rows: Collection[AccountRow]
 ) -> dict[int, Json]:
-    """Shape projects, by their rows."""
+    """Shape projects, by the ids of their rows."""
     shapes = asked.shapes
     known = project_details(connection, asked.caller, [row.id for row in rows])
     return {row.id: shapes.project(row, known[row.id]) for row in rows}
@@ -122,7 +122,7 @@ def project_repositories(connection: sqlite3.Connection, asked: DataCenterReques
 def repositories(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """GET repos: those that the caller sees, by name, project, rights, visibility; without archived ones.
 
-    Whoever wants these too asks for ``archived=ALL``.
+    ``archived=ALL`` includes these.
     """
     kept = Filter()
     kept.containing("name", asked.text("name"), "r.name")
@@ -167,7 +167,7 @@ def _listed(connection: sqlite3.Connection, asked: DataCenterRequest, source: So
 def _shaped(
     connection: sqlite3.Connection, asked: DataCenterRequest, rows: Sequence[RepositoryRow]
 ) -> dict[int, Json]:
-    """Shape repositories, by their rows, each with its project and with what it was forked from."""
+    """Shape repositories, by the ids of their rows, each with its project and its parent."""
     shapes = asked.shapes
     parents = parents_of(connection, asked.caller, rows)
     owners = accounts_by_ids(connection, {row.owner_id for row in (*rows, *parents.values())})
@@ -182,7 +182,7 @@ def _shaped(
 
 
 def _refs(connection: sqlite3.Connection, asked: DataCenterRequest, kind: RefKind) -> Answer:
-    """Answer with a page of refs, the newest first unless another order is asked for, as a real server."""
+    """Answer with a page of refs, the newest first by default, as a real server does."""
     window, kept = window_of(asked), Filter()
     row = _with_refs(connection, asked, TABLES[kind])
     text = asked.parameters.get("filterText", "")
@@ -254,7 +254,7 @@ def project_rights(connection: sqlite3.Connection, asked: DataCenterRequest) -> 
 
 
 def users(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
-    """GET users: the persons whom the caller may see; only for known callers. `filter` searches names."""
+    """GET users: the people whom the caller may see; only for known callers. `filter` searches names."""
     if not asked.caller.known:
         raise not_permitted(asked.caller)
     window, kept, shapes = window_of(asked), Filter(), asked.shapes
@@ -293,7 +293,7 @@ DATED = {
     for pattern, reader in READERS.items()
     if reader in (repository, branches, default_branch, tags, tag)
 }
-"""The addresses that can be asked for the past."""
+"""The addresses that accept a time in the past."""
 
 API = Api(
     pattern=edge.PATTERN,

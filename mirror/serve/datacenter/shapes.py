@@ -35,27 +35,27 @@ _ON_CLOUD = tuple(
 
 
 class Resource(NamedTuple):
-    """An address of the upstream's API; `is_same` where it is just what was asked for, not what it is in."""
+    """An address of the upstream's API. `is_same`: it has what was requested, not just what contains it."""
 
     address: str
     is_same: bool
 
 
 class Addresses(msgspec.Struct, frozen=True):
-    """The addresses of what the upstreams hold; `upstreams` maps their rows by id."""
+    """The addresses of what the upstreams hold; `upstreams` maps the ids of their rows to them."""
 
     upstreams: Upstreams
 
     def project_page(self, upstream_id: int, key: str) -> str | None:
-        """Return the page of a project, or of a workspace, for people."""
+        """Return the web page of a project or a workspace."""
         return self.upstreams[upstream_id].pages.owner(key)
 
     def repository_page(self, upstream_id: int, full_name: str) -> str | None:
-        """Return the page of a repository for people."""
+        """Return the web page of a repository."""
         return self.upstreams[upstream_id].pages.repository(full_name)
 
     def below_project(self, upstream_id: int, key: str, rest: str) -> Resource:
-        """Return where the API has what lies below a project; Cloud has nothing of the kind."""
+        """Return where the API has something below a project. Cloud has nothing there."""
         url = self._url(upstream_id)
         if self._is_datacenter(upstream_id):
             return Resource(f"{url}/projects/{_segment(key)}/{_escaped(rest)}", is_same=True)
@@ -63,7 +63,7 @@ class Addresses(msgspec.Struct, frozen=True):
         return Resource(f"{url}/{owners}/{_workspace(key)}", is_same=False)
 
     def below_repository(self, upstream_id: int, key: str, slug: str, rest: str) -> Resource:
-        """Return where the API has what lies below a repository; Cloud may have it under another name."""
+        """Return where the API has something below a repository; Cloud may have another name for it."""
         url = self._url(upstream_id)
         if self._is_datacenter(upstream_id):
             address = f"{url}/projects/{_segment(key)}/repos/{_segment(slug)}/{_escaped(rest)}"
@@ -96,7 +96,7 @@ def _escaped(path: str) -> str:
 
 LATEST = "com.atlassian.bitbucket.server.bitbucket-branch:latest-commit-metadata"
 FIRST_NUMBER = 2**30
-"""Added to row numbers, for objects that have no number of their own."""
+"""Added to row ids, for objects without a number of their own."""
 
 SCM = "git"
 
@@ -109,10 +109,13 @@ _TELLS_ANNOTATIONS = frozenset({"cloud", "sandbox"})
 
 
 class Shapes:
-    """Shapes for one request: `origin` is the mirror's own address, `upstreams` maps upstreams by row.
+    """Shapes for one request.
 
-    Ids are the upstream's own where it is a Data Center, the first of several. All others are numbers of rows
-    plus `FIRST_NUMBER`: for clients an id is an identity, so two objects must never share one.
+    Ids are those of the upstream if it is a Data Center, or the first of several. All others are row ids plus
+    `FIRST_NUMBER`: clients take an id for an identity, so two objects must never share one.
+
+    :param origin: the mirror's own address.
+    :param upstreams: all upstreams, by the ids of their rows.
     """
 
     def __init__(self, origin: str, upstreams: Upstreams) -> None:
@@ -122,7 +125,7 @@ class Shapes:
         self._numbering = next((row.id for row in upstreams.values() if row.kind == "datacenter"), None)
 
     def project(self, row: AccountRow, known: ProjectDetails) -> Json:
-        """Give a project; a personal one has its owner in the place of `public`."""
+        """Shape a project; a personal one has its owner in the place of `public`."""
         key = key_of(row)
         shaped: Json = {
             "key": key,
@@ -140,7 +143,7 @@ class Shapes:
         return shaped
 
     def repository(self, row: RepositoryRow, project: Json, origin: Json | None = None) -> Json:
-        """Give a repository in its project; `origin` is what it was forked from, in the same form."""
+        """Shape a repository in its project; `origin` is its parent, in the same form."""
         shaped: Json = {
             "slug": row.slug,
             "id": self._number(row.upstream_id, row.uuid, row.id),
@@ -167,7 +170,7 @@ class Shapes:
         return shaped
 
     def unmirrored(self, row: RepositoryRow) -> Json | None:
-        """Give a parent of which the mirror knows only the name; None if the caller may not see one."""
+        """Shape a parent that is known only by its name; None if the caller may not see one."""
         key, _, slug = (row.unmirrored_parent or "").partition("/")
         if not slug:
             return None
@@ -176,9 +179,9 @@ class Shapes:
         return {"slug": slug, **number, "name": slug, "project": {"key": key}}
 
     def user(self, row: AccountRow) -> Json:
-        """Give a person; e-mail addresses are not mirrored.
+        """Shape a person; e-mail addresses are not mirrored.
 
-        Of whoever is known by a personal project alone, no id is: theirs is the project's.
+        A person who is known only by a personal project has no id: the known one is the project's.
         """
         name = (row.username or "").removeprefix(PERSONAL)
         shaped: Json = {"name": name}
@@ -194,14 +197,14 @@ class Shapes:
         }
 
     def right(self, row: AccountRow, permission: str | None) -> Json:
-        """Give a person's right on a project, without `permission` where it is not known."""
+        """Shape a person's right on a project; `permission` is missing if it is unknown."""
         known = {"permission": _PERMISSIONS[permission]} if permission in _PERMISSIONS else {}
         return {"user": self.user(row), **known}
 
     def ref(self, repository: RepositoryRow, row: RefRow, *, details: bool = False) -> Json:
-        """Give a branch or a tag, a branch with its latest commit where details are asked for.
+        """Shape a branch or a tag. With `details` a branch has its latest commit.
 
-        The `hash` of a tag is null for one without annotation; that of an annotation is not mirrored.
+        The `hash` of a tag is null if the tag has no annotation. The hash of an annotation is not mirrored.
         """
         is_tag = row.kind == "tag"
         shaped: Json = {
@@ -232,12 +235,12 @@ class Shapes:
 
 
 def _links(upstream: str | None, mirror: str) -> Json:
-    """Return the link to the upstream's page, and this mirror's own to its page."""
+    """Return the links to the upstream's page and to the mirror's own."""
     return {"self": [{"href": upstream or mirror}], "mirror": [{"href": mirror}]}
 
 
 def _commit(row: RefRow) -> Json:
-    """Give the commit that a branch names. There is one date, taken for the author's."""
+    """Shape the commit that a branch points to. There is one date, used as the author's."""
     shaped: Json = {"id": row.target_hash, "displayId": row.target_hash[:_SHORT_HASH]}
     author: Json = {}
     if row.target_author is not None:

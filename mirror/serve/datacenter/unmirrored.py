@@ -1,6 +1,6 @@
 """Resources that the mirror does not hold: 501 with the upstream's address, never an empty list.
 
-Whether the project or the repository is there for the caller is checked first, so what is hidden is unknown.
+First it is checked that the caller may see the project or repository, so a hidden one is not revealed.
 """
 
 import sqlite3
@@ -26,7 +26,7 @@ from mirror.serve.unmirrored import NotMirrored, noun, passed_on
 _NOUNS = {
     "archive": "archives of files",
     "avatar.png": "pictures",
-    "branches": "other things of branches",
+    "branches": "other data of branches",
     "browse": "files",
     "changes": "changes of files",
     "commits": "commits",
@@ -36,7 +36,7 @@ _NOUNS = {
     "files": "files",
     "hook-scripts": "hook scripts",
     "patch": "patches",
-    "permissions": "permissions but those of users on projects",
+    "permissions": "permissions other than those of users on projects",
     "pull-requests": "pull requests",
     "raw": "files",
 }
@@ -52,7 +52,7 @@ _ALONE = {
     "labels": "labels",
     "logs": "logs",
     "markup": "rendered texts",
-    "profile": "lists of what somebody viewed",
+    "profile": "lists of viewed repositories",
     "tasks": "tasks",
 }
 """Resources below a project or a repository, and at the top level."""
@@ -71,7 +71,7 @@ def must_have_refs(asked: DataCenterRequest, row: RepositoryRow, resource: Resou
 
 
 def _not_mirrored(what: str, asked: DataCenterRequest, resource: Resource) -> ApiError:
-    """Return the error that names the upstream's address; only the very same may be redirected to."""
+    """Return the error with the upstream's address. It redirects only if that address has the same."""
     if resource.is_same:
         return NotMirrored(what, f"{resource.address}{passed_on(asked.query)}")
     message = f"This mirror holds no {what}; ask {resource.address}"

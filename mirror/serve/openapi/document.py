@@ -35,16 +35,16 @@ _MOMENT: Json = {
     "name": ACCEPT,
     "in": "header",
     "required": False,
-    "description": "The moment to tell the past of (RFC 7089), such as Tue, 03 Nov 2026 10:00:00 GMT",
+    "description": "A time in the past to answer for (RFC 7089), such as Tue, 03 Nov 2026 10:00:00 GMT",
     "schema": TEXT,
 }
 _MEMENTO_HEADERS = {
-    "Memento-Datetime": "When the mirror saw what it tells; only where a moment was asked for",
-    NEXT_LOOK_HEADER: "When it looked again after that, if it did",
+    "Memento-Datetime": "When the mirror saw the data of the answer; only if the request named a time",
+    NEXT_LOOK_HEADER: "When the mirror looked next, if it did",
     "Vary": f"Names {ACCEPT}, among others",
     "Link": 'This address, rel="original timegate"',
 }
-"""Headers of answers from an address that can be asked for the past."""
+"""Headers of answers from an address that accepts a time in the past."""
 
 _LEADS_AWAY = {"307": "Leads to the upstream, where `redirect_unmirrored` is configured"}
 _SECURITY: Json = {
@@ -104,7 +104,7 @@ def _is_placeholder(part: str) -> bool:
 
 
 def _path(paths: dict[str, Json], pattern: Names) -> Json:
-    """Return what is known of a path, which has the parameters that stand in it."""
+    """Return the entry of a path, which begins with the parameters in the path."""
     places = [
         {"name": part[1:-1], "in": "path", "required": True, "schema": {**TEXT, "minLength": 1}}
         for part in pattern
@@ -130,7 +130,7 @@ def _operation(
 
 
 def _dated(operation: Json) -> Json:
-    """Add to an operation that it can be asked for the past (RFC 7089)."""
+    """Add to an operation that it accepts a time in the past (RFC 7089)."""
     told = {name: {"description": text, "schema": TEXT} for name, text in _MEMENTO_HEADERS.items()}
     answers = {
         status: {**answer, "headers": told} if "content" in answer else answer
@@ -144,7 +144,7 @@ def _dated(operation: Json) -> Json:
 
 
 def _refusal(pattern: Names) -> Json:
-    """Describe an address whose answer the mirror does not hold."""
+    """Describe an address whose data the mirror does not hold."""
     return {
         "operationId": _identity("get", pattern),
         "summary": "Data that the mirror does not hold: the answer has the upstream's address",
@@ -188,11 +188,11 @@ DOCUMENTED: dict[str, tuple[Api, Description]] = {
     "2.0": (API_2, api2.DESCRIPTION),
     "datacenter": (DATA_CENTER, datacenter.DESCRIPTION),
 }
-"""The APIs that have a document, by its name in the address."""
+"""The documented APIs, by the name of the document in its address."""
 
 
 async def openapi(datasette: "Datasette", request: Request) -> Response:
-    """Answer with the document of an API; strangers may read it, as it contains no data of the file."""
+    """Answer with the document of an API. Strangers may read it: it contains no data of the file."""
     api, described = DOCUMENTED[request.url_vars["name"]]
     try:
         body, status = openapi_document(api, described, address_of(datasette, request)), 200

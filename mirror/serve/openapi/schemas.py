@@ -1,4 +1,4 @@
-"""The pieces that descriptions of routes are made of: schemas, parameters, operations."""
+"""The parts that descriptions of routes consist of: schemas, parameters, operations."""
 
 from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -15,13 +15,13 @@ NUMBER_OR_NULL: Schema = {"type": ["integer", "null"]}
 
 
 MORE = "<more>"
-"""The place in a pattern of all that an address has from there on."""
+"""A placeholder for the rest of an address."""
 
 
 def not_read(patterns: Iterable[Names], readers: Container[Names], place: str) -> tuple[Names, ...]:
-    """Return patterns of what is not mirrored, and of all that is below each, but for what has a reader.
+    """Return patterns of what is not mirrored, and of everything below each, except those with a reader.
 
-    :param place: what the last part of a pattern of `readers` is called, where it can be any name.
+    :param place: the placeholder at the end of patterns of `readers`, where any name may stand.
     """
     found = list[Names]()
     for pattern in patterns:
@@ -42,7 +42,7 @@ def or_null(schema: Schema) -> Schema:
 
 
 def one_of(*words: str) -> Schema:
-    """Describe a text that is one of some words."""
+    """Describe a text that is one of several words."""
     return {"type": "string", "enum": list(words)}
 
 
@@ -82,7 +82,7 @@ class Operation(NamedTuple):
     """The parameters and responses of a route.
 
     :param answer: the schema of its answer; None for an answer without a body.
-    :param body: the schema of what is sent.
+    :param body: the schema of the request's body.
     :param statuses: the statuses of its answer.
     """
 
@@ -95,14 +95,14 @@ class Operation(NamedTuple):
 class Description(NamedTuple):
     """The parts of an API's document that do not come from its route tables.
 
-    :param prefix: what its addresses begin with.
+    :param prefix: the beginning of its addresses.
     :param reads: the operation of GET for each pattern of the table of readers.
-    :param writes: the operation of each pattern and method of the table of writers.
+    :param writes: the operation for each pattern and method of the table of writers.
     :param unmirrored: patterns of what the mirror does not hold.
-    :param parameters: what every address takes.
+    :param parameters: parameters of every address.
     :param schemas: all named schemas; `Error` is the body of every error.
-    :param body_type: the content type of what is sent.
-    :param formats: other content types of answers, with whether the schema holds for them.
+    :param body_type: the content type of requests with a body.
+    :param formats: other content types of answers, and whether the schema holds for them.
     """
 
     title: str

@@ -24,7 +24,7 @@ from mirror.times import from_text, moment_of, to_text
 
 PER_PAGE = 50
 UNEXPECTED_GROUP = "unexpected"
-"""The kind in an address that stands for all that moved that should not."""
+"""The kind, in an address, that stands for all unexpected changes."""
 FILTERS = ("kind", "owner", "upstream", "ref", "repository", "since", "until")
 
 
@@ -58,7 +58,7 @@ def filters_of(visit: Visit) -> dict[str, str]:
 
 
 def wanted_of(visit: Visit, filters: dict[str, str], *, paged: bool = True) -> tuple[ChangeFilter, list[str]]:
-    """Turn the filters into a ChangeFilter. The second value lists the filters that cannot be read."""
+    """Turn the filters into a ChangeFilter, and list the filters that cannot be read."""
     problems, moments = list[str](), dict[str, str]()
     for name in ("since", "until"):
         try:
@@ -125,7 +125,7 @@ async def feed(visit: Visit) -> Response:
 
 
 class Links(Protocol):
-    """Where the pages of repositories and owners are."""
+    """Makes the addresses of pages of repositories and owners."""
 
     def repository(self, full_name: str, row_id: int) -> str:
         """Return a repository's page."""
@@ -157,11 +157,14 @@ def atom(
     query: str = "",
     names: Mapping[int, str] | None = None,
 ) -> str:
-    """Return a feed of changes; `there` has the upstreams' pages.
+    """Return a feed of changes.
 
-    `base` stands before each address of `links`. The ids begin with `identity`, and do not depend on the
-    address of `page`, which shows the changes, and of the `feed` itself. They end in the numbers of the
-    changes, or in their `names` where numbers shift.
+    :param there: the upstream's pages, by the ids of the changes.
+    :param base: stands before each address of `links`.
+    :param page: the address of the page that shows the changes.
+    :param feed: the address of the feed itself.
+    :param identity: begins the ids in the feed, which therefore do not depend on addresses.
+    :param names: end the ids instead of the ids of the changes, where those are not stable.
     """
     written = RelatedFeed(
         title=visible(title),
@@ -190,7 +193,7 @@ def atom(
 
 
 def _whose(filters: dict[str, str], found: Sequence[ChangeRow]) -> str:
-    """Name what a feed is about, as far as its entries tell."""
+    """Return what a feed is about, as far as its entries show it."""
     if "repository" in filters:
         return next((row.repository for row in found if row.repository), None) or "a repository"
     return filters.get("owner") or "the Bitbucket mirror"
@@ -218,7 +221,7 @@ LATEST = 10
 
 
 async def unexpected_page(visit: Visit) -> Response:
-    """GET /-/unexpected: tags and branches that moved or went, repositories gone, shown or transferred."""
+    """GET /-/unexpected: refs that moved or vanished, repositories gone, published or transferred."""
 
     def work(connection: sqlite3.Connection) -> dict[str, ChangesPage]:
         return {

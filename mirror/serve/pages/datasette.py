@@ -125,12 +125,12 @@ def answered(page: Markup) -> Markup:
 
 
 def readable(page: Markup) -> Markup:
-    """Write out the characters that hide in what a part of a page shows."""
+    """Make hidden characters visible in a part of a page."""
     return Markup(visible_html(str(page)))  # noqa: S704 - as above
 
 
 def last_name(path: str) -> str:
-    """Return the last name in a path, to be searched for where nothing is there."""
+    """Return the last name in a path, as a search for a page that does not exist."""
     return unquote(path.rstrip("/").rpartition("/")[2], errors="replace")[:100]
 
 

@@ -108,7 +108,7 @@ def marked(text: str | None, query: str, most: int = LONGEST_NAME, *, owners: bo
 
 
 def tone(kind: str) -> str:
-    """Return the colour class of a change: good, bad or even."""
+    """Return the CSS class for a change: good, bad or even."""
     if kind in ("deleted", "branch_deleted", "tag_deleted", "made_private"):
         return "bad"
     return "good" if kind in ("created", "restored", "branch_created", "tag_created") else "even"

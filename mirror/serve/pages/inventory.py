@@ -1,4 +1,4 @@
-"""The inventory: a page of it, and all of it as CSV, a part at a time."""
+"""The inventory: as a page, and as a CSV file that is sent in parts."""
 
 import sqlite3
 from functools import partial
@@ -14,7 +14,7 @@ from mirror.serve.pages.view import Visit
 
 PER_PAGE, LONGEST_NAME = 100, 300
 NOBODY = 0
-"""Stands for an owner whom no row has: a name that is not mirrored shows what a hidden one shows."""
+"""The id of no owner: a name that is not mirrored looks like a hidden one."""
 
 
 async def inventory(visit: Visit) -> Response:
@@ -26,7 +26,7 @@ async def inventory(visit: Visit) -> Response:
 
 
 FAR = 5
-"""A page that begins far behind the first name of a large owner takes longer than others."""
+"""How many time limits a page may take: one far behind the first name of a large owner is slow."""
 
 
 async def as_csv(visit: Visit) -> Response:
@@ -60,7 +60,7 @@ def _owner(visit: Visit) -> str:
 
 
 def _after(visit: Visit) -> InventoryPlace:
-    """Return where the page begins. The address has the name, because a number could be a hidden row's."""
+    """Return where the page begins. The address has the name, since an id could be that of a hidden row."""
     return InventoryPlace(visit.parameters.get("after", ""), visit.number("id", 0, 2**62))
 
 

@@ -1,4 +1,4 @@
-"""The login with a token, and the answer for pages that are closed."""
+"""The login with a token, and the answer for closed pages."""
 
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -49,7 +49,7 @@ def _is_https(request: Request) -> bool:
 
 
 async def closed(datasette: "Datasette", request: Request, message: str) -> Response:
-    """Answer a request for a closed page: with JSON if the path ends so, else with the form."""
+    """Answer a request for a closed page: with JSON if the path ends in .json, else with the form."""
     if request.path.endswith(".json"):
         return Response.json({"ok": False, "error": message, "status": 403, "title": "Forbidden"}, status=403)
     return await _form(datasette, request, local_path(request.full_path), message=message, status=403)
@@ -69,7 +69,7 @@ async def _form(
 
 
 async def _snapshot_of(datasette: "Datasette", request: Request) -> dict[str, str] | None:
-    """Say where tables and SQL are open to everybody, and of which moment; None for nowhere."""
+    """Return where tables and SQL are open to everybody, and the time of the data; None for nowhere."""
     snapshot = served_of(request).snapshot
     database = snapshot.database_in(datasette) if snapshot else None
     if database is None:

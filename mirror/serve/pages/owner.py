@@ -22,7 +22,7 @@ from mirror.serve.pages.view import NotHere, Visit
 
 PER_PAGE, LATEST, MONTHS = 50, 12, 24
 PAST_TIMES = 5
-"""The past of an owner is that of each repository: it may take so many times Datasette's time limit."""
+"""How many time limits the past of an owner may take, which is that of each repository."""
 
 
 async def owner_page(visit: Visit) -> Response:
@@ -50,7 +50,7 @@ def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
 
 
 def _latest(connection: sqlite3.Connection, visit: Visit, owner_id: int) -> dict[str, Any]:
-    """Read the changes of an owner until the moment that is asked for."""
+    """Read the changes of an owner until the requested time."""
     until = ChangeFilter(owner_ids=(owner_id,), until=f"{visit.at}~")
     latest = latest_changes(connection, visit.caller, until, limit=LATEST)
     return {
@@ -81,7 +81,7 @@ def _state(connection: sqlite3.Connection, visit: Visit, row: AccountRow) -> dic
 def everything_of(
     connection: sqlite3.Connection, caller: Caller, row: AccountRow, *, order: str, page: int, length: int
 ) -> dict[str, Any]:
-    """Read what the page shows of an owner, but for the activity; `length` repositories are on a page."""
+    """Read what the page shows of an owner, except the activity; `length` repositories are on a page."""
     owned = owned_page(connection, caller, row.id, order=order, page=page, length=length)
     latest = latest_changes(connection, caller, ChangeFilter(owner_ids=(row.id,)), limit=LATEST)
     web = WebLinks(connection, caller)
@@ -121,6 +121,6 @@ def _found(connection: sqlite3.Connection, visit: Visit) -> AccountRow:
 
 
 def _months(now: datetime) -> list[str]:
-    """Return the last months, the present one last."""
+    """Return the last months up to the present one."""
     last = now.year * 12 + now.month - 1
     return [f"{n // 12:04}-{n % 12 + 1:02}" for n in range(last - MONTHS + 1, last + 1)]

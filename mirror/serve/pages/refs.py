@@ -1,4 +1,4 @@
-"""The search for branches, tags and commits: as a page beside the search by name, and as JSON."""
+"""The search for branches, tags and commits: as a page, and as JSON."""
 
 import sqlite3
 import time
@@ -101,6 +101,6 @@ async def _found(visit: Visit, asked: RefsRequest) -> tuple[FoundRefs, float]:
         )
         return found, (time.perf_counter() - start) * 1000
 
-    # The first page comes from short lists. A far page, or an owner, takes reading more.
+    # The first page comes from short lists. A later page, or that of an owner, reads more.
     is_first = asked.page == 1 and asked.size <= PER_PAGE and not asked.owner
     return await visit.read(work, times=1 if is_first else FAR)

@@ -1,4 +1,4 @@
-"""The page of a repository: everything that the mirror has of it."""
+"""The page of a repository: all that the mirror knows of it."""
 
 import math
 import sqlite3
@@ -55,7 +55,7 @@ def _state(connection: sqlite3.Connection, visit: Visit, row: RepositoryRow) -> 
 
 
 def _history(connection: sqlite3.Connection, visit: Visit, row_id: int) -> dict[str, Any]:
-    """Read the changes of a repository until the moment that is asked for, and when it changed around it."""
+    """Read the changes of a repository until the requested time, and when the changes around it were."""
     until = ChangeFilter(repository_id=row_id, until=f"{visit.at}~")
     history = latest_changes(connection, visit.caller, until, limit=HISTORY)
     return {
@@ -104,7 +104,7 @@ def everything_of(
 
 
 def _past(connection: sqlite3.Connection, visit: Visit) -> Past:
-    """Find the repository that the address names as it was at the moment; raises NotHere."""
+    """Find the repository of the address as it was at the requested time; raises NotHere."""
     try:
         if "owner" not in visit.names:
             return past_of(connection, visit.caller, visit.number("id", 0, 2**62), visit.at)
@@ -121,7 +121,7 @@ def _full_name(visit: Visit) -> str:
 
 
 def _found(connection: sqlite3.Connection, visit: Visit) -> RepositoryRow:
-    """Find the repository that the address names; raises NotHere, also if it is hidden from the visitor."""
+    """Find the repository of the address; raises NotHere, also if it is hidden from the visitor."""
     if "owner" in visit.names:
         full_name = _full_name(visit)
         found = repository_named(connection, visit.caller, full_name, gone=True)
@@ -143,7 +143,7 @@ class AgedRef(NamedTuple):
 
 
 def _wanted(visit: Visit, row: RepositoryRow, kind: RefKind) -> refs.RefsWanted:
-    """Return which branches or tags the visitor asks for; each table has its own parameters."""
+    """Return which branches or tags are requested; each table has its own parameters."""
     given, table = visit.parameters, refs.TABLES[kind]
     order = given.get(f"{table}_by", "")
     return refs.RefsWanted(

@@ -33,7 +33,7 @@ class Near(msgspec.Struct, frozen=True):
 
 
 def near(connection: sqlite3.Connection, caller: Caller, query: str) -> list[Near]:
-    """Return the longest parts, of a query that finds nothing, that do occur in names."""
+    """Return the longest parts of a query without results that do occur in names."""
     owner, slash, part = query.rpartition("/")
     if not SHORTEST <= len(part) <= LONGEST:
         return []
@@ -73,10 +73,10 @@ CHOICES = {
 }
 FAR = 5
 SOON = 0.1
-"""How long results wait for the list of languages, in seconds; the next page may have it."""
+"""Seconds that results wait for the list of languages; the next page may have it."""
 
 LINKS = ("upstream_url", "clone_https", "clone_ssh")
-"""The columns that CSV adds: its page at the upstream, and where it is cloned from."""
+"""The columns that CSV adds: the upstream's page, and the clone addresses."""
 
 
 class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,7 +215,7 @@ async def as_csv(visit: Visit) -> Response:
 
 
 def _headers(visit: Visit) -> dict[str, str]:
-    """Return the headers of results for programs: pages of other sites may read them as they may tables."""
+    """Return the headers of results for programs: pages of other sites may read them, as they may tables."""
     headers = dict(PAGE)
     if visit.datasette.cors:
         add_cors_headers(headers)
@@ -235,7 +235,7 @@ async def _found(visit: Visit, asked: SearchRequest) -> tuple[FoundRepositories,
         found = find(connection, visit.caller, asked)
         return found, (time.perf_counter() - start) * 1000
 
-    # The first page comes from short lists. A far page, or a common word, has to read every match.
+    # The first page comes from short lists. A later page, or a common word, has to read every match.
     is_first = asked.page == 1 and asked.size <= PER_PAGE and "in" not in asked.choices
     return await visit.read(work, times=1 if is_first else FAR)
 
@@ -250,7 +250,7 @@ async def _near(visit: Visit, asked: SearchRequest) -> list[Near]:
 
 
 async def opensearch(visit: Visit) -> Response:
-    """GET /-/search.xml: how a browser asks this search, with the address that this server is known by."""
+    """GET /-/search.xml: describes this search for browsers, with the address of this server."""
     page, suggested, icon = (
         quoteattr(f"{visit.origin}{path}{query}")
         for path, query in (
@@ -275,7 +275,7 @@ async def opensearch(visit: Visit) -> Response:
 
 
 async def suggestions(visit: Visit) -> Response:
-    """GET /-/search/suggestions: names for what is typed, as OpenSearch has it."""
+    """GET /-/search/suggestions: names for a beginning, in the form of OpenSearch."""
     asked = msgspec.structs.replace(request_of(visit), size=OPTIONS, page=1)
     rows = (await visit.read(lambda connection: find(connection, visit.caller, asked))).repositories
     body = [

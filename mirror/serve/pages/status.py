@@ -28,7 +28,8 @@ Chart = dict[str, Any]
 async def status_page(visit: Visit) -> Response:
     """GET /-/mirror-status: the requests of the crawl, the freshness and growth of the mirror, failures.
 
-    Numbers of requests include those for private repositories, so they need access to tables.
+    Numbers of requests include those for private repositories, so only visitors with access to tables see
+    them.
     """
 
     def work(connection: sqlite3.Connection) -> dict[str, Any]:
@@ -59,8 +60,8 @@ async def status_page(visit: Visit) -> Response:
 def _budgets(connection: sqlite3.Connection, visit: Visit) -> list[Chart]:
     """Draw the requests of the last hour for each credential, by minute.
 
-    The limits are those in force, as `mirror status` and the metrics tell them; of an account that no
-    upstream of the configuration has, the one that its upstream gave.
+    The limits are those in force, as in `mirror status` and the metrics. An account that no configured
+    upstream has gets the limit that its upstream reported.
     """
     since = int(visit.now.timestamp()) - MINUTES * 60
     hour = reads.measure(connection, reads.HOUR, since=since)
@@ -116,7 +117,7 @@ def _days(connection: sqlite3.Connection, visit: Visit) -> Chart:
 
 
 def _freshness(connection: sqlite3.Connection, visit: Visit) -> Chart:
-    """Draw how long ago repositories were last seen, and for how many the refs are to be read."""
+    """Draw how long ago repositories were last seen, and how many have refs to be read."""
     moments = {
         name: to_text(visit.now - age)
         for name, age in (

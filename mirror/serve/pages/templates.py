@@ -32,7 +32,7 @@ _in_process = dict[str, bytes]()
 
 
 def nonce() -> str:
-    """Return the nonce of the answer that is being made."""
+    """Return the nonce of the page that is being rendered."""
     policy = current_policy.get()
     return "" if policy is None else policy.nonce
 
@@ -66,7 +66,7 @@ class CompiledTemplates(BytecodeCache):
         self._known, self._disk = known, disk
 
     def load_bytecode(self, bucket: Bucket) -> None:
-        """Take what was compiled from the same text."""
+        """Load what was compiled from the same text."""
         if bucket.key in self._known:
             bucket.bytecode_from_string(self._known[bucket.key])
         elif self._disk is not None:
@@ -83,9 +83,9 @@ class CompiledTemplates(BytecodeCache):
 
 
 def _disk(folder: Path) -> FileSystemBytecodeCache:
-    """Return the place for the templates of a folder.
+    """Return where the compiled templates of a folder are.
 
-    Besides a template's text, what makes code of it counts: jinja2, Datasette's settings of it, and
+    Compiled code depends on the text of a template, on jinja2, on Datasette's settings of it, and on
     `ScriptNonces`.
     """
     made_by = hashlib.sha256(Path(__file__).read_bytes())

@@ -23,7 +23,8 @@ _TYPES = {
 }
 FOR_EVER = "public, max-age=31536000, immutable"
 LONGEST = 500
-"""The most bytes of a name in a path. A longer one is replaced by the row's id, since servers limit paths."""
+"""The longest name in a path, in bytes. A longer one is replaced by the id of the row: servers limit paths.
+"""
 
 
 class SiteLinks:
@@ -65,12 +66,12 @@ class SiteLinks:
         return self.path(f"/-/changes{form}", parameters)
 
     def numbered(self, full_name: str, row_id: int) -> str:
-        """Return the page of a repository by its row, for one that shares its name."""
+        """Return the page of a repository by the id of its row, since it shares its name with another."""
         del full_name
         return self.path("/-/r", {"id": row_id})
 
     def pages(self) -> tuple[tuple[str, str, str], ...]:
-        """Return what the bar leads to: what it is, its title, its address."""
+        """Return the links of the navigation bar: name, title, address."""
         return (
             ("search", "Search", self.search()),
             ("changes", "Changes", self.changes()),
@@ -96,7 +97,7 @@ class SiteLinks:
         return self.path(f"/{tilde_encode(self._database)}", {"sql": sql, **values})
 
     def api(self, prefix: str, full_name: str) -> str | None:
-        """Return a repository in an API; None if its name does not fit into a path."""
+        """Return a repository's address in an API; None if its name does not fit into a path."""
         named = _segments(full_name)
         return None if named is None else self.path(f"{prefix}/repositories/{named}")
 

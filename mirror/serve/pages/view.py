@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from mirror.serve.database import GuardedDatabase
 
 COUNTING_MS = 60_000
-"""The time limit of counting in the background; the page itself does not wait for it."""
+"""The time limit of counts in the background, which no page waits for."""
 
 BUSY_SECONDS, IDLE_SECONDS = 5, 60
-"""In how many seconds the status is read again, while a sync runs and otherwise."""
+"""Seconds until a page of the status is reloaded, during a sync and otherwise."""
 
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
 """Characters that HTML forbids, also in the values of fields."""
@@ -55,9 +55,10 @@ log = logging.getLogger(__name__)
 
 
 class NotHere(Exception):
-    """The page does not exist for this visitor; the message says what was not found.
+    """The page does not exist for this visitor.
 
-    `query` is a search that may find it.
+    :param message: what was not found.
+    :param query: a search that may find it.
     """
 
     def __init__(self, message: str, query: str = "") -> None:
@@ -114,7 +115,7 @@ class Visit:
 
     @property
     def at(self) -> str:
-        """The moment of the past that is asked for, "" for today; raises NotHere for a future one."""
+        """The requested time in the past, "" for today; raises NotHere for a future one."""
         given = self.parameters.get("at", "").strip()
         try:
             return past_moment(given, self.now) if given else ""
@@ -127,21 +128,21 @@ class Visit:
         return asking.sees_all(self.database.name) or not asking.lacks(connection, self.database.name)
 
     def standing(self, connection: sqlite3.Connection) -> list[UpstreamSummary]:
-        """Read how each upstream stands; how far its sync is, for whom tables are open."""
+        """Read how each upstream stands. Visitors with access to tables also see how far its sync is."""
         return standing(connection, syncing=self.syncing, with_progress=self.is_open_in(connection))
 
     @property
     def refresh(self) -> int:
-        """In how many seconds a page that shows how the sync goes is read again."""
+        """Seconds until a page that shows the progress of a sync is reloaded."""
         return IDLE_SECONDS if self.syncing is False else BUSY_SECONDS
 
     @property
     def syncing(self) -> bool | None:
-        """Whether a process holds the lock of the mirror for a run, None where that cannot be found out."""
+        """Whether a process holds the lock of the mirror for a run; None if that is unknown."""
         return is_syncing(Path(self.database.path)) if self.database.path else None
 
     async def read(self, work: Callable[[sqlite3.Connection], Read], *, times: int = 1) -> Read:
-        """Read in one snapshot, within `times` Datasette's time limit."""
+        """Read in one snapshot, within `times` times the time limit of Datasette."""
         limit = times * self.datasette.setting("sql_time_limit_ms")
         return cast(
             "Read",
@@ -153,9 +154,9 @@ class Visit:
     async def count(
         self, key: str, work: Callable[[sqlite3.Connection], Read], *, wait: float = WAIT_SECONDS
     ) -> Read | None:
-        """Return a number that costs a scan, from a cache for each kind of visitor; None until it is known.
+        """Return a number that needs a scan, from a cache for each kind of visitor; None until it is known.
 
-        `wait` is how long the page waits for the first count, in seconds.
+        :param wait: how long the page waits for the first count, in seconds.
         """
 
         async def count() -> Any:
@@ -166,7 +167,7 @@ class Visit:
 
         caller = self.caller
         seen = "everything" if caller.sees_all else caller.user_ids
-        # A file that takes the place of another has other rows by the same numbers.
+        # A file that replaces another one has other rows with the same ids.
         remembered = (self.database.name, self.database.inode(), seen, key)
         found = await served_of(self.request).counts.get(remembered, count, wait=wait)
         return cast("Read | None", found)
@@ -188,7 +189,7 @@ class Visit:
 async def rendered(
     datasette: "Datasette", request: Request, template: str, context: dict[str, Any], *, status: int = 200
 ) -> Response:
-    """Render a template under the strict content policy, in which no character of a name hides."""
+    """Render a template under the strict content policy. No character of a name is hidden."""
     database = mirror_of(request)
     known: dict[str, Any] = {
         "assets": {name: datasette.urls.path(one.address) for name, one in assets().items()},
@@ -201,7 +202,7 @@ async def rendered(
 
 
 def safe_html(body: str) -> str:
-    """Return a rendered page in which no character of a name hides, and none is one that HTML forbids."""
+    """Return a rendered page without hidden characters, and without those that HTML forbids."""
     return _FORBIDDEN.sub("\ufffd", visible_html(body))
 
 
