@@ -59,11 +59,12 @@ def fill(path: Path, repositories: int, moves: int) -> None:
             at, before = _AT.format(move=move), _AT.format(move=f"({move} - 0.1)")
             connection.execute(
                 f"""INSERT INTO changes
-                        (at, kind, repository_id, ref, old, new, previous_look, forced, old_date)
+                        (at, kind, repository_id, ref, old, new, previous_look, forced, old_date, is_main)
                     SELECT {at}, iif(r.id % 10000 = {move}, 'tag_moved', 'branch_moved'), r.id,
                         iif(r.id % 10000 = {move}, 'v1.0', 'main'),
                         {_HASH_AT.format(move - 1)}, {_HASH_AT.format(move)}, {before},
-                        iif(r.id % 1000 = 0, 1, NULL), {before} FROM repositories r ORDER BY r.id"""
+                        iif(r.id % 1000 = 0, 1, NULL), {before},
+                        iif(r.id % 10000 = {move}, NULL, 1) FROM repositories r ORDER BY r.id"""
             )
             connection.execute(
                 f"""INSERT INTO measures (repository_id, until, size, updated_at, followers_count)

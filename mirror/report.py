@@ -72,6 +72,7 @@ class Summary(msgspec.Struct, kw_only=True):
       reported, and nothing is missing by them.
     - `run_id`: its row in `sync_runs`.
     - `forced`: the changes of which it found that they were forced pushes; earlier runs may have seen them.
+    - `changes`: the numbers of the last change that an earlier run has told of, and of the last one of all.
     """
 
     upstream: str
@@ -89,6 +90,7 @@ class Summary(msgspec.Struct, kw_only=True):
     exit_code: int = 0
     resumes_at: datetime | None = None
     forced: list[int] = []
+    changes: tuple[int, int] = (0, 0)
 
     @property
     def missing(self) -> int:

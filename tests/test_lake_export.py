@@ -39,7 +39,7 @@ LEFT_OUT = {
     "followers": {"repository_id", "user_id"},
     "projects": {"id", "upstream_id", "owner_id"},
     "changes": {
-        "id", "run_id", "repository_id", "user_id", "previous_look", "forced", "old_date",
+        "id", "run_id", "repository_id", "user_id", "previous_look", "forced", "old_date", "is_main",
     },
     "sync_runs": {"id", "upstream_id"},
     "upstreams": {"id", "name"},

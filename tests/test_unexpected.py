@@ -1,13 +1,17 @@
 """What moved that should not: on histories of the sandbox; told by a page, the feed, SQL and alerts."""
 
 import json
+import os
+import signal
+import sqlite3
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from asgi_client import client_of
 from fixtures_db import FixtureDb, hg_ref, repository
@@ -20,12 +24,18 @@ from mirror.observe.alerts import Alerts
 from mirror.queries.changes import ChangeFilter, latest_changes
 from mirror.queries.unexpected import TITLES, UNEXPECTED, lines_of_run
 from mirror.queries.visibility import OPERATOR
+from mirror.report import Summary
 from mirror.sandbox import Fault, Sandbox, World
 from mirror.serve.webhook_events import read_event
 from mirror.store.files import open_reader
 from mirror.store.webhooks import RefUpdate, RepositoryEvent, save_event
 
 NAME, OTHER = "jespern/django-piston", "ubernostrum/django-registration"
+
+
+def lines_told(connection: sqlite3.Connection, name: str, run: Summary) -> list[str]:
+    """What an alert after a run says of one kind."""
+    return lines_of_run(connection, name, run.upstream, run.changes, run.forced)
 
 
 def test_a_sandbox_tells_each_kind(tmp_path: Path) -> None:
@@ -50,7 +60,7 @@ def test_a_sandbox_tells_each_kind(tmp_path: Path) -> None:
                 ]
                 for name in UNEXPECTED
             }
-            told = {name: lines_of_run(connection, name, run.run_id) for name in UNEXPECTED}
+            told = {name: lines_told(connection, name, run) for name in UNEXPECTED}
     assert found == {
         **{name: [] for name in UNEXPECTED},
         "tag-moved": [(NAME, "0.2.1")],
@@ -64,7 +74,7 @@ def test_a_sandbox_tells_each_kind(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def forced(tmp_path_factory: pytest.TempPathFactory) -> FixtureDb:
-    """A main branch that webhooks moved: once by force, once not, once without a word."""
+    """A main branch that webhooks moved: by force, not so, without a word; then another one became it."""
     filled = FixtureDb(tmp_path_factory.mktemp("forced") / "mirror.db")
     filled.repositories([repository("ann/tool", uuid="{tool}")], at="2026-11-01T00:00:00.000000Z", first=True)
     refs = [hg_ref("branch", "master", "1"), hg_ref("branch", "side", "1"), hg_ref("tag", "v1", "1")]
@@ -84,6 +94,8 @@ def forced(tmp_path_factory: pytest.TempPathFactory) -> FixtureDb:
                 connection, filled.upstream_id, RepositoryEvent("{tool}", "ann/tool", [update]), at=at
             )
             filled.store.save_changes(changes, run_id=None, at=at)
+    side = repository("ann/tool", uuid="{tool}", main_branch="side")  # which hides nothing of then
+    filled.repositories([side], at="2026-11-03T00:00:00.000000Z")
     return filled
 
 
@@ -142,7 +154,7 @@ def test_one_request_tells_whether_a_push_was_forced(tmp_path: Path) -> None:
         assert forced_of(crawl) == {NAME: [0], OTHER: [1]}
         assert (run.state, commits_asked(sandbox)) == ("complete", 2)
         with closing(open_reader(crawl.path)) as connection:
-            (line,) = lines_of_run(connection, "main-forced", run.run_id, run.forced)
+            (line,) = lines_told(connection, "main-forced", run)
             assert line.startswith(f"{OTHER} branch moved ")
         sandbox.do("force_push", NAME, branch="side")
         crawl.sync()
@@ -169,6 +181,80 @@ def test_what_is_not_told_is_unknown_and_not_asked_again(tmp_path: Path) -> None
         assert (forced_of(crawl)[NAME], commits_asked(sandbox)) == ([None], 0)
 
 
+class Between(httpx.BaseTransport):
+    """Lets a test answer questions about commits (`act`), or do something `after` each."""
+
+    def __init__(self, inner: httpx.BaseTransport) -> None:
+        self._inner = inner
+        self.act: Callable[[], httpx.Response | None] = lambda: None
+        self.after: Callable[[], object] = lambda: None
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Pass it on, unless the test answers."""
+        if "/commits" not in request.url.path:
+            return self._inner.handle_request(request)
+        answer = self.act() or self._inner.handle_request(request)
+        self.after()
+        return answer
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_what_is_not_answered_now_is_asked_by_the_next_run(tmp_path: Path, threads: int) -> None:
+    """No sync waits for it, or fails; a refused credential is not tried again for the same move."""
+    late = httpx.Response(503, headers={"Retry-After": "3000"})
+    more = httpx.Response(200, json={"values": [], "next": "http://sandbox/2.0/more"})
+    with asking(tmp_path, concurrency=threads) as (sandbox, crawl):
+        transport = Between(crawl.transport or httpx.HTTPTransport())
+        crawl.transport = transport
+        names = [name for (name,) in crawl.rows("SELECT full_name FROM repositories WHERE main_branch <> ''")]
+        expected = list[int | None]()
+        for first, then in ((late, 1), (httpx.Response(429), 1), (httpx.Response(401), None), (more, None)):
+            answers = [first, None]
+            transport.act = lambda answers=answers: answers.pop(0) if answers else None  # type: ignore[misc]
+            for name in names:
+                sandbox.do("force_push", name)
+            now, waits = crawl.clock.moment, len(crawl.clock.waits)
+            assert crawl.sync().state == "complete"
+            assert not any("50 min" in why for why in crawl.clock.waits[waits:])
+            assert (crawl.clock.moment - now).total_seconds() < 1000
+            assert crawl.sync().state == "complete"
+            expected.append(then)
+        found = crawl.rows("SELECT forced FROM changes WHERE is_main ORDER BY id")
+    rounds = [[row[0] for row in found[at : at + len(names)]] for at in range(0, len(found), len(names))]
+    assert [one.count(1) for one in rounds] == [len(names) - (then is None) for then in expected]
+    assert [one.count(None) for one in rounds] == [int(then is None) for then in expected]
+
+
+@pytest.mark.parametrize(("moment", "asked"), [("act", 0), ("after", 0), ("act", 1), ("after", 1)])
+def test_a_killed_sync_asks_again_and_what_it_saw_is_told(tmp_path: Path, moment: str, asked: int) -> None:
+    """SIGKILL before a request, and before its answer is written; with others written before."""
+    with asking(tmp_path, requests_per_hour=100) as (sandbox, crawl):
+        transport = Between(crawl.transport or httpx.HTTPTransport())
+        crawl.transport = transport
+        sandbox.do("force_push", OTHER)
+        sandbox.do("force_push", NAME)
+        sandbox.do("move_tag", NAME, name="0.2.1")
+        crawl.clock.wait(900)
+        child = os.fork()
+        if child == 0:
+            left = [None] * asked
+            setattr(transport, moment, lambda: left.pop() if left else os.kill(os.getpid(), signal.SIGKILL))
+            crawl.sync()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        counted = crawl.one("SELECT sum(sent) FROM request_ledger")
+        assert crawl.one("SELECT count(forced) FROM changes") == asked
+        crawl.clock.wait(900)
+        first, second = crawl.sync(), crawl.sync()
+        assert commits_asked(sandbox) == 2 - asked
+        assert forced_of(crawl) == {OTHER: [1], NAME: [1]}
+        assert counted <= crawl.one("SELECT sum(requests) FROM request_ledger") <= 100
+        with closing(open_reader(crawl.path)) as connection:
+            for name, lines in (("tag-moved", 1), ("main-forced", 2)):
+                assert len(lines_told(connection, name, first)) == lines
+                assert lines_told(connection, name, second) == []
+
+
 def test_the_crawl_comes_first(tmp_path: Path) -> None:
     """Half of the budget is left alone; what was not asked is asked later, and told by the run that asked."""
     with asking(tmp_path, requests_per_hour=22) as (sandbox, crawl):
@@ -181,7 +267,7 @@ def test_the_crawl_comes_first(tmp_path: Path) -> None:
         ]  # fmt: skip
         assert len({number for run in runs for number in run.forced}) == 6
         with closing(open_reader(crawl.path)) as connection:
-            assert len(lines_of_run(connection, "main-forced", runs[2].run_id, runs[2].forced)) == 4
+            assert len(lines_told(connection, "main-forced", runs[2])) == 4
 
 
 def test_a_data_center_is_asked_too(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ class Alerts:
         try:
             with closing(open_reader(self._path)) as connection:
                 for event in sorted(wanted):
-                    lines = lines_of_run(connection, event, summary.run_id, summary.forced)
+                    lines = lines_of_run(connection, event, summary.upstream, summary.changes, summary.forced)
                     if lines:
                         self._send(event, summary.upstream, _some(lines), kind=summary.kind)
         except (StoreError, sqlite3.Error) as error:

@@ -77,7 +77,7 @@ COPIED: Mapping[str, Mapping[str, str]] = {
 REFUSED: Mapping[str, frozenset[str]] = {
     "users": frozenset({"deleted_at", "gone_reason"}),
     "repositories": frozenset({"deleted_at", "gone_reason", "public_from", "refs_known_since"}),
-    "changes": frozenset({"run_id", "user_id", "previous_look", "forced", "old_date"}),
+    "changes": frozenset({"run_id", "user_id", "previous_look", "forced", "old_date", "is_main"}),
     "sync_runs": frozenset(
         {
             "requests", "git_requests", "retries", "slept_seconds", "repositories_changed",

@@ -32,8 +32,9 @@ def pasts_owned(connection: sqlite3.Connection, caller: Caller, owner: AccountRo
     found = fetch(
         connection,
         """SELECT id FROM repositories WHERE owner_id = :id UNION
-            SELECT repository_id FROM changes WHERE kind = 'transferred'
-                AND old COLLATE NOCASE >= :name || '/' AND old COLLATE NOCASE < :name || '0'""",
+            SELECT repository_id FROM changes WHERE kind IN ('renamed', 'transferred')  -- that of the index
+                AND kind = 'transferred' AND old >= :name || '/' COLLATE NOCASE
+                AND old < :name || '0' COLLATE NOCASE""",
         {"id": owner.id, "name": owner.username},
     )
     all_found = list(_pasts(connection, caller, [row[0] for row in found], at, with_refs=False))
@@ -174,15 +175,15 @@ def past_named(connection: sqlite3.Connection, caller: Caller, full_name: str, a
 
 def _ids_named(connection: sqlite3.Connection, caller: Caller, full_name: str) -> list[int]:
     """List the repositories that have a name or had it, those that live first."""
-    seen = "1" if caller.sees_all else f"(c.change > r.public_from OR {is_own('r')})"
+    seen = "1" if caller.sees_all else f"(n.change > r.public_from OR {is_own('r')})"
     found = fetch(
         connection,
         f"""WITH named AS (
                 SELECT id, NULL AS change FROM repositories WHERE full_name = :name COLLATE NOCASE
                 UNION ALL SELECT repository_id, id FROM changes WHERE old = :name COLLATE NOCASE
                     AND kind IN ('renamed', 'transferred'))
-            SELECT DISTINCT r.id FROM named c JOIN repositories r ON r.id = c.id
-            WHERE {visible(caller, "r")} AND (c.change IS NULL OR {seen})
+            SELECT DISTINCT r.id FROM named n JOIN repositories r ON r.id = n.id
+            WHERE {visible(caller, "r")} AND (n.change IS NULL OR {seen})
             ORDER BY r.deleted_at IS NOT NULL, r.deleted_at DESC, r.id LIMIT 100""",
         {"name": full_name, **caller.values},
     )

@@ -1,6 +1,7 @@
 """What moved that should not: changes that one wants to hear of, each kind by a name.
 
-An index has the rare kinds of changes; its condition must stand in the statement as it was made.
+An index has the rare kinds of changes, another one the forced moves of main branches; their conditions must
+stand in the statement as they were made.
 """
 
 import json
@@ -19,7 +20,7 @@ _NAMED_ELSEWHERE = f"""(EXISTS (SELECT 1 FROM branches t WHERE {_IS_ITS_COMMIT})
 UNEXPECTED: Mapping[str, str] = {
     "tag-moved": f"({_RARE} AND c.kind = 'tag_moved')",
     "tag-gone": f"({_RARE} AND c.kind = 'tag_deleted')",
-    "main-forced": "(c.forced = 1 AND c.kind = 'branch_moved' AND c.ref = r.main_branch)",
+    "main-forced": "(c.forced = 1 AND c.is_main = 1)",
     "branch-lost": f"({_RARE} AND c.kind = 'branch_deleted' AND NOT {_NAMED_ELSEWHERE})",
     "repository-gone": f"({_RARE} AND c.kind = 'deleted')",
     "made-public": f"({_RARE} AND c.kind = 'made_public')",
@@ -40,24 +41,32 @@ TITLES: Mapping[str, str] = {
 
 
 def lines_of_run(
-    connection: sqlite3.Connection, name: str, run_id: int, forced: Sequence[int] = ()
+    connection: sqlite3.Connection,
+    name: str,
+    upstream: str,
+    changes: tuple[int, int],
+    forced: Sequence[int] = (),
 ) -> list[str]:
-    """Say in a line each what a run found of one kind, and webhooks since the run before it.
+    """Say in a line each what a run of an upstream, and webhooks since the run before it, found of one kind.
 
-    `forced` are the changes of earlier runs too of which it found that they were forced.
+    `changes` are the numbers of the last change before and the last one of them. `forced` are earlier ones
+    of which the run found that they were forced.
     """
+
+    def among(condition: str) -> str:
+        return f"""SELECT c.id, r.full_name, c.kind, c.ref, substr(c.old, 1, 40), substr(c.new, 1, 40)
+            FROM changes c CROSS JOIN repositories r ON r.id = c.repository_id
+            CROSS JOIN upstreams up ON up.id = r.upstream_id
+            WHERE up.name = :upstream AND {UNEXPECTED[name]} AND {condition}"""
+
+    after, until = changes
     found = fetch(
         connection,
-        f"""SELECT r.full_name, c.kind, c.ref, substr(c.old, 1, 40), substr(c.new, 1, 40)
-            FROM sync_runs s CROSS JOIN changes c JOIN repositories r ON r.id = c.repository_id
-            WHERE s.id = :run AND r.upstream_id = s.upstream_id AND {UNEXPECTED[name]}
-                AND (c.run_id = s.id OR c.id IN (SELECT value FROM json_each(:forced))
-                    OR (c.run_id IS NULL AND c.at > coalesce((SELECT max(finished_at)
-                        FROM sync_runs WHERE upstream_id = s.upstream_id AND id < s.id), '')))
-            ORDER BY c.id""",
-        {"run": run_id, "forced": json.dumps(forced)},
+        f"""{among("c.id > :after AND c.id <= :until")} UNION ALL
+            {among("c.id <= :after AND c.id IN (SELECT value FROM json_each(:forced))")} ORDER BY 1""",
+        {"upstream": upstream, "after": after, "until": until, "forced": json.dumps(forced)},
     )
     return [
         " ".join(filter(None, (full_name, kind.replace("_", " "), ref, f"{old or ''} -> {new or ''}")))
-        for full_name, kind, ref, old, new in found
+        for _, full_name, kind, ref, old, new in found
     ]

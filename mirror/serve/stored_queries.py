@@ -164,7 +164,7 @@ select c.at, r.full_name, c.ref,
        case c.forced when 1 then 'yes' when 0 then 'no' else 'unknown' end as forced,
        c.old, c.new, c.previous_look
 from changes c join repositories r on r.id = c.repository_id join users u on u.id = r.owner_id
-where c.kind = 'branch_moved' and c.ref = r.main_branch and c.at >= {ago(30)} and {IS_THEIRS}
+where c.is_main = 1 and c.at >= {ago(30)} and {IS_THEIRS}
 order by c.forced is 1 desc, c.id desc limit 1000""",
         days(30) | OWNER,
     ),

@@ -133,6 +133,7 @@ TABLES: dict[str, dict[str, Any]] = {
             "new": "after, in the same form",
             "forced": "1 if the push is known to have been forced, 0 if it was not; NULL: unknown",
             "old_date": "when the former commit of the ref was made; NULL: not recorded",
+            "is_main": "1: the branch that moved was the main one then",
             "previous_look": "when the mirror looked before, and it had not changed; NULL: not recorded",
         },
     },

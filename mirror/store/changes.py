@@ -139,6 +139,11 @@ def ref_change(
     return Change(f"{kind}_{verb}", repository_id, None, name, old, after, previous_look, forced, date)
 
 
+def last_change(connection: sqlite3.Connection) -> int:
+    """Return the number of the last change; 0 where there is none."""
+    return int(connection.execute("SELECT coalesce(max(id), 0) FROM changes").fetchone()[0])
+
+
 class Move(NamedTuple):
     """A change that moved a main branch, without a report on whether it was forced."""
 
@@ -158,7 +163,7 @@ def moves_to_ask_about(
         """SELECT c.id, r.uuid, r.full_name, r.scm, c.old, c.new
            FROM changes c CROSS JOIN repositories r ON r.id = c.repository_id
            WHERE c.id > :after AND c.id >= coalesce((SELECT min(id) FROM changes WHERE at >= :since), :last)
-               AND c.kind = 'branch_moved' AND c.forced IS NULL AND c.ref = r.main_branch
+               AND c.is_main = 1 AND c.forced IS NULL
                AND r.upstream_id = :upstream AND r.deleted_at IS NULL ORDER BY c.id LIMIT :most""",
         {"after": after, "since": since, "last": CLOSED, "upstream": upstream_id, "most": most},
     )

@@ -87,6 +87,8 @@ class Cursors:
     """Since when, after a copy was restored, a full listing is awaited; missing where none is."""
     moves = _Stream("moves", int)
     """The last change of which the upstream was asked whether it was a forced push."""
+    told = _Stream("told", int)
+    """The last change of which a sync that ended has told; one that is killed tells of nothing."""
 
     def __init__(self, connection: sqlite3.Connection, upstream_id: int) -> None:
         self._connection, self._upstream_id = connection, upstream_id

@@ -236,8 +236,9 @@ class Store:
             self.connection.executemany(
                 """INSERT INTO changes
                        (at, run_id, kind, repository_id, user_id, ref, old, new, previous_look, forced,
-                        old_date)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                        old_date, is_main)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, iif(?3 = 'branch_moved'
+                       AND ?6 = (SELECT main_branch FROM repositories WHERE id = ?4), 1, NULL))""",
                 [(at, run_id, *change) for change in changes],
             )
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
+from mirror.store.changes import last_change
 from mirror.times import from_text, to_text
 
 MIRROR_ID = "mirror_id"
@@ -100,7 +101,7 @@ def begin_export(
         since = None
     until = Position(
         connection.execute("SELECT number FROM export_epoch").fetchone()[0],
-        connection.execute("SELECT coalesce(max(id), 0) FROM changes").fetchone()[0],
+        last_change(connection),
     )
     unmoved = since is not None and until.last_change == since.last_change
     if unmoved and since is not None and not _is_marked(connection, since, _OWN.values()):

@@ -881,6 +881,22 @@ def m035_changes_of_owners(db: Database) -> None:
     db.execute("CREATE INDEX changes_user ON changes (user_id) WHERE user_id IS NOT NULL")
 
 
+@migrations()
+def m036_moves_of_main_branches(db: Database) -> None:
+    """Whether a branch that moved was the main one then; those of today count for what is recorded already.
+
+    The index had all forced pushes, of which few are of main branches.
+    """
+    for statement in (
+        "ALTER TABLE changes ADD COLUMN is_main INTEGER",
+        """UPDATE changes SET is_main = 1 WHERE kind = 'branch_moved'
+            AND ref = (SELECT main_branch FROM repositories r WHERE r.id = repository_id)""",
+        "DROP INDEX changes_forced",
+        "CREATE INDEX changes_forced ON changes (id) WHERE forced = 1 AND is_main = 1",
+    ):
+        db.execute(statement)
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

@@ -131,6 +131,7 @@ def list_refs(run: Run, scope: Scope) -> None:
 def ask_forced(run: Run) -> None:
     """Ask which main branches were force-pushed, if that is wanted; the run is complete in any case."""
     if run.config.ask_forced:
+        run.budget.stop_waiting()
         with suppress(Paused, UpstreamBusy):
             _run_steps(run, forced_steps(run))
 

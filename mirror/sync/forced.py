@@ -9,7 +9,7 @@ run, for a week.
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from mirror.errors import MirrorError
+from mirror.errors import CredentialsRefused, Interrupted, MirrorError, Paused
 from mirror.model import RepositoryKey
 from mirror.store.changes import Move, moves_to_ask_about, save_forced
 from mirror.sync.engine import Step
@@ -27,7 +27,8 @@ _CHUNK = 100
 
 def forced_steps(run: Run) -> Iterator[Step]:
     """Yield a step for each move of a main branch that is to be asked about, as long as the budget allows."""
-    after = _asked_until(run)
+    place = _Place(run)
+    after = place.read()
     since = to_text(run.now() - KEPT)
     while True:
         with run.store.reading() as connection:
@@ -35,15 +36,10 @@ def forced_steps(run: Run) -> Iterator[Step]:
         for move in moves:
             if not _has_room(run):
                 return
-            yield ForcedStep(run, move)
+            yield ForcedStep(run, move, place)
         if not moves:
             return
         after = moves[-1].id
-
-
-def _asked_until(run: Run) -> int:
-    with run.cursors() as cursors:
-        return cursors.moves.read() or 0
 
 
 def _has_room(run: Run) -> bool:
@@ -51,11 +47,29 @@ def _has_room(run: Run) -> bool:
     return limit is None or run.budget.used() < SHARE * limit
 
 
+class _Place:
+    """The last move that was asked about. It stays before the first one that could not be asked about."""
+
+    def __init__(self, run: Run) -> None:
+        self._run, self.stays = run, False
+
+    def read(self) -> int:
+        """Return its number."""
+        with self._run.cursors() as cursors:
+            return cursors.moves.read() or 0
+
+    def save(self, move_id: int) -> None:
+        """Write its number, in a transaction, unless an earlier one is still to be asked about."""
+        if not self.stays:
+            with self._run.cursors() as cursors:
+                cursors.moves.save(move_id, at=self._run.now_text())
+
+
 class ForcedStep(Step):
     """Ask whether the former commit of a main branch comes before the present one."""
 
-    def __init__(self, run: Run, move: Move) -> None:
-        self.run, self.move = run, move
+    def __init__(self, run: Run, move: Move, place: _Place) -> None:
+        self.run, self.move, self.place = run, move, place
 
     def ask(self) -> bool | None:
         """Ask for it; None where the answer does not tell."""
@@ -69,15 +83,24 @@ class ForcedStep(Step):
         return self._note(None if answer is None else not answer)
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Leave it unknown; where the upstream is out of reach, the next run asks again."""
-        self.run.isolate(error)
+        """Leave it unknown; where the upstream is out of reach, or busy for long, the next run asks again."""
+        if isinstance(error, CredentialsRefused):  # the next run tells, unless it is only of this repository
+            self._note(None)
+            self.place.stays = True
+            raise Paused(str(error)) from error
+        if isinstance(error, Interrupted) and self.place.stays:  # what was queued behind it is not asked
+            raise Paused(str(error)) from error
+        try:
+            self.run.isolate(error)
+        except MirrorError:
+            self.place.stays = True
+            raise
         return self._note(None)
 
     def _note(self, forced: bool | None) -> Sequence[Step]:  # noqa: FBT001 - one of three answers
-        run = self.run
-        with run.store.transaction() as connection, run.cursors() as cursors:
+        with self.run.store.transaction() as connection:
             save_forced(connection, self.move.id, forced=forced)
-            cursors.moves.save(self.move.id, at=run.now_text())
+            self.place.save(self.move.id)
         if forced:
-            run.forced.append(self.move.id)
+            self.run.forced.append(self.move.id)
         return []

@@ -8,6 +8,7 @@ import msgspec
 
 from mirror.errors import BudgetSpent, Interrupted, MirrorError, Paused, StoreError
 from mirror.report import Summary
+from mirror.store.changes import last_change
 from mirror.store.crawl_state import Progress
 from mirror.store.failures import Failures
 from mirror.store.runs import finish_run, save_counts, start_run
@@ -24,12 +25,15 @@ def recorded(run: Run) -> Iterator[Summary]:
     A MirrorError or Ctrl-C ends the run and is reported in the summary; any other error is raised.
     """
     began = run.stopwatch()
-    with run.store.transaction() as connection:
+    with run.store.transaction() as connection, run.cursors() as cursors:
         run.id = start_run(connection, run.upstream_id, run.kind, at=run.now_text())
+        told = cursors.told.read()
+        told = last_change(connection) if told is None else told
     run.progress.run_id = run.id
     summary = Summary(
         upstream=run.config.name, kind=run.kind, state="failed", counts=run.counts, seconds=0,
         failures=run.failures, notes=run.notes, run_id=run.id, forced=run.forced,
+        changes=(told, told),
     )  # fmt: skip
     try:
         yield summary
@@ -92,6 +96,10 @@ def _finish(run: Run, summary: Summary) -> None:
             counts=_counted(run), error=summary.error,
         )  # fmt: skip
         _save_progress(run, None if summary.state in ("complete", "incomplete") else progress)
+        if run.kind != "verify":  # the next sync tells what it repaired
+            summary.changes = (summary.changes[0], last_change(connection))
+            with run.cursors() as cursors:
+                cursors.told.save(summary.changes[1], at=run.now_text())
 
 
 def carry_progress(run: Run) -> None:

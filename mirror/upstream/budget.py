@@ -221,6 +221,10 @@ class Budget:
             self._taken -= 1
         self._count(kind, -1, repeats=-int(reservation.is_repeat))
 
+    def stop_waiting(self) -> None:
+        """Let a spent budget end the run from now on: what is left to do is not worth a long wait."""
+        self._may_wait = False
+
     def settle(self) -> None:
         """Let others see what was sent; to be called every few seconds."""
         self._ledger.settle(self._clock())

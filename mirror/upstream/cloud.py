@@ -173,7 +173,7 @@ class Cloud:
         """Ask for the commits up to one that the other one does not have."""
         query = urlencode({"include": commit, "exclude": of, "pagelen": "1"})
         found, _ = self._http.get_json(f"{self._path(key)}/commits?{query}", CommitsJson, attempts=2)
-        return is_reached(commit, [one.hash for one in found.values])
+        return is_reached(commit, [one.hash for one in found.values], more=found.next is not None)
 
     def create_repository(self, owner: str, slug: str, settings: RepositorySettings) -> Repository:
         """POST to the address that the repository is to have."""

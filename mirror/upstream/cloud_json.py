@@ -129,6 +129,7 @@ class CommitsJson(msgspec.Struct, frozen=True):
     """A page of commits."""
 
     values: list[CommitJson]
+    next: str | None = None
 
 
 class RefJson(msgspec.Struct, frozen=True):

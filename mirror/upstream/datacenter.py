@@ -182,7 +182,7 @@ class DataCenter:
         query = urlencode({"until": commit, "since": of, "limit": "1"})
         path = f"{_path_of(key.full_name)}/commits?{query}"
         found, _ = self._http.get_json(path, decode.CommitsJson, attempts=2)
-        return is_reached(commit, [one.id for one in found.values])
+        return is_reached(commit, [one.id for one in found.values], more=found.is_last_page is False)
 
     def create_repository(self, owner: str, slug: str, settings: RepositorySettings) -> Repository:
         """POST to the project; the server makes the slug of the name."""

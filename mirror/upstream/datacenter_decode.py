@@ -129,6 +129,7 @@ class CommitsJson(Camel, frozen=True):
     """A page of commits."""
 
     values: list[ParentJson]
+    is_last_page: bool | None = None
 
 
 class Metadata(msgspec.Struct, frozen=True, rename={"latest": _LATEST}):

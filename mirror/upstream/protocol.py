@@ -117,13 +117,15 @@ class Upstream(Protocol):
         """Close the connections."""
 
 
-def is_reached(commit: str, left: Sequence[str | None]) -> bool | None:
+def is_reached(commit: str, left: Sequence[str | None], *, more: bool) -> bool | None:
     """Judge a listing of what comes before a commit, and the commit itself, less what another one reaches.
 
-    Nothing is left where the other one reaches it. Else the commit comes first: a server that ignores what it
-    is asked for lists others, which tells nothing.
+    Nothing is left where the other one reaches it, and there are no `more` pages. Else the commit comes
+    first: a server that ignores what it is asked for lists others, which tells nothing.
     """
-    return True if not left else False if left[0] == commit else None
+    if not left:
+        return None if more else True
+    return False if left[0] == commit else None
 
 
 class RowDecoder(Generic[Row]):
