@@ -25,7 +25,7 @@ from mirror.sync.scope import EVERYTHING, Scope
 from mirror.sync.verify import Difference, verify_upstream
 from mirror.times import Clock, utc_now
 from mirror.upstream.connect import ConnectedUpstream, connect
-from mirror.upstream.urls import SANDBOX_URL, url_of
+from mirror.upstream.endpoint import SANDBOX_URL, url_of
 
 SANDBOX_SIZE = 1_000
 

@@ -14,7 +14,7 @@ from callers import MixedMirror
 from datasette import hookimpl
 from datasette.plugins import pm
 
-from mirror.serve.database import AT_ONCE_MS, SLOW_SECONDS, PooledDatabase, QuickReads, mirrors
+from mirror.serve.guarded_database import AT_ONCE_MS, SLOW_SECONDS, PooledDatabase, QuickReads, mirrors
 from mirror.serve.state import served
 from mirror.store import Store, tokens
 

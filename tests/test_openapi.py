@@ -14,8 +14,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from openapi_world import NAMES, Served, good, served_mirror, valid
 
 from mirror.serve.api_edge import Api
-from mirror.serve.database import mirrors
 from mirror.serve.exchange import MIRROR, SERVED
+from mirror.serve.guarded_database import mirrors
 from mirror.serve.openapi.document import DOCUMENTED, summary_of, template_of
 from mirror.serve.openapi.schemas import Description, Names
 from mirror.serve.state import served

@@ -9,7 +9,7 @@ import pytest
 from asgi_client import AsgiClient, bearer, client_of
 from fixtures_db import fill_public
 
-from mirror.serve.database import mirrors
+from mirror.serve.guarded_database import mirrors
 from mirror.serve.sql_limits import (
     LONGEST_COPIED,
     LONGEST_VALUE,

@@ -22,7 +22,7 @@ from mirror.cli.main import main
 from mirror.config import from_toml
 from mirror.errors import ConfigError
 from mirror.observe.health import read_health
-from mirror.serve.database import mirrors
+from mirror.serve.guarded_database import mirrors
 from mirror.store import tokens
 from mirror.store.backup import back_up
 from mirror.store.files import open_reader

@@ -15,7 +15,7 @@ from datasette.utils.asgi import Forbidden
 from fixtures_db import LATER, SEEN, FixtureDb, copy_rows, fill_mixed, fill_public, owner, repository
 
 from mirror.serve import auth
-from mirror.serve.database import THREADS, GuardedDatabase, mirrors, reading_for
+from mirror.serve.guarded_database import THREADS, GuardedDatabase, mirrors, reading_for
 from mirror.serve.sql_access import current_visitor
 from mirror.serve.stored_queries import QUERIES
 from mirror.store import tokens

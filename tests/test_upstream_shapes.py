@@ -12,8 +12,8 @@ from mirror.errors import UpstreamShapeError
 from mirror.model import Owner, Project, Ref, Repository
 from mirror.upstream import cloud_decode as decode
 from mirror.upstream.cloud_json import AccountJson, RefJson, RepositoryJson, WorkspaceJson
+from mirror.upstream.endpoint import without_login
 from mirror.upstream.response import shown, shown_url
-from mirror.upstream.urls import without_login
 
 REPOSITORIES = recorded("cloud/repositories.json")["values"]
 REFS = recorded("cloud/refs.json")["values"]

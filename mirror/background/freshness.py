@@ -25,7 +25,7 @@ from mirror.store.files import open_reader
 from mirror.store.ledger import reported_limits
 from mirror.sync.listing_state import as_of
 from mirror.times import Clock, from_text, to_text
-from mirror.upstream.urls import accounts_by_upstream
+from mirror.upstream.endpoint import accounts_by_upstream
 
 GRACE = 900.0
 """Seconds added to each age, so that a change of a moment ago does not count as a burst."""

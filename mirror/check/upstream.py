@@ -25,8 +25,8 @@ from mirror.store import Store
 from mirror.store.ledger import RequestLedger
 from mirror.times import age_text, utc_now
 from mirror.upstream.connect import ConnectedUpstream, connect
+from mirror.upstream.endpoint import url_of
 from mirror.upstream.transport import Transport
-from mirror.upstream.urls import url_of
 
 CLOCK_OFF = 60
 """Seconds by which this machine's clock may differ from the upstream's."""

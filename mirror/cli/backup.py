@@ -20,7 +20,7 @@ from mirror.store.ledger import reported_limits
 from mirror.store.restore import Restored, Trust, restore_copy
 from mirror.times import utc_now
 from mirror.upstream.budget import GIT_LIMIT
-from mirror.upstream.urls import accounts_by_upstream
+from mirror.upstream.endpoint import accounts_by_upstream
 
 
 @click.command()

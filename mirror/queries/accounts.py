@@ -25,7 +25,7 @@ def owner_named(connection: sqlite3.Connection, name: str) -> AccountRow | None:
 
 
 def owners_named(connection: sqlite3.Connection, name: str) -> list[AccountRow]:
-    """Find all owners of a name or a uuid: with several upstreams there can be more than one."""
+    """Find all owners with a name or a uuid: with several upstreams there may be more than one."""
     condition = f"WHERE {_is_named(name)} AND u.deleted_at IS NULL AND u.is_owner ORDER BY u.id"
     return _read(connection, condition, {"name": name})
 
@@ -42,7 +42,7 @@ def account_named(connection: sqlite3.Connection, caller: Caller, name: str) -> 
 
 
 def users_named(connection: sqlite3.Connection, caller: Caller, username: str) -> list[AccountRow]:
-    """Find the existing rows of a username; owners of namespaces, whom every caller may see, come first."""
+    """Find the existing accounts with a username; owners, whom every caller may see, come first."""
     return _told(connection, caller, _IS_NAME, username)
 
 
@@ -66,7 +66,7 @@ def _is_account_id(name: str) -> bool:
 
 
 def known_account_named(connection: sqlite3.Connection, caller: Caller, username: str) -> AccountRow | None:
-    """Find an account of a name that the caller may know, also a deleted one.
+    """Find an account with a name that the caller may know, also a deleted one.
 
     Existing accounts come first, and among them the owner of the namespace.
     """

@@ -26,7 +26,7 @@ from mirror.queries.visibility import (
 from mirror.queries.web_links import RefKey, RefLinks, RepositoryLinks, WebLinks
 
 RECENT = 8
-"""How many repositories the list of those updated last has."""
+"""The length of the list of the repositories that were updated last."""
 
 OWNED_ORDERS = {
     "updated": "r.updated_at DESC",
@@ -34,7 +34,7 @@ OWNED_ORDERS = {
     "followers": "coalesce(r.followers_count, 0) DESC",
     "size": "coalesce(r.size, 0) DESC",
 }
-"""By what an owner's repositories can be sorted."""
+"""The orders of an owner's repositories."""
 
 _OWNER = "(SELECT username FROM users WHERE id = r.owner_id)"
 BY_NAME = "ORDER BY r.full_name COLLATE NOCASE, r.id"
@@ -42,7 +42,7 @@ BY_NAME = "ORDER BY r.full_name COLLATE NOCASE, r.id"
 
 @cache
 def _columns(*, sees_all: bool, has_rows: bool) -> tuple[str, str]:
-    """Return what is selected as `RepositoryRow`, and the join that it needs, for one sort of callers."""
+    """Return the columns of `RepositoryRow`, and the join that they need, for one sort of callers."""
     caller = Caller(sees_all=sees_all, user_ids=(0,) if has_rows else ())
     special = {
         "forks_count": forks_count(caller, "r"),
@@ -71,7 +71,7 @@ def read_repositories(
     values: Values,
     source: str = "repositories r",
 ) -> list[RepositoryRow]:
-    """Read repositories `r` out of a source; the condition may end in an order and a limit."""
+    """Read repositories `r` from a source; the condition may end in an order and a limit."""
     columns, join = _columns(sees_all=caller.sees_all, has_rows=bool(caller.user_ids))
     sql = f"SELECT {columns} FROM {source} {join} {condition}"
     return fetch_as(RepositoryRow, connection, sql, {**values, **caller.values})
@@ -82,7 +82,7 @@ def repository_named(
 ) -> RepositoryRow | None:
     """Find a repository by ``owner/slug``, in any case; None if the caller may not see it.
 
-    With `gone` a tombstone is found where none of the name lives, the latest one first.
+    With `gone`, tombstones are found if no living repository has the name, the latest first.
     """
     found = read_repositories(
         connection,
@@ -96,7 +96,7 @@ def repository_named(
 
 
 def repository_by_id(connection: sqlite3.Connection, caller: Caller, row_id: int) -> RepositoryRow | None:
-    """Find a repository, living or gone, by the number of its row."""
+    """Find a repository, living or gone, by the id of its row."""
     condition = f"WHERE r.id = :id AND {visible(caller, 'r')}"
     return next(iter(read_repositories(connection, caller, condition, {"id": row_id})), None)
 
@@ -104,10 +104,10 @@ def repository_by_id(connection: sqlite3.Connection, caller: Caller, row_id: int
 def repository_in_workspace(
     connection: sqlite3.Connection, caller: Caller, workspace: str, name: str
 ) -> RepositoryRow | None:
-    """Find a living repository by workspace and slug, or by uuid wherever it lives; None if it is hidden.
+    """Find a living repository by workspace and slug, or by uuid in any workspace; None if it is hidden.
 
-    `workspace` is a slug or a uuid. As upstream, the uuid of a repository is enough, so that a transferred
-    one answers under its old workspace too.
+    `workspace` is a slug or a uuid. As upstream, the uuid of a repository suffices, so a transferred one is
+    still found under its old workspace.
     """
     if not name.startswith("{"):
         owner = owner_named(connection, workspace)
@@ -151,7 +151,7 @@ def repositories_by_ids(
         {"wanted": json.dumps(ids)},
         "json_each(:wanted) AS wanted CROSS JOIN repositories r",
     )
-    if [row.id for row in found] != list(ids):  # SQLite goes by the array, but does not promise it
+    if [row.id for row in found] != list(ids):  # SQLite follows the array, but does not promise to
         by_id = {row.id: row for row in found}
         return [by_id[one] for one in ids if one in by_id]
     return found
@@ -187,7 +187,7 @@ def repositories_for(connection: sqlite3.Connection, caller: Caller) -> list[Rep
 
 
 def followed_by(connection: sqlite3.Connection, caller: Caller) -> list[RepositoryRow]:
-    """List what the caller follows; one's own repositories are always followed."""
+    """List what the caller follows, which includes their own repositories."""
     return read_repositories(
         connection,
         caller,
@@ -267,7 +267,7 @@ def owned_page(
 def updates_by_month(
     connection: sqlite3.Connection, caller: Caller, owner_id: int, since: str
 ) -> dict[str, int]:
-    """Count, by month since a moment, the last updates of an owner's repositories."""
+    """Count the last updates of an owner's repositories, by month since a time."""
     found = fetch(
         connection,
         f"""SELECT substr(r.updated_at, 1, 7), count(*) FROM repositories r
@@ -293,7 +293,7 @@ def languages(connection: sqlite3.Connection, caller: Caller, limit: int) -> lis
 class RepositoryDetails(msgspec.Struct, frozen=True, kw_only=True):
     """A repository with its upstream's name and its refs; both kinds are None until refs were read.
 
-    `last_page` is its page at the upstream, also where that was before it was gone.
+    `last_page` is its page at the upstream, also of a repository that is gone.
     """
 
     row: RepositoryRow

@@ -4,7 +4,7 @@ A new column of `repositories` becomes readable everywhere by adding a field to 
 
 `FileState` caches what is read again and again: counts, accounts, upstreams, encoded repositories. It is
 valid until the file changes: `PRAGMA data_version` shows whether another connection has written. Connections
-belong to threads, so each thread has a cache of its own.
+belong to threads, so each thread has its own cache.
 """
 
 import sqlite3
@@ -21,7 +21,7 @@ from mirror.store.schema import snapshot_moment
 MOST_COUNTS = 200
 MOST_ACCOUNTS = 5000
 MOST_ENCODED = 2000
-"""Repositories that are kept as JSON of about 2 KB."""
+"""The most repositories that are kept as JSON, of about 2 KB each."""
 
 
 class FileState(msgspec.Struct):
@@ -63,7 +63,7 @@ def file_state(connection: sqlite3.Connection) -> FileState:
 
 
 def encoded_in(connection: sqlite3.Connection) -> dict[tuple[Any, int], Any]:
-    """Return what is kept of encoded repositories, by all that it depends on and the number of a row."""
+    """Return the encoded repositories that are kept, by what their encoding depends on and the row id."""
     known = file_state(connection).encoded
     if len(known) > MOST_ENCODED:
         known.clear()
@@ -71,7 +71,7 @@ def encoded_in(connection: sqlite3.Connection) -> dict[tuple[Any, int], Any]:
 
 
 def published_at(connection: sqlite3.Connection) -> str | None:
-    """Return `mirror.store.schema.snapshot_moment` of the file, which is asked for with each answer."""
+    """Return `mirror.store.schema.snapshot_moment` of the file, cached since each answer needs it."""
     state = file_state(connection)
     if state.published_at is msgspec.UNSET:
         state.published_at = snapshot_moment(connection)
@@ -99,7 +99,7 @@ def fetch_as(
 def fetch_dicts(
     connection: sqlite3.Connection, sql: str, values: Values | None = None
 ) -> list[dict[str, Any]]:
-    """Read rows as mappings of column names to values: for reports, whose columns are their statement's."""
+    """Read rows as mappings of column names to values, for reports."""
     cursor = connection.cursor()
     cursor.row_factory = None
     cursor.execute(sql, values or {})
@@ -113,7 +113,7 @@ def fetch_value(connection: sqlite3.Connection, sql: str, values: Values | None 
 
 
 def known_uuid(identity: str | None) -> str | None:
-    """Return an identity that is a uuid; None for the mirror's own ones: ``id:8``, ``name:owner``."""
+    """Return an identity if it is a uuid; None for the mirror's own ones: ``id:8``, ``name:owner``."""
     return identity if identity is not None and identity.startswith("{") else None
 
 
@@ -169,8 +169,8 @@ class RepositoryRow(msgspec.Struct, frozen=True):
     public_from: int
     archived: int | None
     refs_known_since: str | None
-    # DERIVED: the owner's name where the full name does not tell it, whether there is a parent at all,
-    # its name, `refs_state`.
+    # DERIVED: the owner's name if the full name does not show it, whether there is a parent, its name, and
+    # `refs_state`.
     told_owner: str | None
     is_fork: int
     parent_name: str | None
@@ -185,24 +185,25 @@ class RepositoryRow(msgspec.Struct, frozen=True):
     def owner(self) -> str | None:
         """The name of its owner today.
 
-        The full name of a tombstone may hold a former one; one with two slashes does not tell where it ends.
+        The full name of a tombstone may contain a former one. In a full name with two slashes it is unclear
+        where the owner ends.
         """
         is_plain = self.deleted_at is None and self.told_owner is None
         return self.namespace if is_plain else self.told_owner
 
     @property
     def known_uuid(self) -> str | None:
-        """The upstream's uuid; None where the upstream had none to give."""
+        """The upstream's uuid; None if the upstream has none."""
         return known_uuid(self.uuid)
 
     @property
     def unmirrored_parent(self) -> str | None:
-        """The full name of a parent that is not mirrored."""
+        """The full name of its parent, if that is not mirrored."""
         return self.parent_full_name if self.parent_id is None else None
 
     @property
     def states(self) -> tuple[str, ...]:
-        """How it differs from an ordinary public repository: one word each."""
+        """How it differs from an ordinary public repository, in one word each."""
         return tuple(
             word
             for word, holds in (
@@ -251,12 +252,12 @@ class AccountRow(msgspec.Struct, frozen=True):
 
     @property
     def known_uuid(self) -> str | None:
-        """The upstream's uuid; None where the upstream had none to give."""
+        """The upstream's uuid; None if the upstream has none."""
         return known_uuid(self.uuid)
 
 
 class ProjectRow(msgspec.Struct, frozen=True):
-    """A row of `projects`; `is_private` is 1, 0 or None for untold."""
+    """A row of `projects`; `is_private` is 1, 0 or None for unknown."""
 
     id: int
     upstream_id: int
@@ -272,7 +273,7 @@ class ProjectRow(msgspec.Struct, frozen=True):
 
     @property
     def known_uuid(self) -> str | None:
-        """The upstream's uuid; None where the upstream had none to give."""
+        """The upstream's uuid; None if the upstream has none."""
         return known_uuid(self.uuid)
 
 
@@ -284,9 +285,9 @@ class Membership(msgspec.Struct, frozen=True):
 
 
 class RefRow(msgspec.Struct, frozen=True):
-    """A branch or a tag; `heads` and `target_parents` are JSON, None where the upstream did not tell.
+    """A branch or a tag; `heads` and `target_parents` are JSON, None if the upstream did not send them.
 
-    `heads` is of Mercurial branches; `tagger`, `message` and `date` are an annotated tag's own.
+    Mercurial branches have `heads`; annotated tags have `tagger`, `message` and `date`.
     """
 
     kind: str
@@ -315,7 +316,7 @@ class RefRow(msgspec.Struct, frozen=True):
 
 
 NOT_OF = {"branch": ("tagger", "message", "date"), "tag": ("heads",)}
-"""The fields of a ref that a kind of refs does not have."""
+"""The fields that a kind of refs does not have."""
 
 
 class ChangeRow(msgspec.Struct, frozen=True):
@@ -365,7 +366,7 @@ Upstreams = Mapping[int, UpstreamRow]
 
 
 def upstreams_of(connection: sqlite3.Connection) -> Upstreams:
-    """Read all upstreams, by the numbers of their rows: once for each state of the file."""
+    """Read all upstreams, by the ids of their rows, once for each state of the file."""
     known = file_state(connection)
     if not known.upstreams:
         found = fetch_as(UpstreamRow, connection, "SELECT id, name, kind, url FROM upstreams ORDER BY id")

@@ -1,7 +1,8 @@
 """The caller, and who may see what: all rules about private repositories, as SQL conditions.
 
 Conditions take the alias of a table and name the caller's own rows of `users` as `:ids` (`Caller.values`). No
-other module decides what a caller may see; that of extras (`object_difference`) is read here, too.
+other module decides what a caller may see. Extras (`object_difference`) are read here too, since a caller may
+see only a part of them.
 """
 
 import json
@@ -44,7 +45,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def values(self) -> dict[str, Any]:
-        """The parameter that conditions on this caller name: `:ids`, the caller's own rows of `users`."""
+        """The parameter of conditions on this caller: `:ids`, the caller's own rows of `users`."""
         return {"ids": json.dumps(self.user_ids)}
 
 
@@ -54,7 +55,7 @@ OPERATOR = Caller(name="operator", sees_all=True)
 
 
 IS_OWN_ID = "IN (SELECT value FROM json_each(:ids))"
-"""Follows a column of users' ids: it is one of the caller's own."""
+"""Follows a column of user ids: the id is one of the caller's own."""
 
 
 def visible(caller: Caller, alias: str) -> str:
@@ -77,8 +78,8 @@ def is_own(alias: str) -> str:
 def visible_changes(caller: Caller) -> str:
     """Return the condition under which a caller may see a change `c` of the repository `r`, if any.
 
-    What changed while a repository was private stays hidden from strangers when it becomes public. A change
-    of an owner is shown to those who may see one of the owner's repositories.
+    Changes from a time when a repository was private stay hidden from strangers when it becomes public. A
+    change of an owner is shown to those who may see one of the owner's repositories.
     """
     if caller.sees_all:
         return "1"
@@ -97,8 +98,8 @@ def visible_parent(caller: Caller, alias: str) -> str:
 def parent_is_told(caller: Caller) -> str:
     """Return the condition under which a caller may know what `r` was forked from.
 
-    A parent that is not mirrored may be private, so only those who see everything are told of it, or all if
-    an anonymous crawl was.
+    A parent that is not mirrored may be private. So only those who see everything may know it, or everybody
+    if an anonymous crawl read it.
     """
     named = "(r.parent_uuid IS NOT NULL OR r.parent_full_name IS NOT NULL)"
     if caller.sees_all:
@@ -123,9 +124,9 @@ def forks_count(caller: Caller, alias: str) -> str:
 
 
 def visible_project(caller: Caller, alias: str) -> str:
-    """Return the condition under which a caller may see a project: by a living repository that they may see.
+    """Return the condition under which a caller may see a project: they may see a repository in it.
 
-    Whoever may see all of a workspace sees a project without repositories too, as Data Center tells it.
+    Those who may see all of a workspace also see projects without repositories, as on Data Center.
     """
     held = f"""EXISTS (SELECT 1 FROM repositories r WHERE r.owner_id = {alias}.owner_id
         AND r.project_key = {alias}.key AND r.deleted_at IS NULL AND {visible(caller, "r")})"""
@@ -162,7 +163,7 @@ def is_known(caller: Caller, alias: str) -> str:
 def is_unconfirmed(connection: sqlite3.Connection, caller: Caller) -> bool:
     """Return whether a caller gets no answers for now, because the file was restored from a copy.
 
-    What was public when the copy was taken may be private since, until every upstream is listed in full.
+    What was public in the copy may be private since then, until every upstream is listed in full.
     """
     return not caller.sees_all and _awaits_listing(connection)
 
@@ -176,7 +177,7 @@ def _awaits_listing(connection: sqlite3.Connection) -> bool:
 
 
 def hides(connection: sqlite3.Connection, caller: Caller) -> bool:
-    """Return whether the file holds anything of a repository, a gone one too, that a caller may not see."""
+    """Return whether the file holds anything of a repository, living or gone, that a caller may not see."""
     if caller.sees_all:
         return False
     if not caller.user_ids:
@@ -195,8 +196,8 @@ def hides(connection: sqlite3.Connection, caller: Caller) -> bool:
 def holds_private(connection: sqlite3.Connection) -> bool:
     """Return whether the file holds anything that is not for everybody; tombstones count.
 
-    A repository that was made public counts too: what changed in it before that is on record. So does a file
-    that was restored from a copy, as `is_unconfirmed` says.
+    A repository that was made public counts too, since its earlier changes are recorded. So does a file that
+    was restored from a copy, as `is_unconfirmed` says.
     """
     return _awaits_listing(connection) or bool(
         fetch_value(
@@ -208,7 +209,7 @@ def holds_private(connection: sqlite3.Connection) -> bool:
 
 
 def private_owners(connection: sqlite3.Connection, caller: Caller) -> tuple[int, ...]:
-    """List the owners whose private repositories a caller may see, where not everything is open to them."""
+    """List the owners whose private repositories a caller may see, unless the caller sees everything."""
     if caller.sees_all or not caller.user_ids:
         return ()
     found = fetch(
@@ -223,7 +224,7 @@ def private_owners(connection: sqlite3.Connection, caller: Caller) -> tuple[int,
 def administered_namespaces(connection: sqlite3.Connection, caller: Caller) -> frozenset[str] | None:
     """Return the namespaces, in lower case, that a caller owns or administers; None means all.
 
-    A name that also exists on another upstream is left out, because a write goes by the name.
+    A name that also exists on another upstream is left out, because writes go by name.
     """
     if caller.sees_all:
         return None
@@ -241,7 +242,7 @@ def administered_namespaces(connection: sqlite3.Connection, caller: Caller) -> f
 
 
 def may_see_members(connection: sqlite3.Connection, caller: Caller, workspace_id: int) -> bool:
-    """Tell whether a caller may see who belongs to a workspace: its members may, and who sees everything."""
+    """Return whether a caller may see the members of a workspace: members may, and who sees everything."""
     return caller.sees_all or bool(
         fetch(
             connection,
@@ -260,7 +261,7 @@ _SCHEMES = {"branch": "ref", "tag": "ref", "branch-1.0": "ref-1.0", "tag-1.0": "
 def extras_of(
     connection: sqlite3.Connection, caller: Caller, kind: str, ids: Iterable[int]
 ) -> dict[int, Json]:
-    """Return the extras of some objects by the numbers of their rows."""
+    """Return the extras of some objects, by the ids of their rows."""
     if not holds_extras(connection):
         return {}
     found = fetch(

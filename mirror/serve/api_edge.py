@@ -25,7 +25,6 @@ from mirror.serve.auth import (
     login_of,
     save_use_of,
 )
-from mirror.serve.database import read_in_thread
 from mirror.serve.exchange import (
     SNAPSHOT_HEADER,
     Answer,
@@ -41,6 +40,7 @@ from mirror.serve.exchange import (
     snapshot,
     unread,
 )
+from mirror.serve.guarded_database import read_in_thread
 from mirror.serve.mementos import ACCEPT, Memento, answered_at, moment_asked
 from mirror.serve.unmirrored import NotMirrored
 from mirror.serve.writer import FindRepository, Write, Writing, admitted_writer, answer_of
@@ -49,7 +49,7 @@ from mirror.times import utc_now
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
-    from mirror.serve.database import GuardedDatabase
+    from mirror.serve.guarded_database import GuardedDatabase
 
 LONGEST_PATH = 2000
 _SEARCHES = {"q", "sort", "name"}

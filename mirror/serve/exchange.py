@@ -25,7 +25,7 @@ from mirror.times import from_text, utc_now
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
-    from mirror.serve.database import GuardedDatabase
+    from mirror.serve.guarded_database import GuardedDatabase
     from mirror.serve.state import Served
 
 Json = dict[str, Any]

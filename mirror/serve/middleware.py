@@ -19,7 +19,6 @@ from datasette.utils.asgi import Request, Response
 from mirror.content_policy import sources_of
 from mirror.serve.api_edge import Api
 from mirror.serve.auth import NotAccepted
-from mirror.serve.database import mirrors
 from mirror.serve.error_pages import not_allowed, plain_error
 from mirror.serve.exchange import (
     LARGEST_FORM,
@@ -37,6 +36,7 @@ from mirror.serve.exchange import (
     read_within,
     unread,
 )
+from mirror.serve.guarded_database import mirrors
 from mirror.serve.prefix import stripping_prefix
 from mirror.serve.state import served
 

@@ -23,10 +23,10 @@ from mirror.serve import auth, middleware, monitoring, prefix, webhooks
 from mirror.serve.api1.routes import API as API_1
 from mirror.serve.api2 import query_language
 from mirror.serve.api2.routes import API as API_2
-from mirror.serve.database import bytes_of, guard, mirror_named, mirrors
 from mirror.serve.datacenter.routes import API as DATA_CENTER
 from mirror.serve.error_pages import error_page
 from mirror.serve.exchange import Application, mirror_of
+from mirror.serve.guarded_database import bytes_of, guard, mirror_named, mirrors
 from mirror.serve.openapi import document as openapi
 from mirror.serve.pages import (
     changes,

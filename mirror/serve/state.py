@@ -22,7 +22,7 @@ from mirror.config import ServeConfig
 from mirror.content_policy import sources_of
 from mirror.errors import ConfigError, StoreError
 from mirror.observe.metrics import FileMetrics, Latencies, Limits
-from mirror.serve.database import GuardedDatabase, QuickReads, guard
+from mirror.serve.guarded_database import GuardedDatabase, QuickReads, guard
 from mirror.serve.socket_owner import Peers
 from mirror.store.files import open_reader
 from mirror.store.schema import snapshot_moment

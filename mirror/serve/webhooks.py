@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from datasette.utils.asgi import Request, Response
 
 from mirror.errors import StoreError
-from mirror.serve.database import mirrors
 from mirror.serve.exchange import SAFETY, ApiError, BodyRefused, mirror_of, read_within, served_of
+from mirror.serve.guarded_database import mirrors
 from mirror.serve.state import Served, served
 from mirror.serve.webhook_events import PING, Malformed, read_event
 from mirror.serve.webhook_writer import Hook, Kept, Overwhelmed, Spool, SpoolFull, WebhookWriter

@@ -26,6 +26,7 @@ from mirror.errors import (
 )
 from mirror.times import Clock
 from mirror.upstream.budget import Budget, RequestKind, retry_delay
+from mirror.upstream.endpoint import redirected
 from mirror.upstream.environment import distrust_remedy
 from mirror.upstream.oauth import AccessTokens, Grant, token_address
 from mirror.upstream.response import (
@@ -49,7 +50,6 @@ from mirror.upstream.transport import (
     origin_of,
     read_body,
 )
-from mirror.upstream.urls import redirected
 
 Shape = TypeVar("Shape")
 Method = Literal["GET", "POST", "PUT", "DELETE"]

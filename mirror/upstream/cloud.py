@@ -24,10 +24,10 @@ from mirror.upstream.cloud_json import (
     WorkspaceAccessJson,
     WorkspaceJson,
 )
+from mirror.upstream.endpoint import ApiAddresses, fields_of, with_fields, with_shorter_pages
 from mirror.upstream.git import GitRefs
 from mirror.upstream.protocol import SHRINKS_BY, ListingOrder, Page, RowDecoder, is_reached
 from mirror.upstream.response import Response
-from mirror.upstream.urls import ApiAddresses, fields_of, with_fields, with_shorter_pages
 
 Row = TypeVar("Row")
 Answered = TypeVar("Answered")

@@ -22,7 +22,7 @@ from mirror.upstream.cloud_json import (
     RepositoryJson,
     WorkspaceJson,
 )
-from mirror.upstream.urls import without_login
+from mirror.upstream.endpoint import without_login
 
 LARGEST_NUMBER = 2**63 - 1
 

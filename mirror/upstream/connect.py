@@ -12,10 +12,10 @@ from mirror.errors import ConfigError
 from mirror.times import Clock, utc_now
 from mirror.upstream.budget import Budget, Ledger, Wait
 from mirror.upstream.client import Http
+from mirror.upstream.endpoint import ApiAddresses, bucket_of, default_limit, url_of
 from mirror.upstream.git import GIT_AGENT, TOKEN_USER, GitRefs, git_credential, git_root
 from mirror.upstream.protocol import Upstream
 from mirror.upstream.transport import Transport
-from mirror.upstream.urls import ApiAddresses, bucket_of, default_limit, url_of
 
 
 class ConnectedUpstream(NamedTuple):

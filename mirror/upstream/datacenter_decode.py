@@ -7,7 +7,7 @@ import msgspec
 from mirror.errors import UpstreamShapeError
 from mirror.model import Member, Owner, Project, Ref, RefKind, Repository
 from mirror.times import to_text
-from mirror.upstream.urls import without_login
+from mirror.upstream.endpoint import without_login
 
 _LATEST = "com.atlassian.bitbucket.server.bitbucket-branch:latest-commit-metadata"
 _PERMISSIONS = {"PROJECT_ADMIN": "owner", "PROJECT_WRITE": "collaborator", "PROJECT_READ": "member"}

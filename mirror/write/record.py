@@ -20,8 +20,8 @@ from mirror.store.cursors import Cursors
 from mirror.store.refs import save_main_branch, save_refs
 from mirror.store.repositories import mark_gone
 from mirror.times import Clock, to_text
+from mirror.upstream.endpoint import url_of
 from mirror.upstream.protocol import Upstream
-from mirror.upstream.urls import url_of
 
 MOST_PAGES = 20
 """The most pages of refs to read at once, since a caller is waiting. The next sync reads the rest."""

@@ -13,8 +13,8 @@ from markupsafe import Markup
 from mirror.queries.crawl import upstreams
 from mirror.readable import visible_html
 from mirror.serve.auth import is_closed
-from mirror.serve.database import mirror_named
 from mirror.serve.exchange import mirror_of
+from mirror.serve.guarded_database import mirror_named
 from mirror.serve.pages.filters import ago, shortened
 from mirror.serve.pages.urls import SiteLinks, assets
 from mirror.store.schema import snapshot_moment

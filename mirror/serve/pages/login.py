@@ -6,8 +6,8 @@ from urllib.parse import quote, urlsplit
 from datasette.utils.asgi import Request, Response
 
 from mirror.serve.auth import LOGIN_SECONDS, is_closed, login_cookie
-from mirror.serve.database import mirrors
 from mirror.serve.exchange import fields_in, served_of
+from mirror.serve.guarded_database import mirrors
 from mirror.serve.pages.view import rendered
 from mirror.store import tokens
 from mirror.store.schema import snapshot_moment

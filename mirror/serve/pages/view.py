@@ -14,7 +14,6 @@ from mirror.queries.crawl import UpstreamSummary, standing, upstreams
 from mirror.queries.visibility import Caller, is_unconfirmed
 from mirror.readable import visible_html
 from mirror.serve.auth import ActorVisitor, caller_of, is_closed
-from mirror.serve.database import reading_for
 from mirror.serve.exchange import (
     RESTORED_SECONDS,
     UNCONFIRMED,
@@ -26,6 +25,7 @@ from mirror.serve.exchange import (
     served_of,
     snapshot,
 )
+from mirror.serve.guarded_database import reading_for
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.urls import SiteLinks, assets
 from mirror.serve.prefix import origin_of
@@ -37,7 +37,7 @@ from mirror.times import past_moment, utc_now
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
-    from mirror.serve.database import GuardedDatabase
+    from mirror.serve.guarded_database import GuardedDatabase
 
 COUNTING_MS = 60_000
 """The time limit of counts in the background, which no page waits for."""
