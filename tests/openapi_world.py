@@ -41,6 +41,8 @@ ITEMS = {
     "/repositories/{workspace}/{repository}/commit/{name}": f"{PISTON}/commit/aaaaaaaaa",
     "/repositories/{workspace}/{repository}/refs/branches/{name}": f"{PISTON}/refs/branches/default",
     "/repositories/{workspace}/{repository}/refs/tags/{name}": f"{PISTON}/refs/tags/0.2.3",
+    "/projects/{project}/repos/{repository}/commits/{name}":
+        f"/projects/jespern/repos/django-piston/commits/{'a' * 40}",
     "/projects/{project}/repos/{repository}/tags/{name}": "/projects/jespern/repos/django-piston/tags/0.2.3",
 }  # fmt: skip
 

@@ -27,6 +27,7 @@ SERVED = (
     "2.0/repositories/jespern?role=member&pagelen=100&page=1&q=project.key%3D%22K%22",  # Jenkins
     f"{R}/refs/branches/default",
     "2.0/repositories/?role=contributor&pagelen=100",  # Renovate
+    "2.0/repositories/jespern?pagelen=100",
     # GitLab's import
     "2.0/repositories?role=member&sort=created_on&pagelen=50&after=2010-01-01T00%3A00%3A00Z",
     "2.0/workspaces?role=member&q=slug%3D%22jespern%22&sort=slug",  # atlassian-python-api

@@ -307,6 +307,17 @@ def test_branches_tell_their_latest_commit(mirror: Mirror) -> None:
     assert decode.to_branch(decode.RefJson(id="refs/heads/x", latest_commit="1")).name == "x"
 
 
+def test_commits_that_refs_name_are_served(mirror: Mirror) -> None:
+    """By hash, whole or short, in any case; `commits` and others below a commit are not mirrored."""
+    here = "projects/acme-inc/repos/tool/commits"
+    whole = mirror.json(f"{here}/{'a' * 40}")
+    (first, *_) = mirror.json("projects/acme-inc/repos/tool/branches?filterText=AA&details=true")["values"]
+    assert [whole] == list(first["metadata"].values())
+    assert mirror.json(f"{here}/AAAA") == mirror.json(f"{here}/AA") == whole
+    assert mirror.json(f"{here}/{'b' * 40}")["displayId"] == "b" * 11
+    assert mirror.get("projects/acme-inc/repos/unread/commits/aaaa").status_code == 503
+
+
 def test_tags_are_listed_and_found(mirror: Mirror) -> None:
     """One with slashes too, escaped or not; `hash` is null for one that is known to be plain."""
     here = "projects/acme-inc/repos/tool/tags"
@@ -413,7 +424,11 @@ def test_application_properties_name_the_server(mirror: Mirror) -> None:
         ),
         ("projects/acme-inc/repos/tool/pull-requests/7", f"no pull requests; ask {CLOUD}/pullrequests/7"),
         ("projects/acme-inc/repos/tool/commits", f"no commits; ask {CLOUD}/commits"),
-        ("projects/acme-inc/repos/tool/commits/abc", f"no commits; ask {CLOUD}/commit/abc"),
+        (
+            "projects/acme-inc/repos/tool/commits/abc",
+            f"no commits but those that branches and tags name; ask {CLOUD}/commit/abc",
+        ),
+        ("projects/acme-inc/repos/tool/commits/abc/builds", f"no commits; ask {CLOUD}"),
         ("projects/acme-inc/repos/tool/browse/src/a%20b.py?at=x", f"no files; ask {CLOUD}"),
         ("projects/acme-inc/repos/tool/invented/by/me", f"no invented; ask {CLOUD}"),
         (

@@ -1,11 +1,16 @@
-"""Data Center's API used by tools that nobody here wrote: stashy, atlassian-python-api, and one of npm."""
+"""Data Center's API used by tools that nobody here wrote: stashy, atlassian-python-api, and one of npm.
 
+Jenkins and Renovate are not run: their requests, as their sources write them, are sent in their order.
+"""
+
+import http.client
 import json
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from fixtures_db import fill_mixed, hg_ref, owner, repository
@@ -68,7 +73,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedMirror]:
     busy = owner("busy", kind="workspace", display_name="Busy")
     filled.repositories(
         [
-            repository(f"busy/{slug}", busy, is_private=at % 3 == 0, main_branch="main")
+            repository(
+                f"busy/{slug}",
+                busy,
+                is_private=at % 3 == 0,
+                main_branch="main",
+                clone_https=f"https://bitbucket.example/busy/{slug}.git",
+                clone_ssh=f"ssh://git@bitbucket.example/busy/{slug}.git",
+            )
             for at, slug in enumerate(SLUGS)
         ]
     )
@@ -186,6 +198,85 @@ def test_atlassian_s_objects_read_a_server(world: ServedMirror) -> None:
         assert (project.key, project.name, project.type) == ("busy", "Busy", "NORMAL")
         assert {"busy", "~brodie"} <= {one.key for one in client.projects.each()}
         assert [row.slug for row in client.personal_repositories("brodie").each()] == ["hg-project"]
+
+
+class Client:
+    """Sends requests with a token; their targets are whole addresses, as Jenkins writes them."""
+
+    def __init__(self, world: ServedMirror) -> None:
+        self._base = world.address
+        self._headers = {"Authorization": f"Bearer {world.token}"}
+
+    def send(self, target: str, method: str = "GET") -> tuple[int, Any]:
+        """Return the status, and the decoded body, None if it has none."""
+        connection = http.client.HTTPConnection(urlsplit(self._base).netloc, timeout=20)
+        connection.request(method, f"{self._base}/rest/api/1.0/{target}", headers=self._headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        connection.close()
+        return answer.status, json.loads(text) if text else None
+
+    def read(self, target: str) -> Any:
+        """Return the body of what must be answered."""
+        status, body = self.send(target)
+        assert status == 200, (target, body)
+        return body
+
+    def pages(self, target: str, limit: int) -> list[Any]:
+        """Return all rows of a listing: each page tells the next one's `start` and `limit`."""
+        rows, start, mark = list[Any](), 0, "&" if "?" in target else "?"
+        while True:
+            page = self.read(f"{target}{mark}start={start}&limit={limit}")
+            rows += page["values"]
+            if page["isLastPage"]:
+                return rows
+            start, limit = page["nextPageStart"], page["limit"]
+
+
+def test_a_scan_by_jenkins_is_answered_except_for_files(world: ServedMirror) -> None:
+    """The plugin Bitbucket Branch Source (936.1 and later): an organisation folder, then each repository."""
+    jenkins = Client(world)
+    assert jenkins.read("projects/BUSY")["key"] == "busy"
+    found = jenkins.pages("projects/BUSY/repos", 200)
+    assert [row["slug"] for row in found if not row.get("archived")] == SLUGS
+    assert {row["slug"] for row in jenkins.pages("projects/~brodie/repos", 200)} == {"hg-project"}
+    here = "projects/BUSY/repos/project-03"
+    row = jenkins.read(here)
+    assert (row["public"], row["project"]["key"], row["scmId"]) == (False, "busy", "git")
+    assert {link["name"] for link in row["links"]["clone"]} == {"http", "ssh"}
+    assert jenkins.read(f"{here}/branches/default")["displayId"] == "main"
+    branches = jenkins.pages(f"{here}/branches", 20)
+    assert {branch["displayId"] for branch in branches} == set(BRANCHES)
+    (one,) = jenkins.pages(f"{here}/branches?filterText=feature%2Fone", 200)
+    assert one["latestCommit"] == "a" * 40
+    assert jenkins.read(f"{here}/tags/v/1")["latestCommit"] == "b" * 40
+    for head in (*branches[:1], *jenkins.pages(f"{here}/tags", 200)):
+        commit = jenkins.read(f"{here}/commits/{head['latestCommit']}")
+        assert (commit["id"], commit["parents"]) == (
+            head["latestCommit"],
+            [{"id": "0" * 40, "displayId": "0" * 11}],
+        )
+        assert commit["authorTimestamp"] > 0
+    file = f"{here}/browse/Jenkinsfile?at={'a' * 40}"
+    assert jenkins.send(file, "HEAD") == (501, None)
+    for refused in (file, f"{file}&type=true&blame=false", f"{here}/pull-requests?start=0&limit=200"):
+        assert jenkins.send(refused)[0] == 501, refused
+    assert jenkins.send(f"{here}/commits/{'a' * 40}/builds", "POST")[0] == 501
+
+
+def test_a_lookup_by_renovate_is_answered(world: ServedMirror) -> None:
+    """`platform=bitbucket-server` with `autodiscover` and `dryRun=lookup`, which asks for no pull request."""
+    renovate = Client(world)
+    assert renovate.read("application-properties")["version"].startswith("8.")
+    assert renovate.read("users/brodie")["slug"] == "brodie"
+    found = renovate.pages("repos?permission=REPO_WRITE&state=AVAILABLE", 100)
+    assert {f"{row['project']['key']}/{row['slug']}" for row in found} >= {f"busy/{slug}" for slug in SLUGS}
+    row = renovate.read("projects/busy/repos/project-03")
+    assert "origin" not in row
+    assert {link["name"]: link["href"] for link in row["links"]["clone"]}["ssh"].startswith("ssh://")
+    assert renovate.read("projects/busy/repos/project-03/branches/default")["displayId"] == "main"
+    for refused in ("browse/renovate.json?limit=20000", "pull-requests?state=ALL&limit=100"):
+        assert renovate.send(f"projects/busy/repos/project-03/{refused}")[0] == 501
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,12 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import feedparser  # type: ignore[import-untyped]
 import pytest
+import yaml
 from asgi_client import AsgiClient, client_of
 from click.testing import CliRunner
 from fixtures_db import LATER, fill_public, repository
@@ -96,8 +98,7 @@ def test_the_dashboard_asks_for_metrics_that_there_are(metrics: str) -> None:
     """Each expression of contrib/grafana names a metric that this program has."""
     known = {family.name for family in text_string_to_metric_families(metrics)}
     known |= {f"{name}_{end}" for name in known for end in ("total", "bucket", "count", "sum")}
-    board = json.loads((Path(__file__).parent.parent / "contrib/grafana/bitbucket-mirror.json").read_text())
-    expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    expressions = [target["expr"] for panel in _board()["panels"] for target in panel["targets"]]
     assert len(expressions) >= 8
     for expression in expressions:
         names = {word for word in _words(expression) if word.startswith("bitbucket_mirror_")}
@@ -107,6 +108,40 @@ def test_the_dashboard_asks_for_metrics_that_there_are(metrics: str) -> None:
 
 _SILENT = ("upstream_answers_total", "upstream_requests_total", "runs_total", "answer_seconds_bucket")
 """Metrics that have no sample before the first sync or the first answer."""
+
+
+def _board() -> dict[str, Any]:
+    text = (Path(__file__).parent.parent / "contrib/grafana/bitbucket-mirror.json").read_text()
+    return json.loads(text)  # type: ignore[no-any-return]
+
+
+def test_the_dashboard_is_complete_after_an_import(tmp_path: Path) -> None:
+    """As Grafana imports it: each input becomes what the user chose, and keys with underscores go."""
+    (asked,) = _board()["__inputs"]
+    assert (asked["type"], asked["pluginId"], asked["pluginName"]) == (
+        "datasource",
+        "prometheus",
+        "Prometheus",
+    )
+    kept = {name: value for name, value in _board().items() if not name.startswith("__")}
+    text = json.dumps(kept).replace(f"${{{asked['name']}}}", "chosen")
+    assert "${" not in text
+    panels = json.loads(text)["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    expressions = list[str]()
+    for panel in panels:
+        targets = panel["targets"]
+        assert len({target["refId"] for target in targets}) == len(targets)
+        for one in (panel, *targets):
+            assert one["datasource"] == {"type": "prometheus", "uid": "chosen"}, panel["title"]
+        expressions += [target["expr"] for target in targets]
+    promtool = shutil.which("promtool")
+    if promtool:
+        rules = [{"record": f"panel:query:{at}", "expr": one} for at, one in enumerate(expressions)]
+        (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "board", "rules": rules}]}))
+        command = [promtool, "check", "rules", str(tmp_path / "rules.yml")]
+        checked = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def _words(text: str) -> list[str]:

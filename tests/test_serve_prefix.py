@@ -16,7 +16,7 @@ from live_server import WITHOUT_TLS, serving
 from reverse_proxy import Proxy, proxy
 
 from mirror.errors import ConfigError
-from mirror.serve.prefix import inner, outer
+from mirror.serve.prefix import in_origin_form, inner, outer
 from mirror.store import tokens
 
 ATTRIBUTES = re.compile(r'(?:href|src|action|data-suggest)="([^"#]*)"')
@@ -155,6 +155,25 @@ def test_a_prefix_may_equal_the_name_of_the_database(public_path: Path, path: st
     """By what follows it."""
     served = client_of(public_path, public_url="https://code.example/mirror")
     assert inner(served.datasette, path) == bare
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "host"),
+    [
+        (b"http://other.example:81/2.0/a%20b", b"/2.0/a%20b", b"other.example:81"),
+        (b"HTTPS://me:word@other.example", b"/", b"other.example"),
+        (b"/http://other.example/", b"/http://other.example/", b"here"),
+        (b"//other.example/", b"//other.example/", b"here"),
+        (b"http:///x", b"http:///x", b"here"),
+        (b"*", b"*", b"here"),
+    ],
+)
+def test_a_whole_address_is_a_target_too(target: bytes, path: bytes, host: bytes) -> None:
+    """Its path is asked for, at its host; a path that looks like an address is still a path."""
+    headers = [(b"host", b"here"), (b"accept", b"*/*")]
+    got = in_origin_form({"path": target.decode(), "raw_path": target, "headers": headers})
+    assert (got["raw_path"], dict(got["headers"])) == (path, {b"host": host, b"accept": b"*/*"})
+    assert got["path"] == path.decode().replace("%20", " ")
 
 
 def test_links_of_tables_and_feed_lead_to_the_public_address(below: AsgiClient) -> None:

@@ -1,5 +1,8 @@
 """Opening the file: by several at once, through links."""
 
+import errno
+import os
+import re
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -8,8 +11,9 @@ from pathlib import Path
 import pytest
 from older_files import MIGRATIONS, older
 
-from mirror.errors import StoreLocked
+from mirror.errors import StoreError, StoreLocked
 from mirror.store import Store
+from mirror.store.files import explained
 from mirror.store.lock import is_syncing, service_mark, service_runs, sync_lock
 
 
@@ -71,3 +75,13 @@ def test_checking_the_lock_blocks_no_run(tmp_path: Path) -> None:
             pass
     looks.set()
     thread.join()
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.EACCES, "another user's?"), (errno.ENOSPC, "free some space"), (errno.EROFS, "is read-only")],
+)
+def test_an_error_of_the_system_names_its_remedy(number: int, remedy: str) -> None:
+    """As SQLite's own errors do: a folder of another user is often a volume of a container."""
+    with pytest.raises(StoreError, match=re.escape(remedy)), explained(Path("m.db")):
+        raise OSError(number, os.strerror(number))

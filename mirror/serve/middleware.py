@@ -37,7 +37,7 @@ from mirror.serve.exchange import (
     unread,
 )
 from mirror.serve.guarded_database import mirrors
-from mirror.serve.prefix import stripping_prefix
+from mirror.serve.prefix import in_origin_form, stripping_prefix
 from mirror.serve.state import served
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def wrapped(
         mirror = next(mirrors(datasette), None)
         if server.snapshot is not None and mirror is not None:
             server.snapshot.attach(datasette)
-        await inside({**scope, SERVED: server, MIRROR: mirror}, receive, send)
+        await inside({**in_origin_form(scope), SERVED: server, MIRROR: mirror}, receive, send)
 
     return answer
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datasette.app import Datasette
 
 _ADDRESS = re.compile(r"(?P<origin>https?://[^/?#\s\"'<>]+)(?P<path>(?:/[^/?#\s\"'<>;]+)*)/?", re.IGNORECASE)
+_TARGET = re.compile(rb"https?://(?:[^/?#]*@)?(?P<host>[^/?#@]+)", re.IGNORECASE)
 _COOKIE_PATH = re.compile(rb";\s*path=/(?=;|$)", re.IGNORECASE)
 _LINK = re.compile(r'( (?:href|action|src)=")(/[^/"][^"]*|/)(?=")')
 _TOP = frozenset({"", "-", "api", "!api", "%21api", "1", "2", "rest", "favicon", "robots"})
@@ -112,6 +113,20 @@ def stripping_prefix(datasette: "Datasette", application: Application) -> Applic
         await application(_without_prefix(datasette, scope), receive, sent)
 
     return answer
+
+
+def in_origin_form(scope: AsgiScope) -> AsgiScope:
+    """Return a request whose target is a whole address as one for its path; no other is changed.
+
+    A server must accept both (RFC 9112, 3.2.2), and Jenkins sends the former without a proxy too. The host
+    in the target counts, not the header.
+    """
+    found = _TARGET.match(scope.get("raw_path") or b"")
+    if found is None:
+        return scope
+    raw = scope["raw_path"][found.end() :] or b"/"
+    headers = [(b"host", found["host"]), *(one for one in scope["headers"] if one[0] != b"host")]
+    return {**scope, "path": unquote(raw.decode("latin-1")), "raw_path": raw, "headers": headers}
 
 
 def _without_prefix(datasette: "Datasette", scope: AsgiScope) -> AsgiScope:

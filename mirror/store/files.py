@@ -256,7 +256,7 @@ def explained(path: Path) -> Iterator[None]:
         with explained_rows(path):
             yield
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}") from error
+        raise StoreError(f"{path}: {_remedy(error.strerror or str(error))}") from error
 
 
 @contextmanager
@@ -313,11 +313,17 @@ def faults_of(path: Path, most: int = 1) -> list[str]:
 
 DAMAGED = "the file is damaged: restore a copy, or move it away and `mirror sync` fills a new one"
 
+_FULL = "the disk is full; saved data is intact; free some space and run it again"
+_READ_ONLY = "the file or its folder is read-only"
+_ANOTHER_USER = "cannot be opened; is it, or its folder, read-only or another user's?"
 _REMEDIES = (
-    ("disk is full", "the disk is full; saved data is intact; free some space and run it again"),
+    ("disk is full", _FULL),
+    ("no space left", _FULL),
     ("disk i/o error", "the disk could not be read or written; saved data is intact if the disk is"),
-    ("readonly", "the file or its folder is read-only"),
-    ("unable to open", "cannot be opened; is it, or its folder, read-only or another user's?"),
+    ("readonly", _READ_ONLY),
+    ("read-only file system", _READ_ONLY),
+    ("unable to open", _ANOTHER_USER),
+    ("permission denied", _ANOTHER_USER),
     ("locked", f"another process has been writing for {BUSY_SECONDS} s; try again when it is done"),
     ("not a database", "not an SQLite database; give another path as `database`, or move the file away"),
     ("malformed", DAMAGED),

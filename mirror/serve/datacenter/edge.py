@@ -121,6 +121,8 @@ def _below_repository(key: str, slug: str, more: Sequence[str]) -> tuple[Names, 
             return (*HERE, *more), (key, slug)
         case ["tags", *name]:
             return (*HERE, "tags", NAME), (key, slug, "/".join(name))
+        case ["commits", name]:
+            return (*HERE, "commits", NAME), (key, slug, name)
     return (*HERE, MORE), (key, slug, "/".join(more))
 
 

@@ -16,7 +16,7 @@ from mirror.queries.projects import (
     project_details,
     projects_keyed,
 )
-from mirror.queries.refs import TABLES, ref_named
+from mirror.queries.refs import TABLES, Ambiguous, ref_named, ref_of_commit
 from mirror.queries.repositories import parents_of, repositories_by_ids
 from mirror.queries.rows import AccountRow, RefRow, RepositoryRow
 from mirror.queries.sources import Source
@@ -40,7 +40,7 @@ from mirror.serve.datacenter.edge import (
     refused,
     window_of,
 )
-from mirror.serve.datacenter.unmirrored import UNMIRRORED, must_have_refs
+from mirror.serve.datacenter.unmirrored import UNMIRRORED, must_have_refs, not_mirrored_here
 from mirror.serve.exchange import Answer, Json, oldest
 
 VERSION = "8.19.0"
@@ -226,6 +226,20 @@ def tag(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     return Answer(body=asked.shapes.ref(row, found), synced_at=row.refs_synced_at)
 
 
+def commit(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """GET projects/K/repos/S/commits/HASH: a commit that a branch or a tag names; short hashes too."""
+    name = asked.names[2]
+    row = _with_refs(connection, asked, f"commits/{name}")
+    found = ref_of_commit(connection, row.id, name)
+    if found is None:
+        what = "commits but those that branches and tags name"
+        raise not_mirrored_here(connection, asked, what, f"commits/{name}")
+    if isinstance(found, Ambiguous):
+        message = f"{name} is ambiguous: several commits begin with it."
+        raise refused(400, message, "commit.AmbiguousCommitException")
+    return Answer(body=asked.shapes.commit(found), synced_at=row.refs_synced_at)
+
+
 def default_branch(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """GET projects/K/repos/S/default-branch, or branches/default; 404 for an empty repository."""
     row = _with_refs(connection, asked, "default-branch")
@@ -278,6 +292,7 @@ READERS: dict[tuple[str, ...], Reader] = {
     HERE: repository,
     (*HERE, "branches"): branches,
     (*HERE, "branches", "default"): default_branch,
+    (*HERE, "commits", NAME): commit,
     (*HERE, "default-branch"): default_branch,
     (*HERE, "forks"): forks,
     (*HERE, "tags"): tags,
@@ -291,7 +306,7 @@ READERS: dict[tuple[str, ...], Reader] = {
 DATED = {
     pattern
     for pattern, reader in READERS.items()
-    if reader in (repository, branches, default_branch, tags, tag)
+    if reader in (repository, branches, commit, default_branch, tags, tag)
 }
 """The addresses that accept a time in the past."""
 

@@ -219,7 +219,27 @@ class Shapes:
         elif self._is_plain(repository, row):
             shaped["hash"] = None
         if details and not is_tag and (row.target_date is not None or row.target_author is not None):
-            shaped["metadata"] = {LATEST: _commit(row)}
+            shaped["metadata"] = {LATEST: self.commit(row)}
+        return shaped
+
+    def commit(self, row: RefRow) -> Json:
+        """Shape the commit that a branch or a tag points to. There is one date, used as the author's."""
+        shaped: Json = {"id": row.target_hash, "displayId": row.target_hash[:_SHORT_HASH]}
+        author: Json = {}
+        if row.target_author is not None:
+            found = _AUTHOR.fullmatch(row.target_author)
+            author |= {"name": found[1], "emailAddress": found[2]} if found else {"name": row.target_author}
+        if row.target_author_name is not None:
+            author["displayName"] = row.target_author_name
+        if author:
+            shaped["author"] = author
+        if row.target_date is not None:
+            shaped["authorTimestamp"] = (from_text(row.target_date) - _EPOCH) // timedelta(milliseconds=1)
+        if row.target_message is not None:
+            shaped["message"] = row.target_message
+        if row.target_parents is not None:
+            hashes = json.loads(row.target_parents)
+            shaped["parents"] = [{"id": one, "displayId": one[:_SHORT_HASH]} for one in hashes]
         return shaped
 
     def _is_plain(self, repository: RepositoryRow, row: RefRow) -> bool:
@@ -237,24 +257,3 @@ class Shapes:
 def _links(upstream: str | None, mirror: str) -> Json:
     """Return the links to the upstream's page and to the mirror's own."""
     return {"self": [{"href": upstream or mirror}], "mirror": [{"href": mirror}]}
-
-
-def _commit(row: RefRow) -> Json:
-    """Shape the commit that a branch points to. There is one date, used as the author's."""
-    shaped: Json = {"id": row.target_hash, "displayId": row.target_hash[:_SHORT_HASH]}
-    author: Json = {}
-    if row.target_author is not None:
-        found = _AUTHOR.fullmatch(row.target_author)
-        author |= {"name": found[1], "emailAddress": found[2]} if found else {"name": row.target_author}
-    if row.target_author_name is not None:
-        author["displayName"] = row.target_author_name
-    if author:
-        shaped["author"] = author
-    if row.target_date is not None:
-        shaped["authorTimestamp"] = (from_text(row.target_date) - _EPOCH) // timedelta(milliseconds=1)
-    if row.target_message is not None:
-        shaped["message"] = row.target_message
-    if row.target_parents is not None:
-        hashes = json.loads(row.target_parents)
-        shaped["parents"] = [{"id": one, "displayId": one[:_SHORT_HASH]} for one in hashes]
-    return shaped

@@ -84,10 +84,17 @@ def _noun(rest: str) -> str:
 
 def of_repository(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """Refuse projects/K/repos/S/..."""
-    owner, row = find_repository(connection, asked)
     rest = asked.names[2]
+    raise not_mirrored_here(connection, asked, _noun(rest), rest)
+
+
+def not_mirrored_here(
+    connection: sqlite3.Connection, asked: DataCenterRequest, what: str, rest: str
+) -> ApiError:
+    """Return the error for `what`, which is at `rest` below the repository of the path."""
+    owner, row = find_repository(connection, asked)
     resource = asked.shapes.addresses.below_repository(row.upstream_id, key_of(owner), row.slug, rest)
-    raise _not_mirrored(_noun(rest), asked, resource)
+    return _not_mirrored(what, asked, resource)
 
 
 def of_project(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:

@@ -135,6 +135,7 @@ READS = {
     HERE: Operation(named("Repository")),
     (*HERE, "branches"): Operation(named("Refs"), _REFS),
     (*HERE, "branches", "default"): _ONE_REF,
+    (*HERE, "commits", NAME): Operation(named("Commit")),
     (*HERE, "default-branch"): _ONE_REF,
     (*HERE, "forks"): _REPOSITORIES,
     (*HERE, "tags"): Operation(named("Refs"), _REFS),
