@@ -24,10 +24,10 @@ _LOGIN = re.compile(r"^(https?://)[^/?#@]*@", re.IGNORECASE)
 
 
 class Told(msgspec.Struct, frozen=True, eq=False):
-    """An object as it was told, with API and WEB in its addresses and no login in them.
+    """An object as the upstream sent it, with API and WEB in its addresses and without logins.
 
-    `anonymous`: it was told to a crawl without credential, so everybody may know all of it. `api` is the one
-    that told it; of API 1.0 `value` holds no more than the keys that no column has.
+    - `anonymous`: the crawl had no credential, so everybody may see all of the object.
+    - `api`: the API that sent it. For API 1.0, `value` only has the keys without a column.
     """
 
     value: Json

@@ -1,7 +1,7 @@
-"""The objects of API 2.0 that Bitbucket sends today, made of the mirror's columns.
+"""The objects of API 2.0 as Bitbucket sends them today, made from the mirror's columns.
 
-What Bitbucket told of an object is kept as the difference to these (`mirror.object_difference`), so they are
-part of the format of the file.
+The file stores what Bitbucket sent as the difference to these (`mirror.object_difference`), so they are part
+of its format.
 """
 
 import json
@@ -31,7 +31,7 @@ def _flag(value: Any) -> bool | None:
 
 
 def account_object(row: Any, api: str, web: str) -> Json:
-    """Make the account that an owner's columns stand for; `row` has the fields of `mirror.model.Owner`."""
+    """Make an account from an owner's columns; `row` has the fields of `mirror.model.Owner`."""
     identity = segment(_known(row.uuid) or row.username or "")
     is_person = row.kind == "user"
     shaped: Json = {
@@ -51,7 +51,7 @@ def account_object(row: Any, api: str, web: str) -> Json:
 
 
 def workspace_object(row: Any, api: str, web: str, *, name: str | None = None) -> Json:
-    """Make the short form of a workspace from its owner's columns, whose name can be another one."""
+    """Make the short form of a workspace from its owner's columns; `name` is the workspace's."""
     slug = segment(row.username or "")
     return {
         "type": "workspace",

@@ -1,6 +1,6 @@
-"""What is wrong with a configuration: each complaint names the file, the line, the key and the remedy.
+"""Check a configuration: each complaint names the file, the line, the key and the remedy.
 
-Also tells which of the files that it names are open to other users of the machine.
+Also lists the files of a configuration that are open to other users of the machine.
 """
 
 import logging
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def complaints(config: "Config") -> Iterator[tuple[str, str]]:
-    """Yield what no field can check alone: the path of a setting, and what is wrong with it."""
+    """Yield faults that no field can check alone: the path of a setting, and the complaint."""
     try:
         ZoneInfo(config.timezone or "UTC")
     except (KeyError, ValueError, OSError):
@@ -78,7 +78,7 @@ def _url_complaints(text: str, path: str) -> Iterator[tuple[str, str]]:
     try:
         url, port = urlsplit(text), urlsplit(text).port
     except ValueError:
-        yield path, "is not a web address"  # not repeated: it may hold a login that cannot be told apart
+        yield path, "is not a web address"  # not shown: it may contain a login that cannot be removed
         return
     if url.username is not None or url.password is not None:
         yield path, "an address must hold no login; put it where `credential` points"
@@ -100,13 +100,13 @@ def _name_complaints(upstream: "UpstreamConfig", path: str) -> Iterator[tuple[st
 
 
 def workspace_complaint(name: str) -> str | None:
-    """Say what is wrong with the slug of a workspace; None for a good one."""
+    """Return the complaint about the slug of a workspace; None for a valid one."""
     good = re.fullmatch(r"[^\s/?#]+", name)
     return None if good else f"{name!r} is not a workspace; give the slug, as in its address"
 
 
 def address_complaint(address: str) -> str | None:
-    """Say what is wrong with an address that alerts go to, without repeating it; None for a good one."""
+    """Return the complaint about the address of an alert, without showing it; None for a valid one."""
     try:
         url = urlsplit(address)
         _ = url.port
@@ -148,7 +148,7 @@ _UNKNOWN = re.compile(r"contains unknown field `(.+?)`")
 
 
 def explained(message: str, text: str, where: str, root: type[msgspec.Struct]) -> str:
-    """Turn a validator's message into one that names the line, the key and the remedy.
+    """Turn a message of the validator into one with the line, the key and the remedy.
 
     `message` ends with the path of the value, as msgspec's messages do; `text` is the whole file and `where`
     its name; `root` declares the settings.
@@ -182,11 +182,11 @@ def _not_allowed(setting: Setting, value: Any) -> str:
 
 
 _SECRETS = frozenset({"credential", "webhook_secret", "ping", "url"})
-"""Settings whose value is not repeated: it may be a secret by mistake."""
+"""Settings whose value is not shown: it may be a secret by mistake."""
 
 
 def _meant(setting: Setting, value: Any) -> str | None:
-    """Return a setting as it was probably meant: with missing brackets, with quotes added or removed."""
+    """Return a setting as it was probably meant, with brackets or quotes added or removed."""
     if setting.name in _SECRETS:
         return None
     if isinstance(value, dict):
@@ -212,7 +212,7 @@ _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True} | {
 
 
 def _value_at(text: str, path: str) -> Any:
-    """Return the value at a path of a text that is TOML; None where there is none."""
+    """Return the value at a path of a TOML text; None if there is none."""
     value: Any = tomllib.loads(text)
     for name, number in re.findall(r"(\w+)|\[(\d+)\]", path.removeprefix("$")):
         try:
@@ -223,7 +223,7 @@ def _value_at(text: str, path: str) -> Any:
 
 
 def _hint(setting: Setting) -> str:
-    """Show how a setting is written, by its own declaration."""
+    """Show how to write a setting, by its declaration."""
     if setting.struct:
         return ""
     about = "" if setting.kind == "text" else f" ({setting.kind})"
@@ -231,7 +231,7 @@ def _hint(setting: Setting) -> str:
 
 
 def _known(path: str, root: type[msgspec.Struct]) -> dict[str, Setting]:
-    """Find the settings that the section at a path may hold."""
+    """Return the settings of the section at a path."""
     found = {setting.name: setting for setting in settings_of(root)}
     for part in re.findall(r"\w+", re.sub(r"\[\d+\]", "", path)):
         setting = found.get(part)
@@ -241,7 +241,7 @@ def _known(path: str, root: type[msgspec.Struct]) -> dict[str, Setting]:
 
 
 def _line_of(text: str, path: str, key: str) -> int | None:
-    """Find the line of a key: within its section first, counting ``[[upstream]]`` headers."""
+    """Return the line of a key in its section; counts ``[[upstream]]`` headers."""
     section = re.match(r"\$\.(\w+)(?:\[(\d+)\])?", path)
     wanted = (section[1], int(section[2] or 0)) if section else ("", 0)
     here, counts, header = ("", 0), dict[str, int](), None
@@ -265,7 +265,7 @@ def warn_of_open_files(config: "Config") -> None:
 
 
 def open_files(config: "Config") -> Iterator[str]:
-    """Yield a sentence on each file that others may read or write, with the remedy."""
+    """Yield a sentence with the remedy for each file that other users may read or write."""
     database = Path(config.database)
     for path in (database, database.with_name(f"{database.name}-wal")):
         if mode := _open_mode(path, config):
@@ -279,9 +279,9 @@ def open_files(config: "Config") -> Iterator[str]:
 
 
 def _open_mode(path: Path, config: "Config") -> int:
-    """Return the mode of a file that is more open than configured, else 0; also where it cannot be told.
+    """Return the mode of a file that is more open than configured, else 0; also 0 if it is unknown.
 
-    A folder or a device is named by mistake; changing its mode would be a second mistake.
+    A folder or a device is named by mistake, and its mode must not be changed.
     """
     try:
         state = path.stat().st_mode

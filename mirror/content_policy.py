@@ -1,4 +1,4 @@
-"""Sources that an operator adds to the content security policy of Datasette's pages: which are allowed."""
+"""Check the sources that an operator adds to the content security policy of Datasette's pages."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from mirror.readable import did_you_mean
 DIRECTIVES = (
     "connect-src", "font-src", "frame-src", "img-src", "media-src", "script-src", "style-src", "worker-src",
 )  # fmt: skip
-"""What sources can be added to; all others stay as they are."""
+"""The directives to which sources can be added."""
 
 _HOST = re.compile(
     r"(https?|wss?)://(\*\.)?[a-z0-9][\w.-]*(:\d{1,5})?(/[\w./~%!$&()*+=:@-]*)?", re.ASCII | re.IGNORECASE
@@ -21,14 +21,14 @@ _KEYWORDS: Mapping[str, tuple[str, ...]] = {
     "script-src": ("'unsafe-eval'", "'wasm-unsafe-eval'"),
     "worker-src": ("blob:",),
 }
-"""What is allowed beside hosts."""
+"""The keywords that are allowed besides hosts."""
 
 
 @lru_cache(maxsize=8)
 def sources_of(text: str) -> Mapping[str, tuple[str, ...]]:
-    """Read ``img-src https://tiles.example; script-src 'unsafe-eval'``; raises ValueError for anything else.
+    """Parse ``img-src https://tiles.example; script-src 'unsafe-eval'``; raises ValueError.
 
-    Nothing that is read can end a directive or a header, or let a page run what stands in it.
+    No allowed source can end a directive or a header, or permit inline scripts.
     """
     found = dict[str, tuple[str, ...]]()
     for part in filter(str.strip, text.split(";")):

@@ -21,7 +21,7 @@ Form = Literal["basic", "bearer", "oauth", "anonymous"]
 
 LARGEST_FILE = 65_536
 SHORTEST_SECRET = 12
-SHORTEST_REDACTED = 4  # a shorter secret would take letters out of every word
+SHORTEST_REDACTED = 4  # redacting a shorter secret would remove letters from many words
 _FORMS = 'it holds "user:token", "token" or "oauth:KEY:SECRET"'
 
 
@@ -41,9 +41,9 @@ class Credential:
 
     @property
     def bucket(self) -> str:
-        """The name of the budget that requests count in; nothing secret can be told from it.
+        """The name of the budget in which requests count; it reveals no secret.
 
-        Bitbucket counts by user, by access token, by OAuth consumer, else by address
+        Bitbucket counts by user, access token or OAuth consumer, else by address
         (support.atlassian.com/bitbucket-cloud/docs/api-request-limits).
         """
         if self.form == "anonymous":
@@ -53,14 +53,14 @@ class Credential:
 
     @property
     def authorization(self) -> str | None:
-        """The value of the Authorization header; None where there is none or it must be fetched first."""
+        """The value of the Authorization header; None if there is none or it must be fetched first."""
         if self.form == "basic":
             return self.basic
         return f"Bearer {self.secret}" if self.form == "bearer" else None
 
     @property
     def basic(self) -> str:
-        """User and secret as HTTP's Basic scheme writes them."""
+        """User and secret in the form of HTTP's Basic scheme."""
         return "Basic " + base64.b64encode(f"{self.user}:{self.secret}".encode()).decode("ascii")
 
     def redacted(self, text: str) -> str:
@@ -94,7 +94,7 @@ ANONYMOUS = Credential()
 def read_credential(source: str | None, environ: Mapping[str, str] = os.environ) -> Credential:
     """Read what `credential` of an upstream points to: ``env:NAME``, ``file:PATH``, or None for anonymous.
 
-    Raises ConfigError that says what to do, never what was read.
+    Raises ConfigError with the remedy, never with the text that was read.
     """
     if source is None:
         return ANONYMOUS
@@ -102,7 +102,7 @@ def read_credential(source: str | None, environ: Mapping[str, str] = os.environ)
 
 
 def read_secret(source: str, environ: Mapping[str, str] = os.environ) -> str:
-    """Read a secret that is no login, such as a webhook's; raises ConfigError that never shows it."""
+    """Read a secret that is not a login, such as a webhook's; raises ConfigError without showing it."""
     text = _read("secret", source, environ, so_that="with the secret alone in it")
     if len(text) < SHORTEST_SECRET:
         raise ConfigError(
@@ -131,12 +131,12 @@ def from_text(text: str, *, where: str) -> Credential:
 
 
 def bare(text: str) -> str:
-    """Return a secret without what editors add: a byte order mark, blanks and line ends around it."""
+    """Return a secret without what editors add: a byte order mark, and white space around it."""
     return text.strip().removeprefix("\ufeff").strip()
 
 
 def _read(what: str, source: str, environ: Mapping[str, str], *, so_that: str) -> str:
-    """Read what ``env:NAME`` or ``file:PATH`` points to: the one place that reads secrets.
+    """Read the secret at ``env:NAME`` or ``file:PATH``. Nothing else reads secrets.
 
     `what` and `so_that` are for the messages; raises ConfigError.
     """
@@ -151,7 +151,7 @@ def _read(what: str, source: str, environ: Mapping[str, str], *, so_that: str) -
 
 
 def _file_content(place: Path, named: str, so_that: str) -> str:
-    """Read a small file; a pipe or a directory by mistake must neither hang nor crash us."""
+    """Read a small file; a pipe or a folder given by mistake must not hang or crash the program."""
     try:
         path = place.expanduser()
         if not path.is_file():

@@ -1,7 +1,7 @@
-"""Decode what comes from outside: almost valid JSON, and the names and hashes of git.
+"""Decode input from outside: almost valid JSON, and the names and hashes of git.
 
-Used for answers of upstreams and for bodies of webhooks. Text that UTF-8 or SQLite cannot hold is replaced;
-a name or a hash that git would refuse is an error.
+Used for answers of upstreams and bodies of webhooks. Text that UTF-8 or SQLite cannot hold is replaced; a
+name or a hash that git would refuse is an error.
 """
 
 import functools

@@ -1,7 +1,7 @@
-"""What is mirrored: owners, members, repositories, refs, as values that know no upstream and no database.
+"""The mirrored objects: owners, members, repositories, refs, independent of upstreams and the database.
 
-Every upstream shapes its answers into these; the store writes them. None means that the upstream did not
-say; an empty string is what it said. Moments are texts in the form of `mirror.times`.
+Every upstream decodes its answers into these, and the store writes them. None means that the upstream did not
+send a value; an empty string was sent. Moments are texts in the form of `mirror.times`.
 """
 
 import re
@@ -17,7 +17,7 @@ RefKind = Literal["branch", "tag"]
 
 
 NAMED = "name:"
-"""What an identity begins with that is nothing but a name, because the upstream gave no other."""
+"""The prefix of an identity that is only a name, because the upstream sent no other."""
 
 _UUID = re.compile(r"\{?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\}?", re.IGNORECASE)
 _BRACED = re.compile(r"\{[!-z|~]{1,64}\}")  # ASCII: characters that were replaced on the way make no identity
@@ -28,10 +28,9 @@ _NOT_IN_SLUGS = re.compile(r"[^a-z0-9_.-]+")
 
 
 def canonical_uuid(text: str) -> str | None:
-    """Return the one form in which a uuid is kept, in braces and lower case; None where it is not a uuid.
+    """Return the stored form of a uuid, in braces and lower case; None if it is not a uuid.
 
-    What stands in braces but has another form is kept as it is, as long as it is short, plain ASCII and
-    without spaces.
+    Another text in braces is returned unchanged if it is short ASCII without spaces.
     """
     text = text.strip()
     found = _UUID.fullmatch(text)
@@ -41,9 +40,9 @@ def canonical_uuid(text: str) -> str | None:
 
 
 class Project(msgspec.Struct, frozen=True, kw_only=True):
-    """A project of a workspace, as a repository in it tells; on Data Center the workspace itself.
+    """A project of a workspace, as its repositories report it; on Data Center, the workspace itself.
 
-    `uuid` is the upstream's identity, None where it tells none. `is_private` is None where that is not told.
+    `uuid` is the upstream's identity. It and `is_private` are None if they were not sent.
     """
 
     key: str
@@ -57,10 +56,12 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
     """An owner of repositories or a member: a person, a team, a workspace, a project.
 
-    `uuid` is the upstream's own identity with its braces, ``id:N`` where identities are numbers (Data
-    Center), or ``name:...`` in lower case where there are none (API 1.0). `username` is the namespace, the
-    first half of a full name; for members without one it is the nickname. `kind` is what owns the namespace.
-    `project` is what a Data Center tells of a workspace that is a project; `told` is the whole object.
+    - `uuid`: the upstream's identity with braces, ``id:N`` if identities are numbers (Data Center), or
+      ``name:...`` in lower case if there are none (API 1.0).
+    - `username`: the namespace, the first half of a full name; the nickname of members without one.
+    - `kind`: what owns the namespace.
+    - `project`: the data of a Data Center about a workspace that is a project.
+    - `told`: the whole object as it was sent.
     """
 
     uuid: str
@@ -78,7 +79,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """A user's place in a workspace; `permission` is owner, collaborator or member, where told."""
+    """A user's membership in a workspace; `permission` is owner, collaborator or member, None if not sent."""
 
     user: Owner
     permission: str | None = None
@@ -87,10 +88,13 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 class Repository(msgspec.Struct, frozen=True, kw_only=True):
     """One repository as its upstream lists it.
 
-    `size` is in bytes. `main_branch` is None for an empty repository; where `tells_main_branch` is false, not
-    repositories tell it, but their branches. `parent_uuid` and `parent_full_name` name what it was forked
-    from. `project` is all that is told of the project whose key, name and uuid stand beside. Clone addresses
-    carry no login. `told` is the whole object as API 2.0 sent it.
+    - `size`: in bytes.
+    - `main_branch`: None for an empty repository. If `tells_main_branch` is false, the listing of branches
+      reports it instead.
+    - `parent_uuid`, `parent_full_name`: what it was forked from.
+    - `project`: all data of the project whose key, name and uuid are also fields.
+    - `clone_https`, `clone_ssh`: without login.
+    - `told`: the whole object as API 2.0 sent it.
     """
 
     uuid: str
@@ -127,7 +131,7 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> "RepositoryKey":
-        """What the upstream needs to be asked about it again."""
+        """The key to request it again."""
         return RepositoryKey(uuid=self.uuid, full_name=self.full_name, scm=self.scm)
 
 
@@ -135,7 +139,7 @@ FORK_POLICIES = ("allow_forks", "no_public_forks", "no_forks")
 
 
 class RepositorySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be written of a repository; None is not given: the upstream decides, or leaves it as it is.
+    """The writable settings of a repository. None is not given: the upstream decides, or keeps the value.
 
     `scm` is ``git`` or ``hg``, `fork_policy` one of FORK_POLICIES.
     """
@@ -151,29 +155,29 @@ class RepositorySettings(msgspec.Struct, frozen=True, kw_only=True):
     fork_policy: str | None = None
 
     def given(self, *names: str) -> dict[str, str | bool]:
-        """Return the settings that are given: of the named ones, or of all."""
+        """Return the given settings, among the named ones or all."""
         values = msgspec.structs.asdict(self)
         return {name: values[name] for name in names or values if values[name] is not None}
 
 
 def slug_of(name: str) -> str:
-    """Return the slug that Bitbucket makes of a name; "" where nothing is left of it.
+    """Return the slug that Bitbucket makes from a name; "" if nothing is left.
 
-    Slugs are lower case; quotes go, dots stay, runs of anything else become one dash.
+    Slugs are lower case; quotes are removed, dots stay, runs of other characters become one dash.
     """
     slug = _NOT_IN_SLUGS.sub("-", _QUOTES.sub("", name.lower())).strip("-")[:LONGEST_SLUG]
     return slug if slug.strip(".") else ""
 
 
 class Ref(msgspec.Struct, frozen=True, kw_only=True):
-    """A branch or a tag and the commit it names.
+    """A branch or a tag and its commit. Of refs read by git, only the hash of the commit is known.
 
-    `target_author` is the raw author line (``Name <mail>``, the mail may be missing), `target_author_name`
-    and `target_author_uuid` the account behind it, where there is one. `target_parents` are full hashes in
-    order. `heads` are the open heads of a Mercurial branch: empty once it is closed, None for git.
-    `tagger`, `message` and `date` are an annotated tag's own; None for lightweight tags and for branches.
-    `is_main` is true where a listing of branches tells that this is the main one.
-    Whatever the upstream does not tell of a target but its hash is None (refs read by git).
+    - `target_author`: the raw author line, ``Name <mail>``; the mail may be missing.
+    - `target_author_name`, `target_author_uuid`: the author's account, if there is one.
+    - `target_parents`: full hashes in order.
+    - `heads`: the open heads of a Mercurial branch; empty for a closed branch, None for git.
+    - `tagger`, `message`, `date`: of an annotated tag; None for lightweight tags and branches.
+    - `is_main`: whether a listing of branches reports this one as the main branch.
     """
 
     kind: RefKind
@@ -194,7 +198,7 @@ class Ref(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RepositoryKey(msgspec.Struct, frozen=True, kw_only=True):
-    """What an upstream needs to be asked about one repository that is known already."""
+    """The key to request a known repository from an upstream."""
 
     uuid: str
     full_name: str
@@ -202,7 +206,7 @@ class RepositoryKey(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def workspace(self) -> str:
-        """The namespace, as the repository was last seen in it."""
+        """The namespace in which the repository was last seen."""
         return self.full_name.partition("/")[0]
 
     @property

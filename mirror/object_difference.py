@@ -1,8 +1,8 @@
-"""The difference between an object that Bitbucket told and the one made of columns: the extra of the object.
+"""The difference between an object that Bitbucket sent and the one made from columns: its extra.
 
-The mirror keeps it, and so serves the same object again, with the keys that came and went over the years, and
-with keys that nobody knows yet. In an extra a mapping leads to the keys that differ, ``[value]`` stands for
-another value, and ``[]`` for a key that was not told.
+With it, the mirror serves the same object again, with keys that changed over the years and keys that are
+still unknown. In an extra, a mapping contains keys that differ, ``[value]`` is another value, and ``[]`` is a
+key that was not sent.
 """
 
 import zlib
@@ -16,10 +16,10 @@ from mirror.addresses import Json, localised
 
 
 def difference(told: Json, ours: Json) -> Json:
-    """Return what is to be changed in one object to make it the other."""
+    """Return the changes that turn our object into the one that was sent."""
     extra: Json = {}
     for key, value in told.items():
-        own = ours.get(key, extra)  # `extra` is not told, so it equals nothing
+        own = ours.get(key, extra)  # `extra` stands for a missing key: it equals nothing
         if own is extra:
             extra[key] = [value]
         elif value.__class__ is dict and own.__class__ is dict:
@@ -104,9 +104,9 @@ PUBLIC: Mapping[str, Scheme] = {
     ),
     "ref-1.0": _keys("parents revision branch branches size", files=_keys("type file")),
 }
-"""The keys, by the kind of the extra, that strangers may be told though an authenticated crawl read them.
+"""By kind of extra: the keys that strangers may see although an authenticated crawl read them.
 
-What else an extra holds, strangers see only if an anonymous crawl was told it.
+Strangers see other keys only if an anonymous crawl read them.
 """
 
 
@@ -159,7 +159,7 @@ def packed(extra: Json) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _pressed(plain: bytes) -> bytes:
-    """Compress a text; many objects of an upstream differ from ours in the same way."""
+    """Compress a text; cached, because many objects differ from ours in the same way."""
     press = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=_DICTIONARY)
     return press.compress(plain) + press.flush()
 

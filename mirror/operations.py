@@ -49,13 +49,13 @@ class InterruptibleWait:
 
 
 class SyncOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user asked of a sync beyond the configuration.
+    """The options of a sync besides the configuration.
 
     - `names`: the upstreams to sync; empty for all.
-    - `full`: list every workspace in full, and trust nothing that was checked lately.
-    - `may_wait`: wait where the request budget is spent; otherwise the run pauses.
+    - `full`: list every workspace in full, and repeat checks that were made recently.
+    - `may_wait`: wait if the request budget is spent; otherwise the run pauses.
     - `max_requests`: pause after this many requests.
-    - `confirm_absence`: believe that what is gone is gone, however much it is.
+    - `confirm_absence`: mark missing repositories as gone, regardless of their number.
     - `scope`: which parts of a sync to run.
     """
 
@@ -81,9 +81,8 @@ def chosen(config: Config, names: Sequence[str]) -> list[UpstreamConfig]:
 def built_in_sandbox(config: Config, *, lively: bool = False) -> Iterator[None]:
     """Serve the built-in sandbox, if an upstream of kind sandbox has no address of its own.
 
-    With `lively`, people work in it, so that there is something to see; what they did is kept beside the
-    database, and done again at the next start. A sandbox that already answers at the default address is used
-    as it is.
+    With `lively`, simulated people make changes; these are saved beside the database and repeated at the next
+    start. If a sandbox already answers at the default address, it is used.
     """
     if not any(upstream.kind == "sandbox" and not upstream.url for upstream in config.upstreams):
         yield
@@ -94,7 +93,7 @@ def built_in_sandbox(config: Config, *, lively: bool = False) -> Iterator[None]:
     people = Lively(world, journal=Path(f"{config.database}.sandbox"))
     sandbox = Sandbox(world, lively=people.catch_up) if lively else Sandbox(world)
     with ExitStack() as stack:
-        with suppress(OSError):  # another process has the port: it is asked as an upstream
+        with suppress(OSError):  # another process has the port, and is used as the upstream
             stack.enter_context(running(sandbox, host=str(where.hostname), port=int(where.port or 0)))
         yield
 
@@ -104,8 +103,8 @@ def sync_all(
 ) -> list[Summary]:
     """Bring the mirror up to date from each chosen upstream, one after the other.
 
-    Raises ConfigError, StoreLocked and other StoreErrors; the errors of an upstream are in its summary. An
-    interrupted run is the last one.
+    Raises ConfigError, StoreLocked and other StoreErrors; errors of an upstream are in its summary. After an
+    interrupted run, no other begins.
     """
     summaries = list[Summary]()
     with _explained(config), closing(_runs(config, options, report=report, stop=stop, clock=clock)) as runs:
@@ -126,7 +125,7 @@ def _keep_answers(run: Run) -> None:
 
 
 def plan_all(config: Config, options: SyncOptions, *, clock: Clock = utc_now) -> list[Plan]:
-    """Compute what `sync_all` would ask, without waiting; raises what it raises, and UpstreamError."""
+    """Estimate the requests of `sync_all`, without waiting; raises what it raises, and UpstreamError."""
     options = msgspec.structs.replace(options, may_wait=False)
     nobody = threading.Event()
     with (
@@ -163,7 +162,7 @@ def verify_all(
 
 
 def _explained(config: Config) -> AbstractContextManager[None]:
-    """Raise StoreError for any error that comes of a damaged file."""
+    """Raise StoreError for any error that a damaged file causes."""
     return damage_explained(Path(config.database))
 
 
@@ -172,7 +171,7 @@ def _runs(
 ) -> Generator[Run]:
     """Yield a run for each chosen upstream, with the file locked and open for all of them.
 
-    The caller closes the generator, whatever happens: that closes connections, file and lock.
+    The caller must close the generator, which closes connections, file and lock.
     """
     path = Path(config.database)
     upstreams = chosen(config, options.names)
@@ -180,7 +179,7 @@ def _runs(
     with sync_lock(path, mode), Store(path, mode) as store, ExitStack() as stack:
         store.search_commits(wanted=config.search_commits)
         wait = InterruptibleWait(stop, report)
-        # Connect all of them first: an unreadable credential is reported before any request is spent.
+        # Connect all first: an unreadable credential is reported before any request is sent.
         connections = list[ConnectedUpstream]()
         for upstream in upstreams:
             connections.append(_connect(upstream, store, wait, options, clock))

@@ -1,4 +1,4 @@
-"""What a run reports while it works, and its summary at the end."""
+"""The reports of a run while it works, and its summary at the end."""
 
 from datetime import datetime
 from typing import Literal, Protocol
@@ -15,16 +15,16 @@ class Reporter(Protocol):
     """A listener of a run; called from the thread that syncs, `waiting` from others too."""
 
     def phase(self, what: str, total: int | None) -> None:
-        """Report that a phase begins, and how many steps it will take, where that is known."""
+        """Report that a phase begins, and its number of steps, None if unknown."""
 
     def progress(self, progress: Progress) -> None:
-        """Report how far the run is: after every step, and every two seconds while it waits for one."""
+        """Report the progress: after every step, and every two seconds while waiting for one."""
 
     def waiting(self, seconds: float, why: str) -> None:
-        """Report that nothing is asked for a number of seconds, and why."""
+        """Report that no request is sent for a number of seconds, and why."""
 
     def note(self, text: str) -> None:
-        """Report something that the user should know and that is not a failure."""
+        """Report something that the user should know, but is not a failure."""
 
 
 class Silent:

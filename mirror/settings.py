@@ -1,7 +1,7 @@
-"""Settings described once, where they are declared: the template, the documentation and the errors use this.
+"""The descriptions of settings, used for the template, the documentation and error messages.
 
-A setting is a field of a struct of `mirror/config.py`. Its description and its example stand in the field's
-`msgspec.Meta`; its type, its limits and its default are those of the field.
+A setting is a field of a struct in `mirror/config.py`. Its description and example are in the field's
+`msgspec.Meta`; its type, limits and default are those of the field.
 """
 
 import json
@@ -15,7 +15,7 @@ from mirror.times import duration_text
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """One setting as people read about it; `default` and `example` are written as in TOML.
+    """One setting, described for people; `default` and `example` are written as in TOML.
 
     `default` is "" for a setting that must be given, or that has no value by default.
     """
@@ -68,7 +68,7 @@ def toml_text(value: Any) -> str:
 
 
 def _bare(type_: inspect.Type) -> inspect.Type:
-    """Take off the description, and the None that stands for a setting not given."""
+    """Remove the description, and the None of an optional setting."""
     while isinstance(type_, inspect.Metadata):
         type_ = type_.type
     if isinstance(type_, inspect.UnionType):

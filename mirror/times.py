@@ -25,26 +25,26 @@ _AGES = (
     ("s", 1, 120), ("min", 60, 7200), ("h", 3600, 2 * _DAY), ("days", _DAY, _YEAR / 6),
     ("months", _YEAR / 12, 2 * _YEAR), ("years", _YEAR, inf),
 )  # fmt: skip
-"""The units of ages, their lengths, and the age that is written in the next one; all in seconds."""
+"""Units of ages: name, length, and the age from which the next unit is used, in seconds."""
 _FRACTION = re.compile(r"\.(\d{1,9})")
 
 
 def utc_now() -> datetime:
-    """Return the present moment: the usual `Clock`."""
+    """Return the current time; the default `Clock`."""
     return datetime.now(UTC)
 
 
 def to_text(moment: datetime) -> str:
-    """Format a moment as the mirror does; without a zone it is UTC."""
+    """Format a moment as the mirror stores it; without a zone it is UTC."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def from_text(text: str, zone: tzinfo = UTC) -> datetime:
-    """Read an ISO 8601 moment with 0 to 9 fractional digits; one that names no zone is in `zone`.
+    """Parse an ISO 8601 moment with 0 to 9 fractional digits; without a zone it is in `zone`.
 
-    Raises ValueError for anything else. Bitbucket sends ``2008-08-01T01:53:20+00:00`` beside
+    Raises ValueError for anything else. Bitbucket sends both ``2008-08-01T01:53:20+00:00`` and
     ``2025-01-27T14:15:58.600540+00:00``, so no fixed format reads both.
     """
     cut = _FRACTION.sub(lambda found: "." + found[1][:6].ljust(6, "0"), text.strip(), count=1)
@@ -61,9 +61,9 @@ def normalised(text: str) -> str:
 
 
 def seconds_of(duration: str) -> float:
-    """Read ``30s``, ``15m``, ``1h``, ``7d``, ``10y`` (a year has 365 days) as seconds; raises ValueError.
+    """Parse ``30s``, ``15m``, ``1h``, ``7d``, ``10y`` (a year has 365 days) as seconds.
 
-    More than LONGEST is refused too.
+    Raises ValueError, also for more than LONGEST.
     """
     found = _DURATION.fullmatch(duration.strip())
     if found is None:
@@ -83,7 +83,7 @@ def duration_text(seconds: float) -> str:
 def age_text(seconds: float) -> str:
     """Write an age for people: ``42 s``, ``3.5 h``, ``9 days``, ``17 years``.
 
-    Days, months and years are whole ones that have passed, as people count ages; shorter times are rounded.
+    Days, months and years are rounded down, as people count ages; shorter times are rounded.
     """
     unit, size = next((unit, size) for unit, size, below in _AGES if seconds < below)
     if size >= _UNITS["d"]:
@@ -105,7 +105,7 @@ def ago(text: str | None, now: datetime) -> str:
 def moment_of(text: str, now: datetime, zone: tzinfo = UTC) -> datetime:
     """Parse a moment as people write it: ``2026-11-01``, ``2026-11-01T10:00``, or ``12h`` for that long ago.
 
-    One that names no zone is in `zone`. Raises ValueError.
+    Without a zone it is in `zone`. Raises ValueError.
     """
     if _DURATION.fullmatch(text.strip()):
         return now - timedelta(seconds=seconds_of(text))
@@ -116,7 +116,7 @@ def moment_of(text: str, now: datetime, zone: tzinfo = UTC) -> datetime:
 
 
 def past_moment(text: str, now: datetime, zone: tzinfo = UTC) -> str:
-    """Parse a moment until now as `moment_of` does, and write it as the mirror does; raises ValueError."""
+    """Parse a moment of the past as `moment_of` does; return it as it is stored. Raises ValueError."""
     moment = moment_of(text, now, zone)
     if moment > now:
         raise ValueError(f"{text!r} is in the future; the mirror knows what was, until now")
@@ -124,7 +124,7 @@ def past_moment(text: str, now: datetime, zone: tzinfo = UTC) -> str:
 
 
 SYSTEM_ZONE = Path("/etc/localtime")
-_USUAL_RULE = ",M3.2.0,M11.1.0"  # what the C library assumes where a rule says only that there is summer time
+_USUAL_RULE = ",M3.2.0,M11.1.0"  # the C library's default for a rule with summer time but without dates
 
 
 def local(moment: datetime) -> datetime:
@@ -150,14 +150,14 @@ def minute_text(moment: datetime, now: datetime) -> str:
 def machine_zone(environ: Mapping[str, str] = os.environ) -> tzinfo:
     """Return the zone of ``TZ``, else the system's; UTC if neither can be read.
 
-    Python's own local time raises errors for some values, and schedules need rules to compute with.
+    Python's own local time raises errors for some values, and schedules need the rules of a zone.
     """
     return _zone_from(environ.get("TZ"))
 
 
 @lru_cache(maxsize=8)
 def _zone_from(text: str | None) -> tzinfo:
-    """Read ``TZ``: a name, a file, or a rule (``CET-1CEST,M3.5.0,M10.5.0/3``), each perhaps after a colon."""
+    """Parse ``TZ``: a name, a file, or a rule (``CET-1CEST,M3.5.0,M10.5.0/3``), with or without a colon."""
     if text is None:
         return _from_file(SYSTEM_ZONE) or UTC
     text = text.removeprefix(":")
@@ -182,7 +182,7 @@ def _from_file(path: Path) -> ZoneInfo | None:
 
 
 def _by_rule(rule: str) -> ZoneInfo | None:
-    """Read a POSIX rule as the last line of a zone file: `zoneinfo` reads rules only there."""
+    """Parse a POSIX rule by a zone file made from it: `zoneinfo` reads rules only there."""
     if not rule.isascii():
         return None
     block = (

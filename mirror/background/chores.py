@@ -1,6 +1,6 @@
-"""Work on the file itself that schedules ask for; it asks nothing of an upstream.
+"""Scheduled work on the file itself, which sends no requests: backup, publish, site, export, compaction.
 
-The time of the last chore is that of the file it made, not a row: a restored mirror has no record of copies.
+When a chore was last done is read from the file that it made: a restored mirror has no record of its copies.
 """
 
 import sqlite3
@@ -28,10 +28,10 @@ Stop = threading.Event
 
 
 class Chore(NamedTuple):
-    """A piece of such work.
+    """One kind of such work.
 
-    - `last_done`: when it was done last, None for never.
-    - `do`: does it and says in a line what was made; raises MirrorError, Interrupted where it is to stop.
+    - `last_done`: returns when it was last done, None for never.
+    - `do`: does it and returns a line on the result; raises MirrorError, and Interrupted if it has to stop.
     """
 
     id: str
@@ -41,7 +41,7 @@ class Chore(NamedTuple):
 
 
 def chores_of(config: Config) -> Iterator[Chore]:
-    """Yield what a configuration asks for."""
+    """Yield the chores that a configuration schedules."""
     mirror, folder = Path(config.database), Path(config.backup_folder)
     history = config.history
     for chore in (
@@ -81,7 +81,7 @@ def chores_of(config: Config) -> Iterator[Chore]:
 
 
 def is_overdue(chore: Chore, *, zone: str, now: datetime) -> bool:
-    """Return whether a chore became due while no service ran; one that was never done waits."""
+    """Return whether a chore became due while no service ran; False if it was never done."""
     last = chore.last_done()
     due = next_time(chore.schedule, zone=zone, after=last) if last is not None else None
     return due is not None and due <= now
@@ -110,7 +110,7 @@ def _publish(config: Config, stop: Stop) -> str:
 
 
 def _last_site(folder: Path) -> datetime | None:
-    """Return when the site was made last."""
+    """Return when the site was last made."""
     from mirror.site.folder import MANIFEST  # noqa: PLC0415
 
     return _written(folder / MANIFEST)
@@ -155,7 +155,7 @@ def _compact(config: Config, stop: Stop, clock: Clock) -> str:
 
 
 def _last_compaction(mirror: Path, keep: float) -> datetime | None:
-    """Return about when history was compacted last: up to which moment, plus how long history is kept."""
+    """Return about when history was last compacted: its limit then, plus how long history is kept."""
     try:
         with closing(open_reader(mirror)) as connection:
             found = compacted_before(connection)
@@ -165,7 +165,7 @@ def _last_compaction(mirror: Path, keep: float) -> datetime | None:
 
 
 def _last_export(mirror: Path, given: str) -> datetime | None:
-    """Return when files were added to a lake last. An unreadable lake is reported when it is written."""
+    """Return when files were last added to a lake. An unreadable lake is reported when it is written."""
     try:
         with closing(open_reader(mirror)) as connection:
             found = last_export(connection, address_of(given).text)

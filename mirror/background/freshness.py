@@ -1,7 +1,7 @@
 """Watch runs: between two whole syncs, list the workspaces where a change is likely.
 
-The file already says when each workspace was listed and when its repositories were updated. Nothing else is
-saved, so a restart loses nothing. `docs/freshness.md` has the reasoning.
+The file has the times when each workspace was listed and its repositories were updated. Nothing else is
+saved, so a restart loses nothing. `docs/freshness.md` explains the method.
 """
 
 import math
@@ -28,13 +28,14 @@ from mirror.times import Clock, from_text, to_text
 from mirror.upstream.endpoint import accounts_by_upstream
 
 GRACE = 900.0
-"""Seconds added to each age, so that a change of a moment ago does not count as a burst."""
+"""Seconds added to each age, so that a recent change does not count as a burst."""
 
 
 class WatchedWorkspace(msgspec.Struct, frozen=True, kw_only=True):
-    """A workspace: when it was listed last, the ages of its repositories then, what a listing costs.
+    """A workspace: when it was last listed, the ages of its repositories then, and the cost of a listing.
 
-    `listed` is in seconds of the clock; an age is how many seconds before it a repository was changed last.
+    `listed` is in seconds since 1970. An age is how many seconds earlier a repository was last changed. The
+    cost is in requests.
     """
 
     name: str
@@ -44,20 +45,20 @@ class WatchedWorkspace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def pressure(ages: Iterable[float], since: float) -> float:
-    """Return how much a listing now would find, `since` seconds after the last one.
+    """Return the benefit of a listing now, `since` seconds after the last one.
 
-    A repository that was changed a seconds before the listing, and whose rate may be of any size, is expected
-    to have been changed ln(1 + s/a) times in the s seconds after it. Listings are spread best where this
-    number, s times what is expected to be waiting less its integral, is alike for all workspaces.
+    If a repository was changed a seconds before a listing, and nothing is known of its rate, ln(1 + s/a)
+    changes are expected in the s seconds after it. Listings are distributed best if s times the expected
+    number of waiting changes, minus its integral, is equal for all workspaces. This function returns that.
     """
     return sum(since - known * math.log1p(since / known) for known in (max(0.0, age) + GRACE for age in ages))
 
 
 def due(watched: Sequence[WatchedWorkspace], now: float, *, shortest: float, room: float) -> list[str]:
-    """Return the names of the workspaces to list now, the most pressing first.
+    """Return the names of the workspaces to list now, most pressing first.
 
-    `room` is how many requests they may cost together. A workspace that was listed less than `shortest`
-    seconds ago is left out.
+    `room` is the number of requests that they may cost together. Workspaces that were listed less than
+    `shortest` seconds ago are left out.
     """
     if room < min((one.cost for one in watched), default=room):
         return []
@@ -76,13 +77,13 @@ T = TypeVar("T")
 
 PAGE = 100
 UNLIMITED = 950
-"""Requests an hour that the share is taken of, for an upstream without a limit."""
+"""The assumed requests per hour of an upstream without a limit."""
 
 WHOLE_EVERY = 86_400.0
-"""Seconds between whole syncs at most, however many workspaces there are."""
+"""The most seconds between whole syncs, regardless of the number of workspaces."""
 
 UNTOLD = 30 * 86_400.0
-"""The age assumed for a last change that the upstream does not tell, in seconds."""
+"""The assumed age of a last change that the upstream does not report, in seconds."""
 
 
 class UpstreamWatch:
@@ -100,7 +101,7 @@ class UpstreamWatch:
             return []
         failing = self._failing(connection, to_text(now))
         watched = [one for one in self._watched(connection, now) if one.name not in failing]
-        # Requests that were not used are kept for at most an hour, like the upstream's own count.
+        # Unused requests are kept for at most an hour, like in the upstream's own count.
         earned = (moment - self._filled) * per_hour / 3600 if self._filled else 1.0
         self._room, self._filled = min(self._room + max(0.0, earned), per_hour), moment
         chosen = due(watched, moment, shortest=self.upstream.watch_shortest, room=self._room)
@@ -117,10 +118,10 @@ class UpstreamWatch:
         period: float,
         limit: int | None,
     ) -> bool:
-        """Return whether watch runs serve better than a whole sync that is due every `period` seconds.
+        """Return whether watch runs are better than a whole sync that is due every `period` seconds.
 
-        They do where the budget cannot list all workspaces that often, and each has been listed once. A
-        whole sync is due in any case a day after the last one, which began at `last`.
+        They are if the budget does not allow listing all workspaces that often, and each has been listed
+        once. A day after the last whole sync, which began at `last`, the next one is due in any case.
         """
         if self.upstream.watch <= 0 or last is None or (now - last).total_seconds() >= WHOLE_EVERY:
             return False
@@ -132,7 +133,7 @@ class UpstreamWatch:
         return cost * 3600 / period > (limit or UNLIMITED) / 2
 
     def _failing(self, connection: sqlite3.Connection, now: str) -> set[str]:
-        """Return the workspaces that failed and wait for another attempt; watch runs leave them out."""
+        """Return the workspaces that failed and wait for their next try; watch runs skip them."""
         found = connection.execute(
             """SELECT lower(f.subject) FROM sync_failures f JOIN upstreams u ON u.id = f.upstream_id
                WHERE u.name = ? AND f.kind = 'workspace' AND f.next_try_at > ? AND f.last_at <= ?""",
@@ -143,7 +144,7 @@ class UpstreamWatch:
     def _watched(self, connection: sqlite3.Connection, now: datetime) -> list[WatchedWorkspace]:
         """Return the workspaces that have been listed in full; whole syncs list the others.
 
-        A state that was written by a clock that was ahead counts as not listed.
+        A state from the future, written by a wrong clock, counts as not listed.
         """
         found = list[WatchedWorkspace]()
         upstream = connection.execute(
@@ -182,7 +183,7 @@ class Watches:
         self._watches = {upstream.name: UpstreamWatch(upstream) for upstream in config.upstreams}
 
     def due(self, upstream: UpstreamConfig) -> list[str]:
-        """Return the workspaces of an upstream to list now; none while the file cannot be read."""
+        """Return the workspaces of an upstream to list now; none if the file cannot be read."""
         watch, now = self._watches.get(upstream.name), self._clock()
         if watch is None:
             return []
@@ -190,7 +191,7 @@ class Watches:
         return self._read(lambda file: ask(file, now, self._limit(file, upstream))) or []
 
     def replaces(self, work: Work) -> bool:
-        """Return whether watch runs serve better than a whole sync that is due."""
+        """Return whether watch runs are better than a whole sync that is due."""
         return bool(self._read(lambda connection: self._replaces(connection, work)))
 
     def _replaces(self, connection: sqlite3.Connection, work: Work) -> bool:
@@ -209,12 +210,12 @@ class Watches:
         )
 
     def _limit(self, connection: sqlite3.Connection, upstream: UpstreamConfig) -> int | None:
-        """Return the hourly limit in force."""
+        """Return the current hourly limit."""
         accounts = accounts_by_upstream(self._config, reported_limits(connection))
         return accounts.get(upstream.name, ("", None))[1]
 
     def _read(self, ask: Callable[[sqlite3.Connection], T]) -> T | None:
-        """Read the file; None while it does not exist or cannot be read, which a run reports."""
+        """Read the file; None if it does not exist or cannot be read, which a run reports."""
         try:
             with closing(open_reader(Path(self._config.database))) as connection:
                 return ask(connection)

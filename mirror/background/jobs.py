@@ -1,6 +1,6 @@
-"""The work that schedules ask for: when it was done last, and when it is due.
+"""Scheduled work: when it was last done, and when it is due.
 
-The last run is read from `sync_runs`, not from a job store of the scheduler: runs by hand and by cron count
+The last run is read from `sync_runs`, not from a job store of the scheduler. So manual runs and cron count
 too, and the file can be moved to another machine.
 """
 
@@ -57,9 +57,9 @@ class Work(NamedTuple):
 
 
 class LastRun(NamedTuple):
-    """When a kind of work began last (None: never), whether it was completed, and until when it waits.
+    """When a kind of work last began (None: never), and whether it was completed.
 
-    `resumes_at` is when the budget that it has spent has room again; None where nothing is known to wait.
+    `resumes_at` is when the budget that it spent allows a request again; None if it is not waiting.
     """
 
     began: datetime | None
@@ -68,7 +68,7 @@ class LastRun(NamedTuple):
 
 
 def scheduled_work(config: Config) -> Iterator[Work]:
-    """Yield the work that a configuration asks for."""
+    """Yield the work that a configuration schedules."""
     for upstream in config.upstreams:
         for kind, setting in SETTINGS.items():
             schedule = getattr(upstream, setting).strip()
@@ -79,7 +79,7 @@ def scheduled_work(config: Config) -> Iterator[Work]:
 def last_done(connection: sqlite3.Connection, work: Work, now: datetime) -> LastRun:
     """Read when work began last, in any process.
 
-    Runs in the future were recorded by a clock that was ahead, and are ignored.
+    Runs in the future come from a wrong clock, and are ignored.
     """
     kinds = RUNS[work.kind]
     row = connection.execute(
@@ -95,7 +95,7 @@ def last_done(connection: sqlite3.Connection, work: Work, now: datetime) -> Last
 
 
 def _resumes_at(connection: sqlite3.Connection, upstream: int, run: int) -> datetime | None:
-    """Return until when nothing is asked after a run that was paused."""
+    """Return when a paused run may send requests again; None if it is not waiting."""
     progress = Cursors(connection, upstream).progress.read()
     if progress is None or progress.run_id != run or progress.waits_until is None:
         return None
@@ -130,7 +130,7 @@ def next_run(work: Work, last: LastRun, *, zone: str, now: datetime) -> datetime
 
 
 def with_hints(config: Config, now: datetime) -> list[Work]:
-    """Return the work that hints ask for: a run for each upstream that has one to follow now."""
+    """Return a run for each upstream with a hint that is due."""
     try:
         with closing(open_reader(Path(config.database))) as connection:
             ids = dict(connection.execute("SELECT name, id FROM upstreams").fetchall())
@@ -145,9 +145,9 @@ def with_hints(config: Config, now: datetime) -> list[Work]:
 
 
 def read_last(config: Config, chosen: Iterable[Work], now: datetime) -> list[tuple[Work, LastRun]]:
-    """Read when each piece of work was begun last; without a mirror yet, or one that cannot be read, never.
+    """Read when each kind of work last began; never, if the mirror is missing or cannot be read.
 
-    What is wrong with the file is said by the work itself, which opens it for writing.
+    The work itself reports what is wrong with the file when it opens it.
     """
     never = [(work, LastRun(None, ended=False)) for work in chosen]
     try:

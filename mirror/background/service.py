@@ -1,7 +1,7 @@
-"""The service: one job for each kind of work of each upstream, until it is told to stop.
+"""The service: one job for each kind of work of each upstream, until it is stopped.
 
-Jobs share one thread, so that they never compete for the file. When another process is syncing, a job is
-skipped. When the budget is spent, a job ends with its cursor saved, and resumes once there is room.
+Jobs share one thread, so that they never compete for the file. A job is skipped while another process syncs.
+When the budget is spent, a job saves its cursor and ends, and resumes when requests are allowed again.
 """
 
 import logging
@@ -44,11 +44,11 @@ END_SECONDS = 1.5
 """How long a job may go on after the service was told to stop."""
 STOP_CHECK_SECONDS = 0.5
 PULSE_SECONDS = 3
-"""How often hints and the clock are checked: the scheduler's timer stops while a machine sleeps."""
+"""Seconds between checks of hints and the clock: the scheduler's timer stops while a machine sleeps."""
 RETRY_AFTER = timedelta(minutes=5)
 """The pause after unscheduled work that failed."""
 SET_BACK = timedelta(seconds=10)
-"""How far the clock must go back for schedules to be planned anew."""
+"""How far the clock must be set back before schedules are planned again."""
 WATCH_SECONDS = 60
 PULSE, WATCH = "pulse", "watch"
 
@@ -59,9 +59,9 @@ log = logging.getLogger("mirror.background")
 
 
 class OneThread(ThreadPoolExecutor):  # type: ignore[misc]  # APScheduler carries no types
-    """Does one job after the other. A job that is due again while it waits or works is not queued twice.
+    """Does one job after the other. A job that is due again while it waits or runs is not queued twice.
 
-    APScheduler would log a warning each time, and hints are looked for every few seconds.
+    APScheduler would log a warning each time, and hints are checked every few seconds.
     """
 
     def submit_job(self, job: ScheduledJob, run_times: list[datetime]) -> None:
@@ -71,7 +71,7 @@ class OneThread(ThreadPoolExecutor):  # type: ignore[misc]  # APScheduler carrie
 
 
 class Job(NamedTuple):
-    """A kind of work with its trigger; `at` is when to begin it first, None as the trigger says."""
+    """A kind of work with its trigger; `at` is when to first begin it, None to follow the trigger."""
 
     work: Work
     trigger: BaseTrigger
@@ -81,9 +81,10 @@ class Job(NamedTuple):
 class Background:
     """The scheduled work of a configuration; raises ConfigError for a schedule that cannot be read.
 
-    `report` is told the progress of runs. `stop` ends the service when it is set. `reread` reads the
-    configuration again on SIGHUP; None ignores SIGHUP. `adopt` is called with a new configuration before it
-    is in force, and raises ConfigError to refuse it.
+    - `report`: gets the progress of runs.
+    - `stop`: ends the service when it is set.
+    - `reread`: reads the configuration again on SIGHUP; None ignores SIGHUP.
+    - `adopt`: called with a new configuration before it takes effect; raises ConfigError to refuse it.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Background:
         self._clock = clock
         self._mark = ExitStack()
         self._retry_at: dict[str, datetime] = {}
-        self._asked = queue.SimpleQueue[str]()  # the one thing a signal handler may safely put into
+        self._asked = queue.SimpleQueue[str]()  # the only queue that a signal handler may safely use
         self._scheduler = BackgroundScheduler(
             executors={"default": OneThread(1)}, job_defaults=DEFAULTS, timezone="UTC"
         )
@@ -118,14 +119,14 @@ class Background:
             try:
                 self.start()
                 while not self.stop.wait(STOP_CHECK_SECONDS):
-                    pass  # a signal that comes just before a wait does not end the wait
+                    pass  # a signal just before a wait does not end the wait
             finally:
                 idle = self.end()
         return idle
 
     @contextmanager
     def signals(self, *, ends: bool = True) -> Iterator[None]:
-        """Handle signals inside the block; with `ends` false SIGHUP only, not those that end the process."""
+        """Handle signals inside the block; without `ends`, only SIGHUP."""
         handlers = {signal.SIGHUP: self._told_to_reread}
         if ends:
             handlers |= {signal.SIGINT: self._told_to_stop, signal.SIGTERM: self._told_to_stop}
@@ -145,10 +146,10 @@ class Background:
         threading.Thread(target=self._obey, daemon=True, name="reread").start()
 
     def end(self) -> bool:
-        """Stop: nothing new begins, and a running job gets `END_SECONDS` to save its cursor.
+        """Stop: no job begins, and a running one gets `END_SECONDS` to save its cursor.
 
-        Returns whether it ended in time. A job that did not is cut off with the process; its open
-        transaction is rolled back.
+        Returns whether it ended in time. Otherwise it ends with the process, and its open transaction is
+        rolled back.
         """
         self.stop.set()
         self._asked.put("end")
@@ -164,7 +165,7 @@ class Background:
         self._asked.put("reread")
 
     def _obey(self) -> None:
-        """Handle what the signal handlers queued, in a thread of its own, and watch the clock."""
+        """Handle queued signals in a thread, and watch the clock."""
         while True:
             try:
                 asked = self._asked.get(timeout=PULSE_SECONDS)
@@ -180,7 +181,7 @@ class Background:
                 log.exception("a fault of this program; the old configuration stays")
 
     def _watch_clock(self) -> None:
-        """Plan again if the clock was set back: jobs would wait until it has caught up."""
+        """Plan again if the clock was set back: otherwise jobs would wait until it has caught up."""
         before, self._seen = self._seen, self._clock()
         if self._seen < before - SET_BACK:
             self._retry_at.clear()
@@ -189,7 +190,7 @@ class Background:
             self._report.note("the clock was set back: schedules are planned again")
 
     def reload(self) -> None:
-        """Read the configuration again; a faulty one is reported, and the old one stays in force."""
+        """Read the configuration again; report a faulty one, and keep the old one."""
         if self._reread is None:
             return
         try:
@@ -202,7 +203,7 @@ class Background:
             return
         later = "; `serve` only by a restart" if config.serve != self._config.serve else ""
         self._config = config
-        self._retry_at.clear()  # the budget or the credential may be another one
+        self._retry_at.clear()  # the budget or the credential may have changed
         before = self._worker.adopt(config, alerts)
         self._scheduler.remove_all_jobs()
         self._schedule(config, jobs)
@@ -222,7 +223,7 @@ class Background:
         ]
 
     def _schedule(self, config: Config, jobs: list[Job]) -> None:
-        """Add the jobs to the scheduler; missed work is due at once."""
+        """Add jobs to the scheduler; missed work is due at once."""
         self._scheduler.add_job(self._follow_hints, Every(seconds=PULSE_SECONDS, timezone=UTC), id=PULSE)
         self._watching = Watches(config, self._clock)
         if any(upstream.watch > 0 for upstream in config.upstreams):
@@ -249,13 +250,13 @@ class Background:
         self._report.note(f"next: {told}" if told else "no schedule is set, so no jobs will run")
 
     def _follow_hints(self) -> None:
-        """Ask for what hints name, unless that failed a moment ago."""
+        """Request what hints name, unless that failed recently."""
         for work in with_hints(self._config, self._clock()):
             if not self._must_wait(work):
                 self._do_or_wait(work)
 
     def _watch(self) -> None:
-        """List the workspaces of each upstream where a change is likely by now."""
+        """List the workspaces of each upstream in which a change is likely."""
         for upstream in self._config.upstreams:
             work = Work(upstream, "watch", "")
             chosen = [] if self._must_wait(work) else self._watching.due(upstream)
@@ -263,12 +264,12 @@ class Background:
                 self._do_or_wait(work, chosen)
 
     def _must_wait(self, work: Work) -> bool:
-        """Return whether work failed a moment ago, or spent the budget, and must not be repeated yet."""
+        """Return whether work failed recently or spent the budget, and must wait."""
         now = self._clock()
         return self._retry_at.get(work.id, now) > now
 
     def _do_or_wait(self, work: Work, due: Collection[str] = ()) -> None:
-        """Do work that no schedule asked for; if it fails, not again for `RETRY_AFTER`."""
+        """Do unscheduled work; if it fails, wait for `RETRY_AFTER`."""
         self._retry_at[work.id] = self._clock() + RETRY_AFTER
         for summary in self._worker.do(work, due):
             if summary.state in ENDED:
@@ -277,7 +278,7 @@ class Background:
                 self._retry_at[work.id] = summary.resumes_at
 
     def _do(self, work: Work) -> None:
-        """Do work that a schedule asked for, unless its budget is still spent or watch runs serve better."""
+        """Do scheduled work, unless its budget is still spent or watch runs are better."""
         if self._must_wait(work) or (work.kind == "sync" and self._watching.replaces(work)):
             self._worker.tell_health()
             return
@@ -287,9 +288,9 @@ class Background:
 
 
 def acceptable(config: Config, before: Config) -> Config:
-    """Return a configuration that may follow another one while a service runs; else raise ConfigError.
+    """Return a configuration that may replace another one while a service runs; else raise ConfigError.
 
-    Another file may not, nor the built-in sandbox in place of upstreams.
+    It must have the same file, and must not replace upstreams by the built-in sandbox.
     """
     if os.path.realpath(config.database) != os.path.realpath(before.database):
         raise ConfigError(
@@ -301,7 +302,7 @@ def acceptable(config: Config, before: Config) -> Config:
 
 
 def checked(config: Config) -> Config:
-    """Return a configuration after checking that each schedule fires; raises ConfigError."""
+    """Return a configuration whose schedules can be read and fire; else raise ConfigError."""
     for work in scheduled_work(config):
         try:
             must_come(work.schedule, zone=config.timezone, after=utc_now())

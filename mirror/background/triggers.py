@@ -1,8 +1,8 @@
-"""When work is due: cron expressions and intervals of the configuration, as cron users mean them.
+"""When work is due: cron expressions and intervals, with the meaning that cron users expect.
 
-APScheduler reads five fields too, but counts weekdays from Monday = 0, wants day of the month and weekday
-both to match, and leaves days out where clocks are changed. Here 0 and 7 are Sunday, and either day is enough
-where both are restricted, as in crontab(5).
+APScheduler also reads five fields, but counts weekdays from Monday = 0, requires both day of the month and
+weekday to match, and skips days when clocks change. Here, as in crontab(5), 0 and 7 are Sunday, and if both
+days are restricted, either may match.
 
 When clocks change, each local time fires once: a skipped one at the moment of the change, a repeated one the
 first time only. Lines for every hour follow elapsed time instead, and fire in both of two equal hours. So
@@ -25,15 +25,15 @@ from mirror.times import machine_zone, seconds_of
 INSTANT = timedelta(microseconds=1)
 MINUTE = 60
 LONGEST_REPEAT = 3 * 3600
-"""The longest time that clocks are set back, in seconds."""
+"""The longest time by which clocks are set back, in seconds."""
 
 
 class LocalTimes(BaseTrigger):  # type: ignore[misc]  # APScheduler carries no types
-    """Fires at each local time of a zone that one of the cron lines names.
+    """Fires at each local time of a zone that matches one of the cron lines.
 
-    `lines` are APScheduler's, in UTC, and are asked about local times as if clocks never changed.
-    `every_hour` tells that they name each hour of the day. `jitter` is the longest random delay, in
-    seconds.
+    - `lines`: triggers of APScheduler in UTC, which get local times as if clocks never changed.
+    - `every_hour`: whether they match every hour of the day.
+    - `jitter`: the longest random delay, in seconds.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class LocalTimes(BaseTrigger):  # type: ignore[misc]  # APScheduler carries no t
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
         """Return the first moment from now on that is not the previous one; None for never.
 
-        What was missed is left out, as in `Every`.
+        Missed moments are skipped, as in `Every`.
         """
         start = now + INSTANT if previous_fire_time == now else now
         moment: datetime | None = self._apply_jitter(self._first(start), self.jitter, now)
         return moment
 
     def _first(self, start: datetime) -> datetime | None:
-        # From just before: at the moment of a change, what the change leaves out is due.
+        # From just before: skipped times are due at the moment of a change.
         wall = self._local((start - INSTANT).timestamp()) + INSTANT
         while (named := self._named(wall)) is not None:
             moment = self._moment(named)
@@ -62,22 +62,22 @@ class LocalTimes(BaseTrigger):  # type: ignore[misc]  # APScheduler carries no t
         return None
 
     def _named(self, wall: datetime) -> datetime | None:
-        """Return the first local time from `wall` on that a line names."""
+        """Return the first local time from `wall` on that a line matches."""
         found: list[Any] = [line.get_next_fire_time(None, wall.replace(tzinfo=UTC)) for line in self.lines]
         return min((each.replace(tzinfo=None) for each in found if each is not None), default=None)
 
     def _moment(self, wall: datetime) -> int:
-        """Return the first moment when clocks show a local time, or go past it; in seconds since 1970."""
+        """Return the first moment when clocks show or pass a local time, in seconds since 1970."""
         at, before = (int(wall.replace(tzinfo=self.zone, fold=fold).timestamp()) for fold in (0, 1))
         if self._local(at) == wall:
             return at
-        while at - before > 1:  # the change lies between the two readings of a time that does not exist
+        while at - before > 1:  # a skipped time: the change lies between its two readings
             middle = (at + before) // 2
             at, before = (middle, before) if self._local(middle) > wall else (at, middle)
         return at
 
     def _again(self, start: float, end: int) -> int | None:
-        """Return the first moment of a line in an hour that comes the second time, before `end`."""
+        """Return the first match before `end` in an hour that is repeated."""
         first = -int(-start // MINUTE) * MINUTE
         for moment in range(first, min(end, first + LONGEST_REPEAT), MINUTE):
             wall = self._local(moment)
@@ -103,21 +103,21 @@ HOURS = [datetime(2000, 1, 1, hour, tzinfo=UTC) for hour in range(24)]
 
 
 class Every(IntervalTrigger):  # type: ignore[misc]  # APScheduler carries no types
-    """An interval that leaves out what was missed.
+    """An interval that skips missed moments.
 
-    The scheduler asks for each missed moment in turn, to do the work once: where the clock is set forward
-    by years, as on a machine that begins in 1970, that would be millions, and nothing else done meanwhile.
+    The scheduler asks for each missed moment in turn. If the clock is set forward by years, as on a machine
+    that starts in 1970, these would be millions.
     """
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
-        """Return the moment after the previous one, or after now where a whole interval has gone by."""
+        """Return the moment after the previous one, or after now if a whole interval has passed."""
         is_late = previous_fire_time is not None and now - previous_fire_time >= self.interval
         moment: datetime | None = super().get_next_fire_time(now if is_late else previous_fire_time, now)
         return moment
 
 
 def trigger_of(text: str, *, zone: str, jitter: float = 0, last: datetime | None = None) -> BaseTrigger:
-    """Make the trigger of a schedule; `last` is when the work was begun last, for intervals to go on from.
+    """Make the trigger of a schedule; intervals continue from `last`, when the work last began.
 
     Raises ConfigError for a text that is neither five cron fields nor an interval.
     """
@@ -136,7 +136,7 @@ def trigger_of(text: str, *, zone: str, jitter: float = 0, last: datetime | None
 
 
 def next_time(text: str, *, zone: str, after: datetime) -> datetime | None:
-    """Return the first moment later than `after` that a schedule names, jitter aside; raises ConfigError."""
+    """Return the first moment later than `after` of a schedule, without jitter; raises ConfigError."""
     seconds = interval_of(text)
     if seconds is not None:
         return after + timedelta(seconds=seconds)
@@ -146,13 +146,13 @@ def next_time(text: str, *, zone: str, after: datetime) -> datetime | None:
 
 
 def must_come(text: str, *, zone: str, after: datetime) -> None:
-    """Raise ConfigError for a schedule that cannot be read, or that names no moment: the 30th of February."""
+    """Raise ConfigError for a schedule that cannot be read or never fires, like the 30th of February."""
     if next_time(text, zone=zone, after=after) is None:
         raise ConfigError(f"schedule {text!r}: no such day will ever come")
 
 
 def interval_of(text: str) -> float | None:
-    """Read an interval in seconds; None if the text is no interval. Raises ConfigError if it is too short."""
+    """Parse an interval as seconds; None if the text is not one. Raises ConfigError if it is too short."""
     try:
         seconds = seconds_of(text)
     except ValueError:
@@ -168,7 +168,7 @@ def zone_of(zone: str) -> tzinfo:
 
 
 def _fields(text: str) -> list[dict[str, str]]:
-    """Take a cron expression apart, in two where day and weekday each suffice; raises ValueError."""
+    """Split a cron expression into fields, into two sets if day or weekday may match; raises ValueError."""
     fields = NAMED.get(text.strip().lower(), text).split()
     if len(fields) != 5:
         raise ValueError(f"it has {len(fields)} fields; a cron expression has five")
@@ -180,19 +180,19 @@ def _fields(text: str) -> list[dict[str, str]]:
 
 
 def _is_every_hour(field: str) -> bool:
-    """Return whether the hour field of a cron line names each hour of a day, however it is written."""
+    """Return whether the hour field of a cron line matches every hour."""
     line = CronTrigger(hour=field, timezone=UTC)
     return field == "*" or all(line.get_next_fire_time(None, hour) == hour for hour in HOURS)
 
 
 def _weekdays(field: str) -> str:
-    """Spell out the weekdays of a field by name, since numbers mean other days to APScheduler."""
+    """Write the weekdays of a field as names: numbers have another meaning in APScheduler."""
     chosen = sorted({day % 7 for part in field.lower().split(",") for day in _days(part)})
     return ",".join(DAYS[day] for day in chosen)
 
 
 def _days(part: str) -> range:
-    """Read one item of a weekday field: a day, a range, all of them, each perhaps with a step."""
+    """Parse an item of a weekday field: a day, a range or all, perhaps with a step."""
     found = re.fullmatch(r"(\*|[a-z]{3}|[0-7])(?:-([a-z]{3}|[0-7]))?(?:/([1-7]))?", part)
     if found is None:
         raise ValueError(f"{part!r} is not a weekday")

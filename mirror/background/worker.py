@@ -32,7 +32,7 @@ def do(
     clock: Clock,
     due: Collection[str] = (),
 ) -> list[Summary]:
-    """Do the work and return the summaries of its runs; raises what `sync_all` and `verify_all` raise.
+    """Do work and return the summaries of its runs; raises what `sync_all` and `verify_all` raise.
 
     `due` are the workspaces that a watch run lists.
     """
@@ -44,7 +44,7 @@ def do(
 
 
 def scope_of(work: Work, due: Collection[str] = ()) -> Scope:
-    """Return the part of a sync that a kind of work does; refs with a schedule of their own are left out."""
+    """Return the scope of a kind of work; refs with a schedule of their own are left out."""
     own = bool(work.upstream.refs_schedule.strip())
     if work.kind == "refs":
         return REFS
@@ -59,7 +59,7 @@ def scope_of(work: Work, due: Collection[str] = ()) -> Scope:
 def _verify(
     work: Work, config: Config, options: SyncOptions, *, report: Reporter, stop: threading.Event, clock: Clock
 ) -> list[Summary]:
-    """Check the file and compare a sample of rows; faults are reported, and left to `mirror verify`."""
+    """Check the file and compare a sample of rows; report faults, which `mirror verify` can repair."""
     complaints = check_file(Path(config.database), repair=False)
     for complaint in complaints:
         report.note(f"{work.id}: {complaint.text}")
@@ -92,9 +92,9 @@ log = logging.getLogger("mirror.background")
 
 
 class Worker:
-    """Works by one configuration at a time; no error of a piece of work ends the service.
+    """Does one job at a time by the present configuration. An error of a job does not end the service.
 
-    :param report: is told of the progress of runs, and of what failed.
+    :param report: gets the progress of runs, and failures.
     :param stop: once it is set, nothing new begins.
     """
 
@@ -104,12 +104,12 @@ class Worker:
         self._busy = threading.Lock()
 
     def adopt(self, config: Config, alerts: Alerts) -> Alerts:
-        """Work by another configuration from now on; return the alerts of the one before, to be closed."""
+        """Use another configuration from now on; return the previous alerts, which the caller closes."""
         before, self._config, self.alerts = self.alerts, config, alerts
         return before
 
     def end(self, seconds: float) -> bool:
-        """Give a running piece of work some seconds, and return whether it ended in time."""
+        """Wait some seconds for running work; return whether it ended in time."""
         until = time.monotonic() + seconds
         idle = self._busy.acquire(timeout=seconds)
         if idle:
@@ -118,7 +118,7 @@ class Worker:
         return idle
 
     def do(self, work: Work, due: Collection[str] = ()) -> list[Summary]:
-        """Do one piece of work and log a line on it; `due` are the workspaces that a watch run lists."""
+        """Do scheduled work and log a line on it; `due` are the workspaces that a watch run lists."""
         done = list[Summary]()
         with self._busy:
             if self._stop.is_set():

@@ -1,6 +1,6 @@
-"""Whether a mirror will work where it is: each check with what was found, and what to do about it.
+"""Check whether a mirror will work on this machine; each check has its result and a remedy.
 
-Nothing is changed. Each upstream gets a few requests, counted in the ledger. No check waits for budget.
+Nothing is changed. Each upstream gets a few requests, which count in the ledger. No check waits for budget.
 """
 
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ __all__ = ["Check", "exit_code", "faulty_configuration", "run_checks", "scope_wo
 
 
 def run_checks(config: Config, *, where: str, transport: Transport | None = None) -> Iterator[Check]:
-    """Check everything.
+    """Run all checks.
 
-    :param where: from where the configuration was read.
+    :param where: the source of the configuration, as shown to people.
     :param transport: replaces the network, in tests.
     """
     names = ", ".join(f"{one.name} ({one.kind})" for one in config.upstreams)

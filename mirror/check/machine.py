@@ -1,4 +1,4 @@
-"""Checks of what is on this machine: schedules, modes of files, the disk, the mirror, the service."""
+"""Checks of this machine: schedules, modes of files, the disk, the mirror, the service."""
 
 import os
 import shutil
@@ -102,7 +102,7 @@ def _count(connection: sqlite3.Connection) -> int:
 
 
 def check_service(config: Config) -> Check:
-    """Say whether a service keeps the mirror current. No service is no fault, since cron may do the work."""
+    """Say whether a service keeps the mirror current. It is no fault if none runs: cron may do the work."""
     runs = service_runs(Path(config.database))
     if runs:
         return Check(name="service", ok=True, detail="a service syncs by schedule")

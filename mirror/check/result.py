@@ -5,7 +5,7 @@ import msgspec
 from mirror.errors import ConfigError
 
 CONFIGURATION, CREDENTIALS, UNUSABLE = 2, 3, 4
-"""Exit codes, the more basic first."""
+"""Exit codes, the most basic fault first."""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):

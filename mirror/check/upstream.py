@@ -155,7 +155,7 @@ def scope_words(scope: str) -> str:
 
 
 def _scopes(config: Config, upstream: UpstreamConfig, told: str | None, form: str) -> Check:
-    """Say what a credential may do, by the scopes that the upstream tells with its answers."""
+    """Say what a credential may do, by the scopes that the upstream reports with its answers."""
     name = f"scopes {upstream.name}"
     if form == "anonymous":
         return Check(name=name, ok=True, detail="may read what is public, and nothing else")

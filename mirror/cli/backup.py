@@ -1,4 +1,4 @@
-"""`mirror backup`, `mirror restore`: copies of the file, and the way back from one."""
+"""`mirror backup`, `mirror restore`: make a copy of the file, and replace the file by one."""
 
 import os
 import sqlite3
@@ -89,17 +89,17 @@ def restore(ctx: click.Context, copy: Path, keep_tokens: bool, keep_public: bool
 
 
 def _limits(config: Config, copy: Path) -> dict[str, int | None]:
-    """Map the accounts of a configuration to their requests an hour."""
+    """Map the accounts of a configuration to their requests per hour."""
     try:
         with closing(open_reader(copy, older=True)) as connection:
             known = dict(accounts_by_upstream(config, reported_limits(connection)).values())
-    except (StoreError, sqlite3.Error):  # it is no copy, which `restore` says
+    except (StoreError, sqlite3.Error):  # it is no copy, which `restore` reports
         return {}
     return {**known, **{f"git-{bucket}": GIT_LIMIT for bucket in known}}
 
 
 def _told(done: Restored, config: Config) -> Iterator[str]:
-    """Yield a line for each thing that was done, and for what is to be done next."""
+    """Yield a line for each thing that was done, and for what to do next."""
     moment = done.as_of or "before any sync"
     yield f"{config.database}: {repositories_text(done.repositories)}, as of {moment}"
     if done.kept is not None:

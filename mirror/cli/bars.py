@@ -43,7 +43,7 @@ def progress_bar(what: str, *columns: ProgressColumn) -> Iterator[Callable[[str,
 
 
 class TerminalProgress:
-    """The progress of a run on a terminal: a bar for each phase."""
+    """Shows the progress of a run on a terminal: a bar for each phase."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -60,14 +60,14 @@ class TerminalProgress:
         self._progress.stop()
 
     def phase(self, what: str, total: int | None) -> None:
-        """Begin a bar; `total` None shows movement only."""
+        """Begin a bar; without a `total`, it only shows movement."""
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._line = what
         self._task = self._progress.add_task(what, total=total)
 
     def progress(self, progress: Progress) -> None:
-        """Advance the bar, and show the line of the log beside it."""
+        """Advance the bar, and show the progress as text beside it."""
         self._line = line_of(progress)
         if self._task is not None:
             self._progress.update(

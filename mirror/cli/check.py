@@ -35,7 +35,7 @@ def check(ctx: click.Context, as_json: bool) -> None:
 
 
 def _found(ctx: click.Context, *, as_json: bool) -> list[Check]:
-    """Do all checks; without JSON, print each as soon as it is done."""
+    """Run all checks; without JSON, print each as soon as it is done."""
     found = list[Check]()
 
     def add(one: Check) -> None:

@@ -1,4 +1,4 @@
-"""The console that commands print on; apart from `main`, because rich is slow to import."""
+"""The console of commands, in a file of its own because rich is slow to import."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from mirror.cli.main import plain
 
 
 class CleanConsole(Console):
-    """A terminal that shows control characters in texts of others as escapes."""
+    """A console that escapes control characters in texts of others."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render as rich does, and clean the text."""
@@ -17,5 +17,5 @@ class CleanConsole(Console):
             yield segment if segment.control else segment._replace(text=plain(segment.text))
 
     def on_broken_pipe(self) -> None:
-        """Raise what `main` handles: it is no error."""
+        """Raise BrokenPipeError, which `main` handles: it is not an error."""
         raise BrokenPipeError

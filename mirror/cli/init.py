@@ -1,4 +1,4 @@
-"""`mirror init`: a configuration to start from, written from the descriptions of the settings."""
+"""`mirror init`: write a configuration to start from, made from the descriptions of the settings."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -25,14 +25,14 @@ _NOTES = {
 #   oauth:KEY:SECRET        an OAuth consumer
 """
 }
-"""What one line cannot say, by setting."""
+"""Longer explanations by setting."""
 
 _GIVEN = frozenset({"database", "name", "kind", "workspaces"})
-"""Settings that a new file gives; all others it shows in a comment."""
+"""Settings that a new file sets; all others are comments."""
 
 
 _POINTERS = frozenset({"credential", "webhook_secret"})
-"""Settings that say where a secret is."""
+"""Settings that name the place of a secret."""
 
 
 def template(environ: Mapping[str, str] | None = None) -> str:
@@ -41,9 +41,9 @@ def template(environ: Mapping[str, str] | None = None) -> str:
 
 
 def _lines(section: str, settings: list[Setting], environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield the lines of a section, then those of the sections below it.
+    """Yield the lines of a section, then those of its subsections.
 
-    A section that may stand there many times and has no name to begin with is shown, not given.
+    A repeatable section without required settings is shown as a comment.
     """
     is_shown = section.startswith("# ")
     for setting in settings:
@@ -76,7 +76,7 @@ def variable(section: str, name: str) -> str:
 
 
 def _told(section: str, setting: Setting, environ: Mapping[str, str]) -> str | None:
-    """Return the value that a variable gives, as TOML; None without one. Raises ConfigError for a secret."""
+    """Return the value of a variable as TOML; None if it is unset. Raises ConfigError for a secret."""
     name = variable(section, setting.name)
     text = environ.get(name, "")
     if not text:
@@ -90,7 +90,7 @@ def _told(section: str, setting: Setting, environ: Mapping[str, str]) -> str | N
 
 
 def _is_section(setting: Setting) -> bool:
-    """Tell a section from a setting of one line."""
+    """Return whether a setting is a section."""
     return setting.struct is not None and not setting.help
 
 
@@ -158,7 +158,7 @@ def init(path: Path, from_env: bool) -> None:
     """
     text = template(os.environ if from_env else None)
     if from_env:
-        from_toml(text, where="the variables")  # refuses what no setting may be, before there is a file
+        from_toml(text, where="the variables")  # refuse invalid settings before there is a file
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""`mirror inventory`: the table that a migration begins with."""
+"""`mirror inventory`: facts about each repository, to plan a migration."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from mirror.search.find import one_snapshot
 
 UNKNOWN = "not known"
 SHOWN = 20
-"""How many lines people are shown; programs get all."""
+"""The number of lines to print for people; programs get all."""
 
 
 @click.command()
@@ -55,7 +55,7 @@ def inventory(ctx: click.Context, as_csv: bool, as_json: bool, owner: str | None
 
 
 def _ids(connection: sqlite3.Connection, owner: str | None) -> tuple[int, ...]:
-    """Return the rows of an owner, none for all owners; raises NotFound."""
+    """Return the row ids of an owner, none for all owners; raises NotFound."""
     if owner is None:
         return ()
     found = owners_named(connection, owner)
@@ -72,7 +72,7 @@ def _print_some(lines: Iterator[InventoryLine]) -> None:
     for title in ("repository", "size", "visibility", "default branch", "last push", "branches", "tags"):
         table.add_column(title, justify="right" if title in ("size", "branches", "tags") else "left")
     for line in shown:
-        unknown = "none" if line.branches == 0 else UNKNOWN  # without branches, there is known to be none
+        unknown = "none" if line.branches == 0 else UNKNOWN  # an empty repository is known to have none
         cells = (
             UNKNOWN if line.size is None else size_text(line.size),
             line.visibility,

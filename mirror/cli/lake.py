@@ -1,6 +1,6 @@
 """`mirror export`, `mirror lake` and `mirror plan-split`: many mirrors, one lake of Parquet files.
 
-pyarrow is imported by what needs it, so that all other commands start without it.
+pyarrow is imported only where it is needed, so that other commands start without it.
 """
 
 import sqlite3
@@ -23,7 +23,7 @@ Engine = Literal["duckdb", "spark"]
 
 
 class LocalPath(click.Path):
-    """A path on this machine. An empty text, as of a variable that is not set, does not mean this folder."""
+    """A path on this machine. An empty text, as from an unset variable, does not mean this folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the Path; raises ConfigError for an empty text and for an address."""
@@ -225,7 +225,7 @@ def _write_configurations(folder: Path, texts: list[str], workspaces: list[list[
 
 @contextmanager
 def _reader(mirror: Path) -> Iterator[sqlite3.Connection | None]:
-    """Open the mirror; None where there is none yet."""
+    """Open the mirror; None if there is none yet."""
     if not mirror.exists():
         yield None
         return

@@ -200,7 +200,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def exit_code_of(work: Callable[[], object]) -> int:  # noqa: PLR0911 - one for each kind of error
-    """Do what a command does, tell its error in one line, and return the exit code."""
+    """Run a command, print its error in one line, and return the exit code."""
     try:
         work()
         sys.stdout.flush()
@@ -228,14 +228,14 @@ def exit_code_of(work: Callable[[], object]) -> int:  # noqa: PLR0911 - one for 
 
 
 def _show_all_characters() -> None:
-    """Write characters that a stream's encoding lacks as their number, instead of failing."""
+    """Escape characters that the encoding of a stream lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _silence() -> None:
-    """Discard what is still to be printed: flushing it at exit would fail once more."""
+    """Discard unprinted output: flushing it at exit would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -36,7 +36,7 @@ def mcp(ctx: click.Context, public: bool) -> None:
     from mirror.mcp.tools import Tools  # noqa: PLC0415 - as above
 
     path = Path(configured(ctx).database)
-    open_reader(path).close()  # a missing file is better told here than by each answer
+    open_reader(path).close()  # report a missing file here, not in each answer
     try:
         build(Tools(path, ANONYMOUS if public else OPERATOR)).run()
     except BaseExceptionGroup as failed:  # the SDK's tasks fail together, as when the editor has gone
@@ -44,5 +44,5 @@ def mcp(ctx: click.Context, public: bool) -> None:
 
 
 def _first_of(failed: BaseException) -> BaseException:
-    """Return the error itself, which decides the exit code, out of the groups around it."""
+    """Return the first error inside groups of errors; it decides the exit code."""
     return _first_of(failed.exceptions[0]) if isinstance(failed, BaseExceptionGroup) else failed

@@ -50,7 +50,7 @@ class LogProgress:
 
 
 def print_summary(console: Console, summary: Summary) -> None:
-    """Print the summary of a run: what was new, changed, gone; its requests; what is missing."""
+    """Print the summary of a run: what was new, changed or gone, its requests, and what is missing."""
     counts = summary.counts
     rows, refs = row_counts(counts)
     git = f" and {counts.git_requests:,} by git" if counts.git_requests else ""
@@ -66,7 +66,7 @@ def print_summary(console: Console, summary: Summary) -> None:
 
 
 def print_plan(console: Console, plans: Sequence[Plan]) -> None:
-    """Print the requests a sync needs, the budget left, and when it would be done."""
+    """Print the requests that a sync needs, the remaining budget, and the expected end."""
     for plan in plans:
         by_git = f" and {plan.git.total:,} by git" if plan.git.total else ""
         console.print(Text(f"{plan.upstream}: {plan.api.total:,} requests{by_git}"), soft_wrap=True)
@@ -87,7 +87,7 @@ def _left(share: BudgetShare) -> str:
 
 
 def print_findings(console: Console, summaries: Sequence[Summary], findings: Sequence[Difference]) -> None:
-    """Print what a comparison with the upstreams found."""
+    """Print the results of a comparison with the upstreams."""
     for finding in findings:
         mended = ", mended" if finding.mended else ""
         _say(console, f"{finding.repository}: {finding.verdict}{mended}: {finding.what}")
@@ -102,7 +102,7 @@ def print_findings(console: Console, summaries: Sequence[Summary], findings: Seq
 
 
 def print_missing(console: Console, summary: Summary) -> None:
-    """List what is missing and when it is tried again, then what is accepted as missing."""
+    """List what is missing with the next tries, then what is accepted as missing."""
     hidden = [failure for failure in summary.accepted if failure.kind == HIDDEN_MEMBERS]
     accepted = [failure for failure in summary.accepted if failure.kind != HIDDEN_MEMBERS]
     _print_failures(console, "failed", summary.failures)
@@ -117,7 +117,7 @@ def print_missing(console: Console, summary: Summary) -> None:
 
 
 def _print_failures(console: Console, what: str, failures: Sequence[Failure]) -> None:
-    """List failures, and when each is tried again."""
+    """List failures with their next tries."""
     for failure in failures[:MOST_FAILURES]:
         _say(console, f"  {what:<13} {failure.kind}: {_named(failure)}{_next_try(failure.next_try_at)}")
     if len(failures) > MOST_FAILURES:
@@ -132,7 +132,7 @@ def _named(failure: Failure) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    """Print a line as it is: no markup, no wrapping."""
+    """Print a line without markup and wrapping."""
     console.print(Text(text), soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""`mirror completions` and `mirror man`: what a shell and a package need, made from the commands."""
+"""`mirror completions`, `mirror man`: shell completion and the manual page, made from the commands."""
 
 import re
 from collections.abc import Iterator
@@ -98,7 +98,7 @@ def _options(command: click.Command) -> Iterator[str]:
 
 
 def _text(text: str) -> Iterator[str]:
-    """Yield paragraphs; one that click must not rewrap is an example, shown as it is."""
+    """Yield paragraphs. One that click must not wrap is an example, and is kept as it is."""
     for paragraph in cleandoc(text).split("\n\n"):
         lines = paragraph.removeprefix("\b\n").split("\n")
         if paragraph.startswith("\b"):
@@ -108,6 +108,6 @@ def _text(text: str) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    """Escape what roff would read as its own: backslashes, hyphens, and a dot or quote at the beginning."""
+    """Escape backslashes, hyphens, and a leading dot or quote, which roff would interpret."""
     plain = re.sub(r"([\\-])", lambda found: r"\e" if found[0] == "\\" else r"\-", " ".join(text.split("\n")))
     return rf"\&{plain}" if plain.startswith((".", "'")) else plain

@@ -79,7 +79,7 @@ def publish(
 
 
 def _place_of_text(path: Path, mirror: Path) -> Path:
-    """Return the file that a path leads to; raises ConfigError for the mirror, or for no regular file."""
+    """Return the real path of a file; raises ConfigError if it is the mirror or not a regular file."""
     real = Path(os.path.realpath(path))
     if real == Path(os.path.realpath(mirror)) or (real.exists() and not real.is_file()):
         raise ConfigError(f"{path}: cannot hold the counts; give another name")
@@ -87,7 +87,7 @@ def _place_of_text(path: Path, mirror: Path) -> Path:
 
 
 def _write_beside(done: Published, inspect: Path | None, *, zst: bool, progress: OnProgress) -> list[Path]:
-    """Write the files that go with the published one; return them."""
+    """Write the files beside the published one; return their paths."""
     written = list[Path]()
     file = Path(done.file)
     if inspect is not None:
@@ -102,7 +102,7 @@ def _write_beside(done: Published, inspect: Path | None, *, zst: bool, progress:
 
 
 def _given_moment() -> str | None:
-    """Return the moment of SOURCE_DATE_EPOCH, as reproducible builds give it; None without one."""
+    """Return the moment in SOURCE_DATE_EPOCH, the convention of reproducible builds; None if it is unset."""
     text = os.environ.get(EPOCH)
     if not text:
         return None
@@ -113,7 +113,7 @@ def _given_moment() -> str | None:
 
 
 def _warn_of_hosts(hosts: list[str]) -> None:
-    """Warn of addresses that are perhaps not meant to be published."""
+    """Warn of addresses that may not be meant to be public."""
     for host in hosts:
         line = f"mirror: what is public names {host} and its clone addresses; is that host to be known?"
         errors().print(line, markup=False)
@@ -138,7 +138,7 @@ def site(ctx: click.Context, folder: Path, base_url: str, title: str, as_json: b
         mirror site www
         mirror site /srv/www --base-url https://code.example.com/ --title "Code of the institute"
     """
-    # Only who makes a site needs its templates.
+    # Only this command needs the templates of a site.
     from mirror.site import SiteOptions, make_site  # noqa: PLC0415
     from mirror.site.build import TITLE  # noqa: PLC0415
 

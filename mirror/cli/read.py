@@ -1,4 +1,4 @@
-"""`mirror show`, `mirror changes`: answers from the file alone."""
+"""`mirror show`, `mirror changes`: read the file, without requests."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -81,7 +81,7 @@ def _moment(at: str) -> str:
 
 
 def _open_page(details: RepositoryDetails) -> None:
-    """Open the page of a repository; its address is printed, since there may be no browser here."""
+    """Open the page of a repository; also print its address, since there may be no browser."""
     row, url = details.row, details.last_page
     if url is None:
         raise NotFound(f"the upstream {details.upstream} has no web page of {row.full_name}")
@@ -94,7 +94,7 @@ def _open_page(details: RepositoryDetails) -> None:
 
 
 def _print_details(details: RepositoryDetails, most: int, past: Past | None) -> None:
-    """Print a repository, today or in the past, and at most so many branches and so many tags."""
+    """Print a repository, today or in the past, with at most `most` branches and `most` tags."""
     console, row, now = out(), details.row, utc_now()
     clones = [*details.links.clone_urls.values(), None, None]
     title = Text(plain(row.full_name), style="bold")
@@ -138,7 +138,7 @@ def _print_details(details: RepositoryDetails, most: int, past: Past | None) -> 
 def _print_refs(
     refs: list[RefRow], most: int, told: Mapping[tuple[str, str], PastRef], now: datetime
 ) -> None:
-    """Print at most so many branches or tags; `told` has those of the past."""
+    """Print at most `most` branches or tags; `told` maps those of the past."""
     listing = Table(box=None, show_header=False, pad_edge=False)
     for ref in refs[:most]:
         then = told.get((ref.kind, ref.name))
@@ -160,13 +160,13 @@ def _refs_read(row: RepositoryRow, past: Past | None, now: datetime) -> str:
 
 
 def _kind(row: RepositoryRow) -> str:
-    """Say what sort of repository it is: ``private git``; that it is gone, the title tells."""
+    """Describe a repository: ``private git``. The title says if it is gone."""
     states = [state for state in row.states if state != "gone"]
     return " ".join(filter(None, ["" if row.is_private else "public", *states, row.scm]))
 
 
 def _no_main_branch(details: RepositoryDetails) -> str:
-    """Say why no main branch is named: only a repository whose refs were read is known to be empty."""
+    """Say why there is no main branch: only a repository whose refs were read is known to be empty."""
     if details.branches is None:
         return "not known"
     return "none" if details.branches else "none, the repository is empty"
@@ -178,19 +178,19 @@ def _day(moment: str | None, now: datetime) -> str:
 
 
 def _as_of(past: Past) -> str:
-    """Say of which moment a repository is shown."""
+    """Describe the moment of the past that is shown."""
     exact = ", true to the day: older history was compacted" if past.to_the_day else ""
     return f"as the mirror knew it at {_moment_text(past.at)}{exact}"
 
 
 def _looks_text(looks: Looks) -> str:
-    """Write the looks around a moment: ``2026-11-02 10:00 UTC, and next 2026-11-05 10:00 UTC``."""
+    """Describe the reads around a moment: ``2026-11-02 10:00 UTC, and next 2026-11-05 10:00 UTC``."""
     before = _moment_text(looks.before) if looks.before else "never"
     return f"{before}, and next {_moment_text(looks.after)}" if looks.after else f"{before}, and not since"
 
 
 def _ref_looks_text(ref: PastRef) -> str:
-    """Say when a branch or a tag was seen at its commit, and what the next look found."""
+    """Describe when a ref was seen at its commit, and what the next read found."""
     looks = ref.looks
     if looks.after is None:
         return f"seen {_moment_text(looks.before)}, not looked at since"
@@ -243,7 +243,7 @@ def changes(ctx: click.Context, since: str, as_json: bool) -> None:
 
 
 def _change_line(change: ChangeRow) -> str:
-    """Write a change on one line; what it says of hashes is cut to twelve digits."""
+    """Write a change on one line, with hashes cut to twelve digits."""
     about = change.repository or change.owner or ""
     old, new = ((value[:12] if change.ref and value else value) for value in (change.old, change.new))
     arrow = f" {old or ''} -> {new or ''}" if old or new else ""

@@ -1,4 +1,4 @@
-"""`mirror refs`: which repositories have a branch, a tag or a commit; an answer from the file alone."""
+"""`mirror refs`: find branches, tags and commits of all repositories in the file."""
 
 import click
 import msgspec
@@ -15,7 +15,7 @@ from mirror.search.index.refs.layout import KIND_NAMES
 from mirror.times import ago, utc_now
 
 _LONGEST_NAME = 100
-"""How much of a name is shown on a terminal; `--json` tells it whole."""
+"""The longest part of a name to print; `--json` has all of it."""
 
 
 @click.command()

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ upstream_option: Callable[[Any], Any] = click.option(
 
 
 def settings_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options for a repository's settings; one that is omitted is left to the upstream."""
+    """Add the options for a repository's settings; omitted ones are left to the upstream."""
     for option in reversed(_SETTINGS):
         command = option(command)
     return command
@@ -190,7 +190,7 @@ def fork(
 
 @contextmanager
 def _writing(ctx: click.Context) -> Iterator[tuple[Config, PassThrough]]:
-    """Yield the configuration and a writer for it; a built-in sandbox runs meanwhile if it is configured."""
+    """Yield the configuration and a writer; runs the built-in sandbox if it is configured."""
     config = configured(ctx)
     with built_in_sandbox(config):
         yield config, PassThrough(config)
@@ -213,9 +213,6 @@ def _tell(config: Config, what: str, made: Repository, *, as_json: bool) -> None
 
 def _print_row(config: Config, full_name: str) -> None:
     """Print the row of the mirror as JSON."""
-    connection = open_reader(Path(config.database))
-    try:
+    with closing(open_reader(Path(config.database))) as connection:
         row = repository_named(connection, OPERATOR, full_name, gone=True)
-    finally:
-        connection.close()
     click.echo(msgspec.json.encode(row.columns() if row else None))

@@ -1,4 +1,4 @@
-"""`mirror schedule`, `mirror run`: syncs by schedule, without and with a server beside them."""
+"""`mirror schedule`, `mirror run`: sync by schedule, without and with a server."""
 
 import sys
 import threading
@@ -70,7 +70,7 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     config = with_options(configured(ctx), **options)
     if config.serve.read_only:
         raise ConfigError("[serve] read_only = true is for `mirror serve`: `mirror run` syncs into the file")
-    Store(Path(config.database), config.mode).close()  # so that there is a file to serve before a first sync
+    Store(Path(config.database), config.mode).close()  # there must be a file to serve before the first sync
     datasette = application(config)
     warn_of_open_files(config)
     with listening(config.serve.host, config.serve.port) as listener:
@@ -83,7 +83,7 @@ def run(ctx: click.Context, /, **options: Any) -> None:
 def run_in_one(
     ctx: click.Context, config: Config, datasette: Datasette, listener: Listener, options: dict[str, Any]
 ) -> bool:
-    """Sync and serve in this process; return whether its work ended in time."""
+    """Sync and serve in this process; return whether its jobs ended in time."""
     arrange(datasette, config)
     stop = threading.Event()
     end_soon_after(stop)
@@ -111,8 +111,8 @@ def run_in_one(
 def run_in_processes(
     ctx: click.Context, config: Config, datasette: Datasette, listener: Listener, options: dict[str, Any]
 ) -> int:
-    """Serve in several processes and sync in one more; return the exit code."""
-    now = [config]  # what a process begins with that takes the place of another
+    """Serve in several processes and sync in another one; return the exit code."""
+    now = [config]  # the configuration of processes that replace others
 
     def reread() -> Config:
         return acceptable(with_options(configured(ctx), **options), now[0])
@@ -129,7 +129,7 @@ def run_in_processes(
         return exit_code_of(work)
 
     def adopt() -> None:
-        with suppress(ConfigError):  # the process that syncs tells why
+        with suppress(ConfigError):  # the process that syncs reports it
             now[0] = reread()
 
     tasks = [*answering(datasette, listener, lambda: now[0], reread), Task("the process that syncs", sync)]

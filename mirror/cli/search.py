@@ -1,4 +1,4 @@
-"""`mirror search`: repositories by part of their name; an answer from the file alone."""
+"""`mirror search`: find repositories by part of their name in the file."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ _PRIVATE = {"public": False, "private": True}
 
 
 def _switches(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that include some repositories, leave them out, or take only them."""
+    """Add the options that include, exclude or require some repositories."""
     for name in reversed(SWITCHES):
         option = click.option(
             f"--{name}",

@@ -1,4 +1,4 @@
-"""What `mirror search` prints on a terminal."""
+"""The results of `mirror search` as a table."""
 
 from rich.markup import escape
 from rich.table import Table
@@ -12,11 +12,11 @@ from mirror.search import highlight_ranges
 _GAP = 2
 """Columns of the terminal between two cells."""
 _SHORTEST_ABOUT, _LONGEST_ABOUT = 20, 80
-"""How much of a description is shown, at least and at most."""
+"""The least and the most columns for a description."""
 
 
 def print_found(found: FoundRepositories) -> None:
-    """Print how many repositories match, and the table of a page of them."""
+    """Print the number of matches, and a page of them as a table."""
     query = found.query
     if found.count == 0:
         out().print(f"No repository matches {escape(repr(query))}" if query else "No repository matches")
@@ -32,7 +32,7 @@ def print_found(found: FoundRepositories) -> None:
 
 
 def _results(rows: list[RepositoryRow], needles: tuple[str, ...], width: int) -> Table:
-    """Make the table of results: names are never cut; other columns are, on a narrow terminal."""
+    """Make the table of results. Names are never cut; other columns are left out on a narrow terminal."""
     table = Table(box=None, show_header=False, pad_edge=False)
     columns = [
         [_marked(row.full_name, needles) for row in rows],

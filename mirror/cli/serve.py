@@ -1,4 +1,4 @@
-"""`mirror serve`, and what `mirror run` shares with it: options, the server, how a process ends."""
+"""`mirror serve`, and what it shares with `mirror run`: options, the server, the end of a process."""
 
 import os
 import queue
@@ -75,9 +75,9 @@ def serve(ctx: click.Context, /, **options: Any) -> None:
     config = with_options(configured(ctx), **options)
     datasette = application(config)
     database = Path(config.database)
-    if not is_snapshot(database):  # which is for everybody
+    if not is_snapshot(database):  # it is public
         warn_of_open_files(config)
-    # A server of copies lets go of the file by itself when another one takes its place.
+    # A server of copies releases the file when another copy replaces it.
     mark = nullcontext() if config.serve.read_only else server_mark(database, config.mode)
     with mark, listening(config.serve.host, config.serve.port) as listener:
         if config.serve.workers > 1:
@@ -95,9 +95,9 @@ def answering(
     config: Callable[[], Config],
     reread: Callable[[], Config] | None = None,
 ) -> list[Task]:
-    """Return the tasks of the processes that answer, by what `config` returns when they begin.
+    """Return a task for each process that answers; it starts with the configuration that `config` returns.
 
-    With `reread`, they take what may change of a configuration on SIGHUP; `Background` tells how that went.
+    On SIGHUP, they adopt the changeable part of the configuration from `reread`; `Background` reports errors.
     """
 
     def task(number: int) -> Task:
@@ -115,7 +115,7 @@ def answering(
 
 
 def adopt_on_hangup(adopt: Callable[[], None]) -> None:
-    """Call a function on each SIGHUP, in a thread of its own; it may raise ConfigError."""
+    """Call a function in a thread on each SIGHUP; it may raise ConfigError."""
     asked = queue.SimpleQueue[int]()
     signal.signal(signal.SIGHUP, lambda number, _: asked.put(number))
 
@@ -128,9 +128,9 @@ def adopt_on_hangup(adopt: Callable[[], None]) -> None:
 
 
 def application(config: Config) -> Datasette:
-    """Make what is served; with writes allowed, they pass through to the upstreams.
+    """Build the server; if writes are allowed, they pass through to the upstreams.
 
-    Raises what `build` raises, and ConfigError for a secret that cannot be read. It starts no thread.
+    Raises what `build` raises, and ConfigError for a secret that cannot be read. Starts no thread.
     """
     writer = PassThrough(config) if config.serve.writes else None
     datasette = build(Path(config.database), config.serve, writer=writer)
@@ -140,7 +140,7 @@ def application(config: Config) -> Datasette:
 
 
 def arrange(datasette: Datasette, config: Config) -> None:
-    """Tell a server what of a configuration may change while it runs: webhooks, limits, thresholds, logs.
+    """Set the parts of a server that may change while it runs: webhooks, limits, thresholds, logs.
 
     Raises ConfigError before anything is changed.
     """
@@ -168,9 +168,9 @@ def log_as(config: Config) -> None:
 
 
 def end_soon_after(stop: threading.Event) -> None:
-    """End the process within `LONGEST_END` seconds of `stop`, whatever its threads are doing then.
+    """End the process within `LONGEST_END` seconds after `stop`, regardless of its threads.
 
-    Otherwise a query that SQLite cannot interrupt, or a missing answer, would delay the end.
+    A query that SQLite cannot interrupt, or a missing answer, would otherwise delay the end.
     """
 
     def watch() -> None:
@@ -184,7 +184,7 @@ def end_soon_after(stop: threading.Event) -> None:
 
 
 def leave_now_unless(idle: bool) -> None:
-    """End the process although some work did not end in time; what it has saved is consistent."""
+    """End the process unless all work has ended (`idle`); saved data is consistent."""
     if idle:
         return
     sys.stdout.flush()
@@ -200,7 +200,7 @@ def announce(address: str) -> None:
 def with_options(
     config: Config, *, host: str | None, port: int | None, public: bool, workers: int | None
 ) -> Config:
-    """Override what is configured of the server by the options of the command line."""
+    """Override the configuration of the server by the options of the command line."""
     told = {
         "host": "0.0.0.0" if public else host or config.serve.host,  # noqa: S104 - asked for by --public
         "port": config.serve.port if port is None else port,

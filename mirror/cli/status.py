@@ -1,4 +1,4 @@
-"""`mirror status`: counts, age, budget and failures, from the file alone."""
+"""`mirror status`: counts, age, budget and failures, read from the file."""
 
 import re
 import textwrap
@@ -60,7 +60,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
 
 
 def _history_line(history: HistoryStatus) -> str:
-    """Say how much is recorded, and how exact the past is."""
+    """Describe the recorded history, and how exact it is."""
     size = "" if history.bytes is None else f", {size_text(history.bytes)}"
     since = f" since {history.since[:10]}" if history.since else ""
     exact = f"; before {history.compacted_before[:10]} to the day" if history.compacted_before else ""
@@ -148,7 +148,7 @@ def _run_line(run: dict[str, Any], now: datetime) -> str:
 
 
 def _failure_line(failure: dict[str, Any], width: int) -> str:
-    """Return one line on a failure, cut to the width: what, why, and the next attempt."""
+    """Describe a failure in one line, cut to the width: what, why, and the next try."""
     due = f" (again {local(from_text(failure['next_try_at'])):%m-%d %H:%M %Z})"
     why = _short(failure["error"]).removeprefix(f"{failure['subject']}: ")
     mark = "(accepted) " if failure["accepted"] else ""

@@ -99,7 +99,7 @@ def sync(
 
 
 def progress() -> "AbstractContextManager[TerminalProgress | LogProgress]":
-    """Return a reporter: bars on a terminal, lines in a log."""
+    """Return a reporter: bars on a terminal, else lines."""
     if not sys.stderr.isatty():
         return nullcontext(LogProgress(errors()))
     from mirror.cli.bars import TerminalProgress  # noqa: PLC0415 - cron needs no bars

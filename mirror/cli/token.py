@@ -1,4 +1,4 @@
-"""`mirror token create|list|revoke`: who may see private repositories, and who may write."""
+"""`mirror token create|list|revoke`: the tokens of readers and writers."""
 
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -109,7 +109,7 @@ def _until(expires: str) -> datetime:
 
 
 def _store(ctx: click.Context, *, create: bool = False) -> Store:
-    """Open the mirror; raises StoreError where there is none, unless a token is to be its first row."""
+    """Open the mirror; raises StoreError if there is none, unless `create` allows a new one."""
     config = configured(ctx)
     path = Path(config.database)
     if not create:

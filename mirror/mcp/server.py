@@ -1,4 +1,4 @@
-"""The server: offers the tools by the official SDK, which nothing else imports."""
+"""The server: offers the tools through the official SDK, which nothing else imports."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -38,7 +38,7 @@ def build(tools: Tools) -> MCPServer[None]:
 
 
 def _explaining(tool: Callable[..., Answer]) -> Callable[..., Answer]:
-    """Send the message of one of our errors to the client; any other error only goes into the log."""
+    """Send the messages of our errors to the client; other errors only go to the log."""
 
     @wraps(tool)
     def answer(*values: object, **named: object) -> Answer:

@@ -1,4 +1,4 @@
-"""One SQL question, under the guard that the served SQL has: read-only, bounded in time, rows and size."""
+"""Run one SQL statement as the served SQL does: read-only, limited in time, rows and size."""
 
 import re
 import sqlite3
@@ -25,7 +25,7 @@ SECONDS = 2.0
 
 LONGEST_CELL = 300
 MOST_CHARACTERS = 50_000
-"""The size of an answer at most, so that it does not fill the reader's context."""
+"""The largest size of an answer, so that it does not fill the reader's context."""
 
 _STEPS = 1_000
 _BUSY_SECONDS = 5
@@ -33,14 +33,14 @@ _OWN_FUNCTIONS = (
     "mirror_search", "mirror_search_count", "mirror_refs", "mirror_refs_count", "mirror_refs_repositories",
     "mirror_refs_at", "mirror_repository_at",
 )  # fmt: skip
-# Possessive: many comments before no statement would else be tried in every way of joining them.
+# Possessive: otherwise many comments without a statement would backtrack exponentially.
 _READS = re.compile(
     r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*+(?:select|with|values|explain)\b", re.IGNORECASE | re.DOTALL
 )
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """What a statement found; `more` says that it was cut."""
+    """The result of a statement; `more` says that it was cut."""
 
     columns: list[str]
     rows: list[list[Any]]
@@ -52,12 +52,12 @@ def ask(
 ) -> Rows:
     """Run a statement that only reads; raises ConfigError for any other, and for one that fails.
 
-    A caller who may not see everything is refused as soon as the file holds a row that is hidden from them,
-    since SQL cannot be filtered by row. Raises StoreError if the file cannot be read.
+    If the file has any row that the caller may not see, all SQL is refused, since it cannot be filtered by
+    row. `limit` is the number of rows. Raises StoreError if the file cannot be read.
     """
     if not _READS.match(sql):
         raise ConfigError("only a single SELECT is answered; the mirror is never written to by this tool")
-    open_reader(path).close()  # says what is wrong with a file that is no mirror of this version
+    open_reader(path).close()  # reports a file that is no mirror of this version
     with closing(_guarded(path, caller)) as connection:
         try:
             with one_snapshot(connection):
@@ -90,7 +90,7 @@ def _refuse_hidden(connection: BoundedConnection, caller: Caller) -> None:
 
 
 def _cut(cursor: sqlite3.Cursor, limit: int) -> Rows:
-    """Read rows until there are enough, or they are large enough."""
+    """Read rows up to the limit or the largest size."""
     columns = [column[0] for column in cursor.description or ()]
     rows, size, more = list[list[Any]](), 0, False
     for row in cursor:
@@ -104,7 +104,7 @@ def _cut(cursor: sqlite3.Cursor, limit: int) -> Rows:
 
 
 def _cell(value: Any) -> Any:
-    """Return a value as JSON can hold it, a long text cut."""
+    """Return a value that JSON can hold; cut long texts."""
     if isinstance(value, bytes):
         return f"<{len(value)} bytes>"
     if isinstance(value, float) and not -1e300 < value < 1e300:

@@ -1,7 +1,7 @@
 """The tools: each method answers one question from one snapshot of the file.
 
-Every answer is small and has the age of the data. No answer says that something is missing at Bitbucket when
-only the mirror lacks it. Clients show the docstrings and parameters to their users.
+Every answer is small and includes the age of the data. No answer claims that something is missing at
+Bitbucket if only the mirror lacks it. Clients show the docstrings and parameters to their users.
 """
 
 import sqlite3
@@ -32,7 +32,7 @@ from mirror.store.schema import snapshot_moment
 from mirror.times import age_text, from_text, moment_of, past_moment, seconds_of, to_text, utc_now
 
 MOST = 50
-"""How many items an answer holds at most; SQL rows have a limit of their own."""
+"""The most items in an answer; SQL rows have their own limit."""
 MOST_ROWS = 200
 LONGEST_TEXT = 200
 
@@ -42,7 +42,7 @@ Kind = Literal["branch", "tag"]
 
 
 class _Seen(NamedTuple):
-    """A mirror, what a repository is called in it, and of which moment of the past it is."""
+    """A mirror, the name of a repository in it, and the bounds of its moment of the past."""
 
     connection: sqlite3.Connection
     full_name: str
@@ -66,9 +66,9 @@ class Tools:
     ) -> Answer:
         """Find repositories whose name contains a text, in any case; `owner/part` searches one owner's.
 
-        An empty query lists all, the most popular first. `in_descriptions` finds words of descriptions too,
-        behind the names. `count` is the exact number of matches. At most 50
-        are listed; `offset` skips the first ones.
+        An empty query lists all, the most popular first. `in_descriptions` also finds words of descriptions,
+        after names. `count` is the exact number of matches. At most 50 are listed; `offset` skips the first
+        ones.
         """
         with self._snapshot() as connection:
             found = find_repositories(
@@ -90,9 +90,9 @@ class Tools:
     def show_repository(self, full_name: str, limit: int = 20, at: str = "") -> Answer:
         """Show a repository, named owner/slug, with its newest branches and tags and how many there are.
 
-        Branches and tags are null where the mirror did not read them yet. `at` is a moment of the past
-        (2026-11-03, 2026-11-03T10:00 in UTC, 12h ago as 12h): the repository as the mirror knew it then, with
-        the looks before and after it in `past`. Values that are not recorded are null.
+        Branches and tags are null if the mirror did not read them yet. `at` is a moment of the past
+        (2026-11-03, 2026-11-03T10:00 in UTC, 12h ago as 12h): shows the repository as the mirror knew it
+        then, with the reads before and after it in `past`. Values that are not recorded are null.
         """
         with self._snapshot() as connection, self._seen(connection, full_name, at) as seen:
             row = self._named(seen.connection, seen.full_name)
@@ -106,7 +106,7 @@ class Tools:
 
     @contextmanager
     def _seen(self, connection: sqlite3.Connection, full_name: str, at: str) -> "Iterator[_Seen]":
-        """Give the mirror as it is, or a copy that holds a repository of the past; raises NotFound."""
+        """Yield the mirror, or a copy in memory with a repository of the past; raises NotFound."""
         if not at:
             yield _Seen(connection, full_name, {})
             return
@@ -161,7 +161,7 @@ class Tools:
     def changes_since(
         self, since: str = "7d", owner: str = "", repository: str = "", limit: int = 20
     ) -> Answer:
-        """List what the mirror saw change, latest first: repositories created, renamed, gone; refs moved.
+        """List changes that the mirror saw, latest first: repositories created, renamed, gone; refs moved.
 
         `since` is how long ago (24h, 7d) or a moment in UTC (2026-11-01). `owner` is a name, `repository` is
         owner/slug.
@@ -183,7 +183,7 @@ class Tools:
     def is_current(self, max_age: str = "1d") -> Answer:
         """Say whether the mirror is current: whether each upstream was read completely within `max_age`.
 
-        `max_age` is a duration such as 1h or 7d. Tells also what is missing, and whether a sync is running.
+        `max_age` is a duration such as 1h or 7d. Also reports what is missing, and whether a sync is running.
         """
         try:
             seconds = seconds_of(max_age)
@@ -213,9 +213,9 @@ class Tools:
         main_branch, archived, created_at, updated_at, refs_synced_at, deleted_at), users (id, username,
         display_name, kind), branches and tags (repository_id, name, target_hash, target_date,
         target_author), changes (at, kind, repository_id, ref, old, new), projects, upstreams, sync_runs.
-        Times are UTC text. A repository is living where deleted_at is NULL. Functions that return JSON:
+        Times are UTC text. A repository exists if deleted_at is NULL. Functions that return JSON:
         `mirror_search(part, limit)` ids, `mirror_refs(part, limit)` refs, `mirror_refs_at(full_name, moment)`
-        and `mirror_repository_at(full_name, moment)` the past. `SELECT sql FROM sqlite_master` tells all
+        and `mirror_repository_at(full_name, moment)` the past. `SELECT sql FROM sqlite_master` lists all
         columns. Long texts are cut.
         """
         found = guarded.ask(self._path, self._caller, sql, limit=_within(limit, MOST_ROWS))
@@ -225,7 +225,7 @@ class Tools:
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
-        """Open the file for one answer: it may be replaced between two of them. Raises StoreError."""
+        """Open the file for one answer: it may be replaced between two answers. Raises StoreError."""
         connection = open_reader(self._path)
         with closing(connection), damage_explained(self._path), one_snapshot(connection):
             if is_unconfirmed(connection, self._caller):
@@ -233,7 +233,7 @@ class Tools:
             yield connection
 
     def _answer(self, connection: sqlite3.Connection, facts: Answer, notes: list[str]) -> Answer:
-        """Add the age of the data, and what to keep in mind."""
+        """Add the age of the data, and notes."""
         rows = upstreams(connection)
         as_of = [{"upstream": row.name, **self._told_age(row.complete_at)} for row in rows]
         published = snapshot_moment(connection)
@@ -264,7 +264,7 @@ class Tools:
 
     @staticmethod
     def _refs(connection: sqlite3.Connection, row: RepositoryRow, wanted: RefsWanted) -> Answer | None:
-        """Read refs of one kind; None where they were not read."""
+        """Read refs of one kind; None if the mirror did not read them."""
         if row.refs != REFS_READ:
             return None
         page = refs_page(connection, row.id, wanted)

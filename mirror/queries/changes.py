@@ -42,11 +42,13 @@ _SOURCE = """changes c LEFT JOIN repositories r ON r.id = c.repository_id
 
 
 class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which changes to read. A field that is None or empty does not restrict them.
+    """Which changes to read. A field that is None or empty does not filter.
 
-    `unexpected` are names of UNEXPECTED. `owner_ids` are rows of `users`. `since` and `until` are moments,
-    the second one excluded; `before` is a change's number. `forks` tells `created` changes apart: of forks
-    alone, or of others alone.
+    - `unexpected`: names of UNEXPECTED.
+    - `owner_ids`: ids of `users`.
+    - `since`, `until`: moments; `until` is exclusive.
+    - `before`: the id of a change, exclusive.
+    - `forks`: of `created` changes, only those of forks (True) or of others (False).
     """
 
     kinds: tuple[str, ...] = ()
@@ -62,7 +64,7 @@ class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
     before: int | None = None
 
     def conditions(self) -> list[str]:
-        """Return the conditions in SQL. The `+` makes SQLite use the order of the ids, not another index."""
+        """Return the conditions in SQL. A `+` makes SQLite use the order of ids, not another index."""
         is_fork = f"r.parent_full_name IS {'NOT ' if self.forks else ''}NULL"
         each = {
             "c.kind IN (SELECT value FROM json_each(:kinds))": self.kinds,
@@ -83,12 +85,12 @@ class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
         """Return the condition that a change is of some owners, or of a repository of theirs."""
         among = "IN (SELECT value FROM json_each(:owner_ids))"
         of_repositories = f"c.repository_id IN (SELECT id FROM repositories WHERE owner_id {among})"
-        if self.kinds and OF_OWNERS.isdisjoint(self.kinds):  # an index knows the repository, none the user
+        if self.kinds and OF_OWNERS.isdisjoint(self.kinds):  # there is an index by repository, none by user
             return of_repositories
         return f"(c.user_id {among} OR {of_repositories})"
 
     def values(self) -> Values:
-        """Return what the conditions name."""
+        """Return the values of the parameters of the conditions."""
         lists = {"kinds": json.dumps(self.kinds), "owner_ids": json.dumps(self.owner_ids)}
         lists["unexpected"] = ""
         return msgspec.structs.asdict(self) | lists
@@ -122,9 +124,9 @@ def latest_changes(
 
 
 class Timeline(msgspec.Struct, frozen=True):
-    """The moments around a state at which something changed, oldest first; `position` is that of the state.
+    """The moments of changes around a state, oldest first; `position` is that of the state.
 
-    Each moment stands for what was from then on. There are at most MOMENTS before the state, and after it.
+    Each moment stands for the state from then on. There are at most MOMENTS before the state, and after it.
     """
 
     moments: list[str]
@@ -143,13 +145,13 @@ class Timeline(msgspec.Struct, frozen=True):
 
 MOMENTS = 100
 _LINES = 5 * MOMENTS
-"""How many changes are read for that many moments: a push is seen at once with others."""
+"""The number of changes to read for MOMENTS: several changes may have the same moment."""
 
 
 def timeline(
     connection: sqlite3.Connection, caller: Caller, wanted: ChangeFilter, at: str, *, since: str | None = None
 ) -> Timeline:
-    """Read when something changed around a moment, "" for today; `since` is the first state that is known."""
+    """Read the moments of changes around `at`, "" for today; `since` is the first known state."""
     by = _order(connection, wanted)
 
     def moments(condition: str, order: str) -> list[str]:
@@ -172,7 +174,7 @@ def count_changes(connection: sqlite3.Connection, caller: Caller, wanted: Change
 
 
 def changes_since(connection: sqlite3.Connection, caller: Caller, moment: str) -> Iterator[ChangeRow]:
-    """Yield what was seen to change at or after a moment, in order."""
+    """Yield the changes that were seen at or after a moment, in order."""
     cursor = connection.cursor()
     cursor.row_factory = None
     cursor.execute(
@@ -183,13 +185,13 @@ def changes_since(connection: sqlite3.Connection, caller: Caller, moment: str) -
 
 
 FEW = 1_000
-"""Up to so many repositories of an owner, all their changes are read and sorted."""
+"""For owners with up to this many repositories, all their changes are read and sorted."""
 
 
 def _order(connection: sqlite3.Connection, wanted: ChangeFilter) -> str:
-    """Return the order by number, written so that SQLite finds the changes of few repositories by an index.
+    """Return the order by id, written so that SQLite uses an index to find changes of few repositories.
 
-    In the order itself it would read all changes until it meets enough of theirs, as is best for many.
+    Without it, SQLite reads changes in order until it has enough, which is best for many repositories.
     """
     if not wanted.owner_ids:
         return "c.id"

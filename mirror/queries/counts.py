@@ -1,4 +1,4 @@
-"""Counts of repositories, owners and refs, from indexes where possible, without reading rows."""
+"""Count repositories, owners and refs, from indexes if possible, without reading rows."""
 
 import sqlite3
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from mirror.queries.visibility import Caller, visible
 
 
 class UpstreamCounts(msgspec.Struct, frozen=True):
-    """How many repositories of an upstream there are; the last three numbers are of living ones."""
+    """Numbers of repositories of an upstream; the last three count living ones."""
 
     living: int
     gone: int
@@ -20,7 +20,7 @@ class UpstreamCounts(msgspec.Struct, frozen=True):
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """Numbers of repositories and owners that a caller may see, by upstream and in all."""
+    """Numbers of repositories and owners that a caller may see, by upstream and in total."""
 
     by_upstream: dict[int, UpstreamCounts]
     repositories: int
@@ -29,14 +29,14 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefCounts(msgspec.Struct, frozen=True):
-    """How many branches and tags there are that a caller may see."""
+    """Numbers of branches and tags that a caller may see."""
 
     branches: int
     tags: int
 
 
 def counts_of(connection: sqlite3.Connection, caller: Caller) -> Counts:
-    """Count repositories and owners: all of them in an index, less what is gone or hidden."""
+    """Count repositories and owners: all in an index, minus those that are gone or hidden."""
     living = "r.deleted_at IS NULL"
     known, gone, private, waiting, unread = (
         _by_upstream(connection, caller, condition)
@@ -68,10 +68,10 @@ def counts_of(connection: sqlite3.Connection, caller: Caller) -> Counts:
 
 
 def ref_counts_of(connection: sqlite3.Connection, caller: Caller) -> RefCounts:
-    """Count branches and tags: all of them, less those of repositories that the caller may not see.
+    """Count branches and tags: all of them, minus those of repositories that the caller may not see.
 
-    SQLite counts a whole table page by page, without a look at its rows; a cold file of ten million refs
-    has to be read once, all the same.
+    SQLite counts a whole table page by page, without its rows; a cold file of ten million refs still has to
+    be read once.
     """
     return RefCounts(_count_refs(connection, caller, "branches"), _count_refs(connection, caller, "tags"))
 
@@ -103,7 +103,7 @@ def _by_upstream(connection: sqlite3.Connection, caller: Caller, condition: str)
 def _grouped(
     connection: sqlite3.Connection, condition: str, upstream_ids: list[int], values: Values
 ) -> dict[int, int]:
-    """Count by upstream; with a single upstream, count in the condition's index, without the rows."""
+    """Count by upstream; a single upstream is counted in the condition's index, without the rows."""
     if len(upstream_ids) == 1:
         sql = f"SELECT count(*) FROM repositories r WHERE {condition}"
         return {upstream_ids[0]: int(fetch_value(connection, sql, values))}
@@ -112,21 +112,21 @@ def _grouped(
 
 
 class Owners(msgspec.Struct, frozen=True):
-    """Whose repositories to count: a condition on `r.owner_id` (empty: all owners) and its values."""
+    """The owners whose repositories to count: a condition on `r.owner_id`, "" for all, and its values."""
 
     condition: str
     values: Values
 
     def counting(self, *conditions: str) -> str:
-        """Return the statement that counts repositories; without any condition, SQLite looks at no entry."""
+        """Return a subquery that counts repositories; without conditions, SQLite reads no entry."""
         where = " AND ".join(one for one in (*conditions, self.condition) if one)
         return f"(SELECT count(*) FROM repositories r {'WHERE ' if where else ''}{where})"
 
 
 def counter(caller: Caller, owners: Owners) -> Callable[[sqlite3.Connection], int]:
-    """Count the living repositories of some owners that a caller may see.
+    """Return a function that counts the living repositories of some owners that a caller may see.
 
-    All, less the gone ones, less the private ones that live, plus those of the latter that are the caller's.
+    It takes all, minus gone ones, minus living private ones, plus the private ones that the caller may see.
     """
     private = ("r.is_private = 1", "r.deleted_at IS NULL")
     parts = [owners.counting(), "-", owners.counting("r.deleted_at IS NOT NULL")]
@@ -140,7 +140,7 @@ def counter(caller: Caller, owners: Owners) -> Callable[[sqlite3.Connection], in
 
 
 def _remembered(connection: sqlite3.Connection, sql: str, values: Values) -> int:
-    """Count once for each state of the file: counting 100,000 costs as much as reading the page."""
+    """Count once for each state of the file: counting 100,000 costs as much as reading a page."""
     counts, key = file_state(connection).counts, (sql, repr(values))
     if key not in counts:
         counts[key] = int(fetch_value(connection, sql, values))

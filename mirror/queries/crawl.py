@@ -120,9 +120,9 @@ def runs(connection: sqlite3.Connection, caller: Caller, *, syncing: bool | None
 
 
 class SyncProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a sync is that is running, or has stopped early: paused, interrupted or failed.
+    """The progress of a sync that is running or has stopped early: paused, interrupted or failed.
 
-    `percent` belongs to the present phase, and is 100 only where nothing of it is left. For the others see
+    `percent` belongs to the current phase, and is 100 only if the phase is complete. For the other fields see
     `mirror.store.crawl_state.Progress`.
     """
 
@@ -140,9 +140,9 @@ class SyncProgress(msgspec.Struct, frozen=True, kw_only=True):
 def read_progress(
     connection: sqlite3.Connection, upstream_id: int, *, syncing: bool | None
 ) -> SyncProgress | None:
-    """Read how far the sync of an upstream is; None where none has begun that is not done.
+    """Read the progress of an unfinished sync of an upstream; None if there is none.
 
-    `syncing` says whether a process holds the lock, None where that is not known.
+    `syncing` says whether a process holds the lock, None if unknown.
     """
     progress = Cursors(connection, upstream_id).progress.read()
     if progress is None:
@@ -154,7 +154,7 @@ def read_progress(
 
 
 def run_now(run: dict[str, Any], *, syncing: bool | None) -> dict[str, Any]:
-    """Return the row of a run; a run that is marked as running without a lock was killed."""
+    """Return the row of a run. A run that is marked as running while no process has the lock was killed."""
     return run | ENDED_UNSEEN if run["state"] == "running" and syncing is False else run
 
 
@@ -173,14 +173,14 @@ def _shown(progress: Progress, state: str) -> SyncProgress:
 
 
 def _percent(progress: Progress) -> int | None:
-    """Return the share of the phase that is done, in whole per cent; None where its total is not known."""
+    """Return the completed share of the phase, in whole per cent; None if its total is unknown."""
     if progress.total is None:
         return None
     return 100 * progress.done // progress.total if progress.total else 100
 
 
 def progress_text(progress: SyncProgress, now: datetime) -> str:
-    """Say how far a sync is: ``refs 234 of 2,000, 12 %, done about 02:56 CET``."""
+    """Describe the progress of a sync: ``refs 234 of 2,000, 12 %, done about 02:56 CET``."""
     parts = [f"{progress.what} {progress.done:,}"]
     if progress.total is not None:
         parts = [f"{parts[0]} of {progress.total:,}", f"{progress.percent} %"]
@@ -194,7 +194,7 @@ def progress_text(progress: SyncProgress, now: datetime) -> str:
 
 
 def line_of(progress: Progress) -> str:
-    """Say the same of a run of this process."""
+    """Describe the progress of a run of this process."""
     return progress_text(_shown(progress, "running"), from_text(progress.at))
 
 

@@ -15,7 +15,7 @@ from mirror.search.refs.query import RefFilters
 
 
 class ListedRef(msgspec.Struct, frozen=True, kw_only=True):
-    """A branch or a tag that matches, with the repository that it is in."""
+    """A matching branch or tag with its repository."""
 
     repository: RepositoryRow
     kind: str
@@ -38,7 +38,7 @@ class ListedRef(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FoundRefs(msgspec.Struct, frozen=True, kw_only=True):
-    """How many refs match in all, in how many repositories, and a page of them in order."""
+    """The number of matching refs and of their repositories, and one page of the refs."""
 
     query: str
     count: int
@@ -47,12 +47,7 @@ class FoundRefs(msgspec.Struct, frozen=True, kw_only=True):
 
     def exported(self) -> dict[str, Any]:
         """Return what `mirror refs --json` prints."""
-        return {
-            "query": self.query,
-            "count": self.count,
-            "repositories": self.repositories,
-            "refs": [ref.exported() for ref in self.refs],
-        }
+        return msgspec.structs.asdict(self) | {"refs": [ref.exported() for ref in self.refs]}
 
 
 def find_refs(

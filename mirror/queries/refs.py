@@ -20,7 +20,7 @@ ORDERS = {
     "name": "name",
     "last": "name DESC",
 }
-"""In which orders a page of refs can be read; the newest come after the main branch."""
+"""The orders of a page of refs; `newest` puts the main branch first."""
 
 
 class RefsWanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +38,7 @@ class RefsWanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefsPage(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of refs: how many there are, how many match, and when the oldest of all was made."""
+    """A page of refs: the number of all refs and of matches, and the date of the oldest."""
 
     wanted: RefsWanted
     total: int
@@ -66,7 +66,7 @@ def select_refs(*kinds: RefKind) -> str:
 
 
 def _columns(kind: RefKind) -> str:
-    """List the fields of `RefRow` for one kind of refs; what a kind does not have is NULL."""
+    """List the fields of `RefRow` for one kind of refs; fields of the other kind are NULL."""
     fixed = {"kind": f"'{kind}'", **dict.fromkeys(NOT_OF[kind], "NULL")}
     return ", ".join(
         f"{fixed[field]} AS {field}" if field in fixed else field for field in RefRow.__struct_fields__
@@ -94,7 +94,7 @@ def ref_named(connection: sqlite3.Connection, kind: RefKind, repository_id: int,
 
 
 class Ambiguous(msgspec.Struct, frozen=True):
-    """Several commits begin with a short hash."""
+    """A short hash matches several commits."""
 
 
 _HASH = re.compile(r"[0-9a-f]{4,64}", re.IGNORECASE)
@@ -103,7 +103,7 @@ _HASH = re.compile(r"[0-9a-f]{4,64}", re.IGNORECASE)
 def ref_of_commit(
     connection: sqlite3.Connection, repository_id: int, revision: str
 ) -> RefRow | Ambiguous | None:
-    """Find a ref whose commit a revision names: its hash, four digits or more of it, or a ref's name."""
+    """Find a ref by a revision: its commit's hash, at least four digits of it, or a ref's name."""
     found = list[RefRow]()
     if _HASH.fullmatch(revision):
         sql = f"""SELECT * FROM ({select_refs(*KINDS)})

@@ -20,7 +20,7 @@ QUANTILES = (0.5, 0.95, 1.0)
 class BudgetLeft(msgspec.Struct, kw_only=True):
     """Requests of the rolling hour: `limit` None means that none is known or set.
 
-    `held_until` is until when the upstream has asked to wait, by a 429.
+    `held_until` is when the upstream allows requests again, after a 429.
     """
 
     limit: int | None
@@ -31,10 +31,10 @@ class BudgetLeft(msgspec.Struct, kw_only=True):
 
 
 class HistoryStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is recorded: changes and since when, and the bytes that they and their indexes take.
+    """The recorded history: the number of changes, the first moment, and their bytes with indexes.
 
-    Former sizes count among the bytes, which are None where SQLite cannot tell. Before `compacted_before` the
-    past is true to the day.
+    The bytes include former sizes, and are None if SQLite cannot tell. Before `compacted_before`, the past is
+    exact to the day.
     """
 
     changes: int
@@ -70,19 +70,16 @@ def _bytes(connection: sqlite3.Connection) -> int | None:
 class UpstreamStatus(msgspec.Struct, kw_only=True):
     """One upstream as the file knows it. `freshness_seconds` is the age of the last complete sync.
 
-    `refs_waiting` counts repositories whose branches and tags are to be read, `refs_unread` those of which
-    they were never read, so that the numbers of branches and tags are no totals. `refs` is how they are
-    mirrored: api, git or none; None for a file that was not synced since an older version.
-
-    `missing` counts the failures that keep a run from being complete, `accepted` the others, each of them one
-    of `failures`.
-
-    `clock_ahead` is the latest moment in the file that lies ahead of now, written by a clock that was wrong;
-    the next sync puts it right. None where there is none.
-
-    `listed_seconds` maps quantiles ("0.5", "0.95", "1") to how long ago the workspaces of repositories were
-    listed, repositories counting one by one. `next_runs` maps each kind of scheduled work to when the
-    service will begin it; it is empty while none runs. `service_running` is None where that is not known.
+    - `refs_waiting`: repositories whose refs are to be read; `refs_unread`: those whose refs were never read,
+      so that the numbers of branches and tags are not totals.
+    - `refs`: how refs are mirrored: api, git or none; None if an older version made the last sync.
+    - `missing`: failures that keep a run from being complete; `accepted`: the other `failures`.
+    - `clock_ahead`: the latest moment in the file that is in the future, from a wrong clock. The next sync
+      corrects it.
+    - `listed_seconds`: maps quantiles ("0.5", "0.95", "1") to how long ago the workspaces of repositories
+      were listed, weighted by repositories.
+    - `next_runs`: maps each kind of scheduled work to its next start; empty if no service runs.
+    - `service_running`: None if unknown.
     """
 
     name: str
@@ -116,10 +113,10 @@ def read_status(
     *,
     syncing: bool | None = None,
 ) -> list[UpstreamStatus]:
-    """Read the status of every upstream; `syncing` says whether a process holds the lock, None if not known.
+    """Read the status of every upstream; `syncing` says whether a process holds the lock, None if unknown.
 
-    `limits` maps an upstream's name to its bucket in the request ledger and its limit in force. An upstream
-    that it does not name has an empty budget.
+    `limits` maps the names of upstreams to their buckets in the request ledger and their hourly limits.
+    Others have an empty budget.
     """
     upstreams = connection.execute("SELECT id, name, kind, url FROM upstreams ORDER BY id").fetchall()
     return [_status(connection, *row, now=now, limits=limits or {}, syncing=syncing) for row in upstreams]
@@ -135,7 +132,7 @@ _COUNTS = {
     "refs_unread": f"SELECT count(*) {_ALIVE} AND refs_synced_at IS NULL",
     "refs": "SELECT refs FROM upstreams WHERE id = ?",
 }
-"""The fields of a status that are one value each, of one upstream."""
+"""The fields of a status that are single values."""
 
 
 def _status(
@@ -190,7 +187,7 @@ def _last_run(
 
 
 def _listed(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> dict[str, float]:
-    """Return quantiles of how many seconds ago the workspaces of repositories were listed last."""
+    """Return quantiles of how many seconds ago the workspaces of repositories were last listed."""
     counts = dict(
         connection.execute(
             """SELECT o.uuid, count(*) FROM users o
@@ -225,7 +222,7 @@ def _one(connection: sqlite3.Connection, sql: str, *values: Any) -> Any:
 
 
 def budget_left(connection: sqlite3.Connection, now: datetime, bucket: str, limit: int | None) -> BudgetLeft:
-    """Count the rolling hour of a bucket, and say when the first request of it leaves the hour."""
+    """Count the requests of a bucket in the last hour, and return when the oldest one leaves it."""
     since = int(now.timestamp()) - 3600
     used, oldest = connection.execute(
         """SELECT coalesce(sum(requests), 0), min(at) FROM request_ledger

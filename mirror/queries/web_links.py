@@ -1,4 +1,4 @@
-"""Web addresses at the upstream: as the upstream sent them, else built by its rules."""
+"""Web addresses at the upstream, as the upstream sent them or else built by its rules."""
 
 import sqlite3
 from collections import defaultdict
@@ -20,14 +20,14 @@ RefKey = tuple[str, str]
 
 
 class RepositoryLinks(msgspec.Struct, frozen=True):
-    """The page of a repository, and where it is cloned from, by ``https`` and ``ssh``; none if it is gone."""
+    """The page of a repository and its clone addresses, by ``https`` and ``ssh``; none if it is gone."""
 
     url: str | None = None
     clone_urls: Mapping[str, str] = {}
 
 
 class RefLinks(msgspec.Struct, frozen=True):
-    """The pages of a branch or a tag and of its commit; None where the upstream has none."""
+    """The pages of a branch or a tag and of its commit; None if the upstream has none."""
 
     url: str | None = None
     commit_url: str | None = None
@@ -63,7 +63,7 @@ class WebLinks:
         }
 
     def last_page(self, row: RepositoryRow) -> str | None:
-        """Return the page of a repository, also where it was before it was gone."""
+        """Return the page of a repository, for a gone one its former page."""
         return self._repository(row, self._told_of_repositories([row.id]))
 
     def ref(self, repository: RepositoryRow, row: NamedRef) -> RefLinks:
@@ -96,7 +96,7 @@ class WebLinks:
         return _told(extra, pages, "links") or (pages.owner(name, is_person=is_person) if name else None)
 
     def changes(self, rows: Sequence[ChangeRow]) -> dict[int, str]:
-        """Return the pages of what changes were about, by the ids of the changes."""
+        """Return the pages of the subjects of changes, by change id."""
         told = self._told_of_repositories(row.repository_id for row in rows if row.repository_id is not None)
         refs = self._told_of_refs(rows)
         found = dict[int, str]()
@@ -141,7 +141,7 @@ class WebLinks:
 def _change(
     row: ChangeRow, pages: WebPages, told: Mapping[int, Json], refs: Mapping[tuple[int, RefKey], Json]
 ) -> str | None:
-    """Return the page of a branch or a tag that is there, else of the repository, else of the owner."""
+    """Return the page of the ref if it exists, else of the repository, else of the owner."""
     if row.repository is None:
         return pages.owner(row.owner) if row.owner else None
     kind, _, what = row.kind.partition("_")
@@ -152,7 +152,7 @@ def _change(
 
 
 def _told(extra: Json | None, pages: WebPages, *keys: str) -> str | None:
-    """Return the `html` link at some keys of an extra, where it differs from the one that is built."""
+    """Return the `html` link at some keys of an extra, which only has links that differ from built ones."""
     value: Any = extra
     for key in (*keys, "html", "href"):
         if isinstance(value, list):

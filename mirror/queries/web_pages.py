@@ -1,4 +1,4 @@
-"""Builds the addresses of an upstream's pages for people and of its git repositories; nothing else does."""
+"""Build the addresses of an upstream's pages and of its git repositories. Nothing else builds them."""
 
 import re
 from functools import lru_cache
@@ -17,7 +17,7 @@ _CLONED_BY_SSH = re.compile(r"[\w.]+@[\w.][\w.-]*:[^\s:]+", re.ASCII)
 
 
 def safe_external(address: str | None) -> str | None:
-    """Return an address if it is safe to link to (http or https, with a host); None if not."""
+    """Return an address if it is safe to link to (http or https, with a host), else None."""
     stripped = (address or "").strip()
     try:
         parts = urlsplit(stripped)
@@ -28,14 +28,14 @@ def safe_external(address: str | None) -> str | None:
 
 
 def is_clone_address(address: str) -> bool:
-    """Return whether git reads an address by http, https or ssh: others can make it run a program."""
+    """Return whether an address uses http, https or ssh: with others, git may run a program."""
     return bool(_CLONED_BY_URL.fullmatch(address) or _CLONED_BY_SSH.fullmatch(address))
 
 
 class WebPages(msgspec.Struct, frozen=True):
-    """Builds the addresses below `root`, which has no slash at the end, as servers of a `kind` write them.
+    """Builds addresses below `root`, which has no final slash, by the rules of a `kind` of server.
 
-    A name that no address can hold has none: browsers leave out the parts ``.`` and ``..`` of a path.
+    Names with the parts ``.`` and ``..`` have no address, because browsers remove these from a path.
     """
 
     root: str = ""
@@ -49,7 +49,7 @@ class WebPages(msgspec.Struct, frozen=True):
         return page and f"{page}/"
 
     def project(self, owner: str, key: str) -> str | None:
-        """Return the page of a project in a workspace; on a Data Center both are one."""
+        """Return the page of a project in a workspace; on a Data Center they are the same."""
         if self._is_datacenter:
             return self.owner(owner)
         return self._at(f"{segment(owner)}/workspace/projects/{segment(key)}")
@@ -71,7 +71,7 @@ class WebPages(msgspec.Struct, frozen=True):
         return self._below(full_name, f"commits/{segment(name)}")
 
     def clone_addresses(self, full_name: str, scm: str | None) -> dict[str, str]:
-        """Return where a repository is cloned from, by ``https`` and, on Bitbucket Cloud, by ``ssh``."""
+        """Return the clone addresses of a repository: ``https``, and on Bitbucket Cloud ``ssh``."""
         owner, _, slug = full_name.partition("/")
         end = "" if scm == "hg" else ".git"
         below = f"scm/{segment(owner.lower())}/{segment(slug)}" if self._is_datacenter else escaped(full_name)
@@ -86,7 +86,7 @@ class WebPages(msgspec.Struct, frozen=True):
         return self.kind == "datacenter"
 
     def _project(self, key: str) -> str:
-        """Return the path of a project; a personal one is at its person."""
+        """Return the path of a project; a personal one is below its user."""
         if key.startswith(PERSONAL):
             return f"users/{segment(key.removeprefix(PERSONAL).lower())}"
         return f"projects/{segment(key)}"
@@ -105,5 +105,5 @@ class WebPages(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=64)
 def _is_safe_root(root: str) -> bool:
-    """Return whether an upstream's address is safe to link to: each row of a page asks that again."""
+    """Return whether an upstream's address is safe to link to; cached, because every row asks."""
     return safe_external(root) is not None

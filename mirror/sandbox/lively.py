@@ -1,7 +1,7 @@
-"""People at work: now and then somebody pushes, tags, renames, creates or deletes something.
+"""Simulated people who push, tag, rename, create and delete at random moments.
 
-What is due by the clock is done before the next request is answered, so nothing runs in between, and nobody
-who asks can tell the difference.
+Edits that are due are made before the next request is answered. So nothing runs between requests, and clients
+cannot tell the difference.
 """
 
 import json
@@ -20,7 +20,7 @@ from mirror.sandbox.world import World
 
 PER_MINUTE = 20.0
 MOST_AT_ONCE = 200
-"""How many edits are made up for at most, after nobody has asked for a long time."""
+"""The most edits to make before one request, after a long time without any."""
 
 _WEIGHTS = {
     "push": 50,
@@ -34,7 +34,7 @@ _WEIGHTS = {
     "delete": 2,
     "restore": 1,
 }
-"""What people do, by how often."""
+"""Actions, and how often they happen relative to each other."""
 
 _TRIES = 20
 
@@ -42,9 +42,9 @@ _TRIES = 20
 class Lively:
     """Edits a world at random moments, `per_minute` on average; the same seed makes the same edits.
 
-    `clock` tells seconds that never go back. `journal` is a file of the edits that were made: they are made
-    again at first, so that a mirror of the world does not see it begin anew. A thousand take a tenth of a
-    second.
+    - `clock`: seconds that never go back.
+    - `journal`: a file of the edits that were made. They are repeated at the start, so that a mirror does not
+      see the world start again. A thousand take a tenth of a second.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class Lively:
         return done
 
     def _keep(self, order: Order, at: int) -> None:
-        """Add an edit to the journal. Each begins with a line end: one that was cut off spoils no other."""
+        """Add an edit to the journal. It starts with a line end, so that a torn line spoils no other."""
         if self._journal is None:
             return
         line = json.dumps({"at": at, **order})
-        with suppress(OSError):  # the next start begins with an older world, as it would without a journal
+        with suppress(OSError):  # the next start has an older world, as without a journal
             file = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
                 os.write(file, f"\n{line}".encode())
@@ -91,14 +91,14 @@ class Lively:
                 os.close(file)
 
     def _repeat(self) -> int:
-        """Make the edits of the journal, each at its time, and return how many there were."""
+        """Repeat the edits of the journal, each at its time; return their number."""
         try:
             lines = self._journal.read_bytes().splitlines() if self._journal else []
         except OSError:
             return 0
         now = self._world.clock.now()
         for line in lines:
-            # A line that was cut off, or is not ours, is left out.
+            # Skips a line that was cut off or is not ours.
             with suppress(ValueError, AttributeError, KeyError, TypeError, RecursionError):
                 order = json.loads(line)
                 self._make(order, min(max(index(order.pop("at")), 0), now))
@@ -108,7 +108,7 @@ class Lively:
         return self._draw.expovariate(self._per_second)
 
     def _make(self, order: Order, at: int) -> bool:
-        """Make an edit at a moment, unless somebody was faster: a name is taken, a branch is gone."""
+        """Make an edit at a moment; return False if it is not possible: a name is taken, a branch is gone."""
         try:
             with self._world.clock.stopped(at):
                 perform(self._world, order)
@@ -121,7 +121,7 @@ class Lively:
         return True
 
     def _order(self) -> Order | None:
-        """Draw what is done, and to which repository; None where there is none for it."""
+        """Draw an action and its repository; None if there is no repository for it."""
         (action,) = self._draw.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
         if action == "restore":
             return {"action": action, "repository": self._gone.pop()} if self._gone else None

@@ -1,4 +1,4 @@
-"""The sandbox: routes, counts, limits and answers requests; applies faults; takes control requests."""
+"""The sandbox: routes, counts, limits and answers requests, applies faults, handles control requests."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

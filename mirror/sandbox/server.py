@@ -1,7 +1,7 @@
 """A small HTTP/1.1 server on asyncio that serves a sandbox.
 
-It is written here because some faults are below what a general server lets an application do (half a body, a
-reset, silence), and because the sandbox must be faster than the program that it tests.
+It exists because a general server does not let an application produce some faults (half a body, a reset,
+silence), and because the sandbox must be faster than the program that it tests.
 """
 
 import asyncio

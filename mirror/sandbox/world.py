@@ -1,8 +1,8 @@
 """The data of the simulated Bitbucket: generated from a seed on demand, with edits on top.
 
-A repository without edits is not stored: `generate` computes it from its number. One that was edited or made
-by hand is a row in memory, which hides the generated one. Listings are sorted arrays of numbers, created when
-first needed and kept in order.
+A repository without edits is not stored: `generate` computes it from its number. An edited or handmade one is
+a row in memory, which hides the generated one. Listings are sorted arrays of numbers, created when first
+needed and kept in order.
 """
 
 from array import array
@@ -201,7 +201,7 @@ class World:
         return {**now, **self._former_commits.get(row.number, {})}
 
     def commits_between(self, row: SandboxRepository, include: str, exclude: str | None) -> list[str] | None:
-        """List a commit and those before it that are not before another; None where one does not exist."""
+        """List a commit and its ancestors without those of `exclude`; None if one does not exist."""
         commits = self.commits_of(row)
         known = {*commits, *(parent for parents in commits.values() for parent in parents)}
         if not {include, exclude or include} <= known:
@@ -240,7 +240,7 @@ class World:
 
     @property
     def numbers(self) -> range:
-        """The numbers of all repositories there were."""
+        """The numbers of all repositories, also deleted ones."""
         return range(self._next_number)
 
     def new_number(self) -> int:
@@ -363,7 +363,7 @@ class World:
 
 
 def _reachable(commits: dict[str, tuple[str, ...]], start: str) -> list[str]:
-    """Return a commit and all that come before it, as far as they are known."""
+    """Return a commit and its known ancestors."""
     found, left = dict[str, None](), [start]
     while left:
         commit = left.pop(0)
