@@ -99,6 +99,19 @@ def test_a_world_goes_on_where_its_mirror_left_it(tmp_path: Path) -> None:
     assert changes() == set()
 
 
+def test_a_journal_does_not_grow_for_ever(tmp_path: Path) -> None:
+    """Edits become rarer as it fills, and a restart goes on at the rate that it left."""
+    journal, sizes = tmp_path / "journal", list[int]()
+    for start in range(3):
+        clock = Seconds()
+        lively = Lively(World(50), per_minute=60, seed=start, clock=clock, journal=journal, most_kept=200)
+        for second in range(0, 1_800, 30):
+            clock.now = float(second)
+            lively.catch_up()
+        sizes.append(len(journal.read_bytes().splitlines()))
+    assert 120 < sizes[0] < sizes[-1] < 220
+
+
 def test_a_foreign_journal_spoils_no_world(tmp_path: Path) -> None:
     """What cannot be read is left out, and an edit of the future is made now."""
     journal, world = tmp_path / "journal", World(3)

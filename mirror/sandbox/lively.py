@@ -22,6 +22,12 @@ PER_MINUTE = 20.0
 MOST_AT_ONCE = 200
 """The most edits to make before one request, after a long time without any."""
 
+MOST_KEPT = 30_000
+"""The number of edits that a journal nears: 3 MB, repeated in three seconds at the start."""
+
+_RAREST = 0.001
+"""The share of the rate that remains when a journal is full: about one edit an hour."""
+
 _WEIGHTS = {
     "push": 50,
     "force_push": 2,
@@ -45,6 +51,7 @@ class Lively:
     - `clock`: seconds that never go back.
     - `journal`: a file of the edits that were made. They are repeated at the start, so that a mirror does not
       see the world start again. A thousand take a tenth of a second.
+    - `most_kept`: edits become rarer as the journal nears this number, so that it stays small.
     """
 
     def __init__(
@@ -55,11 +62,13 @@ class Lively:
         seed: int = 1,
         clock: Callable[[], float] = time.monotonic,
         journal: Path | None = None,
+        most_kept: int = MOST_KEPT,
     ) -> None:
         self._world, self._per_second, self._clock = world, per_minute / 60, clock
-        self._journal = journal
+        self._journal, self._most_kept = journal, most_kept
         self._gone = list[str]()
-        self._draw = random.Random(seed + self._repeat())
+        self._kept = self._repeat()
+        self._draw = random.Random(seed + self._kept)
         self._due = clock() + self._pause()
 
     def catch_up(self) -> list[Order]:
@@ -82,6 +91,7 @@ class Lively:
         """Add an edit to the journal. It starts with a line end, so that a torn line spoils no other."""
         if self._journal is None:
             return
+        self._kept += 1
         line = json.dumps({"at": at, **order})
         with suppress(OSError):  # the next start has an older world, as without a journal
             file = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -105,7 +115,9 @@ class Lively:
         return len(lines)
 
     def _pause(self) -> float:
-        return self._draw.expovariate(self._per_second)
+        """Draw the time until the next edit, which becomes longer as the journal fills."""
+        share = max(1 - self._kept / self._most_kept, _RAREST)
+        return self._draw.expovariate(self._per_second * share)
 
     def _make(self, order: Order, at: int) -> bool:
         """Make an edit at a moment; return False if it is not possible: a name is taken, a branch is gone."""
