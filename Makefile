@@ -80,6 +80,7 @@ clean: ## remove .venv and what the tools left; data/ stays
 	    else pip="$(PYTHON) -m pip --python .venv/bin/python"; fi; \
 	    $$pip --disable-pip-version-check install -q --require-hashes -r requirements.lock && \
 	    $$pip --disable-pip-version-check install -q --no-deps --no-build-isolation -e .
+	@.venv/bin/python -m compileall -q mirror  # where PYTHONDONTWRITEBYTECODE is set, each start would do it
 	@touch $@
 
 .venv/installed-dev: .venv/installed requirements-dev.lock

@@ -22,7 +22,9 @@ SERVE = """
 from mirror.sandbox import Sandbox, World, serve
 serve(Sandbox(World(60)), port=0, announce=lambda origin: print(origin, flush=True))
 """
-COMMANDS = ("search django", "search django --json", "show NAME", "changes", "status", "sync", "--help")
+COMMANDS = (
+    "search django", "search django --json", "refs master", "show NAME", "changes", "status", "sync", "--help"
+)  # fmt: skip
 
 
 class Took(NamedTuple):
@@ -32,13 +34,19 @@ class Took(NamedTuple):
     wall: float
 
 
+def environment(checkout: Path) -> dict[str, str]:
+    """Return the variables of a command of a checkout, whose bytecode is kept, as an installation does."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": str(checkout)}
+
+
 def run(arguments: list[str], folder: Path, checkout: Path) -> Took:
     """Run a program once."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(checkout)},
+        env=environment(checkout),
         check=True,
         capture_output=True,
     )
@@ -56,7 +64,7 @@ def filled(folder: Path, checkout: Path, origin: str) -> str:
     found = subprocess.run(
         [sys.executable, "-m", "mirror", "search", "", "--json"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(checkout)},
+        env=environment(checkout),
         check=True,
         capture_output=True,
         text=True,

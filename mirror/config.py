@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from mirror.config_checks import complaints, explained, workspace_complaint
+from mirror.config_checks import complaints, workspace_complaint
 from mirror.errors import ConfigError
 from mirror.times import seconds_of
 
@@ -443,10 +443,17 @@ def from_toml(text: str, *, where: str = "mirror.toml") -> Config:
     try:
         config = msgspec.convert(data, Config, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise ConfigError(explained(str(error), text, where, Config)) from error
+        raise _mistake(str(error), text, where) from error
     for path, complaint in complaints(config):
-        raise ConfigError(explained(f"{complaint} - at `{path}`", text, where, Config))
+        raise _mistake(f"{complaint} - at `{path}`", text, where)
     return config if config.upstreams else msgspec.structs.replace(config, upstreams=BUILT_IN.upstreams)
+
+
+def _mistake(message: str, text: str, where: str) -> ConfigError:
+    """Return the error for what a validator says of a file."""
+    from mirror.config_mistakes import explained  # noqa: PLC0415 - most files hold no mistake
+
+    return ConfigError(explained(message, text, where, Config))
 
 
 def _decode(kind: type, value: Any) -> Any:

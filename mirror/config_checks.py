@@ -1,37 +1,26 @@
-"""Check a configuration: each complaint names the file, the line, the key and the remedy.
+"""Check what no field of a configuration can check alone; `mirror.config_mistakes` makes errors of it.
 
 Also lists the files of a configuration that are open to other users of the machine.
 """
 
-import logging
 import re
 import stat
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
-import msgspec
-
-from mirror.content_policy import sources_of
-from mirror.readable import did_you_mean
-from mirror.settings import Setting, settings_of, toml_text
+from mirror.times import zone_named
 
 if TYPE_CHECKING:
     from mirror.config import Config, UpstreamConfig
 
 OTHERS = 0o077
 
-log = logging.getLogger(__name__)
-
 
 def complaints(config: "Config") -> Iterator[tuple[str, str]]:
     """Yield faults that no field can check alone: the path of a setting, and the complaint."""
-    try:
-        ZoneInfo(config.timezone or "UTC")
-    except (KeyError, ValueError, OSError):
+    if config.timezone and zone_named(config.timezone) is None:
         yield "$.timezone", f"{config.timezone!r} is not a time zone"
     if not re.fullmatch(r"0?6[046]{2}", config.file_mode):
         yield "$.file_mode", f'{config.file_mode!r} is not a file mode; write "0600", or "0660" for a group'
@@ -59,10 +48,13 @@ def _serve_complaints(config: "Config") -> Iterator[tuple[str, str]]:
         yield "$.serve.writes", "a server that is read_only passes no writes on; remove one of the two"
     if config.serve.public_snapshot and config.serve.public_snapshot == config.database:
         yield "$.serve.public_snapshot", "is the mirror itself; name a file of `mirror publish`"
-    try:
-        sources_of(config.serve.csp)
-    except ValueError as error:
-        yield "$.serve.csp", str(error)
+    if config.serve.csp:
+        from mirror.content_policy import sources_of  # noqa: PLC0415 - few files add sources
+
+        try:
+            sources_of(config.serve.csp)
+        except ValueError as error:
+            yield "$.serve.csp", str(error)
     if config.publish_schedule.strip() and not config.serve.public_snapshot:
         yield "$.publish_schedule", "needs a file to publish into: [serve] public_snapshot"
     yield from _url_complaints(config.site_url, "$.site_url")
@@ -144,124 +136,12 @@ def _secret_complaints(upstream: "UpstreamConfig", path: str) -> Iterator[tuple[
             )
 
 
-_UNKNOWN = re.compile(r"contains unknown field `(.+?)`")
-
-
-def explained(message: str, text: str, where: str, root: type[msgspec.Struct]) -> str:
-    """Turn a message of the validator into one with the line, the key and the remedy.
-
-    `message` ends with the path of the value, as msgspec's messages do; `text` is the whole file and `where`
-    its name; `root` declares the settings.
-    """
-    complaint, _, path = message.partition(" - at `")
-    path = path.rstrip("`")
-    unknown = _UNKNOWN.search(complaint)
-    key = unknown[1] if unknown else path.rpartition(".")[2].partition("[")[0]
-    line = _line_of(text, path, key)
-    spot = f"{where}, line {line}" if line else where
-    if unknown:
-        known = sorted(_known(path, root))
-        near = did_you_mean(key, known)
-        return f"{spot}: unknown setting {key!r}{near or ';'} known here: {', '.join(known)}"
-    if complaint.startswith("Object missing required field"):
-        return f"{spot}: {complaint.replace('Object missing required field', 'this section needs')}"
-    setting = _known(path.rpartition(".")[0], root).get(key)
-    value = _value_at(text, path)
-    if setting and complaint.startswith("Invalid enum value"):
-        return f"{spot}: {key}: {_not_allowed(setting, value)}"
-    if setting and (meant := _meant(setting, value)) is not None:
-        return f"{spot}: {key}: {complaint}; did you mean {meant}?"
-    return f"{spot}: {key}: {complaint}{_hint(setting) if setting and ';' not in complaint else ''}"
-
-
-def _not_allowed(setting: Setting, value: Any) -> str:
-    """Refuse a value that is not allowed, and suggest the nearest allowed one."""
-    allowed = setting.kind.removeprefix("list of: ").split(" | ")
-    near = did_you_mean(str(value), allowed) or ";"
-    return f"{value!r} is not allowed{near} allowed: {', '.join(allowed)}"
-
-
-_SECRETS = frozenset({"credential", "webhook_secret", "ping", "url"})
-"""Settings whose value is not shown: it may be a secret by mistake."""
-
-
-def _meant(setting: Setting, value: Any) -> str | None:
-    """Return a setting as it was probably meant, with brackets or quotes added or removed."""
-    if setting.name in _SECRETS:
-        return None
-    if isinstance(value, dict):
-        return f"[[{setting.name}]]" if setting.is_repeated and setting.struct else None
-    meant: Any = None
-    kind = setting.kind
-    if kind.startswith("list of: ") and isinstance(value, str) and value:
-        meant = [value]
-    elif kind == "true or false" and str(value).lower() in _BOOLEANS:
-        meant = _BOOLEANS[str(value).lower()]
-    elif kind.startswith(("whole number", "number")) and isinstance(value, str) and value.isdecimal():
-        meant = int(value)
-    elif kind == "duration" and re.fullmatch(r"\d{1,9}", str(value)):
-        meant = f"{value}s"
-    elif kind == "text" and isinstance(value, int | float) and not isinstance(value, bool):
-        meant = str(value)
-    return None if meant is None else f"{setting.name} = {toml_text(meant)}"
-
-
-_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True} | {
-    "false": False, "no": False, "off": False, "0": False
-}  # fmt: skip
-
-
-def _value_at(text: str, path: str) -> Any:
-    """Return the value at a path of a TOML text; None if there is none."""
-    value: Any = tomllib.loads(text)
-    for name, number in re.findall(r"(\w+)|\[(\d+)\]", path.removeprefix("$")):
-        try:
-            value = value[name] if name else value[int(number)]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return value
-
-
-def _hint(setting: Setting) -> str:
-    """Show how to write a setting, by its declaration."""
-    if setting.struct:
-        return ""
-    about = "" if setting.kind == "text" else f" ({setting.kind})"
-    return f"; write it like {setting.name} = {setting.example}{about}"
-
-
-def _known(path: str, root: type[msgspec.Struct]) -> dict[str, Setting]:
-    """Return the settings of the section at a path."""
-    found = {setting.name: setting for setting in settings_of(root)}
-    for part in re.findall(r"\w+", re.sub(r"\[\d+\]", "", path)):
-        setting = found.get(part)
-        if setting and setting.struct:
-            found = {each.name: each for each in settings_of(setting.struct)}
-    return found
-
-
-def _line_of(text: str, path: str, key: str) -> int | None:
-    """Return the line of a key in its section; counts ``[[upstream]]`` headers."""
-    section = re.match(r"\$\.(\w+)(?:\[(\d+)\])?", path)
-    wanted = (section[1], int(section[2] or 0)) if section else ("", 0)
-    here, counts, header = ("", 0), dict[str, int](), None
-    for number, line in enumerate(text.splitlines(), 1):
-        heading = re.match(r"\s*\[\[?\s*(\w+)", line)
-        if heading:
-            counts[heading[1]] = counts.get(heading[1], -1) + 1
-            here = (heading[1], counts[heading[1]])
-            header = number if here == wanted else header
-        if re.match(rf"\s*(.*[{{,.]\s*)?[\"']?{re.escape(key)}[\"']?\s*=", line) and (
-            here == wanted or not wanted[0] or (here[0] == "" and wanted[0] == key)
-        ):
-            return number
-    return header
-
-
 def warn_of_open_files(config: "Config") -> None:
     """Log a line for each file that is open to others."""
+    import logging  # noqa: PLC0415 - reading commands log nothing
+
     for line in open_files(config):
-        log.warning(line)
+        logging.getLogger(__name__).warning(line)
 
 
 def open_files(config: "Config") -> Iterator[str]:

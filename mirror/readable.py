@@ -1,10 +1,7 @@
 """How texts of others, sizes, typing errors and CSV are written for people. Ages are in `mirror.times`."""
 
-import csv
-import io
 import re
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from typing import Any
 
 SIZES = ("kB", "MB", "GB", "TB", "PB")
@@ -78,6 +75,8 @@ def _escape(found: re.Match[str]) -> str:
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """Return ``; did you mean 'search'?`` for a word that is nearly one of those allowed, else ""."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
+
     by_lower = {each.lower(): each for each in allowed}
     near = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
@@ -94,6 +93,9 @@ def csv_chunks(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Iterato
     None is an empty cell, a boolean ``yes`` or ``no``. A text that a spreadsheet would run as a formula, as
     it begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return, gets an apostrophe before it.
     """
+    import csv  # noqa: PLC0415 - most commands write none
+    import io  # noqa: PLC0415
+
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(columns)

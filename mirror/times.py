@@ -13,7 +13,10 @@ from functools import lru_cache
 from io import BytesIO
 from math import inf
 from pathlib import Path
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 Clock = Callable[[], datetime]
 
@@ -163,17 +166,22 @@ def _zone_from(text: str | None) -> tzinfo:
     text = text.removeprefix(":")
     if text.startswith("/"):
         return _from_file(Path(text)) or UTC
-    return _named(text) or _by_rule(text) or _by_rule(text + _USUAL_RULE) or UTC
+    return zone_named(text) or _by_rule(text) or _by_rule(text + _USUAL_RULE) or UTC
 
 
-def _named(name: str) -> ZoneInfo | None:
+def zone_named(name: str) -> "ZoneInfo | None":
+    """Return a zone by its name, like ``Europe/Amsterdam``; None where there is none."""
+    from zoneinfo import ZoneInfo  # noqa: PLC0415 - most commands write no local time
+
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
         return None
 
 
-def _from_file(path: Path) -> ZoneInfo | None:
+def _from_file(path: Path) -> "ZoneInfo | None":
+    from zoneinfo import ZoneInfo  # noqa: PLC0415
+
     try:
         with path.open("rb") as file:
             return ZoneInfo.from_file(file) if path.is_file() else None
@@ -181,8 +189,10 @@ def _from_file(path: Path) -> ZoneInfo | None:
         return None
 
 
-def _by_rule(rule: str) -> ZoneInfo | None:
+def _by_rule(rule: str) -> "ZoneInfo | None":
     """Parse a POSIX rule by a zone file made from it: `zoneinfo` reads rules only there."""
+    from zoneinfo import ZoneInfo  # noqa: PLC0415
+
     if not rule.isascii():
         return None
     block = (

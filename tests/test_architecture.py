@@ -16,6 +16,7 @@ GROUND = frozenset(
         "api2_objects",
         "config",
         "config_checks",
+        "config_mistakes",
         "content_policy",
         "credentials",
         "errors",

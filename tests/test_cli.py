@@ -14,6 +14,7 @@ import click
 import pytest
 from cli_runner import Folder, small_sandbox
 
+from mirror.cli.main import COMMANDS as LISTED
 from mirror.cli.main import FILES, mirror
 from mirror.sandbox import RunningSandbox
 
@@ -71,6 +72,15 @@ def test_help_shows_whole_summaries(synced: Folder) -> None:
     """The lists of commands cut no sentence."""
     for group in ((), ("repo",), ("token",)):
         assert "..." not in synced.run(*group, "--help").out.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_lists_of_commands_show_the_first_sentence_of_the_help(name: str) -> None:
+    """They stand beside the names, so that a list imports no command."""
+    context = click.Context(mirror)
+    command = mirror.get_command(context, name)
+    assert command is not None
+    assert LISTED[name][1] == command.get_short_help_str(1000)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -1,6 +1,7 @@
 """What commands print, wherever it goes: to a pipe that closes, a full disk, nowhere, a terminal."""
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -12,10 +13,13 @@ from pathlib import Path
 
 import pytest
 from cli_runner import Folder, small_sandbox
+from examples import examples
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.text import Text
 
 from mirror.cli.console import CleanConsole
-from mirror.cli.main import plain
+from mirror.cli.printer import Grid, Marked, Printer, plain
 from mirror.store import Store
 from mirror.store.files import open_reader
 
@@ -220,3 +224,46 @@ def test_an_empty_list_of_changes_says_so(synced: Folder) -> None:
         r"Nothing since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\n", synced.run("changes", "--since", "2999-01-01").out
     )
     assert synced.run("changes", "--since", "2999-01-01", "--json").out == ""
+
+
+TEXTS = st.text("ab/-., [:]\\é…ß漢🐍\u0301\u202e\x1b\t\n", max_size=30)
+LAYOUTS = st.sampled_from(
+    [
+        {},
+        {"no_wrap": True},
+        {"overflow": "fold"},
+        {"overflow": "fold", "min_width": 12, "no_wrap": True},
+        {"overflow": "ellipsis", "no_wrap": True, "max_width": 9},
+        {"justify": "right"},
+    ]
+)  # fmt: skip
+
+
+@given(
+    texts=st.lists(st.tuples(TEXTS, TEXTS, TEXTS), max_size=4),
+    layouts=st.tuples(LAYOUTS, LAYOUTS, LAYOUTS),
+    header=st.booleans(),
+    width=st.sampled_from([20, 50, 200]),
+)
+@settings(max_examples=examples(100))
+def test_what_needs_no_layout_is_printed_as_rich_prints_it(
+    texts: list[tuple[str, str, str]], layouts: tuple[dict[str, object], ...], header: bool, width: int
+) -> None:
+    """Lines and tables, byte for byte, whichever way they take."""
+    columns = [
+        {**layout, "header": f"h{number}"} if header else layout for number, layout in enumerate(layouts)
+    ]
+
+    def printed(*, by_rich: bool) -> str:
+        stream = io.StringIO()
+        printer = Printer(stream, width)
+        printer._is_plain = not by_rich
+        grid = Grid(*columns)
+        for first, *others in texts:
+            printer.say((first, "bold"), others[0])
+            printer.say(*others, wraps=False)
+            grid.add(Marked(first, [(0, 1)]), *others)
+        printer.table(grid)
+        return stream.getvalue()
+
+    assert printed(by_rich=False) == printed(by_rich=True)

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from rich.console import Console
 
+from mirror.cli.printer import Printer
 from mirror.cli.status import MOST_FAILURES, print_status
 from mirror.queries.status import BudgetLeft, UpstreamStatus
 
@@ -38,7 +38,7 @@ def printed(width: int, *, failures: int = 0, name: str = "cloud") -> str:
         next_runs=dict.fromkeys(("sync", "sweep", "refs", "retry", "verify"), "2026-11-29T04:30:00.000000Z"),
     )  # fmt: skip
     out = io.StringIO()
-    print_status(Console(file=out, width=width, highlight=False), [status], NOW)
+    print_status(Printer(out, width), [status], NOW)
     return out.getvalue()
 
 
@@ -77,7 +77,7 @@ def shown(**fields: Any) -> str:
         "budget": BudgetLeft(limit=10, used=1, left=9, resets_at=None), "failures": [],
     }  # fmt: skip
     out = io.StringIO()
-    print_status(Console(file=out, width=200), [UpstreamStatus(**plain | fields)], NOW)
+    print_status(Printer(out), [UpstreamStatus(**plain | fields)], NOW)
     return out.getvalue()
 
 

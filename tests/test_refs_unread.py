@@ -1,5 +1,6 @@
 """Refs that were never read are not served as "there are none", nor taken so by a mirror of the mirror."""
 
+import io
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,8 +21,8 @@ from fixtures_db import (
     repository,
 )
 from live_server import serving
-from rich.console import Console
 
+from mirror.cli.printer import Printer
 from mirror.cli.status import print_status
 from mirror.config import Config, UpstreamConfig
 from mirror.operations import SyncOptions, sync_all
@@ -295,6 +296,6 @@ def test_status_counts_unread_repositories(filled: FixtureDb) -> None:
     """Beside the numbers of branches and tags, which are no totals until then."""
     (status,) = read_status(filled.store.connection, utc_now())
     assert (status.refs, status.refs_unread, status.branches) == ("api", 2, 1)
-    console = Console(width=80, record=True)
-    print_status(console, [status], utc_now())
-    assert "branches and tags of 2 repositories were not read yet" in console.export_text()
+    out = io.StringIO()
+    print_status(Printer(out), [status], utc_now())
+    assert "branches and tags of 2 repositories were not read yet" in out.getvalue()

@@ -20,12 +20,12 @@ from mirror.cli.main import main
 from mirror.errors import ConfigError, StoreError, StoreLocked
 from mirror.store import Store, tokens
 from mirror.store.backup import back_up
-from mirror.store.cursors import Cursors, awaits_listing
+from mirror.store.cursors import Cursors
 from mirror.store.ledger import RequestLedger
 from mirror.store.lock import server_mark, service_mark, sync_lock
 from mirror.store.restore import Restored, Trust, restore_copy
 from mirror.store.runs import start_run
-from mirror.store.schema import VERSION
+from mirror.store.schema import VERSION, awaits_listing
 
 NOW = datetime(2026, 11, 29, 6, 30, tzinfo=UTC)
 DOUBT = Trust()

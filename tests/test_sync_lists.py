@@ -9,11 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
-from rich.console import Console
 from sync_harness import HASTY, Clock, Notes
 from upstream_fakes import answer
 
 from mirror.cli.output import print_summary
+from mirror.cli.printer import Printer
 from mirror.config import UpstreamConfig
 from mirror.queries.status import read_status
 from mirror.report import Summary
@@ -288,7 +288,7 @@ def test_a_postponed_page_counts_as_missing(cloud: Cloud) -> None:
     waiting = cloud.sync(full=False, later=60)
     assert (waiting.state, waiting.exit_code, waiting.failures) == ("incomplete", 1, [])
     out = io.StringIO()
-    print_summary(Console(file=out, width=200), waiting)
+    print_summary(Printer(out), waiting)
     assert "waiting       page: one: page 2: the upstream" in out.getvalue()
     assert "(next try 2026-" in out.getvalue()
     with closing(open_reader(cloud.path)) as connection:

@@ -4,10 +4,10 @@ import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from sync_harness import SyncHarness, assert_matches_sandbox, crawling
 
 from mirror.cli.output import print_summary
+from mirror.cli.printer import Printer
 from mirror.queries.status import UpstreamStatus, read_status
 from mirror.report import Summary
 from mirror.sandbox import Fault
@@ -28,7 +28,7 @@ def kinds(summary: Summary) -> tuple[str, int, list[str], list[str]]:
 def printed(summary: Summary) -> str:
     """Print a summary as `mirror sync` does."""
     out = io.StringIO()
-    print_summary(Console(file=out, width=200), summary)
+    print_summary(Printer(out), summary)
     return out.getvalue()
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.text import Text
 
 from mirror.check import Check, exit_code, faulty_configuration, run_checks
 from mirror.cli.main import configured, json_option, leave, out
@@ -57,7 +56,7 @@ def _found(ctx: click.Context, *, as_json: bool) -> list[Check]:
 
 def _print(one: Check) -> None:
     mark, style = ("ok  ", "green") if one.ok else ("BAD ", "bold red")
-    line = Text.assemble((mark, style), (f" {one.name}: ", "bold"), one.detail)
-    out().print(line, soft_wrap=True)
+    printer = out()
+    printer.say((mark, style), (f" {one.name}: ", "bold"), one.detail, wraps=False)
     if one.remedy:
-        out().print(Text(f"      {'advice' if one.ok else 'remedy'}: {one.remedy}"), soft_wrap=True)
+        printer.say(f"      {'advice' if one.ok else 'remedy'}: {one.remedy}", wraps=False)

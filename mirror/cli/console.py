@@ -1,11 +1,11 @@
-"""The console of commands, in a file of its own because rich is slow to import."""
+"""The console of rich, in a file of its own because rich is slow to import."""
 
 from collections.abc import Iterable
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from mirror.cli.main import plain
+from mirror.cli.printer import plain
 
 
 class CleanConsole(Console):

@@ -6,10 +6,9 @@ from itertools import islice
 
 import click
 import msgspec
-from rich.table import Table
-from rich.text import Text
 
 from mirror.cli.main import json_option, out, reader
+from mirror.cli.printer import Grid
 from mirror.errors import ConfigError, NotFound
 from mirror.queries.accounts import owners_named
 from mirror.queries.inventory import COLUMNS, InventoryLine, all_lines
@@ -68,9 +67,9 @@ def _print_some(lines: Iterator[InventoryLine]) -> None:
     """Print the first lines as a table, and how many there are."""
     shown = list(islice(lines, SHOWN))
     count = len(shown) + sum(1 for _ in lines)
-    table = Table(box=None, pad_edge=False)
-    for title in ("repository", "size", "visibility", "default branch", "last push", "branches", "tags"):
-        table.add_column(title, justify="right" if title in ("size", "branches", "tags") else "left")
+    titles = ("repository", "size", "visibility", "default branch", "last push", "branches", "tags")
+    numbers = dict.fromkeys(("size", "branches", "tags"), "right")
+    table = Grid(*({"header": title, "justify": numbers.get(title, "left")} for title in titles))
     for line in shown:
         unknown = "none" if line.branches == 0 else UNKNOWN  # an empty repository is known to have none
         cells = (
@@ -81,12 +80,13 @@ def _print_some(lines: Iterator[InventoryLine]) -> None:
             _number(line.branches),
             _number(line.tags),
         )
-        table.add_row(Text(f"{line.owner}/{line.slug}"), *map(Text, cells))
+        table.add(f"{line.owner}/{line.slug}", *cells)
     more = "; --csv or --json prints all of them, with all columns" if count else ""
     noun = "repository" if count == 1 else "repositories"
-    out().print(Text(f"{count:,} {noun}, {len(shown)} shown{more}"), style="dim")
+    printer = out()
+    printer.say((f"{count:,} {noun}, {len(shown)} shown{more}", "dim"))
     if shown:
-        out().print(table)
+        printer.table(table)
 
 
 def _number(value: int | None) -> str:

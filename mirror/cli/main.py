@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 finished but some items failed, 2 usage or configuration, 
 4 upstream unreachable or mirror unusable, 130 interrupted.
 """
 
+import gc
 import importlib
 import os
 import sqlite3
@@ -17,43 +18,57 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from mirror import __version__
+from mirror.cli.printer import Printer, plain
 from mirror.config import DEFAULT_FILE, Config, read_config
 from mirror.errors import ConfigError, Interrupted, MirrorError, StoreError
-from mirror.readable import did_you_mean, visible
+from mirror.readable import did_you_mean
 from mirror.store.files import damage_explained, open_reader
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from mirror.cli.console import CleanConsole
 
-FILES = {
-    "init": "init",
-    "check": "check",
-    "sync": "sync",
-    "status": "status",
-    "verify": "sync",
-    "search": "search",
-    "refs": "refs",
-    "show": "read",
-    "changes": "read",
-    "inventory": "inventory",
-    "mcp": "mcp",
-    "serve": "serve",
-    "schedule": "run",
-    "run": "run",
-    "publish": "publish",
-    "site": "publish",
-    "export": "lake",
-    "lake": "lake",
-    "plan-split": "lake",
-    "backup": "backup",
-    "restore": "backup",
-    "token": "token",
-    "repo": "repo",
-    "sandbox": "sandbox",
-    "completions": "packaging",
-    "man": "packaging",
+COMMANDS = {
+    "init": ("init", "Write a commented mirror.toml to start from; never overwrites."),
+    "check": (
+        "check",
+        "Check that everything is in place: configuration, credentials, upstreams, disk, file, service.",
+    ),
+    "sync": ("sync", "Bring the mirror up to date; resume an interrupted run."),
+    "status": ("status", "Show counts, age, budget and failures of each upstream."),
+    "verify": ("sync", "Check the file and its search index, and compare rows with the upstream."),
+    "search": ("search", "Find repositories by part of their name, offline."),
+    "refs": ("refs", "Find branches and tags in every repository, offline."),
+    "show": ("read", "Show one repository with its branches and tags, and when they were read."),
+    "changes": ("read", "List changes of repositories and refs, oldest first."),
+    "inventory": ("inventory", "List what a migration must know of each repository, by name."),
+    "mcp": ("mcp", "Offer read-only tools to an editor or assistant (MCP, over stdio)."),
+    "serve": ("serve", "Serve the mirror: pages, tables, SQL and APIs."),
+    "schedule": ("run", "Sync by the schedules of the configuration, until Ctrl-C."),
+    "run": ("run", "Sync by schedule and serve, in one process or in several."),
+    "publish": (
+        "publish",
+        "Write what is public into a new file, to host anywhere; also while a sync writes.",
+    ),
+    "site": ("publish", "Write what is public as static files, for any web host; also while a sync writes."),
+    "export": ("lake", "Export the mirror into a lake, which other programs read."),
+    "lake": ("lake", "Work with a lake that many mirrors export into: merge it, make one mirror out of it."),
+    "plan-split": (
+        "lake",
+        "Print K configurations of equal load, each for a mirror with a credential of its own.",
+    ),
+    "backup": ("backup", "Copy the mirror, also while a sync writes to it."),
+    "restore": ("backup", "Put a copy in the place of the mirror, which is kept under another name."),
+    "token": ("token", "Make, list and revoke local API tokens; the mirror keeps only their hashes."),
+    "repo": ("repo", "Create, change, delete and fork repositories, upstream and in the mirror."),
+    "sandbox": ("sandbox", "Serve a simulated Bitbucket, to try the mirror without an account."),
+    "completions": ("packaging", "Print what completes commands and options in a shell."),
+    "man": ("packaging", "Print the manual page of all commands, for section 1."),
 }
-"""Which file of this package holds a command."""
+"""Which file of this package holds a command, and the first sentence of its help, for lists of commands."""
+
+FILES = {name: file for name, (file, _) in COMMANDS.items()}
 
 
 @contextmanager
@@ -79,13 +94,23 @@ class WholeSummaries(click.Group):
             ctx.fail(f"No such command {name!r}{did_you_mean(name, known)} (there are: {', '.join(known)})")
         return super().resolve_command(ctx, args)
 
+    def sentence(self, ctx: click.Context, name: str) -> str:
+        """Return the first sentence of the help of a command."""
+        command = self.get_command(ctx, name)
+        return command.get_short_help_str(1000) if command else ""
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands."""
-        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, command.get_short_help_str(1000)) for name, command in found if command]
-            )
+            formatter.write_dl([(name, self.sentence(ctx, name)) for name in self.list_commands(ctx)])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """Complete the name of a command, or an option."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only a shell asks for it
+
+        named = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        found = [CompletionItem(name, help=self.sentence(ctx, name)) for name in named]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
 
 class Commands(WholeSummaries):
@@ -101,6 +126,11 @@ class Commands(WholeSummaries):
         with _unless_the_reader_has_gone():
             return super().invoke(ctx)
 
+    def sentence(self, ctx: click.Context, name: str) -> str:
+        """Return it without importing the command."""
+        del ctx
+        return COMMANDS[name][1]
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands in the order in which people need them."""
         del ctx
@@ -112,6 +142,7 @@ class Commands(WholeSummaries):
         if cmd_name not in FILES:
             return None
         room = importlib.import_module(f"mirror.cli.{FILES[cmd_name]}")
+        gc.freeze()  # as in `mirror.cli`
         command: click.Command = getattr(room, cmd_name.replace("-", "_"))
         return command
 
@@ -162,16 +193,9 @@ def reader(ctx: click.Context) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-def plain(text: str) -> str:
-    """Escape invisible and control characters; write a tab as a space."""
-    return visible(text).replace("\t", " ")
-
-
-def out() -> "CleanConsole":
-    """Return the console for answers: standard output, 200 columns wide where it is no terminal."""
-    from mirror.cli.console import CleanConsole  # noqa: PLC0415 - rich is slow to import
-
-    return CleanConsole(highlight=False, width=None if sys.stdout.isatty() else 200)
+def out() -> Printer:
+    """Return what prints answers: on standard output."""
+    return Printer()
 
 
 def errors() -> "CleanConsole":

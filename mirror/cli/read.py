@@ -5,10 +5,9 @@ from datetime import datetime
 
 import click
 import msgspec
-from rich.table import Table
-from rich.text import Text
 
-from mirror.cli.main import json_option, out, plain, reader
+from mirror.cli.main import json_option, out, reader
+from mirror.cli.printer import Grid, Printer, plain
 from mirror.errors import ConfigError, NotFound
 from mirror.queries.changes import EXPORTED, changes_since
 from mirror.queries.past import past_named
@@ -95,17 +94,15 @@ def _open_page(details: RepositoryDetails) -> None:
 
 def _print_details(details: RepositoryDetails, most: int, past: Past | None) -> None:
     """Print a repository, today or in the past, with at most `most` branches and `most` tags."""
-    console, row, now = out(), details.row, utc_now()
+    printer, row, now = out(), details.row, utc_now()
     clones = [*details.links.clone_urls.values(), None, None]
-    title = Text(plain(row.full_name), style="bold")
-    if row.deleted_at:
-        title.append(f"  gone since {row.deleted_at[:10]}: {row.gone_reason}", style="red")
-    console.print(title)
+    gone = f"  gone since {row.deleted_at[:10]}: {row.gone_reason}" if row.deleted_at else ""
+    printer.say((plain(row.full_name), "bold"), (gone, "bold red"))
     if past is not None:
-        console.print(Text(_as_of(past)), style="bold")
+        printer.say((_as_of(past), "bold"))
     if row.description:
-        console.print(Text(row.description.strip()))
-    table = Table(box=None, show_header=False, pad_edge=False)
+        printer.say(row.description.strip())
+    table = Grid({}, {})
     for label, value in (
         ("owner", row.owner),
         ("kind", _kind(row)),
@@ -124,33 +121,31 @@ def _print_details(details: RepositoryDetails, most: int, past: Past | None) -> 
         ("not recorded", ", ".join(past.not_recorded) if past else ""),
     ):
         if value:
-            table.add_row(label, Text(plain(str(value))))
-    console.print(table)
+            table.add(label, plain(str(value)))
+    printer.table(table)
     told = {} if past is None else past.refs_by_name()
     for title_text, refs in (("branches", details.branches), ("tags", details.tags)):
         if refs is None:
-            console.print(Text(f"{title_text}: {row.refs}", style="bold"))
+            printer.say((f"{title_text}: {row.refs}", "bold"))
         else:
-            console.print(Text(f"{title_text} ({len(refs):,})", style="bold"))
-            _print_refs(refs, most, told, now)
+            printer.say((f"{title_text} ({len(refs):,})", "bold"))
+            _print_refs(printer, refs, most, told, now)
 
 
 def _print_refs(
-    refs: list[RefRow], most: int, told: Mapping[tuple[str, str], PastRef], now: datetime
+    printer: Printer, refs: list[RefRow], most: int, told: Mapping[tuple[str, str], PastRef], now: datetime
 ) -> None:
     """Print at most `most` branches or tags; `told` maps those of the past."""
-    listing = Table(box=None, show_header=False, pad_edge=False)
+    listing = Grid({}, {}, {})
     for ref in refs[:most]:
         then = told.get((ref.kind, ref.name))
         made = ago(ref.made_at, now) if ref.made_at else ""
-        listing.add_row(
-            Text(f"  {plain(ref.name)}"), ref.target_hash[:12], _ref_looks_text(then) if then else made
-        )
-    if listing.row_count:
-        out().print(listing)
+        listing.add(f"  {plain(ref.name)}", ref.target_hash[:12], _ref_looks_text(then) if then else made)
+    if listing.rows:
+        printer.table(listing)
     if len(refs) > most:
         more = f"  and {len(refs) - most:,} more; --refs {len(refs)} lists them, --json too"
-        out().print(Text(more, style="dim"))
+        printer.say((more, "dim"))
 
 
 def _refs_read(row: RepositoryRow, past: Past | None, now: datetime) -> str:

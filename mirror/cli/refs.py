@@ -2,11 +2,9 @@
 
 import click
 import msgspec
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
-from mirror.cli.main import json_option, limit_option, offset_option, out, plain, reader
+from mirror.cli.main import json_option, limit_option, offset_option, out, reader
+from mirror.cli.printer import Grid, Marked, cut, plain
 from mirror.queries.ref_search import ListedRef, find_refs
 from mirror.queries.visibility import OPERATOR
 from mirror.readable import repositories_text
@@ -66,38 +64,30 @@ def refs(
     if as_json:
         click.echo(msgspec.json.encode(found.exported()))
         return
+    printer = out()
     if found.count == 0:
-        out().print(
-            f"No branch or tag matches {escape(repr(query))}" if query else "No branch or tag matches"
-        )
+        printer.say(f"No branch or tag matches {query!r}" if query else "No branch or tag matches")
         return
     where = repositories_text(found.repositories)
     shown = f", {len(found.refs):,} shown" if len(found.refs) < found.count else ""
-    out().print(Text(f"{found.count:,} found in {where}{shown}"), style="dim")
+    printer.say((f"{found.count:,} found in {where}{shown}", "dim"))
     if found.refs:
-        out().print(_table(found.refs, query))
+        printer.table(_table(found.refs, query))
 
 
-def _table(listed: list[ListedRef], query: str) -> Table:
+def _table(listed: list[ListedRef], query: str) -> Grid:
     """Make the table of results."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for _ in range(2):
-        table.add_column(overflow="fold")
-    for _ in range(3):
-        table.add_column(no_wrap=True)
+    table = Grid(*[{"overflow": "fold"}] * 2, *[{"no_wrap": True}] * 3)
     now = utc_now()
     for ref in listed:
         age = ago(ref.target_date, now) if ref.target_date else ""
         states = " ".join(ref.repository.states)
-        name = Text(ref.repository.full_name + (f"  {states}" if states else ""))
-        table.add_row(name, _marked_name(ref.name, query), ref.kind, ref.target_hash[:12], age)
+        name = ref.repository.full_name + (f"  {states}" if states else "")
+        table.add(name, _marked_name(ref.name, query), ref.kind, ref.target_hash[:12], age)
     return table
 
 
-def _marked_name(name: str, query: str) -> Text:
+def _marked_name(name: str, query: str) -> Marked:
     """Cut a name to one line, and highlight what matches."""
-    text = Text(plain(name).replace("\n", " "))
-    for begin, end in highlight_ranges(name, query, owners=False):
-        text.stylize("bold yellow", begin, end)
-    text.truncate(_LONGEST_NAME, overflow="ellipsis")
-    return text
+    shown = cut(plain(name).replace("\n", " "), _LONGEST_NAME)
+    return Marked(shown, highlight_ranges(name, query, owners=False))

@@ -7,6 +7,7 @@ import click
 import msgspec
 
 from mirror.cli.main import json_option, limit_option, offset_option, reader
+from mirror.cli.search_table import print_found
 from mirror.queries.rows import LISTED
 from mirror.queries.search import find_repositories
 from mirror.queries.visibility import OPERATOR
@@ -107,6 +108,4 @@ def search(
         said = {name: getattr(found, name) for name in ("query", "count", "fuzzy", "corrected", "described")}
         click.echo(msgspec.json.encode({**said, "repositories": listed}))
         return
-    from mirror.cli.search_table import print_found  # noqa: PLC0415 - rich is slow to import
-
     print_found(found)

@@ -1,10 +1,9 @@
-"""The results of `mirror search` as a table."""
+"""The results of `mirror search` for people."""
 
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
+from typing import Any
 
-from mirror.cli.main import out, plain
+from mirror.cli.main import out
+from mirror.cli.printer import Grid, Marked, columns_of, plain
 from mirror.queries.rows import RepositoryRow
 from mirror.queries.search import FoundRepositories
 from mirror.search import highlight_ranges
@@ -17,50 +16,52 @@ _SHORTEST_ABOUT, _LONGEST_ABOUT = 20, 80
 
 def print_found(found: FoundRepositories) -> None:
     """Print the number of matches, and a page of them as a table."""
-    query = found.query
+    query, printer = found.query, out()
     if found.count == 0:
-        out().print(f"No repository matches {escape(repr(query))}" if query else "No repository matches")
+        printer.say(f"No repository matches {query!r}" if query else "No repository matches")
         return
     how = f", corrected to {', '.join(found.corrected)}" if found.fuzzy else ""
     how += f", {found.described:,} of them by their description" if found.described else ""
     shown = len(found.repositories)
-    out().print(
-        Text(f"{found.count:,} found{how}" + (f", {shown} shown" if shown < found.count else "")), style="dim"
-    )
+    some = f", {shown} shown" if shown < found.count else ""
+    printer.say((f"{found.count:,} found{how}{some}", "dim"))
     if shown:
-        out().print(_results(found.repositories, found.corrected or (query,), out().width))
+        printer.table(_results(found.repositories, found.corrected or (query,), printer.width))
 
 
-def _results(rows: list[RepositoryRow], needles: tuple[str, ...], width: int) -> Table:
+def _results(rows: list[RepositoryRow], needles: tuple[str, ...], width: int) -> Grid:
     """Make the table of results. Names are never cut; other columns are left out on a narrow terminal."""
-    table = Table(box=None, show_header=False, pad_edge=False)
     columns = [
         [_marked(row.full_name, needles) for row in rows],
-        [Text(row.scm or "") for row in rows],
-        [Text(" ".join(row.states)) for row in rows],
-        [Text("" if row.followers_count is None else f"{row.followers_count:,}") for row in rows],
+        [Marked(row.scm or "") for row in rows],
+        [Marked(" ".join(row.states)) for row in rows],
+        [Marked("" if row.followers_count is None else f"{row.followers_count:,}") for row in rows],
     ]
-    shown = list[list[Text]]()
-    for texts in columns:
-        widest = max((text.cell_len for text in texts), default=0)
+    shown, layouts = list[list[Marked]](), list[dict[str, Any]]()
+    for cells in columns:
+        widest = max(columns_of(cell.text) for cell in cells)
         if not shown or 0 < widest <= width:
-            shown.append(texts)
-            table.add_column(overflow="fold", min_width=min(widest, width), no_wrap=bool(shown[1:]))
+            shown.append(cells)
+            layouts.append({"overflow": "fold", "min_width": min(widest, width), "no_wrap": bool(shown[1:])})
             width -= widest + _GAP
     if width >= _SHORTEST_ABOUT:
-        shown.append([Text(" ".join((row.description or "").split())) for row in rows])
-        table.add_column(overflow="ellipsis", no_wrap=True, max_width=min(width, _LONGEST_ABOUT))
-    for cells in zip(*shown, strict=True):
-        table.add_row(*cells)
+        shown.append([Marked(" ".join((row.description or "").split())) for row in rows])
+        layouts.append({"overflow": "ellipsis", "no_wrap": True, "max_width": min(width, _LONGEST_ABOUT)})
+    table = Grid(*layouts)
+    for row in zip(*shown, strict=True):
+        table.add(*row)
     return table
 
 
-def _marked(full_name: str, needles: tuple[str, ...]) -> Text:
+def _marked(full_name: str, needles: tuple[str, ...]) -> Marked:
     """Highlight what matches in the slug."""
     full_name = plain(full_name)
-    text = Text(full_name)
     start = full_name.find("/") + 1
-    for needle in needles:
-        for begin, end in highlight_ranges(full_name[start:], needle):
-            text.stylize("bold yellow", start + begin, start + end)
-    return text
+    return Marked(
+        full_name,
+        [
+            (start + begin, start + end)
+            for needle in needles
+            for begin, end in highlight_ranges(full_name[start:], needle)
+        ],
+    )

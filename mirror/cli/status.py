@@ -10,11 +10,9 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from mirror.cli.main import configured, json_option, out
+from mirror.cli.printer import Grid, Printer
 from mirror.queries.crawl import progress_text
 from mirror.queries.status import HistoryStatus, UpstreamStatus, history_status, read_status
 from mirror.readable import repositories_text, size_text
@@ -55,8 +53,9 @@ def status(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode({"upstreams": statuses, "history": history}))
     else:
-        print_status(out(), statuses, now)
-        out().print(Text(_history_line(history)), soft_wrap=True)
+        printer = out()
+        print_status(printer, statuses, now)
+        printer.say(_history_line(history), wraps=False)
 
 
 def _history_line(history: HistoryStatus) -> str:
@@ -67,31 +66,31 @@ def _history_line(history: HistoryStatus) -> str:
     return f"history: {history.changes:,} changes{since}{size}{exact}"
 
 
-def print_status(console: Console, statuses: Sequence[UpstreamStatus], now: datetime) -> None:
+def print_status(printer: Printer, statuses: Sequence[UpstreamStatus], now: datetime) -> None:
     """Print the status of each upstream, at most 80 columns wide."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("upstream", "repositories", "branches", "tags", "complete", "budget left"):
-        table.add_column(column, justify="left" if column == "upstream" else "right", overflow="fold")
+    titles = ("upstream", "repositories", "branches", "tags", "complete", "budget left")
+    sides = {"upstream": "left"}
+    table = Grid(*({"header": one, "justify": sides.get(one, "right"), "overflow": "fold"} for one in titles))
     for status in statuses:
         age = "never" if status.freshness_seconds is None else f"{age_text(status.freshness_seconds)} ago"
         left = status.budget.left
         budget = f"{status.budget.used:,} used" if left is None else f"{left:,} of {status.budget.limit:,}"
-        table.add_row(
+        table.add(
             status.name, f"{status.repositories:,}", f"{status.branches:,}", f"{status.tags:,}", age, budget
         )
-    console.print(table, width=min(WIDTH, console.width))
+    printer.table(table, WIDTH)
     for status in statuses:
-        _print_details(console, status, now)
+        _print_details(printer, status, now)
 
 
-def _print_details(console: Console, status: UpstreamStatus, now: datetime) -> None:
+def _print_details(printer: Printer, status: UpstreamStatus, now: datetime) -> None:
     """Print what does not fit into the table, wrapped at 80 columns or the terminal's width."""
-    width = min(WIDTH, console.width)
+    width = min(WIDTH, printer.width)
     for text in _details(status, now):
         for line in textwrap.wrap(f"{status.name}: {text}", width, subsequent_indent="  "):
-            console.print(Text(line), soft_wrap=True)
+            printer.say(line, wraps=False)
     for failure in status.failures[:MOST_FAILURES]:
-        console.print(Text(_failure_line(failure, width)), soft_wrap=True)
+        printer.say(_failure_line(failure, width), wraps=False)
 
 
 def _ages(status: UpstreamStatus) -> Iterator[str]:

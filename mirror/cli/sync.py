@@ -12,6 +12,7 @@ import click
 
 from mirror.cli.main import configured, errors, leave, out
 from mirror.cli.output import LogProgress, print_findings, print_plan, print_summary
+from mirror.cli.printer import Printer
 from mirror.config_checks import warn_of_open_files
 from mirror.errors import ConfigError, Interrupted, StoreError, StoreLocked
 from mirror.observe.alerts import Alerts
@@ -101,7 +102,7 @@ def sync(
 def progress() -> "AbstractContextManager[TerminalProgress | LogProgress]":
     """Return a reporter: bars on a terminal, else lines."""
     if not sys.stderr.isatty():
-        return nullcontext(LogProgress(errors()))
+        return nullcontext(LogProgress(Printer(sys.stderr)))
     from mirror.cli.bars import TerminalProgress  # noqa: PLC0415 - cron needs no bars
 
     return TerminalProgress(errors())

@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import click
-from rich.table import Table
 
 from mirror.cli.main import WholeSummaries, configured, out
+from mirror.cli.printer import Grid
 from mirror.errors import ConfigError
 from mirror.store import Store, tokens
 from mirror.store.files import damage_explained, open_reader
@@ -60,16 +60,15 @@ def list_tokens(ctx: click.Context) -> None:
     Example:
         mirror token list
     """
-    table = Table(box=None, pad_edge=False)
-    for column in ("id", "name", "scope", "user", "created", "last used", "expires", "revoked"):
-        table.add_column(column)
+    titles = ("id", "name", "scope", "user", "created", "last used", "expires", "revoked")
+    table = Grid(*({"header": title} for title in titles))
     path = Path(configured(ctx).database)
     with closing(open_reader(path)) as connection, damage_explained(path):
         for row in tokens.listed(connection):
             moments = (row.created_at, row.last_used_at, row.expires_at, row.revoked_at)
             days = (moment[:10] if moment else "" for moment in moments)
-            table.add_row(str(row.id), row.name, row.scope, row.user or "", *days)
-    out().print(table)
+            table.add(str(row.id), row.name, row.scope, row.user or "", *days)
+    out().table(table)
 
 
 @token.command()

@@ -2,17 +2,20 @@
 
 import re
 import sqlite3
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from mirror.model import RefKind
 from mirror.queries.rows import NOT_OF, RefRow, fetch, fetch_as, fetch_value
 
-KINDS: tuple[RefKind, ...] = ("branch", "tag")
-TABLES: dict[RefKind, str] = {"branch": "branches", "tag": "tags"}
+if TYPE_CHECKING:
+    from mirror.model import RefKind
+
+KINDS: "tuple[RefKind, ...]" = ("branch", "tag")
+TABLES: "dict[RefKind, str]" = {"branch": "branches", "tag": "tags"}
 REFS_READ, REFS_NOT_MIRRORED = "read", "not mirrored"
 
-_MADE_AT: dict[RefKind, str] = {"branch": "target_date", "tag": "coalesce(date, target_date)"}
+_MADE_AT: "dict[RefKind, str]" = {"branch": "target_date", "tag": "coalesce(date, target_date)"}
 
 ORDERS = {
     "newest": "name <> :first, {made_at} DESC, name",
@@ -29,7 +32,7 @@ class RefsWanted(msgspec.Struct, frozen=True, kw_only=True):
     `first` is the name of the main branch.
     """
 
-    kind: RefKind
+    kind: "RefKind"
     first: str | None = None
     part: str = ""
     order: str = "newest"
@@ -58,14 +61,14 @@ def refs_state(alias: str) -> str:
         WHEN {alias}.deleted_at IS NOT NULL THEN 'never read' ELSE 'not read yet' END"""
 
 
-def select_refs(*kinds: RefKind) -> str:
+def select_refs(*kinds: "RefKind") -> str:
     """Return the statement that reads the branches, the tags or both of `:repository` as `RefRow`."""
     return " UNION ALL ".join(
         f"SELECT {_columns(kind)} FROM {TABLES[kind]} WHERE repository_id = :repository" for kind in kinds
     )
 
 
-def _columns(kind: RefKind) -> str:
+def _columns(kind: "RefKind") -> str:
     """List the fields of `RefRow` for one kind of refs; fields of the other kind are NULL."""
     fixed = {"kind": f"'{kind}'", **dict.fromkeys(NOT_OF[kind], "NULL")}
     return ", ".join(
@@ -73,21 +76,23 @@ def _columns(kind: RefKind) -> str:
     )
 
 
-def refs_by_name(connection: sqlite3.Connection, kind: RefKind, repository_id: int) -> list[RefRow]:
+def refs_by_name(connection: sqlite3.Connection, kind: "RefKind", repository_id: int) -> list[RefRow]:
     """Read the branches or tags of a repository, by name."""
     sql = f"{select_refs(kind)} ORDER BY name"
     return fetch_as(RefRow, connection, sql, {"repository": repository_id})
 
 
 def newest_refs(
-    connection: sqlite3.Connection, kind: RefKind, repository_id: int, first: str | None
+    connection: sqlite3.Connection, kind: "RefKind", repository_id: int, first: str | None
 ) -> list[RefRow]:
     """Read the branches or tags of a repository: the main branch `first`, then the newest."""
     sql = f"{select_refs(kind)} ORDER BY {ORDERS['newest'].format(made_at=_MADE_AT[kind])}"
     return fetch_as(RefRow, connection, sql, {"repository": repository_id, "first": first or ""})
 
 
-def ref_named(connection: sqlite3.Connection, kind: RefKind, repository_id: int, name: str) -> RefRow | None:
+def ref_named(
+    connection: sqlite3.Connection, kind: "RefKind", repository_id: int, name: str
+) -> RefRow | None:
     """Find a branch or a tag by its whole name."""
     sql = f"{select_refs(kind)} AND name = :name"
     return next(iter(fetch_as(RefRow, connection, sql, {"repository": repository_id, "name": name})), None)

@@ -6,7 +6,6 @@ see only a part of them.
 """
 
 import json
-import logging
 import sqlite3
 from collections.abc import Iterable
 from functools import lru_cache
@@ -17,7 +16,7 @@ import msgspec
 from mirror.addresses import Json
 from mirror.object_difference import PUBLIC, changed, public_part, unpacked
 from mirror.queries.rows import fetch, fetch_value, file_state
-from mirror.store.cursors import awaits_listing
+from mirror.store.schema import awaits_listing
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -253,8 +252,6 @@ def may_see_members(connection: sqlite3.Connection, caller: Caller, workspace_id
     )
 
 
-log = logging.getLogger(__name__)
-
 _SCHEMES = {"branch": "ref", "tag": "ref", "branch-1.0": "ref-1.0", "tag-1.0": "ref-1.0"}
 
 
@@ -325,6 +322,8 @@ def _shown(kind: str, value: bytes, *, everything: bool) -> Json:
     try:
         extra = unpacked(value)
     except ValueError as error:
-        log.warning("%s", error)
+        import logging  # noqa: PLC0415 - reading commands log nothing else
+
+        logging.getLogger(__name__).warning("%s", error)
         return {}
     return extra if everything else public_part(extra, PUBLIC[_SCHEMES.get(kind, kind)])

@@ -11,11 +11,11 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 
 from mirror.store.crawl_state import Hint, LastCheck, Progress, RefsListing, Round, WorkspaceState
+from mirror.store.schema import RESTORED
 
 T = TypeVar("T")
 
 WORKSPACE, REFS = "workspace:", "refs:"
-RESTORED = "restored"
 REPOSITORY_HINT, WORKSPACE_HINT = "marked:", "due:"
 
 
@@ -162,16 +162,6 @@ class Cursors:
     def named(self, stream: str, kind: type[T]) -> Cursor[T]:
         """Return the cursor of a stream, whose value has the type `kind`."""
         return Cursor(self._connection, self._upstream_id, stream, kind)
-
-
-def awaits_listing(connection: sqlite3.Connection) -> bool:
-    """Return whether a copy was restored, and an upstream has not been listed in full since."""
-    # CROSS JOIN: there are few upstreams, and a cursor for each of thousands of workspaces.
-    found = connection.execute(
-        "SELECT 1 FROM upstreams CROSS JOIN cursors ON upstream_id = upstreams.id AND stream = ? LIMIT 1",
-        (RESTORED,),
-    )
-    return found.fetchone() is not None
 
 
 class Hints:

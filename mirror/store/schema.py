@@ -1,4 +1,4 @@
-"""Recognise a mirror's file, a published one, and its version.
+"""Recognise a mirror's file, a published one, a restored one, and its version.
 
 Kept apart from the migrations, which readers do not need.
 """
@@ -16,6 +16,9 @@ VERSION = 36
 
 KIND, PUBLISHED_AT, SNAPSHOT = "kind", "published_at", "snapshot"
 """Keys of `mirror_meta`, and the value of the first in a published file."""
+
+RESTORED = "restored"
+"""The stream in `cursors` that says that a file was restored from a copy, until its upstream was listed."""
 
 _MOMENT = """SELECT (SELECT value FROM mirror_meta WHERE key = 'published_at')
     FROM mirror_meta WHERE key = 'kind' AND value = 'snapshot'"""
@@ -35,3 +38,13 @@ def mark_as_snapshot(connection: sqlite3.Connection, moment: str) -> None:
         "INSERT INTO mirror_meta (key, value) VALUES (?, ?)", [(KIND, SNAPSHOT), (PUBLISHED_AT, moment)]
     )
     connection.execute("UPDATE _sqlite_migrations SET applied_at = ?", (moment,))
+
+
+def awaits_listing(connection: sqlite3.Connection) -> bool:
+    """Return whether a copy was restored, and an upstream has not been listed in full since."""
+    # CROSS: upstreams are few, and there is a cursor for each of thousands of workspaces.
+    found = connection.execute(
+        "SELECT 1 FROM upstreams CROSS JOIN cursors ON upstream_id = upstreams.id AND stream = ? LIMIT 1",
+        (RESTORED,),
+    )
+    return found.fetchone() is not None

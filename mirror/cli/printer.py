@@ -1,0 +1,172 @@
+"""How answers are printed: lines, and tables without lines between their cells.
+
+Into a file or a pipe, where nothing is coloured, what needs no layout is written as it is. The rest is left
+to rich, whose import takes longer than many an answer; both ways write the same.
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+
+from mirror.readable import visible
+
+if TYPE_CHECKING:
+    from mirror.cli.console import CleanConsole
+
+NO_TERMINAL = 200
+"""How many columns a line has where there is no terminal."""
+_GAP = "  "
+_FIRST_COMBINING = "\u0300"
+"""All letters before this one, if they can be printed, take one column of a terminal."""
+
+
+def plain(text: str) -> str:
+    """Escape invisible and control characters; write a tab as a space."""
+    return visible(text).replace("\t", " ")
+
+
+class Marked(NamedTuple):
+    """The text of a cell, some parts of which stand out: each from one position to another."""
+
+    text: str
+    parts: Iterable[tuple[int, int]] = ()
+
+
+class Grid:
+    """Rows of cells; each column is described as `rich.table.Table.add_column` wants it.
+
+    All columns have a header, or none has.
+    """
+
+    def __init__(self, *columns: dict[str, Any]) -> None:
+        self.columns = columns
+        self.rows = list[Sequence[Marked]]()
+
+    @property
+    def has_header(self) -> bool:
+        """Whether the columns are named."""
+        return "header" in self.columns[0]
+
+    def add(self, *cells: str | Marked) -> None:
+        """Add a row."""
+        self.rows.append([Marked(cell) if isinstance(cell, str) else cell for cell in cells])
+
+    def lines(self, most: int) -> list[str] | None:
+        """Write the rows, filled with blanks; None where that is not enough, or is wider than `most`."""
+        texts = [[cell.text for cell in row] for row in self.rows]
+        if self.has_header:
+            texts.insert(0, [column["header"] for column in self.columns])
+        if not texts:
+            return []
+        if not all(_is_narrow(text) for row in texts for text in row):
+            return None
+        filled = list[list[str]]()
+        for cells, layout in zip(zip(*texts, strict=True), self.columns, strict=True):
+            column = _filled(cells, layout)
+            if column is None:
+                return None
+            filled.append(column)
+        lines = [_GAP.join(cells) for cells in zip(*filled, strict=True)]
+        return lines if len(lines[0]) <= most else None
+
+
+class Printer:
+    """Prints on a stream; None is standard output.
+
+    `width` is how many columns a line has: by default those of the terminal, or `NO_TERMINAL` without one.
+    """
+
+    def __init__(self, stream: TextIO | None = None, width: int | None = None) -> None:
+        self._stream = stream or sys.stdout
+        # Colours can be forced where there is no terminal.
+        forced = os.environ.keys() & {"FORCE_COLOR", "TTY_COMPATIBLE"}
+        self._is_plain = not (self._stream.isatty() or forced)
+        self._width = NO_TERMINAL if width is None and not self._stream.isatty() else width
+
+    @cached_property
+    def console(self) -> "CleanConsole":
+        """The same for rich."""
+        from mirror.cli.console import CleanConsole  # noqa: PLC0415 - slow to import
+
+        return CleanConsole(file=self._stream, width=self._width, highlight=False)
+
+    @property
+    def width(self) -> int:
+        """How many columns a line has."""
+        return self._width or self.console.width
+
+    def say(self, *parts: str | tuple[str, str], wraps: bool = True) -> None:
+        """Print a line; it is broken where it is too wide, unless it does not wrap.
+
+        It is put together of parts, each perhaps with a style of rich.
+        """
+        text = "".join(part if isinstance(part, str) else part[0] for part in parts)
+        if self._is_plain and _is_narrow(text) and not (wraps and len(text) > self.width):
+            print(text, file=self._stream, flush=True)
+            return
+        from rich.text import Text  # noqa: PLC0415 - slow to import
+
+        self.console.print(Text.assemble(*parts), soft_wrap=not wraps)
+
+    def table(self, table: Grid, most: int | None = None) -> None:
+        """Print a table, at most so many columns of the terminal wide."""
+        most = self.width if most is None else min(most, self.width)
+        lines = table.lines(most) if self._is_plain else None
+        if lines is None:
+            self._print_by_rich(table, most)
+        elif lines:
+            print("\n".join(lines), file=self._stream, flush=True)
+
+    def _print_by_rich(self, table: Grid, most: int) -> None:
+        from rich.table import Table  # noqa: PLC0415 - slow to import
+        from rich.text import Text  # noqa: PLC0415
+
+        shown = Table(box=None, show_header=table.has_header, pad_edge=False)
+        for column in table.columns:
+            shown.add_column(**column)
+        for row in table.rows:
+            cells = [Text(cell.text) for cell in row]
+            for text, cell in zip(cells, row, strict=True):
+                for begin, end in cell.parts:
+                    text.stylize("bold yellow", begin, end)
+            shown.add_row(*cells)
+        self.console.print(shown, width=most)
+
+
+def columns_of(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    if _is_narrow(text):
+        return len(text)
+    from rich.cells import cell_len  # noqa: PLC0415 - slow to import
+
+    return cell_len(text)
+
+
+def cut(text: str, most: int) -> str:
+    """Cut a text to so many columns of a terminal."""
+    if columns_of(text) <= most:
+        return text
+    if _is_narrow(text):
+        return f"{text[: most - 1]}…"
+    from rich.cells import set_cell_size  # noqa: PLC0415 - slow to import
+
+    return f"{set_cell_size(text, most - 1)}…"
+
+
+def _filled(cells: Sequence[str], layout: dict[str, Any]) -> list[str] | None:
+    """Fill the cells of a column up to its width; None where one does not fit."""
+    size = max(*map(len, cells), layout.get("min_width", 0))
+    most = layout.get("max_width", size)
+    if size > most:
+        if layout.get("overflow") != "ellipsis":
+            return None
+        cells = [cut(text, most) for text in cells]
+    fill = str.rjust if layout.get("justify") == "right" else str.ljust
+    return [fill(text, min(size, most)) for text in cells]
+
+
+def _is_narrow(text: str) -> bool:
+    """Return whether each letter takes one column, and none of them is to be escaped."""
+    return text.isprintable() and max(text, default="") < _FIRST_COMBINING and plain(text) == text
