@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from asgi_client import client_of
 
-from mirror.serve.api1.routes import READERS
-from mirror.serve.api1.writes import WRITERS
+from mirror.serve.api1.routes import READERS, WRITERS
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "api-1.0.md").read_text("utf-8")

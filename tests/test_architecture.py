@@ -146,7 +146,7 @@ def test_allowed_imports_form_no_cycle() -> None:
     [
         ("search", "mirror.serve.exchange"),
         ("operations", "mirror.cli.main"),
-        ("write", "mirror.serve.api1.writes"),
+        ("write", "mirror.serve.api1.routes"),
         ("times", "mirror.store"),
         ("queries", "mirror.serve.auth"),
     ],

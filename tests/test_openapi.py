@@ -152,12 +152,12 @@ def test_what_can_be_asked_for_the_past_says_so(mirror: Served, name: str) -> No
     """Each address that answers of a moment is described with its headers, and no other one."""
     api, described = DOCUMENTED[name]
     headers = {"Accept-Datetime": "Tue, 03 Nov 2026 10:00:00 GMT", **mirror.callers["token"]}
-    for pattern in api.readers:
+    for pattern, reader in api.readers.items():
         path = template_of(pattern)
         operation = mirror.documents[name]["paths"][path]["get"]
         got = mirror.client.get(f"{described.prefix}{good(path)}?name=a", headers=headers)
         is_dated = "Accept-Datetime" in {one["name"] for one in operation.get("parameters", ())}
-        assert is_dated == (pattern in api.dated) == ("Memento-Datetime" in got.headers), (path, got.text)
+        assert is_dated == (reader in api.dated) == ("Memento-Datetime" in got.headers), (path, got.text)
         told = operation["responses"]["200"].get("headers", {})
         assert bool(told) == is_dated
         if is_dated:

@@ -67,7 +67,6 @@ class Api(NamedTuple):
 
     :param pattern: regular expression of its addresses; the group `rest` follows the version.
     :param route: splits a path into a pattern with placeholders, and the names in their places.
-    :param request: adds what only this API needs to a request; raises ApiError.
     :param readers: the functions that answer GET, by pattern.
     :param writers: the functions that pass a write to the upstream, by pattern and method.
     :param find: finds the repository of a path, and the answer to a read of it; needed where there are
@@ -79,16 +78,16 @@ class Api(NamedTuple):
     :param jsonp: whether `callback` makes the answer a script. Login cookies are then ignored.
     :param headers: headers of every answer.
     :param version: the name of the API in addresses.
+    :param request: adds what only this API needs to a request; raises ApiError.
     :param unmirrored: for an address whose data the mirror does not hold, returns a function that raises
         NotMirrored, or 404 if the caller may not know the repository or account; None for unknown addresses.
-    :param dated: the addresses of a repository that accept a time in the past; owner and slug come first.
+    :param dated: the readers that accept a time in the past; owner and slug come first in their addresses.
     :param at_once: the readers that usually take less time than a change of threads.
     :param no_writes: why an API has no writes, for the error 405.
     """
 
     pattern: str
     route: Callable[[Sequence[str]], tuple[Names, Names]]
-    request: Callable[["Datasette", Request, ApiRequest], ApiRequest]
     readers: Mapping[Names, Reader]
     missing: ApiError
     render: Callable[[Answer, Parameters], tuple[bytes, str]]
@@ -99,9 +98,10 @@ class Api(NamedTuple):
     jsonp: bool = False
     headers: Mapping[str, str] = {}
     version: str = ""
+    request: Callable[["Datasette", Request, ApiRequest], ApiRequest] = lambda _, __, asked: asked
     unmirrored: Callable[[Names], Reader | None] = lambda _: None
     no_writes: str | None = None
-    dated: Collection[Names] = ()
+    dated: Collection[Reader] = ()
     at_once: Collection[Reader] = ()
 
     async def view(self, datasette: "Datasette", request: Request) -> Response:
@@ -174,7 +174,7 @@ class _Exchange(NamedTuple):
             asked = self._asked(names, caller, known)
             return await answer_of(writers[method], Writing(access, self.request, database, asked, api.find))
         reader = cast("Reader", reader)
-        if pattern in api.dated:
+        if reader in api.dated:
             return await self._read_at_time(reader, names)
         return await self._read(reader, names, None)
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, parse_qsl
 
 import msgspec
 from datasette.utils import add_cors_headers, sqlite_timelimit
-from datasette.utils.asgi import Request
+from datasette.utils.asgi import Request, Response
 
 from mirror.queries.rows import Upstreams
 from mirror.queries.visibility import Caller, is_unconfirmed
@@ -228,6 +228,16 @@ def unread(path: str, error: Exception) -> ApiError:
         return ApiError(503, "The mirror is busy", headers={"Retry-After": "1"})
     log.error("%s: %s (%s)", path, known_remedy(str(error)) or DAMAGED, error)
     return ApiError(503, "The file of the mirror cannot be read; the log says why.")
+
+
+def plain_error(scope: AsgiScope, error: ApiError) -> Response:
+    """Return an error without rendering a page: as JSON in Datasette's form, or as plain text."""
+    text = " ".join(str(one) for one in error.body["error"].values())
+    headers = {**SAFETY, **error.headers, "Cache-Control": "no-store"}
+    if scope["path"].endswith(".json"):
+        body = {"ok": False, "error": text, "status": error.status, "title": str(error)}
+        return Response.json(body, status=error.status, headers=headers)
+    return Response.text(text, status=error.status, headers=headers)
 
 
 def not_accepted() -> ApiError:

@@ -19,7 +19,6 @@ from datasette.utils.asgi import Request, Response
 from mirror.content_policy import sources_of
 from mirror.serve.api_edge import Api
 from mirror.serve.auth import NotAccepted
-from mirror.serve.error_pages import not_allowed, plain_error
 from mirror.serve.exchange import (
     LARGEST_FORM,
     MIRROR,
@@ -33,6 +32,7 @@ from mirror.serve.exchange import (
     Receive,
     Send,
     not_accepted,
+    plain_error,
     read_within,
     unread,
 )
@@ -215,7 +215,7 @@ def checking_methods(application: Application, answers_all: Callable[[str], bool
             await send(_with_allow(message, allowed) if message.get("status") == 405 else message)
 
         if scope["method"] not in _KNOWN and not answers_all(path):
-            await not_allowed().asgi_send(sent)
+            await Response.text("Method not allowed", status=405).asgi_send(sent)
         else:
             await application(scope, receive, sent)
 

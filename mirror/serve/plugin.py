@@ -24,7 +24,6 @@ from mirror.serve.api1.routes import API as API_1
 from mirror.serve.api2 import query_language
 from mirror.serve.api2.routes import API as API_2
 from mirror.serve.datacenter.routes import API as DATA_CENTER
-from mirror.serve.error_pages import error_page
 from mirror.serve.exchange import Application, mirror_of
 from mirror.serve.guarded_database import bytes_of, guard, mirror_named, mirrors
 from mirror.serve.openapi import document as openapi
@@ -208,7 +207,7 @@ def handle_exception(datasette: "Datasette", request: Request, exception: Except
     others = [
         one for one in outcome.get_result() if getattr(one, "__module__", "") != "datasette.handle_exception"
     ]
-    outcome.force_result([*others, lambda: error_page(datasette, request, exception)])
+    outcome.force_result([*others, lambda: tables.error_page(datasette, request, exception)])
 
 
 @hookimpl

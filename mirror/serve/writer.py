@@ -62,15 +62,34 @@ class Writer(Protocol):
 
 
 class WriteAccess:
-    """The writer, limited to what a caller may write to; the mirror's credential could write to more."""
+    """The writer, limited to what a caller may write to; the mirror's credential could write to more.
 
-    def __init__(self, writer: Writer, namespaces: frozenset[str] | None) -> None:
+    Its methods are those of `Writer`. They raise ApiError: 403 for a namespace that the caller may not write
+    to, else for the errors of the writer.
+    """
+
+    def __init__(self, writer: Writer, by: str, namespaces: frozenset[str] | None) -> None:
         """`namespaces` are the names in lower case; None means all."""
-        self._writer = writer
-        self._namespaces = namespaces
+        self._writer, self._by, self._namespaces = writer, by, namespaces
 
-    def to(self, name: str) -> Writer:
-        """Return the writer for a namespace or a full name in one; raises ApiError 403 for others."""
+    async def create(self, owner: str, settings: RepositorySettings) -> Repository:
+        """Create a repository."""
+        return await _pass_on(self._to(owner).create, owner, settings, by=self._by)
+
+    async def update(self, full_name: str, settings: RepositorySettings) -> Repository:
+        """Change settings."""
+        return await _pass_on(self._to(full_name).update, full_name, settings, by=self._by)
+
+    async def delete(self, full_name: str) -> None:
+        """Delete a repository."""
+        await _pass_on(self._to(full_name).delete, full_name, by=self._by)
+
+    async def fork(self, full_name: str, owner: str, settings: RepositorySettings) -> Repository:
+        """Fork a repository into a namespace, which the caller must be allowed to write to."""
+        return await _pass_on(self._to(owner).fork, full_name, owner, settings, by=self._by)
+
+    def _to(self, name: str) -> Writer:
+        """Return the writer for a namespace, or for a full name in one."""
         owner = name.partition("/")[0]
         if self._namespaces is not None and owner.lower() not in self._namespaces:
             raise ApiError(
@@ -157,10 +176,10 @@ async def admitted_writer(
     caller, namespaces = await database.execute_fn(read)
     await save_use_of(server, database, caller)
     require_write_scope(caller)
-    return caller, WriteAccess(server.writer, namespaces)
+    return caller, WriteAccess(server.writer, caller.name, namespaces)
 
 
-async def pass_on(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def _pass_on(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call the writer in a thread, and turn its errors into ApiErrors."""
     try:
         return await asyncio.to_thread(call, *args, **kwargs)

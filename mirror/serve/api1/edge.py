@@ -9,12 +9,11 @@ inside ``<response>``. Browsers do not run any of these formats, nor show them a
 import re
 import sqlite3
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import msgspec
 import yaml
-from datasette.utils.asgi import Request
 
 from mirror.object_difference import changed
 from mirror.queries.accounts import users_named
@@ -24,9 +23,6 @@ from mirror.queries.visibility import Caller, extra_of
 from mirror.serve.api1 import shapes
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, not_found, unauthorized
-
-if TYPE_CHECKING:
-    from datasette.app import Datasette
 
 PATTERN = r"^/(?:(?:!|%21)?api/)?1\.0(?P<rest>/.*)?$"
 OWNER, SLUG = "<owner>", "<slug>"
@@ -55,12 +51,6 @@ def check(parameters: Parameters) -> None:
     callback = parameters.get("callback")
     if callback is not None and not is_callback(callback):
         raise ApiError(400, "Bad Request", detail="callback: This is not the name of a function.")
-
-
-def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> ApiRequest:
-    """Return the request unchanged: API 1.0 adds nothing to it."""
-    del datasette, request
-    return asked
 
 
 def find_repository(connection: sqlite3.Connection, asked: ApiRequest) -> RepositoryRow:

@@ -1,7 +1,7 @@
-"""The reading routes of API 1.0. Each is a function from a connection and a request to an answer.
+"""The routes of API 1.0. Each reader is a function from a connection and a request to an answer.
 
 Routes and shapes are those of Bitbucket's documentation and of recorded answers; `docs/api-1.0.md` has a row
-for each. `forks` is an extension: 1.0 never had it, though its users asked for it.
+for each. `forks` is an extension: 1.0 never had it, though its users asked for it. Writes take forms.
 """
 
 import sqlite3
@@ -30,17 +30,19 @@ from mirror.serve.api1.edge import (
     shown_repository,
 )
 from mirror.serve.api1.unmirrored import unmirrored_reader
-from mirror.serve.api1.writes import WRITERS
 from mirror.serve.api_edge import Api
 from mirror.serve.exchange import (
+    FORM,
     Answer,
     ApiError,
     ApiRequest,
     Json,
     bad_request,
     oldest,
+    read_fields,
 )
 from mirror.serve.unmirrored import must_have_refs, not_mirrored
+from mirror.serve.writer import Done, Write, Writing, settings_of
 
 Reader = Callable[[sqlite3.Connection, ApiRequest], Answer]
 
@@ -298,18 +300,58 @@ READERS: dict[tuple[str, ...], Reader] = {
 }
 """The handler of GET for each address; names in the path are placeholders."""
 
-DATED = {
-    pattern
-    for pattern, reader in READERS.items()
-    if reader in (repository, tags, branches, branches_tags, main_branch)
+
+async def create_repository(writing: Writing) -> Done:
+    """POST repositories: create a repository."""
+    settings, owner = settings_of(await read_fields(writing.request, assumed=FORM), required=("name",))
+    owner = owner or _own_namespace(writing.asked)
+    return Done((await writing.access.create(owner, settings)).full_name)
+
+
+async def update_repository(writing: Writing) -> Done:
+    """PUT repositories/U/S: change the settings in the body."""
+    row, told = await writing.known()
+    values = await read_fields(writing.request, assumed=FORM)
+    settings, _ = settings_of(values, told=told.body, exists=True, fork_policy=row.fork_policy)
+    return Done((await writing.access.update(row.full_name, settings)).full_name)
+
+
+async def delete_repository(writing: Writing) -> Done:
+    """DELETE repositories/U/S: 204 and no body."""
+    row, _ = await writing.known()
+    await writing.access.delete(row.full_name)
+    return Done(None, 204)
+
+
+async def fork_repository(writing: Writing) -> Done:
+    """POST repositories/U/S/fork: a fork under the caller's name, or under `owner`."""
+    row, _ = await writing.known()
+    settings, owner = settings_of(await read_fields(writing.request, assumed=FORM), required=("name",))
+    owner = owner or _own_namespace(writing.asked)
+    return Done((await writing.access.fork(row.full_name, owner, settings)).full_name)
+
+
+def _own_namespace(asked: ApiRequest) -> str:
+    """Return the namespace of the caller; raises ApiError 400 if the token speaks for no user."""
+    if not asked.caller.username:
+        raise bad_request({"owner": "This field is required, because the token speaks for no user."})
+    return asked.caller.username
+
+
+WRITERS: dict[tuple[str, ...], dict[str, Write]] = {
+    ("repositories",): {"POST": create_repository},
+    ("repositories", OWNER, SLUG): {"PUT": update_repository, "DELETE": delete_repository},
+    ("repositories", OWNER, SLUG, "fork"): {"POST": fork_repository},
 }
-"""The addresses that accept a time in the past."""
+"""The handlers of writes, by address and method."""
+
+DATED = {repository, tags, branches, branches_tags, main_branch}
+"""The readers that accept a time in the past."""
 
 API = Api(
     pattern=edge.PATTERN,
     route=edge.route,
     check=edge.check,
-    request=edge.request_of,
     readers=READERS,
     writers=WRITERS,
     find=edge.shown_repository,
@@ -320,5 +362,5 @@ API = Api(
     version="1.0",
     unmirrored=unmirrored_reader,
     dated=DATED,
-    at_once={READERS[pattern] for pattern in DATED},
+    at_once=DATED,
 )

@@ -386,12 +386,8 @@ READERS: dict[tuple[str, ...], Reader] = {
 }
 """The handler of GET for each address; names in the path are placeholders."""
 
-DATED = {
-    pattern
-    for pattern, reader in READERS.items()
-    if reader in (repository, refs, branches, branch, tags, tag)
-}
-"""The addresses that accept a time in the past."""
+DATED = {repository, refs, branches, branch, tags, tag}
+"""The readers that accept a time in the past."""
 
 API = Api(
     pattern=edge.PATTERN,
@@ -406,5 +402,5 @@ API = Api(
     version="2.0",
     unmirrored=unmirrored_reader,
     dated=DATED,
-    at_once={READERS[pattern] for pattern in DATED} | {all_repositories, workspace_repositories},
+    at_once={*DATED, all_repositories, workspace_repositories},
 )

@@ -10,7 +10,7 @@ from mirror.model import RepositorySettings, slug_of
 from mirror.queries.accounts import owner_named
 from mirror.serve.api2.edge import REPOSITORY, WORKSPACE, Api2Request, no_workspace
 from mirror.serve.exchange import JSON, ApiError, bad_request, read_fields
-from mirror.serve.writer import Done, Write, Writing, pass_on, settings_of
+from mirror.serve.writer import Done, Write, Writing, settings_of
 
 _SLUG = re.compile(r"(?!\.+$)(?!-)[A-Za-z0-9._-]{1,62}(?<!-)")
 
@@ -30,9 +30,7 @@ async def create(writing: Writing) -> Done:
         raise bad_request({"workspace": f"The address is in {workspace}."})
     name = settings.name if slug_of(settings.name or "") == slug.lower() else slug
     settings = msgspec.structs.replace(settings, name=name, scm=settings.scm or "git")
-    writer = writing.access.to(workspace)
-    made = await pass_on(writer.create, workspace, settings, by=writing.asked.caller.name)
-    return Done(made.full_name)
+    return Done((await writing.access.create(workspace, settings)).full_name)
 
 
 async def update(writing: Writing) -> Done:
@@ -40,16 +38,14 @@ async def update(writing: Writing) -> Done:
     row, told = await writing.known()
     values = await read_fields(writing.request, assumed=JSON)
     settings, _ = settings_of(values, told=told.body, exists=True, fork_policy=row.fork_policy)
-    writer = writing.access.to(row.full_name)
-    made = await pass_on(writer.update, row.full_name, settings, by=writing.asked.caller.name)
+    made = await writing.access.update(row.full_name, settings)
     return Done(made.full_name) if made.full_name == row.full_name else _new(writing.asked, made.full_name)
 
 
 async def delete(writing: Writing) -> Done:
     """DELETE repositories/W/S: 204 and no body."""
     row, _ = await writing.known()
-    writer = writing.access.to(row.full_name)
-    await pass_on(writer.delete, row.full_name, by=writing.asked.caller.name)
+    await writing.access.delete(row.full_name)
     return Done(None, 204)
 
 
@@ -57,12 +53,11 @@ async def fork(writing: Writing) -> Done:
     """POST repositories/W/S/forks: fork into the named workspace, or into the caller's own."""
     row, told = await writing.known()
     settings, owner = await _read_settings(writing, {"parent": told.body})
-    caller = writing.asked.caller
-    owner = owner or caller.username
+    owner = owner or writing.asked.caller.username
     if not owner:
         raise bad_request({"workspace": "This field is required, because the token speaks for no user."})
     settings = msgspec.structs.replace(settings, name=settings.name or row.name)
-    made = await pass_on(writing.access.to(owner).fork, row.full_name, owner, settings, by=caller.name)
+    made = await writing.access.fork(row.full_name, owner, settings)
     return _new(writing.asked, made.full_name)
 
 

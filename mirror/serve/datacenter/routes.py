@@ -303,12 +303,8 @@ READERS: dict[tuple[str, ...], Reader] = {
 }
 """Every address that answers GET, with placeholders for names."""
 
-DATED = {
-    pattern
-    for pattern, reader in READERS.items()
-    if reader in (repository, branches, commit, default_branch, tags, tag)
-}
-"""The addresses that accept a time in the past."""
+DATED = {repository, branches, commit, default_branch, tags, tag}
+"""The readers that accept a time in the past."""
 
 API = Api(
     pattern=edge.PATTERN,
@@ -320,5 +316,5 @@ API = Api(
     unmirrored=UNMIRRORED.get,
     no_writes=edge.NO_WRITES,
     dated=DATED,
-    at_once={READERS[pattern] for pattern in DATED},
+    at_once=DATED,
 )

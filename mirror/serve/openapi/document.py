@@ -59,7 +59,7 @@ def openapi_document(api: Api, described: Description, origin: str) -> Json:
     paths = dict[str, Json]()
     for pattern, reader in api.readers.items():
         operation = _operation(described, "get", pattern, described.reads[pattern], summary_of(reader))
-        _path(paths, pattern)["get"] = _dated(operation) if pattern in api.dated else operation
+        _path(paths, pattern)["get"] = _dated(operation) if reader in api.dated else operation
     for pattern, methods in api.writers.items():
         for method, writer in methods.items():
             wanted = described.writes[pattern, method]

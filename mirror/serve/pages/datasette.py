@@ -1,22 +1,28 @@
-"""Changes to Datasette's own pages of a mirror: linked names, folded column notes, the age of the data."""
+"""Changes to Datasette's own pages: linked names, folded column notes, the age of the data, errors.
 
+Its error handler is replaced, since it prints all local variables, even secrets.
+"""
+
+import logging
 import re
 import sqlite3
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from datasette.utils import actor_matches_allow
-from datasette.utils.asgi import Request
+from datasette.utils import actor_matches_allow, add_cors_headers, tilde_decode
+from datasette.utils.asgi import Base400, Request, Response
+from datasette.views.base import DatasetteError
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 from markupsafe import Markup
 
 from mirror.queries.crawl import upstreams
 from mirror.readable import visible_html
 from mirror.serve.auth import is_closed
-from mirror.serve.exchange import mirror_of
+from mirror.serve.exchange import mirror_of, plain_error, unread
 from mirror.serve.guarded_database import mirror_named
 from mirror.serve.pages.filters import ago, shortened
 from mirror.serve.pages.urls import SiteLinks, assets
+from mirror.store.files import known_remedy
 from mirror.store.schema import snapshot_moment
 from mirror.times import utc_now
 
@@ -143,3 +149,53 @@ def install(env: Environment, folder: str) -> None:
         return
     paths = [path for path in found.loaders[0].searchpath if path != folder]
     env.loader = ChoiceLoader([FileSystemLoader([*paths[:-1], folder, paths[-1]]), *found.loaders[1:]])
+
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+
+log = logging.getLogger(__name__)
+
+_OF_A_TABLE = frozenset({"database", "table", "format"})
+"""The names in Datasette's routes for tables, views and stored queries."""
+
+
+async def is_post_to_reading(datasette: "Datasette", request: Request) -> bool:
+    """Return whether a request is a POST to a table, a view or a stored query that does not write."""
+    names = request.scope.get("url_route", {}).get("kwargs", {})
+    if request.method != "POST" or names.keys() != _OF_A_TABLE:
+        return False
+    database = datasette.get_database(route=tilde_decode(names["database"]))
+    query = await datasette.get_canned_query(database.name, tilde_decode(names["table"]), request.actor)
+    return not (query and query.get("write"))
+
+
+async def error_page(datasette: "Datasette", request: Request, exception: Exception) -> Response:
+    """Return the response to an exception, as JSON if the path ends in .json; log unexpected ones."""
+    if not isinstance(exception, Base400) and await is_post_to_reading(datasette, request):
+        return Response.text("Method not allowed", status=405)  # the middleware adds the allowed ones
+    info: dict[str, Any] = {}
+    title: str | None = None
+    message: Any = str(exception)
+    if isinstance(exception, Base400):
+        status = exception.status
+    elif isinstance(exception, DatasetteError):
+        status, title = exception.status, exception.title
+        info = dict(exception.error_dict)
+        message = Markup(exception.message) if exception.message_is_html else exception.message  # noqa: S704
+    elif isinstance(exception, sqlite3.DatabaseError) and known_remedy(str(exception)):
+        # Rendering a page would read the file again.
+        return plain_error(request.scope, unread(request.path, exception))
+    elif isinstance(exception, OSError | ValueError) and request.path.startswith("/-/static"):
+        status, message = 404, "File not found"  # the name is too long for a file
+    else:
+        status, message = 500, "The mirror could not answer; its log says why."
+        log.error("%s %s", request.method, request.path, exc_info=exception)
+    headers: dict[str, str] = {}
+    if datasette.cors:
+        add_cors_headers(headers)
+    info |= {"ok": False, "error": message, "status": status, "title": title}
+    if request.path.endswith(".json"):
+        return Response.json(info, status=status, headers=headers)
+    body = await datasette.render_template([f"{status}.html", "error.html"], info, request=request)
+    return Response.html(body, status=status, headers=headers)
