@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from random import Random
 from urllib.parse import urlsplit
@@ -107,7 +107,7 @@ def sync_all(
     interrupted run, no other begins.
     """
     summaries = list[Summary]()
-    with _explained(config), closing(_runs(config, options, report=report, stop=stop, clock=clock)) as runs:
+    with _runs(config, options, report=report, stop=stop, clock=clock) as runs:
         for run in runs:
             summaries.append(sync_upstream(run, options.scope))
             _keep_answers(run)
@@ -124,14 +124,10 @@ def _keep_answers(run: Run) -> None:
         merge_watch_runs(connection, run.upstream_id)
 
 
-def plan_all(config: Config, options: SyncOptions, *, clock: Clock = utc_now) -> list[Plan]:
+def plan_all(config: Config, options: SyncOptions) -> list[Plan]:
     """Estimate the requests of `sync_all`, without waiting; raises what it raises, and UpstreamError."""
     options = msgspec.structs.replace(options, may_wait=False)
-    nobody = threading.Event()
-    with (
-        _explained(config),
-        closing(_runs(config, options, report=Silent(), stop=nobody, clock=clock)) as runs,
-    ):
+    with _runs(config, options, report=Silent(), stop=threading.Event(), clock=utc_now) as runs:
         return [plan_upstream(run) for run in runs]
 
 
@@ -150,7 +146,7 @@ def verify_all(
     With `repair`, the upstream's answer replaces what differs. Raises what `sync_all` raises.
     """
     summaries, findings = list[Summary](), list[Difference]()
-    with _explained(config), closing(_runs(config, options, report=report, stop=stop, clock=clock)) as runs:
+    with _runs(config, options, report=report, stop=stop, clock=clock) as runs:
         for run in runs:
             summary, found = verify_upstream(run, sample=sample, repair=repair, random=Random())
             _keep_answers(run)
@@ -161,22 +157,17 @@ def verify_all(
     return summaries, findings
 
 
-def _explained(config: Config) -> AbstractContextManager[None]:
-    """Raise StoreError for any error that a damaged file causes."""
-    return damage_explained(Path(config.database))
-
-
+@contextmanager
 def _runs(
     config: Config, options: SyncOptions, *, report: Reporter, stop: threading.Event, clock: Clock
-) -> Generator[Run]:
-    """Yield a run for each chosen upstream, with the file locked and open for all of them.
+) -> Iterator[Iterator[Run]]:
+    """Yield an iterator of a run for each chosen upstream, with the file locked and open for all of them.
 
-    The caller must close the generator, which closes connections, file and lock.
+    Raises StoreError for any error that a damaged file causes.
     """
-    path = Path(config.database)
+    path, mode = Path(config.database), config.mode
     upstreams = chosen(config, options.names)
-    mode = config.mode
-    with sync_lock(path, mode), Store(path, mode) as store, ExitStack() as stack:
+    with damage_explained(path), sync_lock(path, mode), Store(path, mode) as store, ExitStack() as stack:
         store.search_commits(wanted=config.search_commits)
         wait = InterruptibleWait(stop, report)
         # Connect all first: an unreadable credential is reported before any request is sent.
@@ -185,8 +176,8 @@ def _runs(
             connections.append(_connect(upstream, store, wait, options, clock))
             stack.callback(connections[-1].upstream.close)
             stack.callback(connections[-1].budget.close)
-        for upstream, connection in zip(upstreams, connections, strict=True):
-            yield Run(
+        yield (
+            Run(
                 upstream,
                 connection.upstream,
                 connection.budget,
@@ -198,6 +189,8 @@ def _runs(
                 full=options.full,
                 confirm_absence=options.confirm_absence,
             )
+            for upstream, connection in zip(upstreams, connections, strict=True)
+        )
 
 
 def _connect(

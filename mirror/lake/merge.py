@@ -16,7 +16,7 @@ from mirror.lake.address import address_of
 from mirror.lake.columns import TABLES, Kind, Table
 from mirror.lake.manifest import Manifest, read_all
 from mirror.lake.place import Place
-from mirror.store.backup import held, sync_folder
+from mirror.store.backup import held, sync_to_disk
 from mirror.store.files import explained
 from mirror.times import Clock, to_text, utc_now
 
@@ -277,7 +277,7 @@ def _replacing(out: Path) -> Iterator[Path]:
             if out.exists():
                 out.rename(old)
             part.rename(out)
-            sync_folder(out.parent)
+            sync_to_disk(out.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
         _put_back(out, old)

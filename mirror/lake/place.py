@@ -10,7 +10,7 @@ from typing import Any
 
 from mirror.errors import ConfigError, StoreError
 from mirror.lake.address import address_of
-from mirror.store.backup import held, sync_folder
+from mirror.store.backup import held, sync_to_disk
 
 try:
     from pyarrow import fs
@@ -80,7 +80,7 @@ class Place:
                 with file.open("rb") as written:
                     os.fsync(written.fileno())
                 file.replace(target)
-                sync_folder(target.parent)
+                sync_to_disk(target.parent)
                 return
             with file.open("rb") as source, self.fs.open_output_stream(self.path(name)) as target_stream:
                 while piece := source.read(_PIECE):

@@ -6,7 +6,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from mirror.sandbox.exchange import HttpError, Principal, Request, SandboxResponse, json_response
-from mirror.sandbox.model import Era, Person, SandboxRef, SandboxRepository, SandboxWorkspace, moment
+from mirror.sandbox.model import Era, Person, SandboxRef, SandboxRepository, SandboxWorkspace, moment, pick
 from mirror.sandbox.world import World
 
 Json = dict[str, Any]
@@ -31,11 +31,7 @@ def short_repository(row: SandboxRepository) -> Json:
     """Return a search result, which has few keys."""
     return {
         "owner": row.workspace.slug,
-        "slug": row.slug,
-        "name": row.name,
-        "scm": row.scm,
-        "website": row.website,
-        "description": row.description,
+        **pick(row, "slug name scm website description"),
         "followers_count": row.followers,
         "logo": None,
         "resource_uri": f"/1.0/repositories/{row.full_name}",
@@ -51,17 +47,13 @@ def repository(world: World, row: SandboxRepository, *, nested: bool = False) ->
         "last_updated": local_time(row.updated, row.era),
         "utc_created_on": utc_time(row.created),
         "utc_last_updated": utc_time(row.updated),
-        "size": row.size,
-        "language": row.language,
+        **pick(row, "size language is_private has_wiki has_issues"),
         "state": "available",
         "creator": None,
-        "is_private": row.is_private,
         "is_fork": row.parent is not None,
         "fork_of": fork_of,
         "is_mq": False,
         "mq_of": fork_of if row.era is Era.MIDDLE else None,
-        "has_wiki": row.has_wiki,
-        "has_issues": row.has_issues,
         "read_only": False,
         "no_public_forks": row.fork_policy == "no_public_forks",
         "no_forks": row.fork_policy == "no_forks" or None,
@@ -81,13 +73,7 @@ def single_repository(world: World, row: SandboxRepository) -> Json:
 
 def own_repository(row: SandboxRepository) -> Json:
     """Return an item of the caller's own repositories, which has the fewest keys."""
-    return {
-        "owner": row.workspace.slug,
-        "scm": row.scm,
-        "slug": row.slug,
-        "is_private": row.is_private,
-        "name": row.name,
-    }
+    return {"owner": row.workspace.slug, **pick(row, "scm slug is_private name")}
 
 
 def account(workspace: SandboxWorkspace) -> Json:

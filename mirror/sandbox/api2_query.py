@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
 from mirror.sandbox.exchange import HttpError, Principal, Request, error
-from mirror.sandbox.model import SandboxRef, SandboxRepository, SandboxWorkspace, micros
+from mirror.sandbox.model import SandboxRef, SandboxRepository, SandboxWorkspace, micros, pick
 from mirror.sandbox.world import NUMBER_BITS, SORTS, World
 
 T = TypeVar("T")
@@ -174,17 +174,7 @@ def _holds(wanted: list[QueryCondition], facts: dict[str, Any]) -> bool:
 
 def _facts(row: SandboxRepository) -> dict[str, Any]:
     return {
-        "uuid": row.uuid,
-        "name": row.name,
-        "slug": row.slug,
-        "full_name": row.full_name,
-        "description": row.description,
-        "language": row.language,
-        "scm": row.scm,
-        "size": row.size,
-        "is_private": row.is_private,
-        "has_issues": row.has_issues,
-        "has_wiki": row.has_wiki,
+        **pick(row, "uuid name slug full_name description language scm size is_private has_issues has_wiki"),
         "project": {"key": row.project},
         "parent": row.parent,
         "created_on": row.created,

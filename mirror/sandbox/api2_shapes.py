@@ -13,6 +13,7 @@ from mirror.sandbox.model import (
     SandboxRepository,
     SandboxWorkspace,
     iso,
+    pick,
 )
 from mirror.sandbox.world import World
 
@@ -55,22 +56,11 @@ class Shapes2:
         """Return a full repository."""
         shaped: Json = {
             "type": "repository",
-            "uuid": row.uuid,
-            "full_name": row.full_name,
-            "name": row.name,
-            "slug": row.slug,
-            "description": row.description,
-            "scm": row.scm,
-            "website": row.website,
+            **pick(row, "uuid full_name name slug description scm website is_private fork_policy size"),
+            **pick(row, "language has_issues has_wiki"),
             "owner": self.owner(row.workspace),
-            "is_private": row.is_private,
-            "fork_policy": row.fork_policy,
             "created_on": iso(row.created),
             "updated_on": iso(row.updated),
-            "size": row.size,
-            "language": row.language,
-            "has_issues": row.has_issues,
-            "has_wiki": row.has_wiki,
             "links": self._repository_links(row),
         }
         match row.main_branch_shape:

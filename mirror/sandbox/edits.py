@@ -1,6 +1,7 @@
 """Edits of the world: what people do to repositories and workspaces, each as a function."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, get_type_hints
 
 from mirror.sandbox.generate import new_ref, tip
@@ -48,25 +49,10 @@ def create(world: World, workspace: SandboxWorkspace, name: str, **more: Any) ->
 
 
 def delete(world: World, row: SandboxRepository) -> SandboxRepository:
-    """Delete a repository; `restore` brings it back."""
+    """Delete a repository; the action `restore` brings it back."""
     with world.changing(row, touch=False) as kept:
         kept.deleted = True
     return kept
-
-
-def restore(world: World, row: SandboxRepository) -> SandboxRepository:
-    """Restore a deleted repository, with the same uuid."""
-    if world.find(row.workspace.slug, row.slug) is not None:
-        raise EditError(f"there is another {row.full_name} now")
-    with world.changing(row, touch=False) as kept:
-        kept.deleted = False
-    return kept
-
-
-def touch(world: World, row: SandboxRepository) -> SandboxRepository:
-    """Change `updated_on` and nothing else."""
-    with world.changing(row) as kept:
-        return kept
 
 
 def edit(
@@ -88,36 +74,6 @@ def rename(world: World, row: SandboxRepository, name: str) -> SandboxRepository
     with world.changing(row) as kept:
         kept.name, kept.slug = name, slug
     return kept
-
-
-def transfer(world: World, row: SandboxRepository, to: SandboxWorkspace) -> SandboxRepository:
-    """Move a repository to another workspace."""
-    if world.find(to.slug, row.slug) is not None:
-        raise EditError(f"there is a repository {to.slug}/{row.slug} already")
-    with world.changing(row) as kept:
-        kept.workspace = to
-    return kept
-
-
-def swap_names(world: World, row: SandboxRepository, other: SandboxRepository) -> SandboxRepository:
-    """Exchange the names of two repositories of one workspace."""
-    if row.workspace is not other.workspace or row.number == other.number:
-        raise EditError("only two repositories of one workspace can swap names")
-    with world.changing(row) as one, world.changing(other) as two:
-        one.name, two.name = two.name, one.name
-        one.slug, two.slug = two.slug, one.slug
-    return one
-
-
-def push(
-    world: World, row: SandboxRepository, branch: str | None = None, *, forced: bool = False
-) -> SandboxRepository:
-    """Push a commit to a branch, by default the main one, which the first push creates.
-
-    A forced push leaves out the commit that the branch was at; any other one follows it.
-    """
-    name = branch or row.main_branch or ("default" if row.scm == "hg" else "master")
-    return put_ref(world, row, "branch", name, forced=forced)
 
 
 def put_ref(
@@ -159,21 +115,6 @@ def put_ref(
         kept.size += 1_000
         if kind == "branch" and kept.main_branch is None:
             kept.main_branch = name
-    return kept
-
-
-def drop_ref(
-    world: World, row: SandboxRepository, kind: str, name: str, *, touch: bool = True
-) -> SandboxRepository:
-    """Delete a branch or tag. A repository without branches is empty."""
-    if not any((ref.kind, ref.name) == (kind, name) for ref in world.refs_of(row)):
-        raise EditError(f"there is no {kind} {name} in {row.full_name}")
-    with world.changing_refs(row, touch=touch) as refs:
-        del refs[kind, name]
-        branches = [each.name for each in refs.values() if each.kind == "branch"]
-    with world.changing(row, touch=False) as kept:
-        if kind == "branch" and kept.main_branch == name:
-            kept.main_branch = branches[0] if branches else None
     return kept
 
 
@@ -279,11 +220,53 @@ def _create(world: World, order: Order) -> SandboxRepository:
     return create(world, _workspace(world, order, "workspace"), _text(order, "name"), **rest)
 
 
+def _touch(world: World, order: Order) -> SandboxRepository:
+    """Change `updated_on` and nothing else."""
+    with world.changing(_row(world, order)) as kept:
+        return kept
+
+
 def _restore(world: World, order: Order) -> SandboxRepository:
+    """Restore a deleted repository, with the same uuid."""
     row = world.gone(_text(order, "repository"))
     if row is None:
         raise EditError(f"no repository {order['repository']} was deleted")
-    return restore(world, row)
+    if world.find(row.workspace.slug, row.slug) is not None:
+        raise EditError(f"there is another {row.full_name} now")
+    with world.changing(row, touch=False) as kept:
+        kept.deleted = False
+    return kept
+
+
+def _transfer(world: World, order: Order) -> SandboxRepository:
+    """Move a repository to another workspace."""
+    row, to = _row(world, order), _workspace(world, order, "to")
+    if world.find(to.slug, row.slug) is not None:
+        raise EditError(f"there is a repository {to.slug}/{row.slug} already")
+    with world.changing(row) as kept:
+        kept.workspace = to
+    return kept
+
+
+def _swap_names(world: World, order: Order) -> SandboxRepository:
+    """Exchange the names of two repositories of one workspace."""
+    row, other = _row(world, order), _row(world, order, "with")
+    if row.workspace is not other.workspace or row.number == other.number:
+        raise EditError("only two repositories of one workspace can swap names")
+    with world.changing(row) as one, world.changing(other) as two:
+        one.name, two.name = two.name, one.name
+        one.slug, two.slug = two.slug, one.slug
+    return one
+
+
+def _push(world: World, order: Order, *, forced: bool = False) -> SandboxRepository:
+    """Push a commit to a branch, by default the main one, which the first push creates.
+
+    A forced push leaves out the commit that the branch was at; any other one follows it.
+    """
+    row = _row(world, order)
+    branch = order.get("branch") or row.main_branch or ("default" if row.scm == "hg" else "master")
+    return put_ref(world, row, "branch", branch, forced=forced)
 
 
 def _edit(world: World, order: Order) -> SandboxRepository:
@@ -304,24 +287,34 @@ def _put(kind: str, *, must_exist: bool) -> Callable[[World, Order], SandboxRepo
 
 def _drop(kind: str) -> Callable[[World, Order], SandboxRepository]:
     def drop(world: World, order: Order) -> SandboxRepository:
-        return drop_ref(world, _row(world, order), kind, _text(order, "name"), touch=bool(order["touch"]))
+        """Delete a branch or tag. A repository without branches is empty."""
+        row, name = _row(world, order), _text(order, "name")
+        if not any((ref.kind, ref.name) == (kind, name) for ref in world.refs_of(row)):
+            raise EditError(f"there is no {kind} {name} in {row.full_name}")
+        with world.changing_refs(row, touch=bool(order["touch"])) as refs:
+            del refs[kind, name]
+            branches = [each.name for each in refs.values() if each.kind == "branch"]
+        with world.changing(row, touch=False) as kept:
+            if kind == "branch" and kept.main_branch == name:
+                kept.main_branch = branches[0] if branches else None
+        return kept
 
     return drop
 
 
 ACTIONS: dict[str, Callable[[World, Order], SandboxRepository]] = {
-    "touch": lambda world, order: touch(world, _row(world, order)),
-    "push": lambda world, order: push(world, _row(world, order), order.get("branch")),
-    "force_push": lambda world, order: push(world, _row(world, order), order.get("branch"), forced=True),
+    "touch": _touch,
+    "push": _push,
+    "force_push": partial(_push, forced=True),
     "rename": lambda world, order: rename(world, _row(world, order), _text(order, "name")),
-    "transfer": lambda world, order: transfer(world, _row(world, order), _workspace(world, order, "to")),
+    "transfer": _transfer,
     "delete": lambda world, order: delete(world, _row(world, order)),
     "create": _create,
     "restore": _restore,
     "make_private": lambda world, order: edit(world, _row(world, order), {"is_private": True}),
     "make_public": lambda world, order: edit(world, _row(world, order), {"is_private": False}),
     "edit": _edit,
-    "swap_names": lambda world, order: swap_names(world, _row(world, order), _row(world, order, "with")),
+    "swap_names": _swap_names,
     "create_branch": _put("branch", must_exist=False),
     "delete_branch": _drop("branch"),
     "create_tag": _put("tag", must_exist=False),

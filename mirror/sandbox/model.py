@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from typing import Any
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -22,6 +23,11 @@ def micros(moment: datetime) -> int:
 def moment(microseconds: int) -> datetime:
     """Return the time of microseconds since 1970."""
     return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def pick(row: object, names: str) -> dict[str, Any]:
+    """Map names to the attributes of a row with the same names; `names` are separated by spaces."""
+    return {name: getattr(row, name) for name in names.split()}
 
 
 def iso(microseconds: int) -> str:

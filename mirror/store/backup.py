@@ -140,9 +140,9 @@ def replacing(target: Path, *, part: Path, mode: int = PRIVATE) -> Iterator[Path
     try:
         yield part
         with explained(target):
-            _put_on_disk(part)
+            sync_to_disk(part)
             part.replace(target)
-            sync_folder(target.parent)
+            sync_to_disk(target.parent)
     finally:
         with suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), part.stat()):
@@ -200,14 +200,10 @@ def _remove(part: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _put_on_disk(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
+    """Sync a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Sync the entries of a folder to the disk."""
-    _put_on_disk(folder)

@@ -17,7 +17,7 @@ import msgspec
 
 from mirror.errors import ConfigError, StoreError, StoreLocked
 from mirror.store import tokens
-from mirror.store.backup import BESIDE, OnProgress, copy_checked, replacing, sync_folder
+from mirror.store.backup import BESIDE, OnProgress, copy_checked, replacing, sync_to_disk
 from mirror.store.cursors import Cursors
 from mirror.store.database import Store
 from mirror.store.files import explained, one_at_a_time, open_reader
@@ -233,7 +233,7 @@ def _keep(mirror: Path, kept: Path) -> None:
         raise StoreError(
             f"{mirror}: cannot be given a second name ({error.strerror}); move it away, and restore again"
         ) from error
-    sync_folder(mirror.parent)
+    sync_to_disk(mirror.parent)
     _drop_journals(mirror)
 
 
