@@ -14,7 +14,7 @@ from typing import NamedTuple
 from mirror.background.triggers import next_time
 from mirror.config import Config
 from mirror.errors import Interrupted, MirrorError
-from mirror.lake.address import address_of
+from mirror.lake import address_of
 from mirror.publish import PublishOptions, publish
 from mirror.readable import size_text
 from mirror.store import Store

@@ -46,7 +46,6 @@ class TerminalProgress:
     """Shows the progress of a run on a terminal: a bar for each phase."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
         self._progress = ProgressBars(
             SpinnerColumn(), BarColumn(20), TextColumn("{task.description}"), console=console, transient=True
         )

@@ -122,7 +122,8 @@ def print_missing(printer: Printer, summary: Summary) -> None:
 def _print_failures(printer: Printer, what: str, failures: Sequence[Failure]) -> None:
     """List failures with their next tries."""
     for failure in failures[:MOST_FAILURES]:
-        due = _next_try(failure.next_try_at)
+        moment = failure.next_try_at
+        due = f" (next try {day_text(from_text(moment))})" if moment else ""
         printer.say(f"  {what:<13} {failure.kind}: {_named(failure)}{due}", wraps=False)
     if len(failures) > MOST_FAILURES:
         printer.say(f"  ... and {len(failures) - MOST_FAILURES:,} more: mirror status", wraps=False)
@@ -133,7 +134,3 @@ def _named(failure: Failure) -> str:
     if failure.subject in failure.error or failure.subject.startswith("{"):
         return failure.error
     return f"{failure.subject}: {failure.error}"
-
-
-def _next_try(moment: str) -> str:
-    return f" (next try {day_text(from_text(moment))})" if moment else ""

@@ -9,31 +9,20 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mirror.lake.columns import PROJECTS, REFS, REPOSITORIES, USERS
 from mirror.store.changes import CLOSED, MEASURED_SINCE
 
 Batch = Mapping[str, Sequence[Any]]
 """Rows of a table of the lake, by column."""
 
-_REF = (
-    "target_hash", "target_date", "target_author", "target_author_name", "target_author_uuid",
-    "target_message", "target_parents",
-)  # fmt: skip
+_GIVEN = {"instance", "owner_uuid", "seq", "op", "refs_listed_at", "refs_hidden"}
+"""Columns of the lake that have no column of the same name in a mirror."""
+
+_REF = [column.name for column in REFS.columns if column.name.startswith("target_")]
 _KEPT: Mapping[str, Sequence[str]] = {
-    "users": (
-        "uuid", "username", "display_name", "first_name", "last_name", "nickname", "account_id", "kind",
-        "is_owner", "avatar_url", "created_at", "first_seen_at", "last_seen_at", "deleted_at", "gone_reason",
-    ),
-    "repositories": (
-        "uuid", "slug", "name", "full_name", "scm", "is_private", "description", "website", "language",
-        "size", "main_branch", "fork_policy", "parent_uuid", "parent_full_name", "followers_count",
-        "forks_count", "has_issues", "has_wiki", "project_key", "project_name", "project_uuid", "avatar_url",
-        "clone_https", "clone_ssh", "created_at", "updated_at", "archived", "first_seen_at",
-        "last_seen_at", "deleted_at", "gone_reason",
-    ),
-    "projects": (
-        "uuid", "key", "name", "description", "is_private", "avatar_url", "first_seen_at", "last_seen_at",
-    ),
-}  # fmt: skip
+    table.name: [column.name for column in table.columns if column.name not in _GIVEN]
+    for table in (USERS, REPOSITORIES, PROJECTS)
+}
 
 _USER = "(SELECT id FROM users WHERE upstream_id = :instance AND uuid = :{})"
 _OWNED = """INSERT INTO {table} (upstream_id, owner_id, {columns}{more})

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from mirror.errors import ConfigError, StoreError
-from mirror.lake.address import address_of
+from mirror.lake import address_of
 from mirror.lake.columns import TABLES, Kind, Table
 from mirror.lake.manifest import Manifest, read_all
 from mirror.lake.place import Place

@@ -151,11 +151,6 @@ class ParquetFile:
         return self._digest.hexdigest()
 
 
-def read_columns(file: Any, columns: Iterable[str]) -> pa.Table:
-    """Read some columns of a Parquet file."""
-    return pq.read_table(file, columns=list(columns))
-
-
 def read_batches(file: Any, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of an open Parquet file in batches; all columns, or some."""
     for batch in pq.ParquetFile(file).iter_batches(BATCH, columns=None if columns is None else [*columns]):

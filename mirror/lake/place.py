@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mirror.errors import ConfigError, StoreError
-from mirror.lake.address import address_of
+from mirror.lake import address_of
 from mirror.store.backup import held, sync_to_disk
 
 try:

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from mirror.lake.columns import BUCKETS, TABLES, Table, bucket_of
 from mirror.lake.manifest import Manifest
-from mirror.lake.parquet import ParquetFile, read_batches, read_columns, schema_of
+from mirror.lake.parquet import ParquetFile, read_batches, schema_of
 from mirror.lake.place import Place
 
 LARGEST = 1_000_000
@@ -135,7 +136,7 @@ def _newest(place: Place, manifest: Manifest, table: Table) -> pa.Table:
     for file in manifest.tables.get(leader.name, []):
         if not file.base:
             with place.open(file.path) as opened:
-                rows = read_columns(opened, (*leader.key, "seq"))
+                rows = pq.read_table(opened, columns=[*leader.key, "seq"])
             parts.append(pa.table({"key": _keys(rows, leader.key), "seq": rows.column("seq")}))
     empty = pa.table({"key": pa.array([], pa.string()), "seq": pa.array([], pa.int64())})
     return pa.concat_tables([empty, *parts]).group_by("key").aggregate([("seq", "max")])

@@ -66,16 +66,6 @@ def repository(world: World, row: SandboxRepository, *, nested: bool = False) ->
     return shaped
 
 
-def single_repository(world: World, row: SandboxRepository) -> Json:
-    """Return a single repository: the full object and the number of forks."""
-    return repository(world, row) | {"forks_count": len(world.forks(row))}
-
-
-def own_repository(row: SandboxRepository) -> Json:
-    """Return an item of the caller's own repositories, which has the fewest keys."""
-    return {"owner": row.workspace.slug, **pick(row, "scm slug is_private name")}
-
-
 def account(workspace: SandboxWorkspace) -> Json:
     """Return the owner of a workspace as a user; a team has no last name."""
     if workspace.owner is not None:
@@ -199,7 +189,7 @@ class SandboxApi1:
         refs = self._world.refs_of(row)
         match rest:
             case []:
-                return single_repository(self._world, row)
+                return repository(self._world, row) | {"forks_count": len(self._world.forks(row))}
             case ["branches" | "tags" as kinds]:
                 kind = "tag" if kinds == "tags" else "branch"
                 return {ref.name: changeset(row, ref) for ref in refs if ref.kind == kind}
@@ -248,7 +238,11 @@ class SandboxApi1:
         if self._caller.kind == "anonymous":
             raise http_error(401, "Authentication required")
         mine = [each for each in self._world.workspaces if self._world.is_member(self._caller, each)]
-        return [own_repository(row) for workspace in mine for row in self._rows(workspace)]
+        return [
+            {"owner": workspace.slug, **pick(row, "scm slug is_private name")}
+            for workspace in mine
+            for row in self._rows(workspace)
+        ]
 
     def _search(self, wanted: str) -> Any:
         """Return all public repositories whose name contains `wanted`."""

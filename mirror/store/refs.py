@@ -91,17 +91,13 @@ def save_refs(
     if last_page:
         _finish_listing(connection, repository_id, seen_at)
     update_after_refs(connection)
+    recorded = [] if is_first_listing else changes
     return SavedRefs(
         new=uncompared + _count(changes, "created"),
         moved=_count(changes, "moved"),
         gone=_count(changes, "deleted"),
-        changes=[] if is_first_listing else [change for change in changes if not _is_tip(change)],
+        changes=[one for one in recorded if one.ref != PSEUDO_TAG or not one.kind.startswith("tag_")],
     )
-
-
-def _is_tip(change: Change) -> bool:
-    """Return whether a change is of Mercurial's pseudo tag."""
-    return change.ref == PSEUDO_TAG and change.kind.startswith("tag_")
 
 
 def _count(changes: Iterable[Change], verb: str) -> int:
