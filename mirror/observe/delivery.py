@@ -97,32 +97,34 @@ class _TlsConnection(http.client.HTTPSConnection, _Connection):
     """The same with TLS; the handshake follows `connect`."""
 
 
-class _Http(urllib.request.HTTPHandler):
+class _Watched:
+    """A handler whose connections have a deadline."""
+
+    connection: type[_Connection]
+
     def __init__(self, deadline: _Deadline) -> None:
         super().__init__()
         self._deadline = deadline
+
+    def opened(self, host: str, **options: Any) -> _Connection:
+        """Make a connection."""
+        connection = self.connection(host, **options)
+        connection.deadline = self._deadline
+        return connection
+
+
+class _Http(_Watched, urllib.request.HTTPHandler):
+    connection = _Connection
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(self._opened, req)
-
-    def _opened(self, host: str, **options: Any) -> _Connection:
-        connection = _Connection(host, **options)
-        connection.deadline = self._deadline
-        return connection
+        return self.do_open(self.opened, req)
 
 
-class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, deadline: _Deadline) -> None:
-        super().__init__()
-        self._deadline = deadline
+class _Https(_Watched, urllib.request.HTTPSHandler):
+    connection = _TlsConnection
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(self._opened, req)
-
-    def _opened(self, host: str, **options: Any) -> _TlsConnection:
-        connection = _TlsConnection(host, **options)
-        connection.deadline = self._deadline
-        return connection
+        return self.do_open(self.opened, req)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

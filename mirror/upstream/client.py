@@ -27,7 +27,6 @@ from mirror.errors import (
 from mirror.times import Clock
 from mirror.upstream.budget import Budget, RequestKind, retry_delay
 from mirror.upstream.endpoint import redirected
-from mirror.upstream.environment import distrust_remedy
 from mirror.upstream.oauth import AccessTokens, Grant, token_address
 from mirror.upstream.response import (
     NotSent,
@@ -46,6 +45,7 @@ from mirror.upstream.transport import (
     Deadline,
     TooLarge,
     Transport,
+    distrust_remedy,
     open_client,
     origin_of,
     read_body,

@@ -5,13 +5,15 @@ processes, and beside a sync. They do not take the lock of a sync, and cannot ha
 transaction, and rows are identified by the upstream's identity. A sync may save a listing page that it
 requested before the write. The next listing corrects that, since the write changed `updated_on` or the number
 of repositories.
+
+If the answer of a write is lost, the upstream is asked whether it was done.
 """
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import closing, contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,15 +30,14 @@ from mirror.errors import (
     UpstreamRefused,
     UpstreamShapeError,
 )
-from mirror.model import Repository, RepositorySettings, slug_of
+from mirror.model import Repository, RepositoryKey, RepositorySettings, slug_of
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
-from mirror.times import Clock, utc_now
+from mirror.times import Clock, from_text, utc_now
 from mirror.upstream.connect import connect
 from mirror.upstream.protocol import Upstream
 from mirror.upstream.response import NotSent
 from mirror.upstream.transport import Transport
-from mirror.write.outcome import ABSENT, NameTaken, find_created, find_deleted, find_fork, find_updated
 from mirror.write.record import WriteRecord, choose_upstream, find_target, read_refs
 
 LONGEST_PAUSE = 10.0
@@ -282,3 +283,101 @@ def _displaced(
         except MirrorError:
             continue
     return found
+
+
+ABSENT = (404, 410)
+
+MAY_BE_EMPTY = ("description", "website", "language")
+"""Texts whose null means that they are empty, not that they are unknown."""
+
+CLOCKS_APART = timedelta(minutes=10)
+"""How far the clock of an upstream may lag behind ours."""
+
+
+class NameTaken(UpstreamRefused):
+    """The name belongs to an older repository, so the write cannot have been done."""
+
+    def __init__(self, full_name: str) -> None:
+        super().__init__(f"there is a repository {full_name} already", status=400)
+
+
+def find_created(
+    upstream: Upstream, full_name: str, *, known_uuid: str | None, since: datetime
+) -> Repository | None:
+    """Find the repository that a write was to create, or None.
+
+    :param known_uuid: the uuid that the mirror knew for the name before.
+    :param since: the time of the write.
+
+    Raises NameTaken if the repository has that uuid, or is older than the write.
+    """
+    try:
+        found = upstream.find_repository(full_name)
+    except UpstreamRefused as error:
+        if error.status in ABSENT:
+            return None
+        raise
+    if found.uuid == known_uuid or (
+        found.created_at is not None and from_text(found.created_at) < since - CLOCKS_APART
+    ):
+        raise NameTaken(found.full_name)
+    return found
+
+
+def find_fork(
+    upstream: Upstream,
+    full_name: str,
+    parent: RepositoryKey,
+    *,
+    known_uuid: str | None,
+    since: datetime,
+) -> Repository | None:
+    """Find the fork that a write was to create, as `find_created` does; NameTaken also for another parent."""
+    found = find_created(upstream, full_name, known_uuid=known_uuid, since=since)
+    if found is not None and found.parent_uuid != parent.uuid:
+        raise NameTaken(found.full_name)
+    return found
+
+
+def find_updated(upstream: Upstream, key: RepositoryKey, settings: RepositorySettings) -> Repository | None:
+    """Return the repository if it has the given settings, else None.
+
+    Raises UpstreamError if the reported settings agree, but the upstream does not report all of them.
+    """
+    found = upstream.fetch_repository(key)
+    unknown = {name for name in settings.given() if _is_unknown(upstream, found, name)}
+    if not _agrees(found, settings, unknown):
+        return None
+    if unknown:
+        raise UpstreamError(f"{upstream.name} does not report {', '.join(sorted(unknown))}")
+    return found
+
+
+def find_deleted(upstream: Upstream, key: RepositoryKey) -> bool | None:
+    """Return True if the repository is gone, else None."""
+    try:
+        upstream.fetch_repository(key)
+    except UpstreamRefused as error:
+        if error.status in ABSENT:
+            return True
+        raise
+    return None
+
+
+def _is_unknown(upstream: Upstream, row: Repository, name: str) -> bool:
+    """Return whether the upstream does not report a setting."""
+    return name in upstream.never_tells or (name not in MAY_BE_EMPTY and getattr(row, name) is None)
+
+
+def _agrees(row: Repository, settings: RepositorySettings, unknown: Container[str]) -> bool:
+    """Return whether a repository has the given settings, except unknown ones."""
+    return all(
+        _plain(getattr(row, name)) == _plain(value)
+        for name, value in settings.given().items()
+        if name not in unknown
+    )
+
+
+def _plain(value: object) -> object:
+    """Return a value without what upstreams may change: blanks and case of a text, null for an empty one."""
+    return " ".join(value.split()).casefold() if isinstance(value, str) else "" if value is None else value
