@@ -57,7 +57,7 @@ class Table(NamedTuple):
 
 
 _SEQ = Column("seq", "integer", "number of the export that wrote the row")
-_OP = Column("op", "text", "upsert: this is how the row is since that export")
+_OP = Column("op", "text", "upsert: the row has these values since that export")
 _UPSTREAM = {
     "r": "r.upstream_id",
     "u": "u.upstream_id",
@@ -68,9 +68,7 @@ _UPSTREAM = {
 
 
 def _instance(alias: str) -> Column:
-    return Column(
-        "instance", "instance", "address of the upstream's API: two servers are two", _UPSTREAM[alias]
-    )
+    return Column("instance", "instance", "address of the upstream's API", _UPSTREAM[alias])
 
 
 def _columns(alias: str, kind: Kind, said: dict[str, str]) -> tuple[Column, ...]:
@@ -80,7 +78,7 @@ def _columns(alias: str, kind: Kind, said: dict[str, str]) -> tuple[Column, ...]
 
 REPOSITORIES = Table(
     "repositories",
-    "Repositories; tombstones have deleted_at. The row of the highest seq holds.",
+    "Repositories; tombstones have deleted_at. The row with the highest seq is current.",
     (
         _instance("r"),
         Column("uuid", "text", "the upstream's identity of the repository", "r.uuid"),
@@ -100,7 +98,7 @@ REPOSITORIES = Table(
         }),
         *_columns("r", "integer", {
             "followers_count": "number of followers, as the upstream counts",
-            "forks_count": "number of forks, as the upstream counts; in a public lake those that are in it",
+            "forks_count": "number of forks, as the upstream counts; in a public lake, those in the lake",
         }),
         *_columns("r", "flag", {"has_issues": "has an issue tracker", "has_wiki": "has a wiki"}),
         *_columns("r", "text", {
@@ -111,15 +109,15 @@ REPOSITORIES = Table(
         *_columns("r", "moment", {"created_at": "when it was created", "updated_at": "when it was updated"}),
         *_columns("r", "flag", {"archived": "whether it is archived; null where that is unknown"}),
         *_columns("r", "moment", {
-            "first_seen_at": "when this mirror saw it first",
-            "last_seen_at": "when this mirror had seen it last, as the row was exported; see listings",
+            "first_seen_at": "when this mirror first saw it",
+            "last_seen_at": "when this mirror last saw it before the export of the row; see listings",
         }),
         Column("refs_listed_at", "moment", "when its refs were read in full; null for never",
                "r.refs_synced_at"),
         Column("refs_hidden", "flag", "it was made public, and its refs have not been read since",
                f"r.public_from = {CLOSED}"),
         *_columns("r", "moment", {"deleted_at": "when it was found to be gone; null while it lives"}),
-        *_columns("r", "text", {"gone_reason": "how it went"}),
+        *_columns("r", "text", {"gone_reason": "reason"}),
         _SEQ,
         _OP,
     ),
@@ -149,7 +147,7 @@ _REF = (
 
 REFS = Table(
     "refs",
-    "Branches and tags. Those hold whose seq is that of the row of their repository that holds.",
+    "Branches and tags. Current are those with the seq of the current row of their repository.",
     _REF,
     (
         "{repositories} CROSS JOIN branches t ON t.repository_id = r.id",
@@ -166,7 +164,7 @@ _OF_REFS = (
 
 USERS = Table(
     "users",
-    "Users, teams and workspaces. The row of the highest seq holds.",
+    "Users, teams and workspaces. The row with the highest seq is current.",
     (
         _instance("u"),
         *_columns("u", "text", {
@@ -177,11 +175,11 @@ USERS = Table(
         *_columns("u", "flag", {"is_owner": "whether it owns repositories"}),
         *_columns("u", "text", {"avatar_url": "picture"}),
         *_columns("u", "moment", {
-            "created_at": "when it was created", "first_seen_at": "when this mirror saw it first",
-            "last_seen_at": "when this mirror had seen it last, as the row was exported",
+            "created_at": "when it was created", "first_seen_at": "when this mirror first saw it",
+            "last_seen_at": "when this mirror last saw it before the export of the row",
             "deleted_at": "when it was found to be gone; null while it lives",
         }),
-        *_columns("u", "text", {"gone_reason": "how it went"}),
+        *_columns("u", "text", {"gone_reason": "reason"}),
         _SEQ,
         _OP,
     ),
@@ -190,13 +188,13 @@ USERS = Table(
 
 MEMBERS = Table(
     "members",
-    "Who belongs to a workspace. Those hold whose seq is that of the row of their workspace in users.",
+    "Members of workspaces. Current are those with the seq of the current row of their workspace in users.",
     (
         _instance("u"),
         Column("workspace_uuid", "text", "identity of the workspace", "u.uuid"),
         Column("user_uuid", "text", "identity of the member", "n.uuid"),
         *_columns("m", "text", {"permission": "owner, collaborator or member"}),
-        *_columns("m", "moment", {"last_seen_at": "when this mirror had seen the membership last"}),
+        *_columns("m", "moment", {"last_seen_at": "when this mirror last saw the membership"}),
         _SEQ,
     ),
     ("""{users} CROSS JOIN members m ON m.workspace_id = u.id
@@ -207,7 +205,7 @@ MEMBERS = Table(
 
 FOLLOWERS = Table(
     "followers",
-    "Who follows a repository. Those hold whose seq is that of the row of their repository that holds.",
+    "Followers of repositories. Current are those with the seq of the current row of their repository.",
     (
         _instance("r"),
         Column("repository_uuid", "text", "identity of the repository", "r.uuid"),
@@ -222,7 +220,7 @@ FOLLOWERS = Table(
 
 PROJECTS = Table(
     "projects",
-    "Projects of workspaces. The row of the highest seq holds.",
+    "Projects of workspaces. The row with the highest seq is current.",
     (
         _instance("p"),
         Column("uuid", "text", "the upstream's identity of the project", "p.uuid"),
@@ -231,8 +229,8 @@ PROJECTS = Table(
         *_columns("p", "flag", {"is_private": "whether it is private; null where that is unknown"}),
         *_columns("p", "text", {"avatar_url": "picture"}),
         *_columns("p", "moment", {
-            "first_seen_at": "when this mirror saw it first",
-            "last_seen_at": "when this mirror had seen it last, as the row was exported",
+            "first_seen_at": "when this mirror first saw it",
+            "last_seen_at": "when this mirror last saw it before the export of the row",
         }),
         _SEQ,
         _OP,
@@ -242,7 +240,7 @@ PROJECTS = Table(
 
 CHANGES = Table(
     "changes",
-    "What this mirror saw to change. Rows are added, never replaced.",
+    "Changes that this mirror saw. Rows are added, never replaced.",
     (
         Column("instance", "instance", "address of the upstream's API",
                "coalesce(r.upstream_id, u.upstream_id)"),
@@ -252,7 +250,7 @@ CHANGES = Table(
                "r.uuid"),
         Column("user_uuid", "text", "identity of the owner; null for a change of a repository", "u.uuid"),
         *_columns("c", "text", {
-            "ref": "branch or tag", "old": "what was before", "new": "what is since",
+            "ref": "branch or tag", "old": "old value", "new": "new value",
         }),
         _SEQ,
     ),
@@ -264,10 +262,10 @@ CHANGES = Table(
 
 RUNS = Table(
     "runs",
-    "Runs of syncs that have ended. Every export has all of them.",
+    "Finished runs. Every export has all of them.",
     (
         _instance("s"),
-        *_columns("s", "text", {"kind": "what the run was to do", "state": "how it ended"}),
+        *_columns("s", "text", {"kind": "kind of the run", "state": "how it ended"}),
         *_columns("s", "moment", {"started_at": "when it began", "finished_at": "when it ended"}),
         *_columns("s", "integer", {
             "requests": "requests to the API", "git_requests": "requests by git",
@@ -277,7 +275,7 @@ RUNS = Table(
         *_columns("s", "integer", {
             "repositories_new": "new", "repositories_changed": "changed", "repositories_gone": "gone",
             "refs_new": "new refs", "refs_changed": "moved refs", "refs_gone": "gone refs",
-            "failures": "what could not be read",
+            "failures": "things that could not be read",
         }),
         *_columns("s", "text", {"error": "why it ended early"}),
         _SEQ,
@@ -289,14 +287,14 @@ RUNS = Table(
 
 LISTINGS = Table(
     "listings",
-    "Since when all living repositories of an owner have been seen. The row of the highest seq holds.",
+    "By owner: since when all its living repositories were seen. The row with the highest seq is current.",
     (
         _instance("r"),
         Column("owner_uuid", "text", "identity of the owner", "o.uuid"),
         Column("seen_since", "moment",
-               "each of its living repositories was seen then or later; null where none lives",
+               "each of its living repositories was seen then or later; null without any",
                "r.seen_since"),
-        Column("repositories", "integer", "how many live", "r.repositories"),
+        Column("repositories", "integer", "number of living repositories", "r.repositories"),
         _SEQ,
     ),
     ("{listings} CROSS JOIN users o ON o.id = r.owner_id",),

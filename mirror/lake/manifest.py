@@ -116,16 +116,15 @@ SCHEMA = "_SCHEMA.json"
 README = """\
 # A lake of Bitbucket mirrors
 
-Each mirror writes below its own folders `TABLE/mirror=ID/`; refs are in {buckets} buckets, by
+Each mirror writes only to its own folders `TABLE/mirror=ID/`; refs are in {buckets} buckets, by
 `crc32(uuid) % {buckets}`. `_manifests/mirror=ID/latest.json` names the files of the mirror's last export.
-Take those and no others: files that it does not name are about to be removed, or belong to an export that is
-not done.
+Read only these: other files will be removed soon, or belong to an unfinished export.
 
-Identity is `(instance, uuid)`. Times are UTC. `_SCHEMA.json` tells every column.
+The identity of a row is `(instance, uuid)`. Times are UTC. `_SCHEMA.json` describes every column.
 
-Rows are added, never changed. Of `repositories`, `users`, `projects` and `listings` the row of the highest
-`seq` holds, for each mirror and identity; of `refs`, `followers` and `members` those rows whose `seq` is that
-of the row they belong to.
+Rows are added, never changed. In `repositories`, `users`, `projects` and `listings`, the row with the highest
+`seq` is current, for each mirror and identity. In `refs`, `followers` and `members`, the rows are current
+that have the `seq` of the row they belong to.
 
 With DuckDB, from this folder:
 
@@ -136,7 +135,7 @@ With DuckDB, from this folder:
         QUALIFY row_number() OVER (PARTITION BY mirror, instance, uuid ORDER BY seq DESC) = 1;
     SELECT instance, full_name, is_private, deleted_at FROM repositories LIMIT 10;
 
-`mirror lake merge DIR OUT` makes one row of each repository, whatever number of mirrors has it.
+`mirror lake merge DIR OUT` makes one row of each repository, even if many mirrors have it.
 """
 
 
