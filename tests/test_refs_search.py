@@ -4,14 +4,19 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asgi_client import AsgiClient
+from click.testing import CliRunner
+from datasette.app import Datasette
 from refs_oracle import RefPlayground, naive
 
+from mirror.cli.main import mirror as mirror_command
 from mirror.model import Ref
-from mirror.queries.ref_search import find_refs
+from mirror.queries.ref_search import COMMITS_NOT_SEARCHED, SOME_UNREAD, find_refs
 from mirror.queries.visibility import ANONYMOUS, OPERATOR, Caller
 from mirror.search.index.refs import layout
 from mirror.search.index.refs.changes import FLUSH_FROM, apply_refs_backlog, rebuild_refs_index
@@ -155,6 +160,47 @@ def test_commits_are_searched_unless_they_are_not_wanted(mirror: RefPlayground) 
             index(mirror)
         assert check_refs_index(mirror.connection) == []
         assert bool(mirror.store.value("SELECT count(*) FROM search_ref_hashes")) == wanted
+
+
+def test_what_is_not_known_is_not_told_as_none(mirror: RefPlayground, tmp_path: Path) -> None:
+    """Commits that are not indexed and refs that were not read are named by command, JSON and page."""
+    (tmp_path / "mirror.toml").write_text(f'database = "{mirror.store.path}"')
+    served = AsgiClient(Datasette([str(mirror.store.path)]))
+    commits, unread = COMMITS_NOT_SEARCHED, SOME_UNREAD
+
+    def notes(query: str) -> list[str]:
+        words = ["--config", str(tmp_path / "mirror.toml"), "refs", query]
+        printed = CliRunner().invoke(mirror_command, words, catch_exceptions=False).output
+        told = json.loads(CliRunner().invoke(mirror_command, [*words, "--json"]).output)
+        page = served.get("/-/refs", params={"q": query}).text
+        answer = served.json("/-/refs.json", params={"q": query})
+        for note in (commits, unread):
+            expected = note in told.get("notes", [])
+            assert (note in " ".join(printed.split()), note in unescape(page)) == (expected, expected)
+        assert told.get("notes") == answer.get("notes")
+        assert ("Seven digits" in page) == (
+            told["count"] == 0 and mirror.store.value("SELECT commits FROM search_ref_state")
+        )
+        return list(told.get("notes", []))
+
+    mirror.put(1, "branch", "main", HASH, OLD)
+    mirror.put(1, "branch", "1a2b3c4", HASH, OLD)
+    assert (notes("zzz"), notes("main"), notes(HASH), notes("f" * 7)) == ([unread], [], [], [unread])
+    mirror.change(1, refs_stale=0)
+    mirror.change(3, refs_stale=0, is_private=0)
+    mirror.change(2, refs_synced_at=NEW)
+    mirror.store.search_commits(wanted=False)
+    for _ in range(2):
+        assert (notes(HASH), notes("1A2B3C4"), notes("1a2b3c"), notes("main")) == (
+            [commits],
+            [commits],
+            [],
+            [],
+        )
+        assert (notes("f" * 64), notes("f" * 65), notes("zzz")) == ([commits], [], [])
+        index(mirror)
+    mirror.connection.execute("UPDATE upstreams SET refs = 'none'")
+    assert (notes("zzz"), notes(HASH)) == ([unread], [commits, unread])
 
 
 @pytest.mark.parametrize(

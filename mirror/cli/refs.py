@@ -67,10 +67,12 @@ def refs(
     printer = out()
     if found.count == 0:
         printer.say(f"No branch or tag matches {query!r}" if query else "No branch or tag matches")
-        return
-    where = repositories_text(found.repositories)
-    shown = f", {len(found.refs):,} shown" if len(found.refs) < found.count else ""
-    printer.say((f"{found.count:,} found in {where}{shown}", "dim"))
+    else:
+        where = repositories_text(found.repositories)
+        shown = f", {len(found.refs):,} shown" if len(found.refs) < found.count else ""
+        printer.say((f"{found.count:,} found in {where}{shown}", "dim"))
+    for note in found.notes:
+        printer.say((note, "yellow"))
     if found.refs:
         printer.table(_table(found.refs, query))
 

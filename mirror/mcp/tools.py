@@ -18,7 +18,7 @@ from mirror.queries.counts import counts_of
 from mirror.queries.crawl import missing, upstreams
 from mirror.queries.past import past_named
 from mirror.queries.past_copy import past_copy
-from mirror.queries.ref_search import find_refs
+from mirror.queries.ref_search import SOME_UNREAD, find_refs
 from mirror.queries.refs import REFS_READ, RefsWanted, refs_page
 from mirror.queries.repositories import repository_named
 from mirror.queries.rows import ChangeRow, RefRow, RepositoryRow
@@ -142,6 +142,7 @@ class Tools:
             found = find_refs(connection, self._caller, part, kind=kind, limit=limit)
             unread = counts_of(connection, self._caller).refs_unread
             notes = [] if found.count else [NO_PROOF]
+            notes += [note for note in found.notes if note != SOME_UNREAD]
             if unread:
                 notes.append(f"The refs of {unread:,} repositories were not read yet; they may have more.")
             listed = [

@@ -6,12 +6,19 @@ from typing import Any, Unpack
 import msgspec
 
 from mirror.queries.repositories import repositories_by_ids
-from mirror.queries.rows import RepositoryRow, fetch
-from mirror.queries.visibility import Caller, private_owners
+from mirror.queries.rows import RepositoryRow, fetch, fetch_value
+from mirror.queries.visibility import Caller, private_owners, visible
 from mirror.queries.web_links import RefLinks, WebLinks
 from mirror.search.find import one_snapshot
+from mirror.search.index.refs.layout import has_hashes
 from mirror.search.refs.find import FoundRef, search_refs
-from mirror.search.refs.query import RefFilters
+from mirror.search.refs.query import RefFilters, is_hash
+
+COMMITS_NOT_SEARCHED = (
+    "This mirror does not index commits, so no ref was found by its commit. `search_commits = true` in the"
+    " configuration indexes them, from the next sync on."
+)
+SOME_UNREAD = "The branches and tags of some repositories were not read; there may be more."
 
 
 class ListedRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,16 +45,34 @@ class ListedRef(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FoundRefs(msgspec.Struct, frozen=True, kw_only=True):
-    """The number of matching refs and of their repositories, and one page of the refs."""
+    """The number of matching refs and of their repositories, and one page of the refs.
+
+    `commits_searched` tells whether refs are found by their commit here; `some_unread`, where nothing
+    matches, whether there are refs that were not read.
+    """
 
     query: str
     count: int
     repositories: int
     refs: list[ListedRef]
+    commits_searched: bool = True
+    some_unread: bool = False
+
+    @property
+    def notes(self) -> list[str]:
+        """What the numbers do not cover, in sentences; usually nothing."""
+        not_searched = not self.commits_searched and is_hash(self.query)
+        return [COMMITS_NOT_SEARCHED] * not_searched + [SOME_UNREAD] * self.some_unread
 
     def exported(self) -> dict[str, Any]:
-        """Return what `mirror refs --json` prints."""
-        return msgspec.structs.asdict(self) | {"refs": [ref.exported() for ref in self.refs]}
+        """Return what `mirror refs --json` prints: with `notes` only where there are any."""
+        return {
+            "query": self.query,
+            "count": self.count,
+            "repositories": self.repositories,
+            "refs": [ref.exported() for ref in self.refs],
+            **({"notes": self.notes} if self.notes else {}),
+        }
 
 
 def find_refs(
@@ -78,7 +103,22 @@ def find_refs(
         listed = [_listed_ref(connection, ref, rows[ref.repository]) for ref in found.refs]
         web = WebLinks(connection, caller)
         refs = [msgspec.structs.replace(ref, links=web.ref(ref.repository, ref)) for ref in listed]
-    return FoundRefs(query=query, count=found.count, repositories=found.repositories, refs=refs)
+        return FoundRefs(
+            query=query,
+            count=found.count,
+            repositories=found.repositories,
+            refs=refs,
+            commits_searched=has_hashes(connection),
+            some_unread=not found.count and _some_unread(connection, caller),
+        )
+
+
+def _some_unread(connection: sqlite3.Connection, caller: Caller) -> bool:
+    """Return whether the refs of any repository that the caller may see were not read."""
+    sql = f"""SELECT EXISTS (SELECT 1 FROM upstreams WHERE refs = 'none')
+        OR EXISTS (SELECT 1 FROM repositories r WHERE r.refs_stale AND r.refs_synced_at IS NULL
+            AND r.deleted_at IS NULL AND {visible(caller, "r")})"""
+    return bool(fetch_value(connection, sql, caller.values))
 
 
 def _listed_ref(connection: sqlite3.Connection, ref: FoundRef, repository: RepositoryRow) -> ListedRef:

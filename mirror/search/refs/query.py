@@ -98,6 +98,11 @@ class RefQuery(msgspec.Struct, frozen=True, kw_only=True):
         return [public + shift, *[private + shift] * self.visible_private] if self.gone else []
 
 
+def is_hash(text: str) -> bool:
+    """Return whether a query may mean a commit: whether it is seven to 64 hexadecimal digits."""
+    return _HASH.fullmatch(text.strip()) is not None
+
+
 def parse_ref_query(
     connection: sqlite3.Connection,
     text: str,
@@ -111,7 +116,7 @@ def parse_ref_query(
     meant = Query(part="", owner=normalise(owner or ""), visible_private=visible_private)
     return RefQuery(
         part=normalise(text),
-        commit=text.strip().lower() if _HASH.fullmatch(text.strip()) and has_hashes(connection) else "",
+        commit=text.strip().lower() if is_hash(text) and has_hashes(connection) else "",
         kinds=tuple(number for number in KINDS if kind in (None, KIND_NAMES[number])),
         exact=filters.get("exact", False),
         gone=filters.get("gone", False),
