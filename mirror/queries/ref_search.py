@@ -1,16 +1,18 @@
 """The search for branches and tags, as far as a caller may see the results."""
 
 import sqlite3
+from collections.abc import Iterable, Iterator
 from typing import Any, Unpack
 
 import msgspec
 
 from mirror.queries.repositories import repositories_by_ids
-from mirror.queries.rows import RepositoryRow, fetch, fetch_value
+from mirror.queries.rows import RepositoryRow, fetch_value
 from mirror.queries.visibility import Caller, private_owners, visible
 from mirror.queries.web_links import RefLinks, WebLinks
 from mirror.search.find import one_snapshot
-from mirror.search.index.refs.layout import has_hashes
+from mirror.search.index.refs.layout import KIND_NAMES, TABLES, has_hashes
+from mirror.search.query import plain_cursor
 from mirror.search.refs.find import FoundRef, search_refs
 from mirror.search.refs.query import RefFilters, is_hash
 
@@ -21,7 +23,13 @@ COMMITS_NOT_SEARCHED = (
 SOME_UNREAD = "The branches and tags of some repositories were not read; there may be more."
 
 
-class ListedRef(msgspec.Struct, frozen=True, kw_only=True):
+_COMMIT_OF = {
+    kind: f"SELECT target_hash, target_date FROM {table} WHERE repository_id = ? AND name = ?"
+    for kind, table in zip(KIND_NAMES, TABLES, strict=True)
+}
+
+
+class ListedRef(msgspec.Struct):
     """A matching branch or tag with its repository."""
 
     repository: RepositoryRow
@@ -100,9 +108,10 @@ def find_refs(
         )
         ids = sorted({ref.repository for ref in found.refs})
         rows = {row.id: row for row in repositories_by_ids(connection, caller, ids)}
-        listed = [_listed_ref(connection, ref, rows[ref.repository]) for ref in found.refs]
-        web = WebLinks(connection, caller)
-        refs = [msgspec.structs.replace(ref, links=web.ref(ref.repository, ref)) for ref in listed]
+        refs = list(_listed_refs(connection, [(rows[ref.repository], ref) for ref in found.refs]))
+        links = WebLinks(connection, caller).refs_of([(ref.repository, ref) for ref in refs])
+        for ref, its in zip(refs, links, strict=True):
+            ref.links = its
         return FoundRefs(
             query=query,
             count=found.count,
@@ -121,17 +130,11 @@ def _some_unread(connection: sqlite3.Connection, caller: Caller) -> bool:
     return bool(fetch_value(connection, sql, caller.values))
 
 
-def _listed_ref(connection: sqlite3.Connection, ref: FoundRef, repository: RepositoryRow) -> ListedRef:
-    ((target_hash, target_date),) = fetch(
-        connection,
-        f"""SELECT target_hash, target_date FROM {"branches" if ref.kind == "branch" else "tags"}
-            WHERE repository_id = :id AND name = :name""",
-        {"id": ref.repository, "name": ref.name},
-    )
-    return ListedRef(
-        repository=repository,
-        kind=ref.kind,
-        name=ref.name,
-        target_hash=target_hash,
-        target_date=target_date,
-    )
+def _listed_refs(
+    connection: sqlite3.Connection, refs: Iterable[tuple[RepositoryRow, FoundRef]]
+) -> Iterator[ListedRef]:
+    """Read the commits of refs."""
+    cursor = plain_cursor(connection)
+    for repository, ref in refs:
+        row = cursor.execute(_COMMIT_OF[ref.kind], (ref.repository, ref.name)).fetchone()
+        yield ListedRef(repository, ref.kind, ref.name, *row)

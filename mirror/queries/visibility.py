@@ -295,16 +295,30 @@ def ref_extras_of(
     connection: sqlite3.Connection, caller: Caller, repository_id: int, names: Iterable[str]
 ) -> dict[tuple[str, str], Json]:
     """Return the extras of branches and tags of a repository, by kind and name."""
+    found = extras_of_refs(connection, caller, ((repository_id, name) for name in names))
+    return {key[1:]: extra for key, extra in found.items()}
+
+
+def extras_of_refs(
+    connection: sqlite3.Connection, caller: Caller, wanted: Iterable[tuple[int, str]]
+) -> dict[tuple[int, str, str], Json]:
+    """Return the extras of the branches and tags with some names in some repositories.
+
+    :param wanted: the ids of repositories, each with a name
+    :returns: by repository, kind and name
+    """
     if not holds_extras(connection):
         return {}
     found = fetch(
         connection,
-        """SELECT kind, name, anonymous, value FROM extras WHERE kind IN ('branch', 'tag')
-           AND row_id = :id AND name IN (SELECT value FROM json_each(:names))""",
-        {"id": repository_id, "names": json.dumps(list(names))},
+        """SELECT e.row_id, e.kind, e.name, e.anonymous, e.value FROM json_each(:wanted) w
+           CROSS JOIN extras e ON e.kind IN ('branch', 'tag')
+               AND e.row_id = w.value ->> 0 AND e.name = w.value ->> 1""",
+        {"wanted": json.dumps(list(wanted))},
     )
     return {
-        (row[0], row[1]): _shown(row[0], row[3], everything=caller.sees_all or row[2] == 1) for row in found
+        (row_id, kind, name): _shown(kind, value, everything=caller.sees_all or anonymous == 1)
+        for row_id, kind, name, anonymous, value in found
     }
 
 

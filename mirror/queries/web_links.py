@@ -1,7 +1,6 @@
 """Web addresses at the upstream, as the upstream sent them or else built by its rules."""
 
 import sqlite3
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -9,7 +8,7 @@ import msgspec
 
 from mirror.addresses import Json, localised
 from mirror.queries.rows import AccountRow, ChangeRow, RepositoryRow, UpstreamRow, upstreams_of
-from mirror.queries.visibility import Caller, extra_of, extras_of, ref_extras_of
+from mirror.queries.visibility import Caller, extra_of, extras_of, extras_of_refs
 from mirror.queries.web_pages import WebPages, is_clone_address, safe_external
 
 WITHOUT_PAGES = "sandbox"
@@ -66,25 +65,20 @@ class WebLinks:
         """Return the page of a repository, for a gone one its former page."""
         return self._repository(row, self._told_of_repositories([row.id]))
 
-    def ref(self, repository: RepositoryRow, row: NamedRef) -> RefLinks:
-        """Return the pages of one branch or tag."""
-        return self.refs(repository, [row])[row.kind, row.name]
-
     def refs(self, repository: RepositoryRow, rows: Iterable[NamedRef]) -> dict[RefKey, RefLinks]:
         """Return the pages of branches and tags of a repository."""
-        pages, rows = self._pages(repository.upstream_id), list(rows)
-        if pages is None or repository.deleted_at is not None:
-            return {(row.kind, row.name): RefLinks() for row in rows}
-        told = ref_extras_of(self._connection, self._caller, repository.id, [row.name for row in rows])
-        return {
-            (row.kind, row.name): RefLinks(
-                _told(told.get((row.kind, row.name)), pages, "links")
-                or pages.ref(repository.full_name, row.kind, row.name),
-                _told(told.get((row.kind, row.name)), pages, "target", "links")
-                or pages.commit(repository.full_name, row.target_hash),
-            )
-            for row in rows
-        }
+        rows = list(rows)
+        links = self.refs_of([(repository, row) for row in rows])
+        return {(row.kind, row.name): its for row, its in zip(rows, links, strict=True)}
+
+    def refs_of(self, rows: Sequence[tuple[RepositoryRow, NamedRef]]) -> list[RefLinks]:
+        """Return the pages of branches and tags, each with its repository."""
+        wanted = ((repository.id, row.name) for repository, row in rows)
+        told = extras_of_refs(self._connection, self._caller, wanted)
+        return [
+            self._ref(repository, row, told.get((repository.id, row.kind, row.name)))
+            for repository, row in rows
+        ]
 
     def owner(self, row: AccountRow) -> str | None:
         """Return the page of an account or a workspace."""
@@ -117,6 +111,15 @@ class WebLinks:
             return None
         return _told(told.get(row.id), pages, "links") or pages.repository(row.full_name)
 
+    def _ref(self, repository: RepositoryRow, row: NamedRef, extra: Json | None) -> RefLinks:
+        pages = self._pages(repository.upstream_id)
+        if pages is None or repository.deleted_at is not None:
+            return RefLinks()
+        return RefLinks(
+            _told(extra, pages, "links") or pages.ref(repository.full_name, row.kind, row.name),
+            _told(extra, pages, "target", "links") or pages.commit(repository.full_name, row.target_hash),
+        )
+
     def _clone_addresses(self, row: RepositoryRow) -> dict[str, str]:
         pages = self._pages(row.upstream_id)
         told = (("https", row.clone_https), ("ssh", row.clone_ssh))
@@ -126,33 +129,35 @@ class WebLinks:
     def _told_of_repositories(self, ids: Iterable[int]) -> Mapping[int, Json]:
         return extras_of(self._connection, self._caller, "repository", ids)
 
-    def _told_of_refs(self, rows: Iterable[ChangeRow]) -> dict[tuple[int, RefKey], Json]:
-        names = defaultdict[int, set[str]](set)
-        for row in rows:
-            if row.repository_id is not None and row.ref is not None:
-                names[row.repository_id].add(row.ref)
-        return {
-            (row_id, key): extra
-            for row_id, some in names.items()
-            for key, extra in ref_extras_of(self._connection, self._caller, row_id, some).items()
+    def _told_of_refs(self, rows: Iterable[ChangeRow]) -> Mapping[tuple[int, str, str], Json]:
+        wanted = {
+            (row.repository_id, row.ref)
+            for row in rows
+            if row.repository_id is not None and row.ref is not None
         }
+        return extras_of_refs(self._connection, self._caller, wanted)
 
 
 def _change(
-    row: ChangeRow, pages: WebPages, told: Mapping[int, Json], refs: Mapping[tuple[int, RefKey], Json]
+    row: ChangeRow,
+    pages: WebPages,
+    told: Mapping[int, Json],
+    refs: Mapping[tuple[int, str, str], Json],
 ) -> str | None:
     """Return the page of the ref if it exists, else of the repository, else of the owner."""
     if row.repository is None:
         return pages.owner(row.owner) if row.owner else None
     kind, _, what = row.kind.partition("_")
     if row.ref is not None and what in ("created", "moved"):
-        extra = refs.get((row.repository_id or 0, (kind, row.ref)))
+        extra = refs.get((row.repository_id or 0, kind, row.ref))
         return _told(extra, pages, "links") or pages.ref(row.repository, kind, row.ref)
     return _told(told.get(row.repository_id or 0), pages, "links") or pages.repository(row.repository)
 
 
 def _told(extra: Json | None, pages: WebPages, *keys: str) -> str | None:
     """Return the `html` link at some keys of an extra, which only has links that differ from built ones."""
+    if extra is None:  # true of nearly all
+        return None
     value: Any = extra
     for key in (*keys, "html", "href"):
         if isinstance(value, list):
