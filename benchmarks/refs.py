@@ -2,18 +2,22 @@
 
 Prints, as JSON: how long the index takes to build, its bytes a ref (names, orders and hashes told apart), the
 times of queries as people type them, of pages anywhere in the results and of hashes, what it costs to let
-changed refs wait and to apply them, and what a check costs. Some counts are compared with plain SQL. The
+changed refs wait and to apply them, and what a check costs. All times but `fill_s` are of the processor,
+and the load of the machine is told. Some counts are compared with plain SQL. The
 names are generated: nine in ten refs have a usual one, and some thousands of prefixes, tickets and words make
 up the others.
 """
 
 import argparse
 import json
+import os
 import random
 import sqlite3
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,7 @@ _WORDS = (
 )  # fmt: skip
 _PREFIXES = ("feature/", "bugfix/", "hotfix/", "release/", "support/", "", "wip-", "task/", "users/ann/")
 _USUAL = (("master", 0.8), ("develop", 0.45), ("main", 0.15), ("staging", 0.1), ("gh-pages", 0.03))
+_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789/-."
 _INSERT = """INSERT OR IGNORE INTO {} (repository_id, name, target_hash, target_date, target_author,
     target_author_name, target_message, target_parents) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
 
@@ -54,6 +59,12 @@ def make_ref_names(count: int, seed: int = 3) -> list[str]:
         words = "-".join(draw.choices(_WORDS, k=draw.choice((1, 2, 2, 3))))
         names[f"{draw.choice(_PREFIXES)}{ticket}{words}"] = None
     return list(names)
+
+
+def frequent_pairs(names: list[str], number: int) -> list[str]:
+    """Return the pairs of letters that most names have."""
+    found = Counter(pair for name in names for pair in {*map("".join, pairwise(name.lower()))})
+    return [pair for pair, _ in found.most_common(number)]
 
 
 def make_rows(
@@ -110,7 +121,7 @@ def index_bytes(reader: sqlite3.Connection, refs: int) -> dict[str, float]:
         "SELECT sum(length(best_branches) + length(best_tags)) FROM search_ref_common"
     ).fetchone()[0]
     half = sizes["search_ref_lists"] / 2
-    spans = sizes["search_ref_spans"] + sizes["search_ref_counts"]
+    spans = sum(sizes[f"search_ref_{table}"] for table in ("spans", "blocks", "counts"))
     names = half + sizes["search_ref_names"] + sizes["search_ref_rare"] + sizes["search_ref_common"] - best
     return {
         "names": round(names / refs, 2),
@@ -240,7 +251,7 @@ def main() -> None:
     names = make_ref_names(asked.names)
     with tempfile.TemporaryDirectory() as folder:
         path = asked.keep or Path(folder) / "mirror.db"
-        told: dict[str, Any] = {}
+        told: dict[str, Any] = {"load_before": os.getloadavg()}
         if not path.exists():
             told["fill_s"] = round(fill(path, asked.repositories, asked.refs, names), 1)
         with Store(path) as store:
@@ -257,18 +268,20 @@ def main() -> None:
             told |= {"refs": sum(tables), "names": len(names), "bytes": index_bytes(reader, sum(tables))}
             queries = make_queries(names, asked.queries)
             told["typed"] = times_of(reader, queries)
-            told["letters"] = times_of(reader, [*"abcdefghijklmnopqrstuvwxyz0123456789/-."])
+            told["letters"] = times_of(reader, list(_LETTERS))
             told["exact"] = times_of(reader, [name for name, _ in _USUAL] + names[:200:5], exact=True)
             told["tags"] = times_of(reader, queries[:200], kind="tag")
             hashes = [row[0] for row in reader.execute("SELECT target_hash FROM tags LIMIT 100")]
             told["commits"] = times_of(reader, [one[:7] for one in hashes] + hashes)
             told["deep"] = deep_times(reader, ["e", "master", "release", "v1.", "-", "", *queries[:60]])
+            told["deep_of_letters"] = deep_times(reader, ["", *_LETTERS, *frequent_pairs(names, 60)])
             told["counts_that_differ"] = differences(reader, queries[: asked.compared])
         with Store(path) as store:
             waiting = ["e", "master", "release/2", "v1.0", "thing", *queries[:60]]
             told["changes"] = [
                 changed(store, refs, waiting, seed) for seed, refs in enumerate((FLUSH_FROM * 5 // 6, 10_000))
             ]
+        told["load_after"] = os.getloadavg()
         print(json.dumps(told, indent=2), flush=True)
         if asked.check:
             with open_reader(path) as reader:

@@ -85,7 +85,7 @@ def _do(mirror: RefPlayground, kind: str, what: Any, sizes: Sizes) -> None:
 
 @settings(max_examples=examples(40), suppress_health_check=list(HealthCheck))
 @given(
-    sizes=st.builds(Sizes, st.integers(17, 60), st.integers(1, 6), st.integers(0, 300)),
+    sizes=st.builds(Sizes, st.integers(17, 60), st.integers(1, 6), st.integers(0, 300), st.integers(1, 4)),
     history=st.lists(st.tuples(STEPS, st.lists(ASKED, max_size=4)), min_size=3, max_size=16),
 )
 def test_a_search_equals_a_scan_after_any_history(sizes: Sizes, history: list[tuple[Any, list[Any]]]) -> None:

@@ -112,7 +112,7 @@ def test_deep_pages_equal_a_scan(tmp_path: Path) -> None:
     with mirror.store:
         mirror.fill_refs(60, 12)
         with mirror.store.transaction() as connection:
-            rebuild_refs_index(connection, Sizes(80, 12, 300))
+            rebuild_refs_index(connection, Sizes(80, 12, 300, 4))
         for step in range(3):
             for row_id in range(1 + step, 60, 7):
                 mirror.put(row_id, "branch", f"hotfix/{step}", HASH, NEW)
@@ -120,13 +120,16 @@ def test_deep_pages_equal_a_scan(tmp_path: Path) -> None:
                 mirror.change(row_id, is_private=step % 2)
             for query in ("", "e", "master", "release", "hotfix/", "fix", "v1/", "1a2b3c4"):
                 for offset in (0, 20, 45, 150):
-                    for asked in ({}, {"visible_private": False}, {"kind": "branch"}, {"exact": True}):
+                    for asked in (
+                        {}, {"visible_private": False}, {"kind": "branch"}, {"exact": True},
+                        {"gone": True, "kind": "tag"},
+                    ):  # fmt: skip
                         got = search_refs(mirror.connection, query, offset=offset, **asked)
                         refs = [(ref.repository, ref.kind, ref.name) for ref in got.refs]
                         expected = naive(mirror.connection, query, offset=offset, **asked)
                         assert (got.count, got.repositories, refs) == expected
             with mirror.store.transaction() as connection:
-                apply_refs_backlog(connection, Sizes(80, 12, 300))
+                apply_refs_backlog(connection, Sizes(80, 12, 300, 4))
             assert check_refs_index(mirror.connection) == []
 
 
@@ -206,18 +209,22 @@ def test_what_is_not_known_is_not_told_as_none(mirror: RefPlayground, tmp_path: 
 @pytest.mark.parametrize(
     "damage",
     [
-        "UPDATE search_ref_common SET branches = branches + 1 WHERE path = x''",
-        "UPDATE search_ref_common SET with_either = with_either + 1 WHERE path = x''",
-        "UPDATE search_ref_common SET best_branches = substr(best_branches, 13) WHERE path = x''",
-        "DELETE FROM search_ref_common WHERE path = x'6d'",
+        "UPDATE search_ref_common SET branches = branches + 1 WHERE node = {every}",
+        "UPDATE search_ref_common SET with_either = with_either + 1 WHERE node = {every}",
+        "UPDATE search_ref_common SET best_branches = substr(best_branches, 13) WHERE node = {every}",
+        "DELETE FROM search_ref_paths WHERE path = x'6d'",
+        "DELETE FROM search_ref_common WHERE node = {of_m}",
+        "UPDATE search_ref_paths SET node = (SELECT max(node) FROM search_ref_paths)",
         "DELETE FROM search_ref_rare WHERE path = (SELECT min(path) FROM search_ref_rare)",
         "UPDATE search_ref_rare SET cost = cost + 1",
         "UPDATE search_ref_lists SET ages = substr(ages, 5), repositories = substr(repositories, 5)",
         "DELETE FROM search_ref_hashes",
-        "UPDATE search_ref_spans SET lists = substr(lists, 5)",
+        "UPDATE search_ref_blocks SET lists = substr(lists, 5), counts = substr(counts, 2)",
+        "UPDATE search_ref_blocks SET counts = CAST(substr(counts, 2) || x'00' AS BLOB)",
+        "UPDATE search_ref_blocks SET start = start + 1 WHERE start > 0",
         "UPDATE search_ref_spans SET start = start + 1 WHERE start = 0",
-        "UPDATE search_ref_counts SET branches = tags, tags = branches WHERE path = x''",
-        "DELETE FROM search_ref_counts WHERE path = x'' AND collection = 0",
+        "UPDATE search_ref_counts SET branches = tags, tags = branches WHERE node = {every}",
+        "DELETE FROM search_ref_counts WHERE node = {every} AND collection = 0",
         "DELETE FROM search_ref_names WHERE name = 'master'",
         "INSERT INTO search_ref_names VALUES (999, 'nobody', x'ff6e6f626f6479ff')",
         "UPDATE branches SET target_date = '1999'; DELETE FROM search_ref_pending",
@@ -229,9 +236,10 @@ def test_damage_is_found_and_repaired(tmp_path: Path, damage: str) -> None:
     with mirror.store:
         mirror.fill_refs(12, 4)
         with mirror.store.transaction() as connection:
-            rebuild_refs_index(connection, Sizes(40, 8, 20))
+            rebuild_refs_index(connection, Sizes(40, 8, 20, 3))
         assert check_refs_index(mirror.connection) == []
-        mirror.connection.executescript(damage)
+        every, of_m = (f"(SELECT node FROM search_ref_paths WHERE path = x'{path}')" for path in ("", "6d"))
+        mirror.connection.executescript(damage.format(every=every, of_m=of_m))
     assert any(
         complaint.text.startswith("search index of refs: ")
         for complaint in check_file(mirror.store.path, repair=False)

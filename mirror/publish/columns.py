@@ -100,9 +100,9 @@ MADE = frozenset(
         "mirror_meta", "_sqlite_migrations",
         "search_state", "search_common", "search_rare", "search_crowds", "search_pending", "search_columns",
         "search_languages", "search_dense",
-        "search_ref_state", "search_ref_names", "search_ref_lists", "search_ref_common", "search_ref_rare",
-        "search_ref_spans", "search_ref_counts", "search_ref_hashes", "search_ref_pending",
-        "search_ref_moved",
+        "search_ref_state", "search_ref_names", "search_ref_lists", "search_ref_paths",
+        "search_ref_common", "search_ref_rare", "search_ref_spans", "search_ref_blocks", "search_ref_counts",
+        "search_ref_hashes", "search_ref_pending", "search_ref_moved",
         "search_descriptions", "search_descriptions_config", "search_descriptions_data",
         "search_descriptions_idx", "search_descriptions_texts",
     }

@@ -897,6 +897,47 @@ def m036_moves_of_main_branches(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m037_blocks_of_refs(db: Database) -> None:
+    """How many refs of each list lie in each small part of a span, for pages far down.
+
+    Paths that the same names have share a node. The end of the next sync builds the index of refs anew.
+    """
+    for table in ("names", "lists", "rare", "hashes", "pending", "moved"):
+        db.execute(f"DELETE FROM search_ref_{table}")
+    for statement in (
+        "UPDATE search_ref_state SET up_to = 0",
+        *(f"DROP TABLE search_ref_{table}" for table in ("common", "spans", "counts")),
+        "CREATE TABLE search_ref_paths (path BLOB PRIMARY KEY, node INTEGER NOT NULL) WITHOUT ROWID",
+        """CREATE TABLE search_ref_common (
+            node INTEGER NOT NULL,
+            collection INTEGER NOT NULL,
+            branches INTEGER NOT NULL,
+            tags INTEGER NOT NULL,
+            with_branches INTEGER NOT NULL,
+            with_tags INTEGER NOT NULL,
+            with_either INTEGER NOT NULL,
+            best_branches BLOB NOT NULL,
+            best_tags BLOB NOT NULL,
+            PRIMARY KEY (node, collection)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE search_ref_counts (
+            node INTEGER NOT NULL,
+            collection INTEGER NOT NULL,
+            branches BLOB NOT NULL,
+            tags BLOB NOT NULL,
+            PRIMARY KEY (node, collection)
+        )""",
+        "CREATE TABLE search_ref_spans (start INTEGER PRIMARY KEY)",
+        """CREATE TABLE search_ref_blocks (
+            start INTEGER PRIMARY KEY,
+            lists BLOB NOT NULL,
+            counts BLOB NOT NULL
+        )""",
+    ):
+        db.execute(statement)
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, whatever version made it."""
     for kind in ("trigger", "index", "table"):

@@ -1,13 +1,12 @@
 """Chunks of the lists of the index of refs, and any page of the refs that some of them have."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
-from operator import attrgetter, itemgetter
+from itertools import accumulate, repeat
 from typing import NamedTuple
 
-from mirror.search.index.refs.layout import KINDS, NO_END, last_order, unpack_numbers, unpack_orders
+from mirror.search.index.refs.layout import KINDS, NO_END, unpack_numbers, unpack_orders
 from mirror.search.refs.scan import Place
 
 
@@ -24,11 +23,6 @@ class Chunk(NamedTuple):
     def size(self) -> int:
         """How many refs it has."""
         return len(self.ages) // 4
-
-    @property
-    def end(self) -> int:
-        """The order of its last ref."""
-        return self.start if len(self.ages) == 4 else last_order(self.repositories, self.ages)
 
     def places(self, low: int, high: int) -> Iterable[Place]:
         """Return the places of its refs with an order from `low` on, below `high`."""
@@ -65,44 +59,27 @@ class RareRefs:
         return len(found)
 
 
+def orders_of(chunks: Sequence[Chunk]) -> list[int]:
+    """Return the orders of all refs of some chunks, one chunk after the other."""
+    repositories, ages = (chunk.repositories for chunk in chunks), (chunk.ages for chunk in chunks)
+    return unpack_orders(b"".join(repositories), b"".join(ages))
+
+
 def page_of(
     chunks: Sequence[Chunk], gone: set[Place], joined: Sequence[Place], low: int, high: int
 ) -> list[Place]:
     """Return refs `low` to `high` of some chunks in order, without those `gone`, with those `joined`.
 
-    Chunks that end above the page are counted, those that begin below it are left out.
+    All orders are sorted as plain numbers, to learn between which the page is.
     """
-    first, last = max(low - len(joined), 0), high + len(gone)
-    ends = [chunk.end for chunk in chunks]
-    begin, end = _begin(chunks, first), _end(chunks, ends, last)
-    places = list[Place]()
-    counted = 0
-    for chunk, its_end in zip(chunks, ends, strict=True):
-        if its_end < begin:
-            counted += chunk.size
-        elif chunk.start <= end:
-            places += chunk.places(0, end + 1)
-    if gone:
-        counted -= sum(order < begin for order, _, _ in gone.difference(places))
-        places = [place for place in places if place not in gone]
-    return sorted([*places, *joined])[low - counted : high - counted]
-
-
-def _begin(chunks: Iterable[Chunk], count: int) -> int:
-    """Return an order with at most `count` refs of some chunks before it, the highest that is easily told."""
-    if not count:
-        return 0
-    for chunk in sorted(chunks, key=attrgetter("start")):
-        if chunk.size > count:
-            return chunk.start
-        count -= chunk.size
-    return NO_END
-
-
-def _end(chunks: Iterable[Chunk], ends: Iterable[int], count: int) -> int:
-    """Return an order with at least `count` refs of some chunks up to it, the lowest that is easily told."""
-    for end, chunk in sorted(zip(ends, chunks, strict=True), key=itemgetter(0)):
-        if chunk.size >= count:
-            return end
-        count -= chunk.size
-    return NO_END
+    orders = orders_of(chunks)
+    ranked = sorted(orders)
+    first, last = max(low - len(joined), 0), min(high + len(gone), len(ranked))
+    begin = ranked[first] if first < len(ranked) else NO_END
+    end = ranked[last - 1] if last else -1
+    upto = list(accumulate(chunk.size for chunk in chunks))
+    near = [at for at, order in enumerate(orders) if begin <= order <= end]
+    its = [(orders[at], chunks[bisect_right(upto, at)]) for at in near]
+    places = {(order, chunk.list % len(KINDS), chunk.name) for order, chunk in its} - gone
+    before = bisect_left(ranked, begin) - sum(order < begin for order, _, _ in gone)
+    return sorted([*places, *joined])[low - before : high - before]

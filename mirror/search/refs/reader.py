@@ -3,14 +3,14 @@
 import json
 import sqlite3
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate, starmap
+from itertools import accumulate, pairwise, starmap
 
 import msgspec
 
 from mirror.search.index.refs.layout import (
-    IN_SPAN,
+    CHUNKS_IN_RANGE,
     KINDS,
     LISTS,
     NO_END,
@@ -18,34 +18,34 @@ from mirror.search.index.refs.layout import (
     unpack_counts,
     unpack_listed,
     unpack_numbers,
-    unpack_orders,
 )
 from mirror.search.names import BOUNDARY, EXACT, PREFIX, SUBSTRING
 from mirror.search.query import plain_cursor
-from mirror.search.refs.chunks import Chunk, RareRefs, page_of
+from mirror.search.refs.chunks import Chunk, RareRefs, orders_of, page_of
 from mirror.search.refs.query import RefQuery
 from mirror.search.refs.scan import Place, RefHit
 
-_NODE = """SELECT collection, branches, tags, with_branches, with_tags, with_either, best_branches, best_tags
-    FROM search_ref_common WHERE path = ?"""
+_OF_PATH = "node = (SELECT node FROM search_ref_paths WHERE path = ?)"
+_NODE = f"""SELECT collection, branches, tags, with_branches, with_tags, with_either, best_branches, best_tags
+    FROM search_ref_common WHERE {_OF_PATH}"""
 # No leaf's path begins with that of another: so the last one that sorts up to a path is the only candidate.
 _LEAF = "SELECT path, names FROM search_ref_rare WHERE path <= ? ORDER BY path DESC LIMIT 1"
 _NAMES = "SELECT id, name FROM search_ref_names WHERE id IN (SELECT value FROM json_each(:ids))"
 _LEAVES_BELOW = "SELECT names FROM search_ref_rare WHERE path >= ? AND path < ?"
 _OF_NAMES = """SELECT n.name, l.list, l.start, l.repositories, l.ages FROM json_each(:names) k
     CROSS JOIN search_ref_names n ON n.id = k.value AND {}
-    CROSS JOIN search_ref_lists l ON l.name_id = n.id AND l.list IN ({})"""
-_OF_SPANS = f"""SELECT n.name, l.list, l.start, l.repositories, l.ages FROM json_each(:keys) k
-    CROSS JOIN search_ref_names n ON n.id = k.value / {LISTS} AND {{}}
-    CROSS JOIN search_ref_lists l ON l.name_id = n.id AND l.list = k.value % {LISTS} AND {IN_SPAN}"""
+    CROSS JOIN search_ref_lists l ON l.name_id = n.id AND +l.list IN ({})"""
+_IN_RANGE = f"SELECT l.name_id, l.list, l.start, l.repositories, l.ages FROM {CHUNKS_IN_RANGE}"
+_NAMES_IN_CLASS = """SELECT n.id, n.name FROM json_each(:names) k
+    CROSS JOIN search_ref_names n ON n.id = k.value AND {}"""
 _IN_CLASS = {
     EXACT: "n.text = :exact",
     PREFIX: "instr(n.text, :prefix) = 1 AND n.text <> :exact",
     SUBSTRING: "instr(n.text, :needle) > 0 AND (:needle = x'' OR instr(n.text, :prefix) <> 1)",
 }
 _STARTS = "SELECT start FROM search_ref_spans ORDER BY start"
-_KEYS = "SELECT lists FROM search_ref_spans WHERE start >= ? AND start < ?"
-_COUNTS = "SELECT collection, branches, tags FROM search_ref_counts WHERE path = ?"
+_BLOCKS = "SELECT start, lists, counts FROM search_ref_blocks WHERE start >= ? AND start < ? ORDER BY start"
+_COUNTS = f"SELECT collection, branches, tags FROM search_ref_counts WHERE {_OF_PATH}"
 _BUCKETS = "SELECT bucket, digits, repositories FROM search_ref_hashes WHERE bucket BETWEEN ? AND ?"
 
 
@@ -103,28 +103,43 @@ class RefIndexReader:
         if counts is None:
             chunks = list(self._below(self._path(match), _IN_CLASS[match]))
             return page_of(chunks, gone, joined, low, high)
-        for places, sign in ((gone, -1), (joined, 1)):
-            for order, _, _ in places:
-                counts[bisect_right(self._starts, order) - 1] += sign
-        upto = list(accumulate(counts))
-        first, last = bisect_right(upto, low), bisect_left(upto, high)
-        begin, *_, end = self._starts[first : last + 1] + (self._starts[last + 1 : last + 2] or [NO_END])
-        found = self._in_spans(match, begin, end)
-        if gone:
-            found = [place for place in found if place not in gone]
-        found += [place for place in joined if begin <= place[0] < end]
-        before = upto[first - 1] if first else 0
+        begin, end, before = _part(self._starts, NO_END, counts, (gone, joined), low, high)
+        names, blocks = self._blocks(match, begin, end)
+        counts = [sum(held.values()) for _, held in blocks]
+        others = _between(gone, begin, end), _between(joined, begin, end)
+        low, high = low - before, high - before
+        begin, end, before = _part([start for start, _ in blocks], end, counts, others, low, high)
+        keys = {key for start, held in blocks if begin <= start < end for key in held}
+        found = self._places(names, keys, begin, end).difference(gone).union(_between(joined, begin, end))
         return sorted(found)[low - before : high - before]
 
-    def _in_spans(self, match: int, begin: int, end: int) -> list[Place]:
-        """Return the places of the refs of a match class from one order, where a span begins, to another."""
+    def _blocks(
+        self, match: int, begin: int, end: int
+    ) -> tuple[dict[int, str], list[tuple[int, dict[int, int]]]]:
+        """Return the names in a range that are of a match class, by id, and the blocks.
+
+        Of each block, its start and how many refs it has, by the number of the list.
+        """
         lists = set(self._query.lists)
-        keys, found = set[int](), list[Place]()
-        for (packed,) in self._cursor.execute(_KEYS, (begin, end)):
-            keys.update(key for key in unpack_numbers(packed) if key % LISTS in lists)
-        values = self._values | {"keys": json.dumps(list(keys)), "low": begin, "high": end}
-        for row in self._cursor.execute(_OF_SPANS.format(_IN_CLASS[match]), values):
-            found += Chunk(*row).places(begin, end)
+        blocks = list[tuple[int, dict[int, int]]]()
+        for start, packed, counts in self._cursor.execute(_BLOCKS, (begin, end)):
+            keys = unpack_numbers(packed)
+            held = zip(keys, unpack_counts(counts, len(keys)), strict=True)
+            blocks.append((start, {key: count for key, count in held if key % LISTS in lists}))
+        ids = {key // LISTS for _, held in blocks for key in held}
+        values = self._values | {"names": json.dumps(list(ids))}
+        names = dict(self._cursor.execute(_NAMES_IN_CLASS.format(_IN_CLASS[match]), values).fetchall())
+        return names, [
+            (start, {key: count for key, count in held.items() if key // LISTS in names})
+            for start, held in blocks
+        ]
+
+    def _places(self, names: Mapping[int, str], keys: Iterable[int], begin: int, end: int) -> set[Place]:
+        """Return the places of the refs of some lists from one order to another, the latter not included."""
+        values = {"keys": json.dumps(list(keys)), "low": begin, "high": end}
+        found = set[Place]()
+        for name_id, *chunk in self._cursor.execute(_IN_RANGE, values):
+            found.update(Chunk(names[name_id], *chunk).places(begin, end))
         return found
 
     def repositories_at(self, commit: str) -> set[int]:
@@ -210,15 +225,14 @@ class RefIndexReader:
         less = self._counts_of(self._path(better))
         if less is None:
             found = self.at(better)
-            less = [0] * len(counts)
             if isinstance(found, SeenNode):
                 which = _IN_CLASS[EXACT] if better == EXACT else "instr(n.text, :prefix) = 1"
                 chunks = self._below(self._path(better), which)
             else:
                 chunks = found.upto(better)
-            for chunk in chunks:
-                for order in unpack_orders(chunk.repositories, chunk.ages):
-                    less[bisect_right(self._starts, order) - 1] += 1
+            ranked = sorted(orders_of(list(chunks)))
+            cuts = [*(bisect_left(ranked, start) for start in self._starts), len(ranked)]
+            less = [high - low for low, high in pairwise(cuts)]
         return [one - other for one, other in zip(counts, less, strict=True)]
 
     def _counts_of(self, path: bytes) -> list[int] | None:
@@ -231,3 +245,30 @@ class RefIndexReader:
         if not rows:
             return None
         return [sum(some) for some in zip(*parts, strict=True)] if parts else [0] * len(self._starts)
+
+
+def _between(places: Iterable[Place], begin: int, end: int) -> list[Place]:
+    """Return the places from one order to another, the latter not included."""
+    return [place for place in places if begin <= place[0] < end]
+
+
+def _part(
+    starts: Sequence[int],
+    end: int,
+    counts: list[int],
+    others: tuple[Iterable[Place], Iterable[Place]],
+    low: int,
+    high: int,
+) -> tuple[int, int, int]:
+    """Return where refs `low` to `high` are, if some are gone and some joined: from which order to which.
+
+    :param starts: where each part begins; the last one stops before `end`
+    :param counts: how many refs each part has; it is changed
+    :returns: with the number of refs before
+    """
+    for places, sign in zip(others, (-1, 1), strict=True):
+        for order, _, _ in places:
+            counts[bisect_right(starts, order) - 1] += sign
+    upto = list(accumulate(counts))
+    first, last = bisect_right(upto, low), bisect_left(upto, high)
+    return starts[first], [*starts[last + 1 : last + 2], end][0], upto[first - 1] if first else 0

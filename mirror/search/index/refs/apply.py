@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mirror.search.index.format import END
 from mirror.search.index.refs.changes import RefChange
@@ -23,7 +23,7 @@ def apply_ref_changes(
 ) -> None:
     """Apply changes to the index; call it in a transaction."""
     changed = [change for change in changes if change.was != change.now]
-    if changed or not connection.execute("SELECT 1 FROM search_ref_common WHERE path = x''").fetchone():
+    if changed or not connection.execute("SELECT 1 FROM search_ref_paths").fetchone():
         _RefsUpdate(connection, changed, sizes).run()
 
 
@@ -34,13 +34,14 @@ _HELD = "SELECT repository_id, name FROM {} WHERE repository_id IN (SELECT value
 
 @dataclass(slots=True)
 class _ChangedName:
-    """A name that changes: its number in the batch, its id, its paths, and by how many refs it grows."""
+    """A name that changes: its number in the batch, its id, its paths, its nodes, and how many refs more."""
 
     number: int
     id: int
     is_new: bool
     common: set[bytes]
     rare: set[bytes]
+    nodes: set[int] = field(default_factory=set)
     grows: int = 0
 
 
@@ -74,7 +75,11 @@ class _RefsUpdate:
             row = self._connection.execute(_ID, (name,)).fetchone()
             row_id = int(row[0] if row else self._connection.execute(_INSERT, (name, text)).lastrowid or 0)
             paths = paths_of(text, self._nodes.numbers, self._spans.counted)
-            self._names[name] = _ChangedName(number, row_id, row is None, *paths)
+            self._names[name] = its = _ChangedName(number, row_id, row is None, *paths)
+            if its.is_new:
+                self._nodes.split(its.common)
+        for its in self._names.values():
+            its.nodes = {self._nodes.numbers[path] for path in its.common}
 
     def _entries(self) -> tuple[Entries, Entries]:
         """Return what leaves lists and what joins them; what keeps its place does neither."""
@@ -88,7 +93,7 @@ class _RefsUpdate:
                 left.append((its.number, was.list, was.order))
             if now is not None:
                 joined.append((its.number, now.list, now.order))
-        nodes = [[self._nodes.numbers[path] for path in its.common] for its in self._names.values()]
+        nodes = [list(its.nodes) for its in self._names.values()]
         ids = [its.id for its in self._names.values()]
         return Entries.of(left, ids, nodes), Entries.of(joined, ids, nodes)
 
@@ -97,11 +102,11 @@ class _RefsUpdate:
 
         Returns the growth by number of the node and collection: with branches, with tags, with either.
         """
-        counted = defaultdict[int, set[bytes]](set)
+        counted = defaultdict[int, set[int]](set)
         """The nodes that matter, by repository: a ref that only moves within its list changes no number."""
         for change in self._changes:
             if change.was is None or change.now is None or change.was.list != change.now.list:
-                counted[change.repository] |= self._names[change.name].common
+                counted[change.repository] |= self._names[change.name].nodes
         by_repository = defaultdict[int, list[RefChange]](list)
         for change in self._changes:
             if change.repository in counted:
@@ -112,14 +117,15 @@ class _RefsUpdate:
             unchanged = held[repository].difference((change.kind, change.name) for change in changes)
             was = [(change, change.was.list) for change in changes if change.was is not None]
             now = [(change, change.now.list) for change in changes if change.now is not None]
-            sides = list[set[tuple[bytes, int, int]]]()
+            paths = {node: self._nodes.paths[node][0] for node in counted[repository]}
+            sides = list[set[tuple[int, int, int]]]()
             for side, other in ((was, now), (now, was)):
                 names = [*unchanged, *((change.kind, change.name) for change, _ in side)]
                 collection = (side or other)[0][1] // len(KINDS)
-                sides.append(_counted(counted[repository], collection, names) if names else set())
+                sides.append(_counted(paths, collection, names) if names else set())
             for sign, only in ((-1, sides[0] - sides[1]), (1, sides[1] - sides[0])):
-                for path, collection, column in only:
-                    growth[self._nodes.numbers[path], collection][column] += sign
+                for node, collection, column in only:
+                    growth[node, collection][column] += sign
         return growth
 
     def _held(self, repositories: Iterable[int]) -> Mapping[int, set[tuple[int, str]]]:
@@ -141,19 +147,19 @@ class _RefsUpdate:
 
 
 def _counted(
-    paths: Iterable[bytes], collection: int, names: Iterable[tuple[int, str]]
-) -> set[tuple[bytes, int, int]]:
-    """Return the numbers that count a repository, given its names: path, collection, and which.
+    paths: Mapping[int, bytes], collection: int, names: Iterable[tuple[int, str]]
+) -> set[tuple[int, int, int]]:
+    """Return the numbers that count a repository, given its names: node, collection, and which.
 
-    Which is 0 where a branch has the path, 1 where a tag has it, and 2 where either has.
+    Which is 0 where a branch has a path of the node, 1 where a tag has it, and 2 where either has.
     """
     texts: tuple[list[bytes], list[bytes]] = ([], [])
     for kind, name in names:
         texts[kind].append(text_of(name))
-    found = set[tuple[bytes, int, int]]()
+    found = set[tuple[int, int, int]]()
     for kind in KINDS:
         text = END.join(texts[kind])
-        having = [path for path in paths if path in text] if text else []
-        found.update((path, collection, kind) for path in having)
-        found.update((path, collection, len(KINDS)) for path in having)
+        having = [node for node, path in paths.items() if path in text] if text else []
+        found.update((node, collection, kind) for node in having)
+        found.update((node, collection, len(KINDS)) for node in having)
     return found

@@ -25,7 +25,7 @@ from mirror.search.index.refs.layout import (
 )
 from mirror.search.query import plain_cursor
 
-FLUSH_FROM = 2_000
+FLUSH_FROM = 1_000
 """During a sync, apply the backlog once it is this long."""
 
 REBUILD_FROM = 20_000
@@ -206,7 +206,8 @@ def _size(connection: sqlite3.Connection, known: int) -> int:
 
 def _indexed(connection: sqlite3.Connection) -> int:
     row = connection.execute(
-        "SELECT coalesce(sum(branches + tags), 0) FROM search_ref_common WHERE path = x''"
+        """SELECT coalesce(sum(branches + tags), 0) FROM search_ref_common
+            WHERE node = (SELECT node FROM search_ref_paths WHERE path = x'')"""
     ).fetchone()
     return int(row[0])
 

@@ -2,11 +2,12 @@
 
 Each different name of a ref is kept once, with *lists* of the refs that have it: one for each collection of
 repositories and kind of refs, the newest first. Above the names stands a trie of all their suffixes. A path
-that many refs have is *common*: its *node* holds exact counts and the best refs. The first path below that is
-not common is *rare*: its *leaf* lists the names that have it.
+that many refs have is *common*: its *node* holds exact counts and the best refs. Paths that the same names
+have share a node. The first path below that is not common is *rare*: its *leaf* lists the names that have it.
 
-All refs, the newest first, are cut into *spans* of about the same length. A path that very many refs have has
-their number in each span too: so a page that is far down is read where it begins.
+All refs, the newest first, are cut into *blocks* of about the same length, which tell the number of refs
+of each list, and these are put together into *spans*. A path that very many refs have has their number in
+each span too: so a page that is far down is read where it begins.
 """
 
 import re
@@ -38,9 +39,12 @@ class Sizes(NamedTuple):
     span: int = 4_096
     """How many refs a span has when the index is built; an update cuts it in two at twice this."""
 
-    counted: int = 65_536
+    counted: int = 24_576
     """A path whose names cost more than this is counted in each span; an update begins to at twice as many
-    refs."""
+    refs. So what is counted has no prefix that is not."""
+
+    block: int = 256
+    """How many refs a block has when the index is built; an update cuts it in two at twice this."""
 
 
 SIZES = Sizes()
@@ -80,9 +84,14 @@ the alias of its row. What is closed counts as private."""
 NO_END = 2**63 - 1
 """Above every order."""
 
-IN_SPAN = """l.start < :high AND l.start >= coalesce((SELECT max(f.start) FROM search_ref_lists f
-    WHERE f.name_id = l.name_id AND f.list = l.list AND f.start <= :low), :low)"""
-"""SQL that is true of a chunk `l` that may hold orders from `low` on, below `high`."""
+CHUNKS_IN_RANGE = f"""json_each(:keys) k
+    CROSS JOIN search_ref_lists l ON l.name_id = k.value / {LISTS} AND l.list = k.value % {LISTS}
+        AND l.start < :high AND l.start >= coalesce((SELECT max(f.start) FROM search_ref_lists f
+            WHERE f.name_id = k.value / {LISTS} AND f.list = k.value % {LISTS} AND f.start <= :low), :low)"""
+"""SQL for the chunks `l` of the lists `keys` that may hold orders from `low` on, below `high`.
+
+The subquery does not name `l`: so SQLite takes it as a bound, and does not read a list from its first chunk.
+"""
 
 HASH_DIGITS = 8
 """How many digits of a hash the index knows: four name the bucket, four are in it."""
@@ -162,14 +171,9 @@ def unpack_orders(repositories: bytes, ages: bytes) -> list[int]:
     return [age << ID_BITS | repository for age, repository in pairs]
 
 
-def last_order(repositories: bytes, ages: bytes) -> int:
-    """Return the order of the last ref of a chunk."""
-    return order_of(int.from_bytes(ages[-4:], "little"), int.from_bytes(repositories[-4:], "little"))
-
-
-def unpack_counts(packed: bytes, spans: int) -> Sequence[int]:
-    """Return the number of refs in each span. All numbers are of one, two or four bytes."""
-    counts = array({1: "B", 2: "H", 4: "I"}[len(packed) // spans])
+def unpack_counts(packed: bytes, length: int) -> Sequence[int]:
+    """Return as many numbers as `length`, which are all of one, two or four bytes."""
+    counts = array({1: "B", 2: "H", 4: "I"}[len(packed) // length if length else 1])
     counts.frombytes(packed)
     if sys.byteorder == "big":
         counts.byteswap()

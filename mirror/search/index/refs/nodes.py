@@ -6,7 +6,9 @@ nodes of one collection that change, C = 2 T *cells*: their lists of the best br
 
 import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import pairwise
@@ -28,9 +30,16 @@ from mirror.search.names import COLLECTIONS, PUBLIC
 
 Integers = NDArray[np.int64]
 
-_PATHS = "SELECT path FROM search_ref_common WHERE collection = ?"
+_PATHS = "SELECT path, node FROM search_ref_paths ORDER BY path"
+_WRITE_PATH = "INSERT OR REPLACE INTO search_ref_paths VALUES (?, ?)"
+_COPY = (
+    """INSERT INTO search_ref_common SELECT ?, collection, branches, tags, with_branches, with_tags,
+        with_either, best_branches, best_tags FROM search_ref_common WHERE node = ?""",
+    """INSERT INTO search_ref_counts SELECT ?, collection, branches, tags FROM search_ref_counts
+        WHERE node = ?""",
+)
 _READ = """SELECT branches, tags, with_branches, with_tags, with_either, best_branches, best_tags
-    FROM search_ref_common WHERE path = ? AND collection = ?"""
+    FROM search_ref_common WHERE node = ? AND collection = ?"""
 _WRITE = "INSERT OR REPLACE INTO search_ref_common VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _RANKED = "SELECT id FROM search_ref_names WHERE id IN (SELECT value FROM json_each(?)) ORDER BY name"
 _EMPTY = (0, 0, 0, 0, 0, b"", b"")
@@ -90,24 +99,46 @@ class RefNode:
 
 
 class RefNodes:
-    """The nodes of the index: `paths` are all of them, `numbers` their places there."""
+    """The nodes of the index: `numbers` tells the node of each path, `paths` the paths of each node."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self.paths = [row[0] for row in connection.execute(_PATHS, (PUBLIC,))]
-        self.numbers = {path: number for number, path in enumerate(self.paths)}
-        self.refs = dict[bytes, int]()
-        """How many refs the paths have that changed, in the collection that has most."""
+        self.numbers = dict[bytes, int]()
+        self.paths = defaultdict[int, list[bytes]](list)
+        for path, number in connection.execute(_PATHS):
+            self.numbers[path] = number
+            self.paths[number].append(path)
+        self.refs = dict[int, int]()
+        """How many refs the nodes have that changed, in the collection that has most."""
         if b"" not in self.numbers:
             self.write(b"", PUBLIC, RefNode([0, 0], [0, 0, 0], [[], []]))
 
     def write(self, path: bytes, collection: int, node: RefNode) -> None:
-        """Write a new node for one collection."""
+        """Write a new node of one path for one collection."""
         if path not in self.numbers:
-            self.numbers[path] = len(self.paths)
-            self.paths.append(path)
+            self._move([path])
         best = [pack_listed(refs) for refs in node.best]
-        self._connection.execute(_WRITE, (path, collection, *node.refs, *node.repositories, *best))
+        key = (self.numbers[path], collection)
+        self._connection.execute(_WRITE, (*key, *node.refs, *node.repositories, *best))
+
+    def split(self, passed: AbstractSet[bytes]) -> None:
+        """Split the nodes of which a new name has some paths and not others; `passed` are those it has."""
+        for node in {self.numbers[path] for path in passed}:
+            apart = [path for path in self.paths[node] if path in passed]
+            others = [path for path in self.paths[node] if path not in passed]
+            if others:
+                self.paths[node] = others
+                number = self._move(apart)
+                for copy in _COPY:
+                    self._connection.execute(copy, (number, node))
+
+    def _move(self, paths: list[bytes]) -> int:
+        """Give some paths a number of their own, and return it."""
+        number = max(self.paths, default=0) + 1
+        self.paths[number] = paths
+        self.numbers.update(dict.fromkeys(paths, number))
+        self._connection.executemany(_WRITE_PATH, ((path, number) for path in paths))
+        return number
 
     def apply(
         self, left: Entries, joined: Entries, repositories: Mapping[tuple[int, int], Sequence[int]]
@@ -117,7 +148,7 @@ class RefNodes:
         touched = np.unique(
             np.concatenate((left.cells // 2, joined.cells // 2, np.array(counted, dtype=np.int64)))
         )
-        keys = [(self.paths[row // len(COLLECTIONS)], row % len(COLLECTIONS)) for row in touched.tolist()]
+        keys = [divmod(row, len(COLLECTIONS)) for row in touched.tolist()]
         rows = [self._connection.execute(_READ, key).fetchone() or _EMPTY for key in keys]
         counts = np.array([row[:5] for row in rows], dtype=np.int64).reshape(-1, 5)
         held = [packed for row in rows for packed in row[5:]]

@@ -6,6 +6,7 @@ Array shapes: R refs, D different names.
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,10 @@ from mirror.search.index.refs.layout import (
     has_hashes,
     hash_number,
     order_of,
+    pack_numbers,
     text_of,
 )
+from mirror.search.index.refs.spans import pack_counts
 from mirror.search.index.refs.trie import AllLists, AllSpans, NameTrie
 
 _ROWS_AT_ONCE = 50_000
@@ -38,7 +41,9 @@ _HASH = f"substr(target_hash, 1, {HASH_DIGITS})"
 _REFS = f"SELECT repository_id, name, {AGE.format(date='target_date')}, {_HASH} FROM {{table}}"
 _COLLECTIONS = f"SELECT id, {COLLECTION.format(r='r')} FROM repositories r"
 
-TABLES_OF_INDEX = ("names", "lists", "common", "rare", "spans", "counts", "hashes", "pending", "moved")
+TABLES_OF_INDEX = (
+    "names", "lists", "paths", "common", "rare", "spans", "blocks", "counts", "hashes", "pending", "moved",
+)  # fmt: skip
 
 
 def build_refs_index(connection: sqlite3.Connection, sizes: Sizes = SIZES) -> None:
@@ -184,23 +189,27 @@ def _write_names_and_lists(connection: sqlite3.Connection, refs: AllRefs) -> All
 
 
 def _write_spans(connection: sqlite3.Connection, lists: AllLists, sizes: Sizes) -> AllSpans:
-    """Cut all refs into spans, and write which lists have a ref in each."""
+    """Cut all refs into blocks and spans; write how many refs of each list a block has."""
     if lists.orders.size + NAME_COST * len(lists.bounds) <= sizes.counted:
         return AllSpans(np.zeros(0, dtype=np.uint32), 0)
-    starts = np.unique(np.sort(lists.orders)[:: sizes.span])
-    starts[0] = 0
-    spans = (np.searchsorted(starts, lists.orders, side="right") - 1).astype(np.uint32)
-    order = np.argsort(spans, kind="stable")  # within a span, refs stay in the order of their lists
-    of, places = spans[order], lists.place[order]
-    once = differs_from_previous(of) | differs_from_previous(places)
+    blocks = np.unique(np.sort(lists.orders)[:: sizes.block])
+    blocks[0] = 0
+    starts = blocks[:: max(sizes.span // sizes.block, 1)]
+    connection.executemany("INSERT INTO search_ref_spans VALUES (?)", ((start,) for start in starts.tolist()))
+    of = np.searchsorted(blocks, lists.orders, side="right") - 1
+    order = np.argsort(of, kind="stable")  # within a block, refs stay in the order of their lists
+    of, places = of[order], lists.place[order]
+    once = np.flatnonzero(differs_from_previous(of) | differs_from_previous(places))
+    counts = np.diff(np.append(once, of.size))
     # Names are numbered from 1 on, and the number of a list among all is that of its name and its own.
-    of, keys = of[once], (places[once] + LISTS).astype("<u4").tobytes()
-    begins = np.flatnonzero(differs_from_previous(of)).tolist()
+    of, keys = of[once], places[once] + LISTS
+    cuts = [*np.flatnonzero(differs_from_previous(of)).tolist(), of.size]
     connection.executemany(
-        "INSERT INTO search_ref_spans (start, lists) VALUES (?, ?)",
+        "INSERT INTO search_ref_blocks VALUES (?, ?, ?)",
         (
-            (start, keys[4 * begin : 4 * end])
-            for start, begin, end in zip(starts.tolist(), begins, [*begins[1:], of.size], strict=True)
+            (start, pack_numbers(keys[begin:end].tolist()), pack_counts(counts[begin:end]))
+            for start, (begin, end) in zip(blocks.tolist(), pairwise(cuts), strict=True)
         ),
     )
+    spans = (np.searchsorted(starts, lists.orders, side="right") - 1).astype(np.uint32)
     return AllSpans(spans, starts.size)

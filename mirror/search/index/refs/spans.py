@@ -1,18 +1,21 @@
-"""Spans of the index of refs: keep how many refs of the most common paths lie in each, and cut long ones.
+"""Blocks and spans of the index of refs: keep how many refs lie in each, and cut long ones.
+
+A block tells of each list how many of its refs it has. A span consists of blocks, and tells of each of the
+most common paths how many of its refs it has.
 
 Array shapes: S spans, E entries (refs that leave or join lists), P pairs of an entry and a node.
 """
 
 import json
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mirror.search.index.format import END
 from mirror.search.index.refs.layout import (
-    IN_SPAN,
+    CHUNKS_IN_RANGE,
     KINDS,
     LISTS,
     NO_END,
@@ -20,6 +23,7 @@ from mirror.search.index.refs.layout import (
     list_key,
     pack_numbers,
     paths_of,
+    unpack_counts,
     unpack_numbers,
     unpack_orders,
 )
@@ -27,18 +31,21 @@ from mirror.search.index.refs.nodes import Entries, Integers, RefNodes
 from mirror.search.names import COLLECTIONS
 
 _STARTS = "SELECT start FROM search_ref_spans ORDER BY start"
-_KEYS = "SELECT lists FROM search_ref_spans WHERE start = ?"
-_WRITE_KEYS = """INSERT INTO search_ref_spans (start, lists) VALUES (?, ?)
-    ON CONFLICT DO UPDATE SET lists = excluded.lists"""
-_COUNTED = "SELECT DISTINCT path FROM search_ref_counts"
-_ROWS = "SELECT path, collection, branches, tags FROM search_ref_counts"
-_READ = "SELECT branches, tags FROM search_ref_counts WHERE path = ? AND collection = ?"
+_BEGIN = "INSERT INTO search_ref_spans VALUES (?)"
+_BLOCKS_OF = """SELECT o.value, (SELECT max(start) FROM search_ref_blocks WHERE start <= o.value)
+    FROM json_each(?) o"""
+_BLOCK = "SELECT lists, counts FROM search_ref_blocks WHERE start = ?"
+_END = "SELECT min(start) FROM search_ref_blocks WHERE start > ?"
+_BLOCKS = "SELECT start, lists, counts FROM search_ref_blocks WHERE start >= ? AND start < ? ORDER BY start"
+_WRITE_BLOCK = "INSERT OR REPLACE INTO search_ref_blocks VALUES (?, ?, ?)"
+_DROP_BLOCK = "DELETE FROM search_ref_blocks WHERE start = ?"
+_COUNTED = "SELECT path FROM search_ref_paths WHERE node IN (SELECT node FROM search_ref_counts)"
+_ROWS = "SELECT node, collection, branches, tags FROM search_ref_counts"
+_READ = "SELECT branches, tags FROM search_ref_counts WHERE node = ? AND collection = ?"
 _WRITE = "INSERT OR REPLACE INTO search_ref_counts VALUES (?, ?, ?, ?)"
 _LISTS_OF = """SELECT l.list, l.repositories, l.ages FROM search_ref_names n
     CROSS JOIN search_ref_lists l ON l.name_id = n.id WHERE instr(n.text, ?)"""
-_IN_SPAN = f"""SELECT l.name_id, l.list, l.repositories, l.ages FROM json_each(:keys) k
-    CROSS JOIN search_ref_lists l ON l.name_id = k.value / {LISTS} AND l.list = k.value % {LISTS}
-    WHERE {IN_SPAN}"""
+_IN_RANGE = f"SELECT l.name_id, l.list, l.repositories, l.ages FROM {CHUNKS_IN_RANGE}"
 _DROP_LEAF = "DELETE FROM search_ref_rare WHERE path = ?"
 _TEXTS = "SELECT id, text FROM search_ref_names WHERE id IN (SELECT value FROM json_each(?))"
 
@@ -50,7 +57,7 @@ def pack_counts(counts: Integers) -> bytes:
 
 
 class Spans:
-    """The spans of the index. None where the index is short."""
+    """The blocks and spans of the index. None where the index is short."""
 
     def __init__(self, connection: sqlite3.Connection, sizes: Sizes) -> None:
         self._connection = connection
@@ -59,30 +66,62 @@ class Spans:
         self.counted = {row[0] for row in connection.execute(_COUNTED)}
 
     def apply(self, left: Entries, joined: Entries, nodes: RefNodes) -> None:
-        """Count what leaves and joins, count in more paths where these have grown, and cut long spans."""
+        """Count what leaves and joins, count in more paths where these have grown, and cut what is long."""
         if not self._starts.size:
             return
-        self._add_keys(joined)
+        too_long = self._change_blocks(left, joined)
         self._change(left, joined, nodes)
-        for path, refs in nodes.refs.items():
-            if refs > 2 * self._sizes.counted and path not in self.counted:
-                self._begin_to_count(path)
-        self._cut_long()
+        for node, refs in nodes.refs.items():
+            if refs > 2 * self._sizes.counted and nodes.paths[node][0] not in self.counted:
+                self._begin_to_count(node, nodes.paths[node])
+        for start in too_long:
+            self._cut_block(start)
+        self._cut_long(nodes)
 
-    def _add_keys(self, joined: Entries) -> None:
-        """Let the spans list all lists that have a ref there; those that have none any more stay."""
-        keys = defaultdict[int, set[int]](set)
-        for at, (name_id, which, _) in zip(self._at(joined.orders).tolist(), joined.rows, strict=True):
-            keys[at].add(list_key(name_id, which))
-        for at, its in keys.items():
-            start = int(self._starts[at])
-            held = self._keys(start)
-            if new := its.difference(held):
-                self._write_keys(start, [*held, *sorted(new)])
+    def _change_blocks(self, left: Entries, joined: Entries) -> list[int]:
+        """Change the numbers of refs in blocks; return the blocks that have become too long."""
+        orders = json.dumps(np.unique(np.concatenate((left.orders, joined.orders))).tolist())
+        block = dict(self._connection.execute(_BLOCKS_OF, (orders,)).fetchall())
+        growth = defaultdict[int, Counter[int]](Counter)
+        for entries, sign in ((left, -1), (joined, 1)):
+            for name_id, which, order in entries.rows:
+                growth[block[order]][list_key(name_id, which)] += sign
+        too_long = list[int]()
+        for start, more in sorted(growth.items()):
+            lists, counts = self._connection.execute(_BLOCK, (start,)).fetchone()
+            keys = unpack_numbers(lists)
+            held = Counter(dict(zip(keys, unpack_counts(counts, len(keys)), strict=True)))
+            held.update(more)
+            if self._write_block(start, {key: count for key, count in held.items() if count > 0}):
+                too_long.append(start)
+        return too_long
+
+    def _write_block(self, start: int, held: Mapping[int, int]) -> bool:
+        """Write how many refs of each list a block has; return whether it is too long.
+
+        A block that has none is dropped, unless a span begins with it.
+        """
+        if held or start in self._starts:
+            counts = pack_counts(np.array(list(held.values()), dtype=np.int64))
+            self._connection.execute(_WRITE_BLOCK, (start, pack_numbers(held), counts))
+        else:
+            self._connection.execute(_DROP_BLOCK, (start,))
+        return sum(held.values()) > 2 * self._sizes.block
+
+    def _cut_block(self, start: int) -> None:
+        """Cut a block into parts of the right length, newest first; refs of one order stay together."""
+        (end,) = self._connection.execute(_END, (start,)).fetchone()
+        keys, orders = self._refs(start, end or NO_END)
+        cuts = np.unique(np.sort(orders)[:: self._sizes.block])[1:]
+        parts = np.searchsorted(cuts, orders, side="right")
+        for part, begin in enumerate([start, *cuts.tolist()]):
+            some, counts = np.unique(keys[parts == part], return_counts=True)
+            self._write_block(begin, dict(zip(some.tolist(), counts.tolist(), strict=True)))
 
     def _change(self, left: Entries, joined: Entries, nodes: RefNodes) -> None:
-        """Change the numbers of the counted paths that the names of the entries have."""
-        counted = np.array([path in self.counted for path in nodes.paths])
+        """Change the numbers of the counted nodes that the names of the entries have."""
+        counted = np.zeros(max(nodes.paths) + 1, dtype=bool)
+        counted[[node for node, paths in nodes.paths.items() if paths[0] in self.counted]] = True
         parts = []
         for entries, sign in ((left, -1), (joined, 1)):
             kept = counted[entries.node]
@@ -99,7 +138,7 @@ class Spans:
         ends = [*begins[1:].tolist(), rows.size]
         written = []
         for row, begin, end in zip(touched.tolist(), begins.tolist(), ends, strict=True):
-            key = (nodes.paths[row // len(COLLECTIONS)], row % len(COLLECTIONS))
+            key = divmod(row, len(COLLECTIONS))
             growth = np.bincount(spans[begin:end], signs[begin:end], minlength=2 * self._starts.size)
             if growth.any():
                 found = self._connection.execute(_READ, key).fetchone()
@@ -107,12 +146,12 @@ class Spans:
                 written.append((*key, *map(pack_counts, counts)))
         self._connection.executemany(_WRITE, written)
 
-    def _begin_to_count(self, path: bytes) -> None:
-        """Count the refs of a path in each span."""
-        self.counted.add(path)
-        self._connection.execute(_DROP_LEAF, (path + END,))
+    def _begin_to_count(self, node: int, paths: Sequence[bytes]) -> None:
+        """Count the refs of a node in each span."""
+        self.counted.update(paths)
+        self._connection.executemany(_DROP_LEAF, ((path + END,) for path in paths))
         orders = [list[int]() for _ in range(LISTS)]
-        for which, *chunk in self._connection.execute(_LISTS_OF, (path,)):
+        for which, *chunk in self._connection.execute(_LISTS_OF, (paths[0],)):
             orders[which] += unpack_orders(*chunk)
         counts = [
             np.bincount(self._at(np.array(some, dtype=np.int64)), minlength=self._starts.size)
@@ -121,67 +160,74 @@ class Spans:
         for collection in COLLECTIONS:
             its = counts[2 * collection : 2 * collection + 2]
             if any(some.any() for some in its):
-                self._connection.execute(_WRITE, (path, collection, *map(pack_counts, its)))
+                self._connection.execute(_WRITE, (node, collection, *map(pack_counts, its)))
 
-    def _cut_long(self) -> None:
+    def _cut_long(self, nodes: RefNodes) -> None:
         """Cut the spans with more than twice as many refs as they should have."""
-        rows = [self._connection.execute(_READ, (b"", collection)).fetchone() for collection in COLLECTIONS]
+        every = nodes.numbers[b""]
+        rows = [self._connection.execute(_READ, (every, collection)).fetchone() for collection in COLLECTIONS]
         lengths = np.sum([self._unpacked(row) for row in rows], axis=(0, 1))
         for at in reversed(np.flatnonzero(lengths > 2 * self._sizes.span).tolist()):
-            self._cut(at)
+            self._cut(at, nodes)
 
-    def _cut(self, at: int) -> None:
-        """Cut a span into parts of the right length, newest first; refs of one order stay together."""
+    def _cut(self, at: int, nodes: RefNodes) -> None:
+        """Cut a span into parts of about the right length, where blocks begin."""
         low = int(self._starts[at])
         high = int(self._starts[at + 1]) if at + 1 < self._starts.size else NO_END
-        keys, orders = self._refs(low, high)
-        cuts = np.unique(np.sort(orders)[:: self._sizes.span])[1:]
-        parts = np.searchsorted(cuts, orders, side="right")
-        for part, start in enumerate([low, *cuts.tolist()]):
-            self._write_keys(start, np.unique(keys[parts == part]).tolist())
-        counts = self._counts(keys, parts, cuts.size + 1)
-        for path, collection, *packed in self._connection.execute(_ROWS).fetchall():
+        cuts, keys, parts, length = list[int](), list[Integers](), list[Integers](), 0
+        for start, lists, counts in self._connection.execute(_BLOCKS, (low, high)):
+            its = np.array(unpack_numbers(lists), dtype=np.int64)
+            keys.append(np.repeat(its, unpack_counts(counts, its.size)))
+            if length >= self._sizes.span:
+                cuts.append(start)
+                length = 0
+            length += keys[-1].size
+            parts.append(np.full(keys[-1].size, len(cuts)))
+        if not cuts:
+            return
+        self._connection.executemany(_BEGIN, ((start,) for start in cuts))
+        counted = self._counts(np.concatenate(keys), np.concatenate(parts), len(cuts) + 1, nodes)
+        for node, collection, *packed in self._connection.execute(_ROWS).fetchall():
             before = self._unpacked(packed)
-            its = counts.get((path, collection), np.zeros((2, cuts.size + 1), dtype=np.int64))
+            its = counted.get((node, collection), np.zeros((2, len(cuts) + 1), dtype=np.int64))
             after = np.concatenate((before[:, :at], its, before[:, at + 1 :]), axis=1)
-            self._connection.execute(_WRITE, (path, collection, *map(pack_counts, after)))
-        self._starts = np.concatenate((self._starts[: at + 1], cuts, self._starts[at + 1 :]))
+            self._connection.execute(_WRITE, (node, collection, *map(pack_counts, after)))
+        self._starts = np.concatenate((self._starts[: at + 1], cuts, self._starts[at + 1 :])).astype(np.int64)
 
     def _refs(self, low: int, high: int) -> tuple[Integers, Integers]:
-        """Return the refs of a span: the number of the list of each, and its order."""
+        """Return the refs of a block: the number of the list of each, and its order."""
         keys, orders = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-        values = {"keys": json.dumps(self._keys(low)), "low": low, "high": high}
-        for name_id, which, *chunk in self._connection.execute(_IN_SPAN, values):
+        lists, _ = self._connection.execute(_BLOCK, (low,)).fetchone()
+        values = {"keys": json.dumps(unpack_numbers(lists)), "low": low, "high": high}
+        for name_id, which, *chunk in self._connection.execute(_IN_RANGE, values):
             its = np.array(unpack_orders(*chunk), dtype=np.int64)
             orders.append(its[(its >= low) & (its < high)])
             keys.append(np.full(orders[-1].size, name_id * LISTS + which))
         return np.concatenate(keys), np.concatenate(orders)
 
-    def _counts(self, keys: Integers, parts: Integers, number: int) -> Mapping[tuple[bytes, int], Integers]:
-        """Count refs by path, collection, kind and part."""
+    def _counts(
+        self, keys: Integers, parts: Integers, number: int, nodes: RefNodes
+    ) -> Mapping[tuple[int, int], Integers]:
+        """Count refs by node, collection, kind and part."""
         by_key, rows = np.unique(keys, return_inverse=True)
         of_key = np.bincount(rows * number + parts, minlength=by_key.size * number).reshape(-1, number)
         ids = json.dumps(np.unique(by_key // LISTS).tolist())
         texts = dict(self._connection.execute(_TEXTS, (ids,)).fetchall())
-        paths = {name_id: paths_of(text, self.counted)[0] for name_id, text in texts.items()}
-        counts = defaultdict[tuple[bytes, int], Integers](lambda: np.zeros((2, number), dtype=np.int64))
+        passed = {
+            name_id: {nodes.numbers[path] for path in paths_of(text, self.counted)[0]}
+            for name_id, text in texts.items()
+        }
+        counts = defaultdict[tuple[int, int], Integers](lambda: np.zeros((2, number), dtype=np.int64))
         for key, its in zip(by_key.tolist(), of_key, strict=True):
             name_id, which = divmod(key, LISTS)
-            for path in paths[name_id]:
-                counts[path, which // len(KINDS)][which % len(KINDS)] += its
+            for node in passed[name_id]:
+                counts[node, which // len(KINDS)][which % len(KINDS)] += its
         return counts
 
     def _at(self, orders: Integers) -> Integers:
         """Return the span of each order."""
         spans: Integers = np.searchsorted(self._starts, orders, side="right") - 1
         return spans
-
-    def _keys(self, start: int) -> Sequence[int]:
-        row = self._connection.execute(_KEYS, (start,)).fetchone()
-        return unpack_numbers(row[0]) if row else ()
-
-    def _write_keys(self, start: int, keys: Sequence[int]) -> None:
-        self._connection.execute(_WRITE_KEYS, (start, pack_numbers(keys)))
 
     def _unpacked(self, packed: Sequence[bytes] | None) -> Integers:
         """Return the numbers of branches and of tags in each span [2, S]; zeros for no row."""

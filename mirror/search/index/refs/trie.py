@@ -7,6 +7,7 @@ import hashlib
 import sqlite3
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -63,16 +64,17 @@ class AllSpans:
 
 
 CountedRow = tuple[int, int, int, int, int, int, bytes, bytes]
-"""A row of a node without its path: collection, branches, tags, repositories with branches, with tags, with
+"""A row of a node without its number: collection, branches, tags, repositories with branches, with tags, with
 either, and the best branches and tags."""
 
 SpanRow = tuple[int, bytes, bytes]
-"""A row of a path's numbers in the spans without its path: collection, of branches, of tags."""
+"""A row of a node's numbers in the spans without that of the node: collection, of branches, of tags."""
 
 
-class _Stats(NamedTuple):
-    """What the index tells of a common path, by collection; `spans` is empty of a path with few refs."""
+class _Node(NamedTuple):
+    """What the index tells of common paths, by collection; `spans` is empty of paths with few refs."""
 
+    number: int
     rows: list[CountedRow]
     spans: list[SpanRow]
 
@@ -96,7 +98,7 @@ class NameTrie:
         self._spans = spans
         self._limits = sizes
         self._seen = np.zeros(highest_id + 1, dtype=bool)
-        self._known = dict[bytes, _Stats]()
+        self._known = dict[bytes, _Node]()
         texts = [text_of(name) + END for name in names]
         self._text = np.frombuffer(b"".join(texts) + bytes(DEEPEST + 1), dtype=np.uint8)
         lengths = np.array([len(text) for text in texts], dtype=np.int64)
@@ -104,8 +106,8 @@ class NameTrie:
 
     def run(self) -> None:
         """Follow all suffixes to the first path that is not common, and write what they pass."""
-        common, rare = list[tuple[bytes, _Stats]](), list[tuple[bytes, int, bytes]]()
-        common.append((b"", self._stats(np.arange(self._cost.size, dtype=np.uint32))))
+        common, rare = list[tuple[bytes, _Node]](), list[tuple[bytes, int, bytes]]()
+        common.append((b"", self._node(np.arange(self._cost.size, dtype=np.uint32))))
         positions = np.flatnonzero(self._text[: -DEEPEST - 1] != END[0]).astype(np.uint32)
         docs = (np.searchsorted(self._starts, positions, side="right") - 1).astype(np.uint32)
         group = np.zeros(positions.size, dtype=np.uint64)
@@ -123,28 +125,32 @@ class NameTrie:
             for index, (begin, end) in enumerate(zip(starts.tolist(), ends, strict=True)):
                 members = docs[begin:end][once[begin:end]]
                 if is_common[index]:
-                    common.append((paths[index], self._stats(members)))
+                    common.append((paths[index], self._node(members)))
                 else:
                     rare.append((paths[index], int(costs[index]), (members + 1).astype("<u4").tobytes()))
             positions, docs, group = keep_groups(positions, docs, starts, is_common)
         self._write(common, rare)
 
-    def _write(self, common: list[tuple[bytes, _Stats]], rare: list[tuple[bytes, int, bytes]]) -> None:
+    def _write(self, common: list[tuple[bytes, _Node]], rare: list[tuple[bytes, int, bytes]]) -> None:
+        self._connection.executemany(
+            "INSERT INTO search_ref_paths VALUES (?, ?)",
+            ((path, node.number) for path, node in sorted(common, key=itemgetter(0))),
+        )
         self._connection.executemany(
             "INSERT INTO search_ref_common VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            ((path, *row) for path, stats in sorted(common) for row in stats.rows),
+            ((node.number, *row) for node in self._known.values() for row in node.rows),
         )
         self._connection.executemany(
             "INSERT INTO search_ref_counts VALUES (?, ?, ?, ?)",
-            ((path, *row) for path, stats in sorted(common) for row in stats.spans),
+            ((node.number, *row) for node in self._known.values() for row in node.spans),
         )
-        ended = {path + END for path, stats in common if stats.spans}  # see `paths_of`
+        ended = {path + END for path, node in common if node.spans}  # see `paths_of`
         self._connection.executemany(
             "INSERT INTO search_ref_rare VALUES (?, ?, ?)",
             (leaf for leaf in sorted(rare) if leaf[0] not in ended),
         )
 
-    def _stats(self, names: Numbers) -> _Stats:
+    def _node(self, names: Numbers) -> _Node:
         """Count the refs and repositories of some names, and find the best refs. Many paths have the same."""
         key = hashlib.blake2b(names.tobytes(), digest_size=16).digest()
         if key not in self._known:
@@ -152,7 +158,7 @@ class NameTrie:
             rows = [row for row in found if row[1] or row[2] or row[0] == PUBLIC]
             is_counted = self._spans.number and self._cost[names].sum() > self._limits.counted
             spans = [self._by_span(names, row[0]) for row in rows] if is_counted else []
-            self._known[key] = _Stats(rows, spans)
+            self._known[key] = _Node(len(self._known) + 1, rows, spans)
         return self._known[key]
 
     def _by_span(self, names: Numbers, collection: int) -> SpanRow:

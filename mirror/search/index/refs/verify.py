@@ -4,7 +4,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
 from operator import attrgetter
 from typing import Any
 
@@ -52,7 +52,7 @@ _CHANGED = f"""SELECT p.repository_id, p.name, {_WAS},
     FROM search_ref_pending p LEFT JOIN repositories r ON r.id = p.repository_id
     LEFT JOIN search_ref_moved m ON m.repository_id = p.repository_id
     WHERE p.repository_id <= :known AND p.kind = {{kind}} AND p.was_hash IS NOT NULL"""
-_NODES = """SELECT path, collection, branches, tags, with_branches, with_tags, with_either,
+_NODES = """SELECT node, collection, branches, tags, with_branches, with_tags, with_either,
     best_branches, best_tags FROM search_ref_common"""
 _HASH_BITS = 0xFFFFFFFFFFFFFFFF
 
@@ -87,10 +87,10 @@ NOTHING: Orders = np.zeros(0, dtype=np.int64)
 
 @dataclass(slots=True)
 class _IndexedName:
-    """A name in the index: its paths, its place among all names, and the orders in each of its lists."""
+    """A name in the index: its nodes, its rare paths, its place among all, and the orders in each list."""
 
     name: str
-    common: set[bytes]
+    nodes: set[int]
     rare: set[bytes]
     rank: int = 0
     lists: list[Orders] = field(default_factory=lambda: [NOTHING] * LISTS)
@@ -105,13 +105,14 @@ class _RefsCheck:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._faults = list[str]()
-        self._nodes = {row[0] for row in connection.execute("SELECT path FROM search_ref_common")}
+        self._nodes = dict(connection.execute("SELECT path, node FROM search_ref_paths").fetchall())
+        self._paths = Counter(self._nodes.values())
         self._names = dict[int, _IndexedName]()
         self._ids = dict[str, int]()
         self._lists = defaultdict[tuple[int, int], _RefSum](_RefSum)
         self._buckets = defaultdict[int, _RefSum](_RefSum)
         highest = connection.execute("SELECT coalesce(max(id), 0) FROM repositories").fetchone()[0]
-        self._with_path = defaultdict[tuple[bytes, int], list[tuple[int, Orders]]](list)
+        self._with_node = defaultdict[tuple[int, int], list[tuple[int, Orders]]](list)
         self._seen = np.zeros(max(highest, up_to(connection)) + 1, dtype=bool)
 
     def run(self) -> list[str]:
@@ -125,11 +126,16 @@ class _RefsCheck:
         return self._faults[:MOST]
 
     def _read_names(self) -> None:
-        counted = {row[0] for row in self._connection.execute("SELECT path FROM search_ref_counts")}
+        of_counted = "SELECT path FROM search_ref_paths WHERE node IN (SELECT node FROM search_ref_counts)"
+        counted = {row[0] for row in self._connection.execute(of_counted)}
         for name_id, name, text in self._connection.execute("SELECT id, name, text FROM search_ref_names"):
             if text != text_of(name):
                 self._faults.append(f"the name {name!r} has a wrong text")
-            self._names[name_id] = _IndexedName(name, *paths_of(text_of(name), self._nodes, counted))
+            common, rare = paths_of(text_of(name), self._nodes, counted)
+            having = Counter(self._nodes[path] for path in common if path in self._nodes)
+            if any(self._paths[node] != paths for node, paths in having.items()):
+                self._faults.append(f"the name {name!r} has some of the paths of a node, and not all")
+            self._names[name_id] = _IndexedName(name, set(having), rare)
             self._ids[name] = name_id
 
     def _expect(self) -> None:
@@ -188,20 +194,20 @@ class _RefsCheck:
 
     def _check_nodes(self) -> None:
         """Compare the nodes with the lists, which have been compared with the rows."""
-        with_path = self._with_path
+        with_node = self._with_node
         for rank, name in enumerate(sorted(self._names.values(), key=attrgetter("name"))):
             name.rank = rank
             for which, orders in enumerate(name.lists):
-                for path in name.common if orders.size else ():
-                    with_path[path, which].append((rank, orders))
-        rows = {(path, collection): row for path, collection, *row in self._connection.execute(_NODES)}
-        for path in self._nodes:
-            if (path, PUBLIC) not in rows or (path and path[:-1] not in self._nodes):
+                for node in name.nodes if orders.size else ():
+                    with_node[node, which].append((rank, orders))
+        rows = {(node, collection): row for node, collection, *row in self._connection.execute(_NODES)}
+        for path, node in self._nodes.items():
+            if (node, PUBLIC) not in rows or (path and path[:-1] not in self._nodes):
                 self._faults.append(f"common path {path!r} has no row for what is public, or no parent")
-            for collection in COLLECTIONS:
-                row = rows.get((path, collection), [0, 0, 0, 0, 0, b"", b""])
-                lists = [with_path.get((path, list_of(collection, kind)), []) for kind in KINDS]
-                self._check_node(f"{path!r} in collection {collection}", row, lists)
+        for node, collection in product(self._paths.keys() | {node for node, _ in rows}, COLLECTIONS):
+            row = rows.get((node, collection), [0, 0, 0, 0, 0, b"", b""])
+            lists = [with_node.get((node, list_of(collection, kind)), []) for kind in KINDS]
+            self._check_node(f"node {node} in collection {collection}", row, lists)
 
     def _check_node(self, where: str, row: list[Any], lists: list[list[tuple[int, Orders]]]) -> None:
         """Compare a row with the lists of its branches and of its tags, by the rank of their names."""
@@ -246,36 +252,49 @@ class _RefsCheck:
         self._faults += [f"rare path {path!r} is missing" for path in expected]
 
     def _check_spans(self) -> None:
-        """Compare the spans with the lists."""
-        rows = self._connection.execute("SELECT start, lists FROM search_ref_spans ORDER BY start").fetchall()
+        """Compare the blocks and spans with the lists."""
+        rows = self._connection.execute("SELECT start FROM search_ref_spans ORDER BY start").fetchall()
         starts = np.array([row[0] for row in rows], dtype=np.int64)
         if rows and starts[0] != 0:
             self._faults.append("the first span does not begin at 0")
-        listed = [set(unpack_numbers(packed)) for _, packed in rows]
+        self._check_blocks(starts)
+        self._check_counts(starts)
+
+    def _check_blocks(self, starts: Orders) -> None:
+        """Compare the numbers of refs in each block with the lists."""
+        rows = self._connection.execute("SELECT * FROM search_ref_blocks ORDER BY start").fetchall()
+        blocks = np.array([row[0] for row in rows], dtype=np.int64)
+        if not np.isin(starts, blocks).all() or (rows and not starts.size):
+            self._faults.append("a span does not begin with a block")
+            return
+        expected = [dict[int, int]() for _ in rows]
         for name_id, name in self._names.items() if rows else ():
             for which, orders in enumerate(name.lists):
-                for at in np.unique(np.searchsorted(starts, orders, side="right") - 1).tolist():
-                    if list_key(name_id, which) not in listed[at]:
-                        self._faults.append(f"span {starts[at]} lacks list {which} of name {name_id}")
-        self._check_counts(starts)
+                of = np.searchsorted(blocks, orders, side="right") - 1
+                for at, count in zip(*np.unique(of, return_counts=True), strict=True):
+                    expected[at][list_key(name_id, which)] = int(count)
+        for (start, lists, counts), its in zip(rows, expected, strict=True):
+            keys = unpack_numbers(lists)
+            if dict(zip(keys, unpack_counts(counts, len(keys)), strict=False)) != its:
+                self._faults.append(f"block {start} has wrong numbers of refs")
 
     def _check_counts(self, starts: Orders) -> None:
         """Compare the numbers of refs in each span with the lists."""
-        rows = self._connection.execute("SELECT path, collection, branches, tags FROM search_ref_counts")
-        told = {(path, collection): packed for path, collection, *packed in rows}
+        rows = self._connection.execute("SELECT node, collection, branches, tags FROM search_ref_counts")
+        told = {(node, collection): packed for node, collection, *packed in rows}
         if told and not starts.size:
             self._faults.append("refs are counted in spans, and there are none")
             return
-        for path in {path for path, _ in told}:
+        for node in {node for node, _ in told}:
             for which in range(LISTS):
-                packed = told.get((path, which // len(KINDS)))
-                lists = self._with_path.get((path, which), [])
+                packed = told.get((node, which // len(KINDS)))
+                lists = self._with_node.get((node, which), [])
                 orders = np.concatenate([NOTHING, *(orders for _, orders in lists)])
                 spans = np.searchsorted(starts, orders, side="right") - 1
                 expected = np.bincount(spans, minlength=starts.size).tolist()
                 held = unpack_counts(packed[which % len(KINDS)], starts.size) if packed else [0] * starts.size
                 if list(held) != expected:
-                    self._faults.append(f"{path!r} has wrong numbers of list {which} in the spans")
+                    self._faults.append(f"node {node} has wrong numbers of list {which} in the spans")
 
 
 def _first(lists: list[tuple[int, Orders]], most: int) -> list[tuple[int, int]]:
