@@ -2,7 +2,9 @@
 
 import json
 import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -95,6 +97,25 @@ def test_both_spellings_of_a_scope_give_the_same_words() -> None:
     assert scope_words("pullrequest") == "read pull requests"
 
 
+def refusing(request: httpx.Request) -> httpx.Response:
+    """Answer as a port does on which nothing listens."""
+    raise httpx.ConnectError("[Errno 111] Connection refused", request=request)
+
+
+@pytest.mark.parametrize("answer", [refusing, cloud(status=500), cloud(status=502)])
+@pytest.mark.parametrize("kind", ["cloud", "datacenter", "legacy", "sandbox"])
+@pytest.mark.parametrize("more", ["", 'workspaces = ["team"]', 'credential = "env:CHECK_TOKEN"'])
+def test_an_upstream_that_does_not_answer_is_never_passed(
+    tmp_path: Path, answer: Callable[[httpx.Request], httpx.Response], kind: str, more: str
+) -> None:
+    """Of no kind: what is asked in several tries otherwise is asked once."""
+    more = 'workspaces = ["team"]' if kind == "legacy" and not more else more
+    text = f'[[upstream]]\nname = "one"\nkind = "{kind}"\nurl = "https://bitbucket.example/x"\n{more}\n'
+    found = checks(tmp_path, answer, text)
+    assert not found["reachability one"].ok
+    assert exit_code(list(found.values())) == 4
+
+
 @pytest.mark.parametrize(
     ("answer", "name", "code"),
     [
@@ -136,6 +157,17 @@ def test_each_local_fault_has_its_remedy(tmp_path: Path, monkeypatch: pytest.Mon
     found = checks(tmp_path, cloud(), CLOUD)
     assert not found["database"].ok
     assert exit_code([found["database"]]) == 4
+
+
+def test_a_ledger_that_cannot_be_written_is_no_fault_of_the_network(tmp_path: Path) -> None:
+    """As on a full disk: the remedy is not to look at proxies."""
+    filled = FixtureDb(tmp_path / "mirror.db")
+    filled.store.close()
+    with closing(sqlite3.connect(tmp_path / "mirror.db")) as connection:
+        connection.execute("DROP TABLE request_ledger")
+    reachability = checks(tmp_path, cloud())["reachability cloud"]
+    assert not reachability.ok
+    assert reachability.remedy == "see the checks of the disk and the database"
 
 
 def test_the_command_prints_the_contract(folder: Folder) -> None:

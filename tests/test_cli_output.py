@@ -209,7 +209,13 @@ def test_search_takes_the_filters_of_the_page(synced: Folder) -> None:
     assert rows[1][1] in names_found(synced, "--visibility", "private")
     assert rows[1][1] not in names_found(synced, "--visibility", "public")
     assert gone == {rows[2][1]}
-    assert synced.run("search", "", "--language", "None of that").out == "No repository matches\n"
+    assert (
+        synced.run("search", "", "--language", "None of that").out
+        == "No repository matches with these filters\n"
+    )
+    assert synced.run("search", "zzzzqq", "--forks", "no").out == (
+        "No repository matches 'zzzzqq' with these filters\n"
+    )
 
 
 def names_found(folder: Folder, *options: str) -> list[str]:

@@ -52,7 +52,8 @@ def check_upstream(config: Config, upstream: UpstreamConfig, transport: Transpor
     except ConfigError as error:
         yield _refused(name, error)
     except StoreError as error:
-        yield bad(f"reachability {upstream.name}", UNUSABLE, str(error), "see the check of the database")
+        remedy = "see the checks of the disk and the database"
+        yield bad(f"reachability {upstream.name}", UNUSABLE, f"not tested: {error}", remedy)
 
 
 def _refused(name: str, error: ConfigError) -> Check:
@@ -97,6 +98,8 @@ def _asked(
     except UpstreamRefused as error:
         yield _of_refusal(upstream, error, form)
         return
+    except StoreError:
+        raise  # the ledger cannot be written
     except MirrorError as error:
         remedy = "check `url`, the network, proxies (https_proxy) and certificates (SSL_CERT_FILE)"
         yield bad(reach, UNUSABLE, str(error), remedy)

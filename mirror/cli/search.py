@@ -108,4 +108,5 @@ def search(
         said = {name: getattr(found, name) for name in ("query", "count", "fuzzy", "corrected", "described")}
         click.echo(msgspec.json.encode({**said, "repositories": listed}))
         return
-    print_found(found)
+    options = (owner, scm, language, visibility, *filters.values())
+    print_found(found, filtered=any(option is not None for option in options))

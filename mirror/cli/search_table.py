@@ -14,11 +14,12 @@ _SHORTEST_ABOUT, _LONGEST_ABOUT = 20, 80
 """The least and the most columns for a description."""
 
 
-def print_found(found: FoundRepositories) -> None:
-    """Print the number of matches, and a page of them as a table."""
+def print_found(found: FoundRepositories, *, filtered: bool) -> None:
+    """Print the number of matches, and a page of them as a table; `filtered` if options exclude some."""
     query, printer = found.query, out()
     if found.count == 0:
-        printer.say(f"No repository matches {query!r}" if query else "No repository matches")
+        what = f" {query!r}" if query else ""
+        printer.say(f"No repository matches{what}{' with these filters' if filtered else ''}")
         return
     how = f", corrected to {', '.join(found.corrected)}" if found.fuzzy else ""
     how += f", {found.described:,} of them by their description" if found.described else ""

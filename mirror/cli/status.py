@@ -127,7 +127,10 @@ def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
         yield "no service is running; `mirror run` or `mirror schedule` syncs by schedule, `mirror sync` once"
     elif status.next_runs:
         due = sorted((from_text(moment), kind) for kind, moment in status.next_runs.items())
-        told = (f"{kind} in {age_text(max(0, (at - now).total_seconds()))}" for at, kind in due)
+        told = (
+            f"{kind} in {age_text((at - now).total_seconds())}" if at > now else f"{kind} now"
+            for at, kind in due
+        )  # fmt: skip
         yield f"next {', '.join(told)}"
     if status.failures:
         more = len(status.failures) - MOST_FAILURES

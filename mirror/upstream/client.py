@@ -173,8 +173,8 @@ class Http:
     ) -> tuple[Shape, Response]:
         """Ask for JSON and decode it as `shape`.
 
-        `attempts` replaces the configured number; `anonymously` sends no credential. A success whose body is
-        not JSON is retried like a failure: a proxy in between has answered.
+        `attempts` is the most, if fewer than configured; `anonymously` sends no credential. A success whose
+        body is not JSON is retried like a failure: a proxy in between has answered.
         """
         call = _Call(method="GET", url=self.address(target), anonymously=anonymously)
         reads = self._policy.reads if attempts is None else self._policy.reads_at_most(attempts)

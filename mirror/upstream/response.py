@@ -328,11 +328,13 @@ class RetryPolicy:
         self.writes = self._retrying(retry.attempts, _was_not_done)
 
     def reads_at_most(self, attempts: int) -> Retrying:
-        """Return the rule for reads with another number of attempts."""
-        return self._retrying(attempts, lambda error: isinstance(error, UpstreamBusy))
+        """Return the rule for reads with fewer attempts than are configured."""
+        most = min(attempts, self._retry.attempts)
+        return self._retrying(most, lambda error: isinstance(error, UpstreamBusy))
 
     def _retrying(self, attempts: int, may_repeat: Callable[[BaseException], bool]) -> Retrying:
-        return Retrying(attempts, may_repeat=may_repeat, delay=self._delay, wait=self._wait)
+        wait = functools.partial(self._wait, attempts)
+        return Retrying(attempts, may_repeat=may_repeat, delay=self._delay, wait=wait)
 
     def _delay(self, state: "tenacity.RetryCallState") -> float:
         """Return the seconds until the next attempt: Retry-After, else a growing delay with jitter."""
@@ -344,13 +346,13 @@ class RetryPolicy:
         longest: float = min(self._retry.max_delay, self._retry.first_delay * 2 ** (state.attempt_number - 1))
         return longest * self._random.uniform(0.5, 1.0)
 
-    def _wait(self, state: "tenacity.RetryCallState") -> None:
+    def _wait(self, attempts: int, state: "tenacity.RetryCallState") -> None:
         """Wait before the next attempt, and tell the user why."""
         self._budget.repeat_next()
         seconds = state.next_action.sleep if state.next_action else 0.0
         if seconds:
             number = state.attempt_number + 1
-            why = f"{_error_of(state)}; try {number} of {self._retry.attempts} in {age_text(seconds)}"
+            why = f"{_error_of(state)}; try {number} of {attempts} in {age_text(seconds)}"
             self._budget.pause(seconds, why)
 
 
