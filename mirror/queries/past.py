@@ -31,11 +31,12 @@ def pasts_owned(connection: sqlite3.Connection, caller: Caller, owner: AccountRo
     """
     found = fetch(
         connection,
-        """SELECT id FROM repositories WHERE owner_id = :id UNION
-            SELECT repository_id FROM changes WHERE kind IN ('renamed', 'transferred')  -- that of the index
-                AND kind = 'transferred' AND old >= :name || '/' COLLATE NOCASE
-                AND old < :name || '0' COLLATE NOCASE""",
-        {"id": owner.id, "name": owner.username},
+        f"""SELECT id FROM repositories WHERE owner_id = :id UNION
+            SELECT r.id FROM changes c JOIN repositories r ON r.id = c.repository_id
+                WHERE c.kind IN ('renamed', 'transferred')  -- as the index has it
+                AND c.kind = 'transferred' AND c.old >= :name || '/' COLLATE NOCASE
+                AND c.old < :name || '0' COLLATE NOCASE AND {_is_seen(caller, "c.id")}""",
+        {"id": owner.id, "name": owner.username, **caller.values},
     )
     all_found = list(_pasts(connection, caller, [row[0] for row in found], at, with_refs=False))
     pasts = [one for one in all_found if isinstance(one, Past)]
@@ -175,7 +176,6 @@ def past_named(connection: sqlite3.Connection, caller: Caller, full_name: str, a
 
 def _ids_named(connection: sqlite3.Connection, caller: Caller, full_name: str) -> list[int]:
     """List the repositories that have a name or had it, those that live first."""
-    seen = "1" if caller.sees_all else f"(n.change > r.public_from OR {is_own('r')})"
     found = fetch(
         connection,
         f"""WITH named AS (
@@ -183,8 +183,13 @@ def _ids_named(connection: sqlite3.Connection, caller: Caller, full_name: str) -
                 UNION ALL SELECT repository_id, id FROM changes WHERE old = :name COLLATE NOCASE
                     AND kind IN ('renamed', 'transferred'))
             SELECT DISTINCT r.id FROM named n JOIN repositories r ON r.id = n.id
-            WHERE {visible(caller, "r")} AND (n.change IS NULL OR {seen})
+            WHERE {visible(caller, "r")} AND (n.change IS NULL OR {_is_seen(caller, "n.change")})
             ORDER BY r.deleted_at IS NOT NULL, r.deleted_at DESC, r.id LIMIT 100""",
         {"name": full_name, **caller.values},
     )
     return [row[0] for row in found]
+
+
+def _is_seen(caller: Caller, change: str) -> str:
+    """Return the condition under which a caller sees a change, by its number, of the repository `r`."""
+    return "1" if caller.sees_all else f"({change} > r.public_from OR {is_own('r')})"
