@@ -1,6 +1,10 @@
 """How long history is kept: compacted to the first and last change of a day, with nothing lost."""
 
+import os
+import signal
 import threading
+from collections.abc import Iterable
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -14,11 +18,15 @@ from mirror.config import read_config
 from mirror.errors import Interrupted
 from mirror.queries.past import past_of
 from mirror.queries.visibility import OPERATOR
+from mirror.store import Store
+from mirror.store.files import open_reader
 from mirror.store.history import compact, compacted_before
 from mirror.times import from_text, to_text
 
 START = datetime(2016, 3, 1, tzinfo=UTC)
 HOURS = 60
+ENDS = (23, 47)
+"""The last hours of the days."""
 BEFORE = "2016-03-03T11:00:00.000000Z"
 FIRST_EXACT = "2016-03-03T00:00:00.000000Z"
 
@@ -39,10 +47,10 @@ def filled(tmp_path: Path) -> FixtureDb:
     return filled
 
 
-def states(filled: FixtureDb) -> dict[int, tuple[object, ...]]:
-    """The description, the size and the branch at each hour."""
+def states(filled: FixtureDb, hours: Iterable[int] = range(HOURS)) -> dict[int, tuple[object, ...]]:
+    """The description, the size and the branch at each of some hours."""
     found = dict[int, tuple[object, ...]]()
-    for hour in range(HOURS):
+    for hour in hours:
         past = past_of(filled.store.connection, OPERATOR, 1, moment(hour))
         found[hour] = (
             past.columns["description"],
@@ -89,12 +97,54 @@ def test_whatever_ends_it_the_next_time_goes_on(filled: FixtureDb) -> None:
             compact(filled.store, BEFORE, on_batch=told, batch=7)
             break
         except Interrupted:
-            now = states(filled)
-            assert all(now[hour] == before[hour] for hour in range(23, HOURS, 24))
+            assert states(filled, ENDS) == {hour: before[hour] for hour in ENDS}
     assert steps > 3
     assert all(
         first < second for first, second in pairwise(filled.store.rows("SELECT id FROM changes ORDER BY id"))
     )
+
+
+def test_a_killed_compaction_goes_on_beside_readers_and_a_writer(filled: FixtureDb) -> None:
+    """SIGKILL again and again; in the end there is what one compaction leaves, and what came meanwhile."""
+    before = states(filled, ENDS)
+    filled.store.connection.execute("VACUUM INTO ?", (str(filled.path.with_name("whole.db")),))
+    whole = FixtureDb(filled.path.with_name("whole.db"))
+    compact(whole.store, BEFORE)
+    for number, steps in enumerate((0, 3, 3, 8)):
+        child = os.fork()
+        if child == 0:
+            with suppress(IndexError):
+                compact(Store(filled.path), BEFORE, on_batch=([None] * steps).pop, batch=7)
+            os.kill(os.getpid(), signal.SIGKILL)
+        later = moment(HOURS + number)
+        filled.repositories([repository("ann/tool", description=later)], at=later)
+        while os.waitpid(child, os.WNOHANG)[0] == 0:
+            with closing(open_reader(filled.path)) as reader:
+                past = past_of(reader, OPERATOR, 1, moment(ENDS[0]))
+            assert past.refs[0].row.target_hash == before[ENDS[0]][2]
+        assert states(filled, ENDS) == before
+    compact(filled.store, BEFORE)
+    about = "SELECT id, at, kind, ref, old, new FROM changes WHERE at < ? ORDER BY id"
+    assert filled.store.rows(about, (moment(HOURS),)) == whole.store.rows(about, (moment(HOURS),))
+    assert states(filled, ENDS) == before
+    assert filled.store.rows("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_what_should_not_have_moved_is_kept(filled: FixtureDb) -> None:
+    """Forced pushes of main branches, tags that moved, and what was deleted stay, each of them."""
+    connection = filled.store.connection
+    kept = {"forced": 10, "tag_moved": 12, "tag_deleted": 14, "branch_deleted": 16}
+    for kind, hour in kept.items():
+        row = "SELECT id FROM changes WHERE kind = 'branch_moved' AND at = ?"
+        if kind == "forced":
+            connection.execute(
+                f"UPDATE changes SET forced = 1, is_main = 1 WHERE id = ({row})", (moment(hour),)
+            )
+        else:
+            connection.execute(f"UPDATE changes SET kind = ? WHERE id = ({row})", (kind, moment(hour)))
+    compact(filled.store, BEFORE)
+    for hour in kept.values():
+        assert filled.store.rows("SELECT 1 FROM changes WHERE ref = 'main' AND at = ?", (moment(hour),))
 
 
 def test_the_service_compacts_by_its_schedule(filled: FixtureDb) -> None:

@@ -102,7 +102,8 @@ def _superfluous(connection: sqlite3.Connection, start: str, end: str) -> Iterat
     """Yield the changes of a day that are neither the first nor the last of any subject."""
     found = connection.execute(
         """SELECT id, repository_id, kind, ref, old FROM changes WHERE at >= ? AND at < ?
-            AND (kind = 'updated' OR kind GLOB 'branch_*' OR kind GLOB 'tag_*') ORDER BY id""",
+            AND kind IN ('updated', 'branch_created', 'branch_moved', 'tag_created')
+            AND NOT (forced IS 1 AND is_main IS 1) ORDER BY id""",
         (start, end),
     ).fetchall()
     first, last = dict[tuple[object, ...], int](), dict[tuple[object, ...], int]()
