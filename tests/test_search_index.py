@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,9 @@ from mirror.model import Owner, Repository
 from mirror.search import search
 from mirror.search.index import format as index_format
 from mirror.search.index.backlog import FLUSH_FROM, flush_step, update_after_page
+from mirror.search.index.build import build_index
 from mirror.search.index.check import check_index
+from mirror.search.names import normalise, normalise_all
 from mirror.store import Store
 
 OWNER = Owner(uuid="ann", username="ann")
@@ -93,6 +96,43 @@ def test_a_long_sync_applies_the_backlog(tmp_path: Path) -> None:
         update_after_page(connection)
     assert mirror.store.row("SELECT count(*) FROM search_common")[0] > 0
     assert check_index(mirror.connection) == []
+
+
+def test_a_build_by_few_suffixes_at_once_makes_the_same_index(tmp_path: Path) -> None:
+    """However much memory it takes, and with crowds and long paths."""
+    mirror = Playground(tmp_path / "mirror.db")
+    names = [
+        "dotfiles",
+        "dotfiles",
+        "a" * 40,
+        "a" * 41,
+        "tool one",
+        "tool two",
+        "Straße  é",
+        "x\ny",
+        "",
+        "\0",
+    ]
+    for number in range(60):
+        mirror.add(names[number % 10], slug=names[number % 7], is_private=number % 3 == 0)
+
+    def built(at_once: int) -> list[tuple[Any, ...]]:
+        with mirror.store.transaction() as connection:
+            build_index(connection, 2, at_once)
+        tables = [f"SELECT * FROM search_{table} ORDER BY 1, 2" for table in ("common", "rare", "crowds")]
+        return [tuple(row) for table in tables for row in mirror.store.rows(table)]
+
+    whole = built(1_000_000)
+    assert len(whole) > 100
+    for at_once in (1, 7, 50, 300):
+        assert built(at_once) == whole
+
+
+@given(st.lists(st.text(max_size=5) | st.text("Aa \t\n-É"), max_size=9))
+def test_many_names_are_normalised_as_each_alone(names: list[str]) -> None:
+    """The build normalises them together, because it is faster."""
+    names = [name.encode(errors="ignore").decode() for name in names]  # no file has half a surrogate
+    assert normalise_all(names) == [normalise(name) for name in names]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ match is a substring: ``flask`` is *in* a name, ``^flask`` *begins* one, ``^flas
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 BOUNDARY = b"\xff"
 """Stands before and after each name in a searched text. UTF-8 never uses it, so no name contains it."""
@@ -21,6 +22,7 @@ Popularity = tuple[int, int, bytes, int]
 """A sort key, see `popularity`."""
 
 _WHITE_SPACE = re.compile(r"\s+")
+_ODD = bytes(byte != 10 and not 32 <= byte < 127 for byte in range(256))
 _INVERTED = bytes(255 - byte for byte in range(256))
 
 
@@ -29,6 +31,22 @@ def normalise(text: str) -> str:
     if text.isascii() and text.isprintable() and "  " not in text:
         return text.lower().replace(" ", "-")  # true of most names, and three times as fast
     return _WHITE_SPACE.sub("-", unicodedata.normalize("NFKC", text).casefold())
+
+
+def normalise_all(texts: Sequence[str]) -> list[str]:
+    """Return the normal form of each text, a batch of ordinary names ten times as fast as one by one."""
+    joined = "\n".join(texts)
+    normal = joined.lower().replace(" ", "-").split("\n")
+    if len(normal) != len(texts):  # a text contains a line break
+        return list(map(normalise, texts))
+    lines = (joined.replace("  ", "\t") + "\n").encode()
+    is_odd = lines.translate(_ODD)
+    row = at = 0
+    while (odd := is_odd.find(1, at)) >= 0:
+        row += lines.count(b"\n", at, odd)
+        normal[row] = normalise(texts[row])
+        at = lines.index(b"\n", odd)
+    return normal
 
 
 def searched_names(name: str, slug: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +45,9 @@ _MOST = (1 << 32) - 1
 
 VALUES = f"""(is_private <> 0) + 2 * (deleted_at IS NOT NULL)
     + {FORK} * {SWITCHES["forks"]} + {ARCHIVED} * {SWITCHES["archived"]} + {KNOWN}
-    + CASE lower(scm) WHEN 'git' THEN {GIT} WHEN 'hg' THEN {HG} ELSE {UNSURE} * (scm IS NOT NULL) END,
-    language, owner_id, followers_count, forks_count, created_at"""
+    + CASE scm COLLATE NOCASE WHEN 'git' THEN {GIT} WHEN 'hg' THEN {HG} ELSE {UNSURE} * (scm IS NOT NULL) END
+    AS flags, language, owner_id, coalesce(followers_count, 0) AS followers,
+    coalesce(forks_count, 0) AS forks, created_at"""
 """What SQL reads of a row of `repositories` for `encoded`."""
 
 Columns = Mapping[str, NDArray[Any]]
@@ -83,28 +84,45 @@ class ColumnWriter:
         flags: Sequence[int],
         languages: Sequence[str | None],
         owners: Sequence[int],
-        followers: Sequence[int | None],
-        forks: Sequence[int | None],
+        followers: Sequence[int],
+        forks: Sequence[int],
         created: Sequence[str | None],
-    ) -> tuple[Columns, NDArray[np.bool_]]:
-        """Return the columns of rows of VALUES, and of which rows the time is odd."""
+    ) -> "Encoded":
+        """Return what the index keeps of rows of VALUES."""
         times, odd = times_as_numbers(created)
-        codes = np.fromiter(map(self._code, languages), np.int64, len(languages))
+        for language in set(languages) - self._codes.keys():
+            self._add_language(language)
+        codes = np.array(list(map(self._codes.__getitem__, languages)), np.int64)
         unsure = odd | (codes > MOST_LANGUAGES)
-        columns = {"language": codes.clip(0, MOST_LANGUAGES), "owner": np.array(owners), "created": times}
-        for name, numbers in (("followers", followers), ("forks", forks)):
-            exact = np.array([number or 0 for number in numbers], np.int64)
-            columns[name] = exact.clip(0, _MOST)
-            unsure |= columns[name] != exact
-        columns["flags"] = np.array(flags) | UNSURE * unsure
-        return {name: values.astype(TYPES[name]) for name, values in columns.items()}, odd
+        popularity = np.array([followers, forks, times], np.int64)
+        counts = popularity[:2].clip(0, _MOST)
+        unsure |= (counts != popularity[:2]).any(axis=0)
+        columns = {
+            "flags": np.array(flags) | UNSURE * unsure,
+            "language": codes.clip(0, MOST_LANGUAGES),
+            "owner": np.array(owners),
+            "followers": counts[0],
+            "forks": counts[1],
+            "created": times,
+        }
+        typed = {name: values.astype(TYPES[name]) for name, values in columns.items()}
+        return Encoded(typed, popularity, bool(odd.any()))
 
-    def _code(self, language: str | None) -> int:
-        """Return the code of a language, a new one if need be. Case makes no difference."""
-        if language not in self._codes:
-            self._cursor.execute("INSERT OR IGNORE INTO search_languages (language) VALUES (?)", (language,))
-            self._codes[language] = language_code(self._cursor, language) or 0
-        return self._codes[language]
+    def _add_language(self, language: str | None) -> None:
+        """Learn the code of a language, a new one if need be. Case makes no difference."""
+        self._cursor.execute("INSERT OR IGNORE INTO search_languages (language) VALUES (?)", (language,))
+        self._codes[language] = language_code(self._cursor, language) or 0
+
+
+class Encoded(NamedTuple):
+    """Some rows as numbers: their columns, and what ranks them (followers, forks and creation, exactly).
+
+    With an odd time, `popularity` does not say which of the rows are newer.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    popularity: NDArray[np.int64]
+    has_odd_times: bool
 
 
 def language_code(cursor: sqlite3.Cursor, language: str | None) -> int | None:
@@ -126,7 +144,7 @@ def update_columns(connection: sqlite3.Connection, changes: Iterable[IndexChange
     rows: dict[int, Sequence[Any]] = {row_id: row for row_id, *row in found}
     ids = sorted(renamed)
     if ids:
-        columns, _ = writer.encoded(*zip(*(rows.get(row_id, _NOTHING) for row_id in ids), strict=True))
+        columns = writer.encoded(*zip(*(rows.get(row_id, _NOTHING) for row_id in ids), strict=True)).columns
         columns["flags"][[renamed[row_id] for row_id in ids]] |= UNSURE
         writer.write(np.array(ids), columns)
 
@@ -145,32 +163,34 @@ _SIZES = (13, 32, 24, 60, 61, 1_000_000)
 """How many values a month, day, hour, minute, second and the rest can have."""
 _DIGITS = np.array([index for index, letter in enumerate(_TIME) if letter == "0"])
 _SIGNS = np.array([index for index, letter in enumerate(_TIME) if letter != "0"])
-_SIGN_BYTES = np.frombuffer(b"--T::.Z", dtype=np.uint8)
+_SIGN_BYTES = np.frombuffer(b"--T::.Z", dtype=np.uint8)[:, None]
 
 
 def times_as_numbers(texts: Sequence[str | None]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return times as numbers of the same order, -1 for None; and which are not of the form _TIME."""
     known = np.array([text is not None for text in texts])
-    odd = np.array([text is not None and (len(text) != len(_TIME) or not text.isascii()) for text in texts])
-    joined = "".join(
-        _TIME if text is None or is_odd else text for text, is_odd in zip(texts, odd, strict=True)
-    )
-    letters = np.frombuffer(joined.encode(), np.uint8).reshape(-1, len(_TIME))
-    digits = letters[:, _DIGITS].astype(np.int64) - ord("0")
-    odd |= (letters[:, _SIGNS] != _SIGN_BYTES).any(axis=1) | ((digits < 0) | (digits > 9)).any(axis=1)
-    numbers = _decimal(digits[:, :4])
+    filled = [_TIME if text is None else text for text in texts]
+    odd = np.fromiter(map(len, filled), np.int64, len(filled)) != len(_TIME)
+    joined = "".join(filled)
+    if odd.any() or not joined.isascii():
+        odd |= np.array([not text.isascii() for text in filled])
+        joined = "".join(_TIME if is_odd else text for text, is_odd in zip(filled, odd, strict=True))
+    letters = np.frombuffer(joined.encode(), np.uint8).reshape(-1, len(_TIME)).T
+    digits = letters[_DIGITS] - np.uint8(ord("0"))  # what is below becomes large
+    odd |= (letters[_SIGNS] != _SIGN_BYTES).any(axis=0) | (digits > 9).any(axis=0)
+    numbers = _decimal(digits[:4])
     for begin, size in zip(range(4, 14, 2), _SIZES, strict=False):
-        part = _decimal(digits[:, begin : begin + 2])
+        part = _decimal(digits[begin : begin + 2])
         odd |= part >= size
         numbers = numbers * size + part
-    return np.where(known, numbers * 1_000_000 + _decimal(digits[:, 14:]), -1), odd & known
+    return np.where(known, numbers * 1_000_000 + _decimal(digits[14:]), -1), odd & known
 
 
-def _decimal(digits: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the numbers whose decimal digits are the rows of an array."""
-    number = digits[:, 0]
-    for column in range(1, digits.shape[1]):
-        number = number * 10 + digits[:, column]
+def _decimal(digits: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the numbers whose decimal digits are the columns of an array."""
+    number: NDArray[np.int64] = digits[0].astype(np.int64)
+    for row in digits[1:]:
+        number = number * 10 + row
     return number
 
 
@@ -187,7 +207,7 @@ def column_faults(connection: sqlite3.Connection, up_to: int) -> Iterator[str]:
     for row_id, language, flags, _, owner, followers, forks, created in rows:
         is_left[row_id] = False
         has_flags, code, *rest = (column[row_id].item() for column in columns)
-        expected = [flags, language, owner, followers or 0, forks or 0, _number_of(created)]
+        expected = [flags, language, owner, followers, forks, _number_of(created)]
         found = [has_flags, languages.get(code), *rest]
         is_right = has_flags & KNOWN if has_flags & UNSURE else found == expected
         if row_id not in pending and not is_right:
@@ -224,17 +244,21 @@ def dense_from(texts: int, leaf_size: int) -> int:
 def add_dense(connection: sqlite3.Connection, path: bytes, ids: NDArray[np.uint32]) -> None:
     """Set the bits of some ids for a path."""
     cursor = plain_cursor(connection)
-    for chunk in np.unique(ids // DENSE_CHUNK).tolist():
-        places = ids[ids // DENSE_CHUNK == chunk] % DENSE_CHUNK
-        found = cursor.execute(
-            "SELECT bits FROM search_dense WHERE path = ? AND chunk = ?", (path, chunk)
-        ).fetchone()
-        known = _unpacked(found[0]) if found else np.zeros(0, dtype=bool)
-        bits = np.zeros(max(known.size, int(places.max()) + 1), dtype=bool)
-        bits[: known.size] = known
-        bits[places] = True
-        packed = np.packbits(bits, bitorder="little").tobytes()
-        cursor.execute("INSERT OR REPLACE INTO search_dense VALUES (?, ?, ?)", (path, chunk, packed))
+    added = np.zeros(int(ids.max(initial=0)) + 1, dtype=bool)
+    added[ids] = True
+    for chunk in range(ids.min(initial=added.size) // DENSE_CHUNK, -(-added.size // DENSE_CHUNK)):
+        new = np.packbits(added[chunk * DENSE_CHUNK : (chunk + 1) * DENSE_CHUNK], bitorder="little")
+        if new.any():
+            found = cursor.execute(
+                "SELECT bits FROM search_dense WHERE path = ? AND chunk = ?", (path, chunk)
+            ).fetchone()
+            known = np.frombuffer(found[0] if found else b"", np.uint8)
+            bits = np.zeros(max(known.size, new.size), np.uint8)
+            bits[: known.size] = known
+            bits[: new.size] |= new
+            cursor.execute(
+                "INSERT OR REPLACE INTO search_dense VALUES (?, ?, ?)", (path, chunk, bits.tobytes())
+            )
 
 
 def update_dense(connection: sqlite3.Connection, changes: Iterable[IndexChange]) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mirror.search.corpus import Numbers
 from mirror.search.index.backlog import IndexChange
-from mirror.search.index.build import differs_from_previous
+from mirror.search.index.build import differs_from_previous, insert_rows
 from mirror.search.index.format import (
     DEEPEST,
     END,
@@ -84,11 +84,7 @@ def batch_of(changes: Sequence[IndexChange]) -> Batch:
     )
 
 
-_APPEND_RARE = """INSERT INTO search_rare VALUES (?, ?)
-    ON CONFLICT DO UPDATE SET ids = CAST(ids || excluded.ids AS BLOB)"""
-
-_APPEND_CROWD = """INSERT INTO search_crowds VALUES (?, ?, ?)
-    ON CONFLICT DO UPDATE SET ids = CAST(ids || excluded.ids AS BLOB)"""
+_APPEND = "ON CONFLICT DO UPDATE SET ids = CAST(ids || excluded.ids AS BLOB)"
 
 _LONGER = "SELECT path, ids FROM search_rare WHERE length(ids) > ? AND path IN"
 
@@ -126,10 +122,10 @@ class LeafWriter:
 
     def flush(self, longest: int) -> list[bytes]:
         """Write what was added; return the paths of leaves that now have more than `longest` ids."""
-        rows = sorted((path, pack_appended(ids)) for path, ids in self._rare.items())
-        crowds = [(*crowd, pack_appended(ids)) for crowd, ids in sorted(self._crowds.items())]
-        self._connection.executemany(_APPEND_RARE, rows)
-        self._connection.executemany(_APPEND_CROWD, crowds)
+        rows = [(path, pack_appended(ids)) for path, ids in self._rare.items()]
+        crowds = [(*crowd, pack_appended(ids)) for crowd, ids in self._crowds.items()]
+        insert_rows(self._connection, "search_rare", rows, _APPEND)
+        insert_rows(self._connection, "search_crowds", crowds, _APPEND)
         self._rare.clear()
         self._crowds.clear()
         return self._longer([path for path, _ in rows if len(path) < DEEPEST and END not in path], longest)
@@ -148,7 +144,7 @@ class LeafWriter:
 _READ = """SELECT path, collection, repositories, best, bar FROM search_common
     WHERE collection = ? AND path IN"""
 
-_WRITE = """INSERT INTO search_common VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE
+_REPLACE = """ON CONFLICT DO UPDATE
     SET repositories = excluded.repositories, best = excluded.best, bar = excluded.bar"""
 
 _POPULARITIES = """SELECT followers_count, forks_count, created_at, id FROM repositories
@@ -270,7 +266,7 @@ class NodeWriter:
         for row in long:
             _rank(row, known)
         values = [(row.path, row.collection, row.count, row.best, row.bar) for row in self._changed]
-        self._connection.executemany(_WRITE, sorted(values))
+        insert_rows(self._connection, "search_common", values, _REPLACE)
         self._changed.clear()
 
     def _popularities(self, ids: set[int]) -> dict[int, Popularity]:
