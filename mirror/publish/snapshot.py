@@ -28,9 +28,8 @@ from mirror.queries.visibility import ANONYMOUS, is_unconfirmed, visible, visibl
 from mirror.search.index.backlog import rebuild_index
 from mirror.search.index.refs.changes import rebuild_refs_index
 from mirror.store.backup import BESIDE, place_of_copy, replacing
-from mirror.store.description_index import rebuild_descriptions
 from mirror.store.files import explained, faults_of, open_reader, reading_address
-from mirror.store.new_files import CACHE_KIB, create_unindexed, open_unjournalled
+from mirror.store.new_files import CACHE_KIB, create_unindexed, open_unjournalled, rebuild_descriptions
 from mirror.store.schema import mark_as_snapshot
 
 _WORD = re.compile(rb"[^\s\"'`<>()\[\],;:?#=&|]+")

@@ -16,8 +16,8 @@ from mirror.search.index.refs.changes import (
     update_after_refs,
 )
 from mirror.store.changes import Change, close
-from mirror.store.description_index import rebuild_descriptions
 from mirror.store.files import PRIVATE, explained, open_writer
+from mirror.store.new_files import rebuild_descriptions
 from mirror.store.owners import save_owner, save_project, save_projects_of
 from mirror.store.repositories import SavedRepositories, save_repositories, split_identifiable
 

@@ -1,12 +1,12 @@
 """Check the file: SQLite's own checks, foreign keys, and the search indexes against the rows."""
 
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from mirror.search.index.check import check_index
 from mirror.store import Store
-from mirror.store.description_index import check_descriptions
 from mirror.store.files import damage_explained, faults_of, open_reader
 from mirror.store.lock import sync_lock
 
@@ -52,3 +52,31 @@ def _faults(path: Path) -> list[str]:
     return (
         faults if len(faults) <= MOST else [*faults[:MOST], f"search index: {len(faults) - MOST} faults more"]
     )
+
+
+_WORDS_OF = "tokenize='unicode61 remove_diacritics 2', columnsize=0"
+"""The tokenizer, the same as in the migration."""
+
+_HAVE = """SELECT term, count(*) AS rows, sum(doc) AS ids, sum(doc * doc % 1000003) AS squares
+    FROM temp.{} GROUP BY term"""
+
+
+def check_descriptions(connection: sqlite3.Connection) -> list[str]:
+    """Compare the index of descriptions with the rows; return a line if it is wrong, else an empty list.
+
+    FTS5's own check writes, which a reader may not. So this builds a second index in a temporary table, and
+    compares the repositories of each word. Raises sqlite3.Error.
+    """
+    for statement in (
+        f"CREATE VIRTUAL TABLE temp.anew USING fts5(description, content='', {_WORDS_OF})",
+        "INSERT INTO temp.anew (rowid, description) SELECT id, description FROM main.repositories",
+        "CREATE VIRTUAL TABLE temp.words_there USING fts5vocab('main', 'search_descriptions', 'instance')",
+        "CREATE VIRTUAL TABLE temp.words_anew USING fts5vocab('temp', 'anew', 'instance')",
+    ):
+        connection.execute(statement)
+    there, anew = _HAVE.format("words_there"), _HAVE.format("words_anew")
+    count, first = connection.execute(
+        f"""SELECT count(DISTINCT term), min(term) FROM (
+            SELECT * FROM ({there} EXCEPT {anew}) UNION ALL SELECT * FROM ({anew} EXCEPT {there}))"""
+    ).fetchone()
+    return [f"{count} words of descriptions are not as the rows have them, {first!r} first"] if count else []
