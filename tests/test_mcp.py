@@ -56,6 +56,11 @@ class Asked:
         assert result.structured_content["as_of"]
         return result.structured_content
 
+    def schema(self, tool: str) -> dict[str, Any]:
+        """Return what a tool takes."""
+        (schema,) = (one.input_schema for one in asyncio.run(self._server.list_tools()) if one.name == tool)
+        return dict(schema)
+
     def refused(self, tool: str, **arguments: Any) -> str:
         """Return the words of an error."""
         result = self._call(tool, arguments)
@@ -134,6 +139,19 @@ def test_a_repository_comes_with_its_refs(operator: Asked) -> None:
     assert found["branches"]["newest"][0]["commit"] == "a" * 40
 
 
+@pytest.mark.parametrize("tool", sorted(TOOLS))
+def test_a_parameter_that_a_tool_does_not_have_is_refused(operator: Asked, tool: str) -> None:
+    """Without it the answer would be one to another question: all refs, in place of those that match."""
+    assert f"{tool} has no parameter 'colour' (it has: " in operator.refused(tool, colour="red")
+    assert operator.schema(tool)["additionalProperties"] is False
+
+
+def test_a_misspelt_parameter_is_told_the_right_one(operator: Asked) -> None:
+    """Also where the others are right."""
+    told = operator.refused("find_refs", querry="v1", kind="tag")
+    assert "no parameter 'querry'; did you mean 'query'?" in told
+
+
 def test_refs_that_were_not_read_are_unknown_not_none(operator: Asked) -> None:
     """Null, and a note that says why."""
     found = operator("find_refs", full_name="new/unread")
@@ -143,20 +161,20 @@ def test_refs_that_were_not_read_are_unknown_not_none(operator: Asked) -> None:
 
 def test_refs_are_found_by_part_of_their_name(operator: Asked) -> None:
     """Of one kind, if one is asked for."""
-    found = operator("find_refs", full_name="jespern/django-piston", part="0.2", kind="tag")
+    found = operator("find_refs", full_name="jespern/django-piston", query="0.2", kind="tag")
     assert "branches" not in found
     assert {row["name"] for row in found["tags"]["newest"]} == {"0.2.1", "0.2.2", "0.2.3"}
 
 
 def test_refs_are_found_everywhere(operator: Asked, public: Asked) -> None:
     """By name and by commit, with their repository; strangers are told of public ones alone."""
-    found = operator("find_refs", part="secret-b")
+    found = operator("find_refs", query="secret-b")
     assert [(row["repository"], row["name"]) for row in found["refs"]] == [
         ("jespern/arriving", "secret-branch")
     ]
     assert "not read yet" in found["notes"][0]
-    assert operator("find_refs", part="b" * 12)["refs"][0]["name"] == "0.2.1"
-    hidden = public("find_refs", part="secret-b")
+    assert operator("find_refs", query="b" * 12)["refs"][0]["name"] == "0.2.1"
+    hidden = public("find_refs", query="secret-b")
     assert (hidden["count"], hidden["notes"][0]) == (0, NO_PROOF)
     assert operator("query_sql", sql="SELECT mirror_refs_count('secret-b')")["rows"] == [[1]]
 

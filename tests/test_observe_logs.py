@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import redirect_stderr
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from cli_runner import Folder, small_sandbox
 
 from mirror.config import LogConfig, from_toml
 from mirror.credentials import redacting
-from mirror.observe.logs import Logged, log_run, secrets_of, set_up
+from mirror.observe.logs import Logged, log_run, run_line, secrets_of, set_up
 from mirror.report import RunCounts, Summary
 from mirror.sandbox import parse_fault
 
@@ -43,6 +44,13 @@ def said(config: LogConfig, *secrets: str) -> io.StringIO:
     """Set logging up and return where it goes."""
     set_up(config, secrets)
     return io.StringIO()
+
+
+def test_refs_that_wait_for_the_budget_are_not_missing() -> None:
+    """A pause has no fault that `mirror status` could name."""
+    paused = msgspec.structs.replace(summary("paused"), refs_waiting=1154)
+    assert run_line(paused).endswith("; refs of 1,154 waiting")
+    assert "missing" not in run_line(paused)
 
 
 def test_a_run_is_one_line_of_json_with_its_counts() -> None:

@@ -119,7 +119,7 @@ class Tools:
             yield _Seen(copy, past.full_name, {"past": past.bounds()})
 
     def find_refs(
-        self, part: str = "", full_name: str = "", kind: Kind | None = None, limit: int = 20
+        self, query: str = "", full_name: str = "", kind: Kind | None = None, limit: int = 20
     ) -> Answer:
         """Find branches and tags whose name contains a text, or whose commit's hash begins with it.
 
@@ -127,19 +127,19 @@ class Tools:
         branch or tag; without it, both. Each has the hash and date of its commit.
         """
         if not full_name:
-            return self._refs_everywhere(part, kind, _within(limit, MOST))
+            return self._refs_everywhere(query, kind, _within(limit, MOST))
         with self._snapshot() as connection:
             row = self._named(connection, full_name)
             wanted = {name: one for name, one in _REFS.items() if kind in (None, one)}
             refs = {
-                name: self._refs(connection, row, RefsWanted(kind=one, part=part, size=_within(limit, MOST)))
+                name: self._refs(connection, row, RefsWanted(kind=one, part=query, size=_within(limit, MOST)))
                 for name, one in wanted.items()
             }
             return self._answer(connection, {"repository": row.full_name, **refs}, _unread(row))
 
-    def _refs_everywhere(self, part: str, kind: Kind | None, limit: int) -> Answer:
+    def _refs_everywhere(self, query: str, kind: Kind | None, limit: int) -> Answer:
         with self._snapshot() as connection:
-            found = find_refs(connection, self._caller, part, kind=kind, limit=limit)
+            found = find_refs(connection, self._caller, query, kind=kind, limit=limit)
             unread = counts_of(connection, self._caller).refs_unread
             notes = [] if found.count else [NO_PROOF]
             notes += [note for note in found.notes if note != SOME_UNREAD]

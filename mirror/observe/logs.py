@@ -145,7 +145,9 @@ def run_line(summary: Summary) -> str:
     rows, refs = row_counts(counts)
     asked = f"{counts.requests + counts.git_requests:,} requests in {seconds_text(summary.seconds)}"
     failed = f"; {len(summary.failures):,} failed" if summary.failures else ""
-    failed += f"; {summary.missing:,} missing, see mirror status" if summary.missing else ""
+    known = summary.missing - summary.refs_waiting
+    failed += f"; {known:,} missing, see mirror status" if known else ""
+    failed += f"; refs of {summary.refs_waiting:,} waiting" if summary.refs_waiting else ""
     error = f": {summary.error}" if summary.error else ""
     kind = "" if summary.kind in ("full", "incremental") else f" {summary.kind}"
     head = f"{summary.upstream}{kind} {summary.state}{error}"
