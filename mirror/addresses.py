@@ -1,6 +1,6 @@
-"""Addresses without a host: in stored objects, API and WEB stand for the beginning of an address.
+"""Addresses without a host: in stored objects, addresses begin with API or WEB.
 
-The mirror replaces them by its own address and the upstream's when it serves the object.
+The mirror replaces these by its own address and the upstream's when it serves the object.
 """
 
 import re
@@ -35,7 +35,7 @@ class Told(msgspec.Struct, frozen=True, eq=False):
     api: str = "2.0"
 
     def __eq__(self, other: object) -> bool:
-        """Two values of the model are equal whatever else was told of them."""
+        """Always true: values of the model are compared without the objects that they came from."""
         return other is None or isinstance(other, Told)
 
     def __hash__(self) -> int:
@@ -50,7 +50,7 @@ def web_of(url: str) -> str:
 
 
 def teller(url: str, *, anonymous: bool = False) -> Callable[[Any], Told]:
-    """Return the function that takes the addresses of an upstream out of the objects that it tells."""
+    """Return a function that replaces an upstream's addresses in the objects that it sends."""
     web = web_of(url)
     origins = ("https://api.bitbucket.org", CLOUD) if web == CLOUD else (web,)
     paths = {urlsplit(url).path.rstrip("/") or "/2.0", "/2.0", "/!api/2.0", "/api/2.0"}

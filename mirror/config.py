@@ -39,7 +39,7 @@ class Duration(float):
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How patiently one request is repeated."""
+    """How often and how long a request is repeated."""
 
     attempts: Annotated[Count, Meta(description="How often one request is sent at most.")] = 6
     first_delay: Annotated[Duration, Meta(description="The delay before the second attempt.")] = Duration(1)
@@ -49,7 +49,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[[upstream]]``: a server to mirror, and how often to ask it; one section for each server."""
+    """``[[upstream]]``: a server to mirror, and how often; one section for each server."""
 
     name: Annotated[Name, Meta(description="A short name of your own.", examples=["cloud"])]
     kind: Annotated[UpstreamKind, Meta(description="What the server is.")] = "cloud"
@@ -178,7 +178,7 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class AlertConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[[alert]]``: who is told how syncs went; each section has one of ping, url and command."""
+    """``[[alert]]``: who gets the results of syncs; each section has one of ping, url and command."""
 
     ping: Annotated[
         str,
@@ -212,7 +212,7 @@ class AlertConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def events(self) -> tuple[AlertEvent, ...]:
-        """What it is told of."""
+        """The events of this alert."""
         usual: tuple[AlertEvent, ...] = ("failure", "recovery", "brake")
         return self.on or (("success", "failure", "brake") if self.ping else usual)
 
@@ -352,7 +352,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def mode(self) -> int:
-        """The mode of new files, as the system takes it."""
+        """The mode of new files, as a number."""
         return int(self.file_mode, 8)
 
 
@@ -388,7 +388,7 @@ def read_config(path: Path | None) -> Config:
 
 
 def _placed(config: Config, folder: Path) -> Config:
-    """Make the paths of a configuration those of files in its folder, where they are not absolute."""
+    """Make relative paths of a configuration relative to its folder."""
 
     def source(text: str | None) -> str | None:
         scheme, _, place = (text or "").partition(":")
@@ -450,14 +450,14 @@ def from_toml(text: str, *, where: str = "mirror.toml") -> Config:
 
 
 def _mistake(message: str, text: str, where: str) -> ConfigError:
-    """Return the error for what a validator says of a file."""
+    """Return the error for a message of the validator about a file."""
     from mirror.config_mistakes import explained  # noqa: PLC0415 - most files hold no mistake
 
     return ConfigError(explained(message, text, where, Config))
 
 
 def _decode(kind: type, value: Any) -> Any:
-    """Read the types that TOML has no notion of."""
+    """Decode the types that TOML does not have."""
     if kind is Duration and isinstance(value, str):
         return Duration(seconds_of(value))
     raise ValueError(f'{value!r} is not a duration; write it in quotes, like "30s", "15m", "1h" or "7d"')

@@ -1,4 +1,4 @@
-"""How a mistake in the configuration is told: one line with the file, its line, the key and the remedy."""
+"""Explain a mistake in the configuration in one line, with the file, the line, the key and the remedy."""
 
 import re
 import tomllib

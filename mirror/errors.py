@@ -34,7 +34,7 @@ class ConfigError(MirrorError):
 
 
 class CredentialsRefused(MirrorError):
-    """The upstream does not accept the credential; asking again would only lock the account."""
+    """The upstream does not accept the credential; more attempts might lock the account."""
 
     exit_code = 3
 
@@ -64,9 +64,9 @@ class UpstreamError(MirrorError):
 
 
 class UpstreamBusy(UpstreamError):
-    """Worth a retry. `retry_after` is the delay in seconds that the upstream asked for, if it did.
+    """Worth a retry. `retry_after` is the delay in seconds that the upstream asked for, if any.
 
-    `status` is the HTTP status, or None where there was no answer at all.
+    `status` is the HTTP status, or None without an answer.
     """
 
     def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
@@ -78,8 +78,8 @@ class UpstreamBusy(UpstreamError):
 class UpstreamRefused(UpstreamError):
     """Not worth a retry: the answer would be the same. `status` is the HTTP status.
 
-    `retry_after` is the delay in seconds after which it may differ, where the upstream said so. `words` are
-    the upstream's own, without its address, and `fields` what it says of each field that is wrong.
+    `retry_after` is the delay in seconds after which it may differ, if the upstream sent one. `words` is the
+    upstream's message without its address, and `fields` its messages about single fields.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class UpstreamShapeError(UpstreamError):
 
 
 class OutcomeUnknown(UpstreamError):
-    """The answer to a write was lost, and reading the repository did not tell its outcome."""
+    """The answer to a write was lost, and reading the repository did not show the outcome."""
 
 
 class StoreError(MirrorError):
@@ -115,7 +115,7 @@ class StoreLocked(StoreError):
 
 
 class NotFound(MirrorError):
-    """The mirror holds no such thing."""
+    """The mirror does not have what was asked for."""
 
     exit_code = 1
 

@@ -8,7 +8,7 @@ SIZES = ("kB", "MB", "GB", "TB", "PB")
 
 _JOINERS = "\u200c\u200d"
 _HIDDEN = (
-    # control characters, but for tabs and line ends; surrogates and other numbers that are no characters
+    # control characters except tabs and line ends; surrogates and other code points without characters
     "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"
     # what turns the letters around it the other way, and what is not seen at all
     "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff"
@@ -25,7 +25,7 @@ _SHOWN_ATTRIBUTES = re.compile(r'\b(?:title|aria-label|alt|placeholder|label)="[
 def visible(text: str) -> str:
     r"""Escape invisible characters, and those that reverse the text around them: ``\u202e``.
 
-    Tabs and line ends stay, but for a carriage return alone, which lets a terminal write over a line.
+    Tabs and line ends stay, but not a single carriage return, which makes a terminal overwrite the line.
     """
     return text if text.isascii() and text.isprintable() else _SUSPECT.sub(_escape, text)
 

@@ -72,7 +72,7 @@ class Summary(msgspec.Struct, kw_only=True):
       reported, and nothing is missing by them.
     - `run_id`: its row in `sync_runs`.
     - `forced`: the changes of which it found that they were forced pushes; earlier runs may have seen them.
-    - `changes`: the numbers of the last change that an earlier run has told of, and of the last one of all.
+    - `changes`: the ids of the last change that an earlier run reported, and of the last one of all.
     """
 
     upstream: str

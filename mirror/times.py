@@ -170,7 +170,7 @@ def _zone_from(text: str | None) -> tzinfo:
 
 
 def zone_named(name: str) -> "ZoneInfo | None":
-    """Return a zone by its name, like ``Europe/Amsterdam``; None where there is none."""
+    """Return a zone by its name, like ``Europe/Amsterdam``; None if there is none."""
     from zoneinfo import ZoneInfo  # noqa: PLC0415 - most commands write no local time
 
     try:

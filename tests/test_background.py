@@ -99,7 +99,7 @@ def test_sighup_reloads_the_configuration(folder: Folder) -> None:
             assert not other.exists()
             (folder.path / "mirror.toml").write_text(good.replace('"box"', '"second"'))
             process.send_signal(signal.SIGHUP)
-            told(process, "read anew")
+            told(process, "read again")
             told(process, "second complete")
             assert process.poll() is None
 

@@ -235,7 +235,7 @@ def test_a_failed_reload_keeps_the_old_configuration(tmp_path: Path) -> None:
                 assert "the old one stays" in told.heard(wrong)
             for _ in range(2):
                 signal.raise_signal(signal.SIGHUP)
-            told.heard("read anew")
+            told.heard("read again")
             first, last = (note.split()[3] for note in told.notes if note.startswith("next:"))
             assert (first[-6:], last[-6:]) == ("-01-01", "-02-01")
         finally:

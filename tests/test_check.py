@@ -75,7 +75,7 @@ def test_a_healthy_setup_passes_every_check(tmp_path: Path) -> None:
         ("repository:admin repository:delete", True, True, "administer repositories, delete repositories"),
         ("account project", False, False, "read projects; not repositories"),
         ("repository", True, False, "it may not write"),
-        ("", False, True, "the upstream tells none"),
+        ("", False, True, "the upstream reports none"),
     ],
 )  # fmt: skip
 def test_scopes_are_explained_in_words(

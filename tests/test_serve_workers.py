@@ -194,7 +194,7 @@ def test_a_configuration_is_read_anew_by_all_and_one_process_syncs(served: Serve
     file = served.folder.path / "mirror.toml"
     file.write_text(file.read_text().replace("env:HOOK", "env:LATER"))
     os.kill(served.process.pid, signal.SIGHUP)
-    told(served.process, "read anew")
+    told(served.process, "read again")
     body = "{}"
     signed = {"X_Event_Key": "repo:nothing", "X_Hub_Signature": signature(body.encode(), SECRETS["LATER"])}
     with served.workers() as (one, other):

@@ -207,7 +207,7 @@ class Background:
         before = self._worker.adopt(config, alerts)
         self._scheduler.remove_all_jobs()
         self._schedule(config, jobs)
-        self._report.note(f"the configuration was read anew{later}")
+        self._report.note(f"the configuration was read again{later}")
         threading.Thread(target=before.close, daemon=True, name="alerts").start()
 
     def _jobs(self, config: Config) -> list[Job]:

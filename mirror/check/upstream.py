@@ -164,7 +164,7 @@ def _scopes(config: Config, upstream: UpstreamConfig, told: str | None, form: st
         return Check(name=name, ok=True, detail="may read what is public, and nothing else")
     scopes = [scope for scope in re.split(r"[\s,]+", told or "") if scope]
     if not scopes:
-        return Check(name=name, ok=True, detail="the upstream tells none; what was asked may be read")
+        return Check(name=name, ok=True, detail="the upstream reports none; what was requested may be read")
     words = list(dict.fromkeys(map(scope_words, scopes)))
     detail = f"may {', '.join(words)}"
     verbs = {word.partition(" ")[0] for word in words if word.endswith(" repositories")}

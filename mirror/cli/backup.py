@@ -109,7 +109,7 @@ def _told(done: Restored, config: Config) -> Iterator[str]:
     if not done.budget_is_known:
         yield "the requests of the last hour are unknown: its budget counts as spent, and syncs wait"
     if done.unconfirmed:
-        yield "strangers are told nothing until everything is listed in full: mirror sync"
+        yield "strangers see nothing until everything is listed in full: mirror sync"
     missing = sorted({*done.unconfirmed} - {upstream.name for upstream in config.upstreams})
     if missing:
         yield (

@@ -1,4 +1,4 @@
-"""`mirror check`: whether a mirror will work here, and what to do where it will not."""
+"""`mirror check`: check whether a mirror will work here, and what to do if not."""
 
 from pathlib import Path
 

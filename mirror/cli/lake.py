@@ -106,7 +106,7 @@ def lake_merge(
     """Merge the exports of many mirrors into one row for each repository, in Parquet files.
 
     DIR is the folder of the exports. The latest row of a repository counts; it is gone only if all
-    mirrors that hold it say so, and private if any says so. All its refs come from the mirror that read them
+    mirrors that have it say so, and private if any says so. All its refs come from the mirror that read them
     last.
     OUT is the folder of the result, which is replaced as a whole.
 
@@ -138,8 +138,8 @@ def lake_build(
 ) -> None:
     """Make one mirror out of a merged lake, with its index, ready to serve and to publish.
 
-    FILE answers searches, pages and APIs for all mirrors of the lake as one. What API 2.0 tells beside the
-    columns of the tables is not in a lake.
+    FILE answers searches, pages and APIs for all mirrors of the lake as one. A lake does not have the fields
+    of API 2.0 that are not columns of tables.
 
     \b
     Examples:

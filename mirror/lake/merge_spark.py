@@ -100,7 +100,7 @@ def merge_folder(
         }
         return {**done, "checksums": sums}
     finally:
-        with suppress(*FAILURES, OSError):  # whatever ended the merge is told, not what follows from it
+        with suppress(*FAILURES, OSError):  # report what ended the merge, not what follows from it
             spark.stop()
 
 

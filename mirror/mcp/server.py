@@ -16,8 +16,8 @@ from mirror.readable import did_you_mean
 
 INSTRUCTIONS = """\
 An offline mirror of Bitbucket: repositories, branches, tags and what changed, by the last sync. as_of in
-each answer tells how old it is. Nothing asks Bitbucket, so no request is spent; what is not in the mirror may
-exist all the same.
+each answer says how old it is. No tool sends a request to Bitbucket; what is not in the mirror may still
+exist.
 """
 
 _READ_ONLY = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)

@@ -50,7 +50,7 @@ class _Seen(NamedTuple):
 
 
 class Tools:
-    """Answers from one mirror file, for one caller; `clock` tells the time in UTC."""
+    """Answers from one mirror file, for one caller; `clock` returns the time in UTC."""
 
     def __init__(self, path: Path, caller: Caller, clock: Callable[[], datetime] = utc_now) -> None:
         self._path, self._caller, self._clock = path, caller, clock

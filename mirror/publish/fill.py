@@ -1,7 +1,7 @@
 """Copy the public rows of a mirror into an empty file, by SQL, within one read transaction.
 
 The mirror is the main database of the connection, so the conditions of `queries/visibility.py` hold as they
-are; the new file is attached as `copy`. Rows get new numbers, so that no gap tells of what was left out:
+are; the new file is attached as `copy`. Rows get new numbers, so that no gap reveals what was left out:
 temporary tables map old numbers to new ones.
 """
 

@@ -9,7 +9,7 @@ from mirror.queries.rows import RepositoryRow, fetch
 from mirror.queries.visibility import Caller, visible
 
 HIGHEST, DEEPEST, MOST_FORKS = 10, 4, 200
-"""How many ancestors, generations of forks and forks in all are read."""
+"""The most ancestors, generations of forks, and forks that are read."""
 
 
 class Fork(msgspec.Struct, frozen=True):
@@ -20,7 +20,7 @@ class Fork(msgspec.Struct, frozen=True):
 
 
 class Family(msgspec.Struct, frozen=True, kw_only=True):
-    """The ancestors, the first of all first, and the forks. `more_forks`: not all of them were read."""
+    """The ancestors, oldest first, and the forks. `more_forks`: not all were read."""
 
     ancestors: list[RepositoryRow]
     forks: list[Fork]
@@ -39,7 +39,7 @@ def forks_of(connection: sqlite3.Connection, caller: Caller, repository_id: int)
 
 
 def family_of(connection: sqlite3.Connection, caller: Caller, repository_id: int) -> Family:
-    """Read what a repository was forked from and its forks; none is seen past a hidden one."""
+    """Read the ancestors and the forks of a repository; a hidden one ends its line."""
     values = {"id": repository_id, "most": MOST_FORKS + 2, **caller.values}
     upwards = fetch(
         connection,

@@ -23,7 +23,7 @@ def is_personal(row: AccountRow) -> bool:
 
 
 def key_of(row: AccountRow) -> str:
-    """Return the key of a namespace: its name, with a tilde where it is a person's and has none."""
+    """Return the key of a namespace: its name; a person's gets a tilde if it has none."""
     name = row.username or ""
     return f"{PERSONAL}{name}" if is_personal(row) and not name.startswith(PERSONAL) else name
 
@@ -58,7 +58,7 @@ def project_details(
 ) -> dict[int, ProjectDetails]:
     """Read what is known of some namespaces as projects, by their rows.
 
-    A Data Center tells whether a project is public. Elsewhere one is public if the caller sees public
+    A Data Center reports whether a project is public. Elsewhere, one is public if the caller sees public
     repositories in it and no private one; so nobody learns of a private one that is hidden from them.
     """
     found = fetch(

@@ -23,7 +23,7 @@ _IN_WORKSPACE = f"""(SELECT CASE max({_RANK}) WHEN 3 THEN 'admin' WHEN 2 THEN 'w
     FROM members m WHERE m.workspace_id = r.owner_id AND m.user_id {IS_OWN_ID})"""
 
 REPOSITORY_PERMISSION = f"CASE WHEN r.owner_id {IS_OWN_ID} THEN 'admin' ELSE {_IN_WORKSPACE} END"
-"""The caller's permission in a repository, from the role in its workspace: the mirror knows no more."""
+"""The caller's permission in a repository, by the role in its workspace; the mirror knows no other."""
 
 WORKSPACE_PERMISSION = f"""CASE WHEN u.id {IS_OWN_ID} THEN 'owner' ELSE (SELECT m.permission FROM members m
     WHERE m.workspace_id = u.id AND m.user_id {IS_OWN_ID} ORDER BY {_RANK} DESC LIMIT 1) END"""
@@ -31,17 +31,17 @@ WORKSPACE_PERMISSION = f"""CASE WHEN u.id {IS_OWN_ID} THEN 'owner' ELSE (SELECT 
 
 
 def has_all_roles(caller: Caller) -> bool:
-    """Return whether a caller has every role: a token that speaks for no user is the whole mirror's."""
+    """Return whether a caller has every role: a token without a user is for the whole mirror."""
     return caller.sees_all and not caller.user_ids
 
 
 def workspace_permission(caller: Caller) -> str:
-    """Return what a caller is in a workspace."""
+    """Return the SQL of the caller's role in a workspace."""
     return "'owner'" if has_all_roles(caller) else WORKSPACE_PERMISSION
 
 
 def administers(caller: Caller) -> str:
-    """Return whether a caller administers a workspace."""
+    """Return the SQL of whether the caller administers a workspace."""
     return f"coalesce(({workspace_permission(caller)}) = 'owner', 0)"
 
 
@@ -51,7 +51,7 @@ _IS_NAMESPACE = "u.is_owner AND u.deleted_at IS NULL AND u.username IS NOT NULL"
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Rows that can be listed.
 
-    `keys` are expressions that tell any two rows apart. `count` counts the rows where there is a quicker way
+    `keys` are expressions that identify a row. `count` counts the rows if there is a quicker way
     than to look at each.
     """
 
@@ -113,7 +113,7 @@ def _has_role(caller: Caller, role: str) -> str:
 
 
 def own_repositories(caller: Caller, workspaces: Sequence[int] | None = None) -> Source:
-    """List the ids of what the caller owns, or a workspace they belong to, each with the permission."""
+    """List the ids of repositories of the caller and of the caller's workspaces, with the permission."""
     narrowed = "" if workspaces is None else " AND r.owner_id IN (SELECT value FROM json_each(:workspaces))"
     return Source(
         columns=f"r.id, {REPOSITORY_PERMISSION}",
@@ -156,7 +156,7 @@ def own_workspaces(
 
 
 def _belongs(limited: str = "") -> str:
-    """Return the condition under which a workspace is the caller's, or has the caller as a member."""
+    """Return the condition that the caller owns a workspace or is a member of it."""
     return f"""(u.id {IS_OWN_ID} OR u.id IN
         (SELECT m.workspace_id FROM members m WHERE m.user_id {IS_OWN_ID} {limited}))"""
 
@@ -172,10 +172,10 @@ def _accounts(caller: Caller, narrowed: Sequence[str], more: str = "") -> Source
 
 
 def people(caller: Caller) -> Source:
-    """List the persons whom a caller may know.
+    """List the people that a caller may see.
 
-    Of some, a Data Center tells their personal project alone, whose name begins with a tilde. Such a row is
-    left out if there is another one of the person.
+    Of some, a Data Center only reports the personal project, whose name begins with a tilde. Such a row is
+    left out if the person has another one.
     """
     told_twice = """u.username GLOB '~*' AND EXISTS (SELECT 1 FROM users o
         WHERE o.username = substr(u.username, 2) COLLATE NOCASE
@@ -214,7 +214,7 @@ def projects(caller: Caller, workspaces: Sequence[int]) -> Source:
 
 
 def watchers(repository: int) -> Source:
-    """List who follows a repository, as far as the upstream reports it."""
+    """List the followers of a repository that the upstream reports."""
     return Source(
         columns=ACCOUNT_COLUMNS,
         table="followers f JOIN users u ON u.id = f.user_id",

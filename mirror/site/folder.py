@@ -140,7 +140,7 @@ class SiteFolder:
             self._remove_empty_folders()
             if self._old != self._new or not (self._folder / MANIFEST).exists():
                 self._replace(MANIFEST, msgspec.json.encode(self._new, order="deterministic"))
-            (self._folder / MANIFEST).touch()  # its time tells when the site was made last
+            (self._folder / MANIFEST).touch()  # its time is when the site was last made
             (self._folder / PROGRESS).unlink(missing_ok=True)
         return len(wanted)
 

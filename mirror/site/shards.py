@@ -1,16 +1,16 @@
-"""What the visitor's browser searches: a sorted list of texts, cut into small files by its first letters.
+"""The files that the visitor's browser searches: a sorted list of texts, split by first letters.
 
-As in the mirror's own index (`docs/search.md`), a text of a name is ``^name^``, and each of its suffixes
-leads to the repository. A beginning of more than RARE repositories is a *node*, with their number and the
-best of them; the first one below it that is not, a *leaf*, with all of them. Texts of owners are
-``$owner^``, as a whole alone. A *group* is a beginning of owners with more than RARE_OWNER repositories: the
-suffixes of their names are there a second time, after ``%beginning%``. Beginnings of the same owners are one
-group, named by the longest; a single owner's ends in ``^``.
+As in the mirror's own index (`docs/search.md`), the text of a name is ``^name^``, and each of its suffixes
+leads to the repository. A prefix that more than RARE repositories share is a *node*, with their number and
+the best of them. The first prefix below it with fewer is a *leaf*, with all of them. Texts of owners are
+``$owner^``, without suffixes. A *group* is a prefix of owners with more than RARE_OWNER repositories: the
+suffixes of their names are repeated after ``%prefix%``. Prefixes of the same owners are one group, named by
+the longest; the group of a single owner ends in ``^``.
 
-Nodes and leaves are sorted, and cut into shards; the directory has the first text of each. So a question is
-one look into the directory, and one shard for each text that it asks about. A shard says where the next
-begins, so that a browser with an older directory finds the way. Texts are written as the bytes of UTF-8, one
-letter for each, so that Python and the browser sort alike.
+Nodes and leaves are sorted and split into shards; the directory has the first text of each. So a search reads
+the directory, and one shard for each text. A shard names the start of the next one, so that a browser with an
+older directory finds it. Texts are the bytes of UTF-8, one letter for each, so that Python and the browser
+sort equally.
 """
 
 import gzip
@@ -36,11 +36,11 @@ RARE, RARE_OWNER = 150, 2_000
 BEST = 50
 """The number of repositories that a node lists."""
 DEEPEST = 64
-"""The longest text of a node or a leaf; a leaf at this depth names no more than RARE_OWNER repositories."""
+"""The longest text of a node or a leaf; a leaf at this depth lists at most RARE_OWNER repositories."""
 
 SHARD, SHORTEST, CUT_AT = 28_000, 8_000, 61
-"""How large a shard may become and how large it has to be, in letters before compression. Between the two it
-ends before a text whose checksum says so: where one text more or less does not move the other ends."""
+"""The largest and the smallest size of a shard, in letters before compression. In between, a shard ends
+before a text with a certain checksum, so that one more text does not move the ends of other shards."""
 
 WITHOUT_SERVER = 5_000
 """Up to this many repositories can also be searched from the disk, where browsers read only scripts."""
@@ -57,7 +57,7 @@ the full name, and both names as they are shown, if hidden characters are writte
 
 
 class Entry(NamedTuple):
-    """A node, or a leaf: then `matches` is None, or -1 where it does not name all repositories.
+    """A node, or a leaf; for a leaf, `matches` is None, or -1 if it does not list all repositories.
 
     `ranks` are places in the order of popularity.
     """
@@ -115,8 +115,8 @@ def _row(full_name: str, name: str, slug: str, followers: int, forks: int, place
 def files(named: Named) -> Iterator[tuple[str, bytes]]:
     """Yield each file of the search, and its bytes.
 
-    Each shard comes after the one that begins where it ends, and the directory last: while they are being
-    replaced, and by a directory of before, a browser that follows the ends finds every text.
+    Each shard comes after the next one in the order of texts, and the directory last. So a browser with an
+    older directory finds every text while files are being replaced.
     """
     groups = _groups(named)
     shards = list(_shards(named, groups))

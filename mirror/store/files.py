@@ -183,7 +183,7 @@ def _refuse_older(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def is_snapshot(path: Path) -> bool:
-    """Return whether a file is a published one; False where it cannot be read."""
+    """Return whether a file is a published one; False if it cannot be read."""
     try:
         with closing(open_reader(path, older=True)) as connection:
             return snapshot_moment(connection) is not None
@@ -301,7 +301,7 @@ def is_damaged(path: Path) -> bool:
 
 
 def faults_of(path: Path, most: int = 1) -> list[str]:
-    """Return at most so many faults that SQLite finds in a file, and as many references to missing rows."""
+    """Return the faults that SQLite finds in a file: at most `most` of each kind."""
     with closing(sqlite3.connect(reading_address(path), uri=True, timeout=BUSY_SECONDS)) as connection:
         lines = [row[0] for row in connection.execute(f"PRAGMA integrity_check({most})")]
         dangling = connection.execute("PRAGMA foreign_key_check").fetchmany(most)

@@ -79,4 +79,4 @@ def check_descriptions(connection: sqlite3.Connection) -> list[str]:
         f"""SELECT count(DISTINCT term), min(term) FROM (
             SELECT * FROM ({there} EXCEPT {anew}) UNION ALL SELECT * FROM ({anew} EXCEPT {there}))"""
     ).fetchone()
-    return [f"{count} words of descriptions are not as the rows have them, {first!r} first"] if count else []
+    return [f"{count} words of descriptions differ from the rows, the first is {first!r}"] if count else []

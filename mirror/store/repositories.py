@@ -296,7 +296,7 @@ def _with_uuids(
             yield row
         else:
             whose = "no uuid" if is_named(row.uuid) else "no uuid of its workspace"
-            refused.append(Refused(row, f"it tells {whose}, though others of {_namespace(row)} have one"))
+            refused.append(Refused(row, f"it has {whose}, though others of {_namespace(row)} have one"))
 
 
 def _namespace(row: Repository) -> str:
