@@ -21,7 +21,7 @@ from older_files import older
 from mirror.errors import NotFound
 from mirror.model import Ref, Repository
 from mirror.queries.accounts import known_account_by_id
-from mirror.queries.changes import ChangeFilter, latest_changes, timeline
+from mirror.queries.changes import FEW, MOMENTS, ChangeFilter, latest_changes, timeline
 from mirror.queries.past import known_since, past_named, past_of, pasts_owned
 from mirror.queries.past_copy import details_of, past_exported
 from mirror.queries.past_state import Past
@@ -336,3 +336,42 @@ def test_the_past_and_the_unexpected_are_found_by_indexes(lived: FixtureDb, call
     for sql, plan in plans.items():
         if in_order in plan or "changes_rare" in str(plan):  # the latest of them, and no more
             assert "USE TEMP B-TREE FOR ORDER BY" not in plan, sql
+
+
+def test_steps_among_many_changes_of_an_owner(tmp_path: Path) -> None:
+    """An owner with too many changes to sort has the same steps, and the latest changes until a moment."""
+    filled = FixtureDb(tmp_path / "mirror.db")
+    filled.repositories(
+        [repository("ann/tool"), repository("bob/tool", owner("bob"))], at=moment(0), first=True
+    )
+    with filled.store.transaction() as connection:
+        connection.execute(
+            """WITH RECURSIVE minutes (number) AS (VALUES (1) UNION ALL
+                   SELECT number + 1 FROM minutes WHERE number < ?)
+               INSERT INTO changes (at, kind, repository_id, ref, new)
+               SELECT strftime('%Y-%m-%dT%H:%M:%S.000000Z', ?,
+                       '+' || (number + 9 * (number % 7 = 0)) || ' minutes'),  -- some are late
+                   'branch_moved', 1 + (number % 3 = 0), 'master', number FROM minutes""",
+            (3 * FEW // 2 + 99, moment(0)[:19]),
+        )
+    of_ann = [
+        row[0] for row in filled.store.rows("SELECT at FROM changes WHERE repository_id = 1 ORDER BY at, id")
+    ]
+    assert len(of_ann) > FEW
+    wanted = ChangeFilter(owner_ids=(1,))
+    for minutes in (0, 5, 5_000, 26_000, 40_000):
+        at = moment(minutes)
+        before = sorted({one for one in of_ann if one <= at})
+        after = sorted({one for one in of_ann if one > at})
+        found = timeline(filled.store.connection, OPERATOR, wanted, at)
+        assert found.moments == [*before[-MOMENTS:], *after[:MOMENTS]]
+        until = latest_changes(
+            filled.store.connection, OPERATOR, ChangeFilter(owner_ids=(1,), until=f"{at}~"), limit=9
+        )
+        assert [row.id for row in until.rows] == [
+            row[0]
+            for row in filled.store.rows(
+                "SELECT id FROM changes WHERE repository_id = 1 AND at <= ? ORDER BY id DESC LIMIT 9", (at,)
+            )
+        ]
+    filled.store.close()

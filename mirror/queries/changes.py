@@ -113,12 +113,13 @@ def latest_changes(
         pages = [latest_changes(connection, caller, one, limit=most + 1) for one in each]
         rows = sorted((row for page in pages for row in page.rows), key=lambda row: -row.id)
         return ChangesPage(rows[offset:most], len(rows) > most)
+    by, earlier, _ = _order(connection, wanted)
     found = fetch_as(
         ChangeRow,
         connection,
-        f"""SELECT {_COLUMNS} FROM {_SOURCE} WHERE {_where(caller, wanted)}
-            ORDER BY {_order(connection, wanted)} DESC LIMIT :most OFFSET :offset""",
-        {**caller.values, **wanted.values(), "most": limit + 1, "offset": offset},
+        f"""SELECT {_COLUMNS} FROM {_SOURCE} WHERE {_where(caller, wanted)} AND {earlier}
+            ORDER BY {by} DESC LIMIT :most OFFSET :offset""",
+        {**caller.values, **wanted.values(), "at": wanted.until, "most": limit + 1, "offset": offset},
     )
     return ChangesPage(found[:limit], len(found) > limit)
 
@@ -152,7 +153,7 @@ def timeline(
     connection: sqlite3.Connection, caller: Caller, wanted: ChangeFilter, at: str, *, since: str | None = None
 ) -> Timeline:
     """Read the moments of changes around `at`, "" for today; `since` is the first known state."""
-    by = _order(connection, wanted)
+    by, earlier, later = _order(connection, wanted)
 
     def moments(condition: str, order: str) -> list[str]:
         sql = f"""SELECT c.at FROM {_SOURCE} WHERE {_where(caller, wanted)} AND {condition}
@@ -160,7 +161,8 @@ def timeline(
         found = fetch(connection, sql, {**caller.values, **wanted.values(), "at": at or "~"})
         return sorted(dict.fromkeys(moment for (moment,) in found))
 
-    before, after = moments("+c.at <= :at", "DESC")[-MOMENTS:], moments("+c.at > :at", "") if at else []
+    before = moments(f"+c.at <= :at AND {earlier}", "DESC")[-MOMENTS:]
+    after = moments(f"+c.at > :at AND {later}", "") if at else []
     if since is not None:
         is_whole = len(before) < MOMENTS
         before = [*([since] if is_whole else []), *(moment for moment in before if moment > since)]
@@ -184,20 +186,31 @@ def changes_since(connection: sqlite3.Connection, caller: Caller, moment: str) -
     return (ChangeRow(*row) for row in cursor)
 
 
-FEW = 1_000
-"""For owners with up to this many repositories, all their changes are read and sorted."""
+FEW = 20_000
+"""The most changes of owners that are all read and sorted."""
+
+_EARLIER = """c.id <= coalesce((SELECT id FROM changes
+    WHERE at > strftime('%Y-%m-%dT%H:%M:%S', substr(:at, 1, 19), '+1 hour') ORDER BY at LIMIT 1), 1 << 62)"""
+_LATER = """c.id >= coalesce((SELECT id FROM changes
+    WHERE at < strftime('%Y-%m-%dT%H:%M:%S', substr(:at, 1, 19), '-1 hour') ORDER BY at DESC LIMIT 1), 0)"""
+"""Where changes until a moment end, and those after it begin: each is written within an hour of its time."""
 
 
-def _order(connection: sqlite3.Connection, wanted: ChangeFilter) -> str:
-    """Return the order by id, written so that SQLite uses an index to find changes of few repositories.
+def _order(connection: sqlite3.Connection, wanted: ChangeFilter) -> tuple[str, str, str]:
+    """Return the order by id, and conditions for what is before and after the moment `:at`.
 
-    Without it, SQLite reads changes in order until it has enough, which is best for many repositories.
+    They are written so that SQLite finds the changes of owners by an index if these are few. If they are
+    many, it is faster to read all changes from the moment on until enough of the owners' are found.
     """
     if not wanted.owner_ids:
-        return "c.id"
-    among = "SELECT 1 FROM repositories WHERE owner_id IN (SELECT value FROM json_each(:owner_ids))"
-    count = fetch_value(connection, f"SELECT count(*) FROM ({among} LIMIT {FEW + 1})", wanted.values())
-    return "+c.id" if count <= FEW else "c.id"
+        return "c.id", "1", "1"
+    count = fetch_value(
+        connection,
+        f"""SELECT count(*) FROM (SELECT 1 FROM repositories r JOIN changes c ON c.repository_id = r.id
+            WHERE r.owner_id IN (SELECT value FROM json_each(:owner_ids)) LIMIT {FEW + 1})""",
+        wanted.values(),
+    )
+    return ("+c.id", "1", "1") if count <= FEW else ("c.id", _EARLIER, _LATER)
 
 
 def _where(caller: Caller, wanted: ChangeFilter) -> str:
