@@ -147,7 +147,9 @@ def wrapped(
         mirror = next(mirrors(datasette), None)
         if server.snapshot is not None and mirror is not None:
             server.snapshot.attach(datasette)
-        await inside({**in_origin_form(scope), SERVED: server, MIRROR: mirror}, receive, send)
+        if not (scope.get("raw_path") or b"/").startswith(b"/"):
+            scope = in_origin_form(scope)
+        await inside({**scope, SERVED: server, MIRROR: mirror}, receive, send)
 
     return answer
 
