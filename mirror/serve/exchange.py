@@ -240,6 +240,15 @@ def plain_error(scope: AsgiScope, error: ApiError) -> Response:
     return Response.text(text, status=error.status, headers=headers)
 
 
+def json_response(
+    body: Any, headers: Mapping[str, str], *, status: int = 200, content_type: str = JSON_TYPE
+) -> Response:
+    """Return a response with a body that is encoded as JSON."""
+    return Response(
+        msgspec.json.encode(body), status=status, headers=dict(headers), content_type=content_type
+    )
+
+
 def not_accepted() -> ApiError:
     """Return the error for a credential that is unknown, expired or revoked."""
     return unauthorized("This credential is not accepted: it is unknown, expired or revoked. ")

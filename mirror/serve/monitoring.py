@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from datasette.utils.asgi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -15,7 +14,7 @@ from mirror.errors import StoreError
 from mirror.observe.health import Health, read_health
 from mirror.search.find import one_snapshot
 from mirror.serve.auth import ActorVisitor
-from mirror.serve.exchange import SAFETY, mirror_of, served_of
+from mirror.serve.exchange import SAFETY, json_response, mirror_of, served_of
 from mirror.store.files import open_reader
 from mirror.store.lock import is_syncing
 from mirror.times import utc_now
@@ -37,9 +36,7 @@ async def health(request: Request) -> Response:
     if found is None:
         found = Health(status="unwell", reasons=["no mirror can be read"], warnings=[])
     status = 200 if found.status == "ok" else 503
-    return Response(
-        msgspec.json.encode(found), status=status, headers=_HEADERS, content_type="application/json"
-    )
+    return json_response(found, _HEADERS, status=status, content_type="application/json")
 
 
 async def metrics(request: Request) -> Response:

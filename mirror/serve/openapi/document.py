@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from datasette.utils.asgi import Request, Response
 
 from mirror import __version__
@@ -15,10 +14,13 @@ from mirror.serve.api1.routes import API as API_1
 from mirror.serve.api2.routes import API as API_2
 from mirror.serve.api_edge import Api
 from mirror.serve.datacenter.routes import API as DATA_CENTER
-from mirror.serve.exchange import SAFETY, ApiError, Json, address_of
+from mirror.serve.exchange import SAFETY, ApiError, Json, address_of, json_response
 from mirror.serve.mementos import ACCEPT, NEXT_LOOK_HEADER
 from mirror.serve.openapi import api1, api2, datacenter
 from mirror.serve.openapi.schemas import TEXT, Description, Names, Operation, Parameter, Schema, named
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
 
 _STATUSES = {
     "400": "A parameter or the body is wrong",
@@ -178,9 +180,6 @@ def _answer(text: str, schema: Schema | None, described: Description) -> Json:
     return {"description": text, "content": {"application/json": {"schema": schema}, **others}}
 
 
-if TYPE_CHECKING:
-    from datasette.app import Datasette
-
 PATTERN = r"^/-/openapi/(?P<name>1\.0|2\.0|datacenter)\.json$"
 
 DOCUMENTED: dict[str, tuple[Api, Description]] = {
@@ -199,6 +198,4 @@ async def openapi(datasette: "Datasette", request: Request) -> Response:
     except ApiError as error:
         body, status = error.body, error.status
     headers = {**SAFETY, "Access-Control-Allow-Origin": "*"}
-    return Response(
-        msgspec.json.encode(body), status=status, headers=headers, content_type="application/json"
-    )
+    return json_response(body, headers, status=status, content_type="application/json")

@@ -1,13 +1,13 @@
 """The search for branches, tags and commits: as a page, and as JSON."""
 
 import sqlite3
-import time
 
 import msgspec
 from datasette.utils.asgi import Response
 
 from mirror.queries.ref_search import FoundRefs, find_refs
 from mirror.queries.refs import KINDS
+from mirror.serve.exchange import json_response
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.search import FAR, LONGEST_QUERY, MOST_ROWS, PER_PAGE
 from mirror.serve.pages.view import Visit
@@ -64,8 +64,7 @@ async def as_json(visit: Visit) -> Response:
         "size": asked.size,
         "next": visit.links.refs(".json", **following) if more else None,
     }
-    content_type = "application/json; charset=utf-8"
-    return Response(msgspec.json.encode(body), headers=dict(PAGE), content_type=content_type)
+    return json_response(body, PAGE)
 
 
 def _request_of(visit: Visit) -> RefsRequest:
@@ -86,9 +85,8 @@ def _request_of(visit: Visit) -> RefsRequest:
 async def _found(visit: Visit, asked: RefsRequest) -> tuple[FoundRefs, float]:
     """Run a search; return the results and the time in milliseconds."""
 
-    def work(connection: sqlite3.Connection) -> tuple[FoundRefs, float]:
-        start = time.perf_counter()
-        found = find_refs(
+    def work(connection: sqlite3.Connection) -> FoundRefs:
+        return find_refs(
             connection,
             visit.caller,
             asked.q,
@@ -99,8 +97,7 @@ async def _found(visit: Visit, asked: RefsRequest) -> tuple[FoundRefs, float]:
             exact=asked.exact,
             gone=asked.gone,
         )
-        return found, (time.perf_counter() - start) * 1000
 
     # The first page comes from short lists. A later page, or that of an owner, reads more.
     is_first = asked.page == 1 and asked.size <= PER_PAGE and not asked.owner
-    return await visit.read(work, times=1 if is_first else FAR)
+    return await visit.timed(work, times=1 if is_first else FAR)

@@ -1,7 +1,6 @@
 """The search: as a page, as options while typing, as JSON and as CSV."""
 
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 from xml.sax.saxutils import quoteattr
@@ -17,6 +16,7 @@ from mirror.queries.visibility import Caller
 from mirror.queries.web_links import RepositoryLinks
 from mirror.readable import csv_chunks
 from mirror.search.query import SWITCHES, Filters
+from mirror.serve.exchange import json_response
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.urls import assets
 from mirror.serve.pages.view import Visit
@@ -195,8 +195,7 @@ async def as_json(visit: Visit) -> Response:
             for row in found.repositories
         ],
     }
-    content_type = "application/json; charset=utf-8"
-    return Response(msgspec.json.encode(body), headers=_headers(visit), content_type=content_type)
+    return json_response(body, _headers(visit))
 
 
 async def as_csv(visit: Visit) -> Response:
@@ -229,24 +228,14 @@ def _linked(links: RepositoryLinks) -> tuple[str | None, ...]:
 
 async def _found(visit: Visit, asked: SearchRequest) -> tuple[FoundRepositories, float]:
     """Run a search; return the results and the time in milliseconds."""
-
-    def work(connection: sqlite3.Connection) -> tuple[FoundRepositories, float]:
-        start = time.perf_counter()
-        found = find(connection, visit.caller, asked)
-        return found, (time.perf_counter() - start) * 1000
-
     # The first page comes from short lists. A later page, or a common word, has to read every match.
     is_first = asked.page == 1 and asked.size <= PER_PAGE and "in" not in asked.choices
-    return await visit.read(work, times=1 if is_first else FAR)
+    return await visit.timed(lambda c: find(c, visit.caller, asked), times=1 if is_first else FAR)
 
 
 async def _near(visit: Visit, asked: SearchRequest) -> list[Near]:
     """Find suggestions, ignoring the filters."""
-
-    def work(connection: sqlite3.Connection) -> list[Near]:
-        return near(connection, visit.caller, asked.q)
-
-    return await visit.read(work)
+    return await visit.read(lambda c: near(c, visit.caller, asked.q))
 
 
 async def opensearch(visit: Visit) -> Response:
@@ -284,8 +273,4 @@ async def suggestions(visit: Visit) -> Response:
         [" ".join((row.description or "").split()) for row in rows],
         [visit.origin + visit.links.repository(row.full_name, row.id) for row in rows],
     ]
-    return Response(
-        msgspec.json.encode(body),
-        headers=dict(PAGE),
-        content_type="application/x-suggestions+json; charset=utf-8",
-    )
+    return json_response(body, PAGE, content_type="application/x-suggestions+json; charset=utf-8")

@@ -3,6 +3,7 @@
 import logging
 import re
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -150,6 +151,18 @@ class Visit:
                 lambda connection: _in_snapshot(connection, self.caller, work, limit)
             ),
         )
+
+    async def timed(
+        self, work: Callable[[sqlite3.Connection], Read], *, times: int = 1
+    ) -> tuple[Read, float]:
+        """Read as `read` does; also return how many milliseconds the work took."""
+
+        def measured(connection: sqlite3.Connection) -> tuple[Read, float]:
+            start = time.perf_counter()
+            found = work(connection)
+            return found, (time.perf_counter() - start) * 1000
+
+        return await self.read(measured, times=times)
 
     async def count(
         self, key: str, work: Callable[[sqlite3.Connection], Read], *, wait: float = WAIT_SECONDS
