@@ -73,12 +73,15 @@ def _escape(found: re.Match[str]) -> str:
     return f"\\U{code:08x}" if is_hidden else letter
 
 
-def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """Return ``; did you mean 'search'?`` for a word that is nearly one of those allowed, else ""."""
+def did_you_mean(word: str, allowed: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Return ``; did you mean 'search'?`` for a word that is nearly one of those allowed, else "".
+
+    `cutoff` is how alike they must be, from 0 to 1.
+    """
     from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
 
     by_lower = {each.lower(): each for each in allowed}
-    near = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    near = get_close_matches(word.lower(), by_lower, n=1, cutoff=cutoff)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 

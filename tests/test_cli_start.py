@@ -1,5 +1,6 @@
 """What commands load: those that one waits for start without what they do not use."""
 
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -123,3 +124,23 @@ def test_a_command_loads_little(filled: Folder, command: str) -> None:
 def test_every_file_of_commands_is_counted() -> None:
     """A new one says what it loads."""
     assert {FILES[command.split()[0]] for command in COMMANDS if command != "--help"} == set(FILES.values())
+
+
+_INTERRUPTED = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "mirror.cli.main":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+import mirror.cli
+"""
+
+
+def test_ctrl_c_while_modules_are_imported_shows_no_traceback() -> None:
+    """The process ends by the signal, as the shell expects; what runs later catches it."""
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+    after = "import signal, mirror.cli; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    done = subprocess.run([sys.executable, "-c", after], capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n"

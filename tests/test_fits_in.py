@@ -210,6 +210,11 @@ def test_a_configuration_is_written_from_the_environment(tmp_path: Path) -> None
     assert "hunter2" not in path.read_text()
 
 
+def test_variables_of_other_programs_do_no_harm(tmp_path: Path) -> None:
+    others = {"MIRROR_TOKEN": "x", "MIRROR_URL": "y", "MIRROR": "z", "MIRRORS_DATABASE": "w"}
+    assert read_config(_init(tmp_path, **others)).database == f"{tmp_path}/data/mirror.db"
+
+
 def test_without_variables_no_workspace_is_made_up(tmp_path: Path) -> None:
     """The example of `mirror init` is for people to replace."""
     assert read_config(_init(tmp_path)).upstreams[0].workspaces is None
@@ -221,7 +226,11 @@ def test_without_variables_no_workspace_is_made_up(tmp_path: Path) -> None:
         ({"MIRROR_UPSTREAM_CREDENTIAL": "hunter2"}, "env:NAME or file:PATH"),
         ({"MIRROR_UPSTREAM_WEBHOOK_SECRET": "hunter2"}, "env:NAME or file:PATH"),
         ({"MIRROR_UPSTREAM_KIND": "clud"}, "did you mean 'cloud'"),
-        ({"MIRROR_SERVE_PORT": "many"}, "the variables"),
+        ({"MIRROR_SERVE_PORT": "many"}, "MIRROR_SERVE_PORT = 'many': write it like 8001"),
+        ({"MIRROR_SERVE_PORT": "70000"}, "the variables"),
+        ({"MIRROR_UPSTREM_KIND": "cloud"}, "did you mean 'MIRROR_UPSTREAM_KIND'?"),
+        ({"MIRROR_SERVE_PROT": "8001"}, "did you mean 'MIRROR_SERVE_PORT'?"),
+        ({"MIRROR_ALERT_ON": "failed"}, "MIRROR_ALERT_ON is the variable of no setting"),
     ],
 )
 def test_wrong_variables_are_refused_before_there_is_a_file(

@@ -1,6 +1,7 @@
 """`mirror init`: write a configuration to start from, made from the descriptions of the settings."""
 
 import os
+import tomllib
 from collections.abc import Iterator, Mapping
 from inspect import getdoc
 from pathlib import Path
@@ -9,6 +10,7 @@ import click
 
 from mirror.config import DEFAULT_FILE, Config, from_toml
 from mirror.errors import ConfigError
+from mirror.readable import did_you_mean
 from mirror.settings import Setting, settings_of, toml_text
 
 _HEAD = """\
@@ -33,6 +35,9 @@ _GIVEN = frozenset({"database", "name", "kind", "workspaces"})
 
 _POINTERS = frozenset({"credential", "webhook_secret"})
 """Settings that name the place of a secret."""
+
+_ALIKE = 0.85
+"""How alike a misspelt variable and a right one are; all have their beginning in common."""
 
 
 def template(environ: Mapping[str, str] | None = None) -> str:
@@ -65,7 +70,7 @@ def _lines(section: str, settings: list[Setting], environ: Mapping[str, str]) ->
         assert setting.struct is not None  # noqa: S101 - what a section is
         inner = list(settings_of(setting.struct))
         header = f"[[{setting.name}]]" if setting.is_repeated else f"[{setting.name}]"
-        mark = "" if not setting.is_repeated or any(each.is_required for each in inner) else "# "
+        mark = "# " if _is_comment(setting, inner) else ""
         yield f"\n# {_purpose(setting.struct)}\n{mark}{header}\n"
         yield from _lines(mark + header, inner, environ)
 
@@ -86,7 +91,41 @@ def _told(section: str, setting: Setting, environ: Mapping[str, str]) -> str | N
     shape = setting.default or setting.example
     if shape.startswith("["):
         return toml_text([one.strip() for one in text.split(",") if one.strip()])
-    return toml_text(text) if shape.startswith('"') else text
+    if shape.startswith('"'):
+        return toml_text(text)
+    try:
+        tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        raise ConfigError(f"{name} = {text!r}: write it like {shape} ({setting.kind})") from None
+    return text
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    """Raise ConfigError for a variable that looks like a setting's, but is none's."""
+    known = set(_variables("", list(settings_of(Config))))
+    sections = tuple({f"MIRROR_{setting.name.upper()}_" for setting in settings_of(Config) if setting.struct})
+    for name in sorted(environ):
+        if name.startswith("MIRROR_") and name not in known:
+            near = did_you_mean(name, known, cutoff=_ALIKE)
+            if near or name.startswith(sections):
+                raise ConfigError(f"{name} is the variable of no setting{near}")
+
+
+def _variables(section: str, settings: list[Setting]) -> Iterator[str]:
+    """Yield the variables that a configuration can be written from."""
+    for setting in settings:
+        if not _is_section(setting):
+            yield variable(section, setting.name)
+            continue
+        assert setting.struct is not None  # noqa: S101 - what a section is
+        inner = list(settings_of(setting.struct))
+        if not _is_comment(setting, inner):
+            yield from _variables(setting.name, inner)
+
+
+def _is_comment(section: Setting, settings: list[Setting]) -> bool:
+    """Return whether a section with these settings is only shown as a comment."""
+    return section.is_repeated and not any(each.is_required for each in settings)
 
 
 def _is_section(setting: Setting) -> bool:
@@ -156,6 +195,8 @@ def init(path: Path, from_env: bool) -> None:
         mirror init && $EDITOR mirror.toml && mirror sync
         MIRROR_UPSTREAM_WORKSPACES=acme,beta MIRROR_UPSTREAM_CREDENTIAL=env:TOKEN mirror init --from-env
     """
+    if from_env:
+        _refuse_unknown(os.environ)
     text = template(os.environ if from_env else None)
     if from_env:
         from_toml(text, where="the variables")  # refuse invalid settings before there is a file
