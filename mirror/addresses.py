@@ -21,6 +21,8 @@ _PLAIN = re.compile(r"[\w./~-]*", re.ASCII)
 _UUID = re.compile(r"\{[\w-]*\}", re.ASCII)
 _API_PATH = re.compile(r"(/!?api)?/[12]\.0/?$|/rest/api/[\w.]+/?$")
 _LOGIN = re.compile(r"^(https?://)[^/?#@]*@", re.IGNORECASE)
+_LOGIN_WITHIN = re.compile(rb"://(?:[^/?#@\"\\]|\\.)*@", re.DOTALL)
+_ESCAPED = re.compile(rb"\\(?:/|u00[0-7]|\"href\")")
 
 
 class Told(msgspec.Struct, frozen=True, eq=False):
@@ -49,19 +51,23 @@ def web_of(url: str) -> str:
     return _API_PATH.sub("", url).rstrip("/")
 
 
-def teller(url: str, *, anonymous: bool = False) -> Callable[[Any], Told]:
-    """Return a function that replaces an upstream's addresses in the objects that it sends."""
+def teller(url: str, *, anonymous: bool = False) -> Callable[[bytes], Told]:
+    """Return a function that decodes an object of an upstream, and replaces its addresses.
+
+    The function raises what `msgspec.json.decode` does.
+    """
     web = web_of(url)
     origins = ("https://api.bitbucket.org", CLOUD) if web == CLOUD else (web,)
     paths = {urlsplit(url).path.rstrip("/") or "/2.0", "/2.0", "/!api/2.0", "/api/2.0"}
-    apis = "|".join(re.escape(f"{origin}{path}/") for origin in origins for path in sorted(paths))
-    is_api, is_web = re.compile(f"(?:{apis})"), re.compile(re.escape(web) + r"(?=/)")
+    marks = {f"{origin}{path}/": f"{API}/" for origin in origins for path in sorted(paths)} | {
+        f"{web}/": f"{WEB}/"
+    }
+    is_marked = re.compile("|".join(map(re.escape, marks)))
+    marked = [(begin.encode(), mark.encode()) for begin, mark in marks.items()]
 
     def address(text: str) -> str:
         plain = _LOGIN.sub(r"\1", text) if "@" in text else text
-        if found := is_api.match(plain):
-            return f"{API}/{plain[found.end() :]}"
-        return f"{WEB}{plain[found.end() :]}" if (found := is_web.match(plain)) else plain
+        return f"{marks[found[0]]}{plain[found.end() :]}" if (found := is_marked.match(plain)) else plain
 
     def neutral(value: Any) -> Any:
         if value.__class__ is dict:
@@ -71,7 +77,26 @@ def teller(url: str, *, anonymous: bool = False) -> Callable[[Any], Told]:
             }
         return [neutral(inner) for inner in value] if value.__class__ is list else value
 
-    return lambda value: Told(neutral(value), anonymous)
+    def tell(raw: bytes) -> Told:
+        href = _plain_hrefs(raw)
+        if href is None:
+            return Told(neutral(msgspec.json.decode(raw)), anonymous)
+        for begin, mark in marked:
+            raw = raw.replace(href + begin, href + mark)
+        return Told(msgspec.json.decode(raw), anonymous)
+
+    return tell
+
+
+def _plain_hrefs(raw: bytes) -> bytes | None:
+    """Return how each address of a JSON text begins; None if not all begin alike, without logins and escapes.
+
+    They are replaced in the text then, which takes a fifth of the time of doing it in the decoded object.
+    """
+    if _ESCAPED.search(raw) or _LOGIN_WITHIN.search(raw):
+        return None
+    count = raw.count(b'"href"')
+    return next((begin for begin in (b'"href":"', b'"href": "') if raw.count(begin) == count), None)
 
 
 def localised(value: Any, api: str, web: str, key: str = "") -> Any:

@@ -222,7 +222,7 @@ def _author_object(row: Any, api: str, web: str) -> Json | None:
 
 
 def _short_commit(here: str, page: str, name: str) -> Json:
-    links = hrefs(self=f"{here}/commit/{name}", html=f"{page}/commits/{name}")
+    links = {"self": {"href": f"{here}/commit/{name}"}, "html": {"href": f"{page}/commits/{name}"}}
     return {"type": "commit", "hash": name, "links": links}
 
 

@@ -41,7 +41,9 @@ def to_text(moment: datetime) -> str:
     """Format a moment as the mirror stores it; without a zone it is UTC."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    elif moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return f"{moment.isoformat(timespec='microseconds')[:-6]}Z"
 
 
 def from_text(text: str, zone: tzinfo = UTC) -> datetime:

@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 from asgi_client import AsgiClient, bearer, client_of
+from examples import examples
 from fixtures_db import SEEN, FixtureDb
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from upstream_fakes import answer, faked, page, recorded
 
+from mirror.addresses import teller
 from mirror.model import RepositoryKey
 from mirror.object_difference import changed, difference, packed, unpacked
 from mirror.store import tokens
@@ -253,3 +257,32 @@ def test_every_unknown_key_is_kept(told: Any, ours: Any) -> None:
     assert changed(ours, extra, "", "") == told
     with pytest.raises(ValueError, match="cannot be read"):
         unpacked(b"\xff\xfe")
+
+
+PARTS = (
+    "https://api.bitbucket.org", "https://bitbucket.org", "https://me:x@", "HTTPS://me@", "/2.0", "/!api/2.0",
+    "/", "/a", "bitbucket.org", '"', '"href":"', "\\", "é", "@", "\u2028", "://", "\n",
+)  # fmt: skip
+HREFS = st.lists(st.sampled_from(PARTS), max_size=4).map("".join)
+OBJECTS = st.recursive(
+    HREFS | st.none() | st.booleans(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["href", "name", 'x"href', "links"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=examples(200))
+@given(
+    value=st.dictionaries(st.sampled_from(["links", "href"]), OBJECTS),
+    spaces=st.booleans(),
+    escapes=st.booleans(),
+)
+def test_addresses_are_taken_out_however_they_are_written(value: Any, spaces: bool, escapes: bool) -> None:
+    """In the text or in the decoded object, which is what escaped slashes need."""
+    text = json.dumps(value, ensure_ascii=escapes, separators=None if spaces else (",", ":"))
+    tell = teller("https://api.bitbucket.org/2.0")
+    assert tell(text.encode()).value == tell(text.replace("/", "\\/").encode()).value
+    assert tell(b'{"href":"https://me@bitbucket.org/a"}').value == {"href": "~web/a"}

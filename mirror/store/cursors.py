@@ -97,6 +97,10 @@ class Cursors:
         """The state of the crawl of a workspace; the case of names does not matter."""
         return self.named(WORKSPACE + name.lower(), WorkspaceState)
 
+    def begun_refs(self) -> set[int]:
+        """The repositories whose refs take several pages, not all of which were read."""
+        return {int(row_id) for row_id, _, _ in _rows(self._connection, self._upstream_id, REFS)}
+
     def refs(self, repository_id: int) -> Cursor[RefsListing]:
         """The position of a listing of refs that takes several pages."""
         return self.named(f"{REFS}{repository_id}", RefsListing)

@@ -55,19 +55,22 @@ class Store:
 
         It is IMMEDIATE: one that reads before it writes could not wait for another process.
         """
-        with self._turn, explained(self.path):
-            if not self.connection.in_transaction:
-                with self._between("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
-                    yield self.connection
-            elif self._is_together:
+        with self._turn:
+            is_inner = self.connection.in_transaction
+            if is_inner and not self._is_together:
+                yield self.connection
+                return
+            with explained(self.path):
+                if not is_inner:  # a full disk may have ended the one that was to commit several
+                    with self._between("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
+                        yield self.connection
+                    return
                 self._is_together = False
                 try:
                     with self._between("SAVEPOINT one", "RELEASE one", "ROLLBACK TO one", "RELEASE one"):
                         yield self.connection
                 finally:
                     self._is_together = True
-            else:
-                yield self.connection
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -232,6 +235,9 @@ class Store:
 
     def save_changes(self, changes: Iterable[Change], *, run_id: int | None, at: str) -> None:
         """Record changes that were seen at a moment."""
+        rows = [(at, run_id, *change) for change in changes]
+        if not rows:
+            return
         with self.transaction():
             self.connection.executemany(
                 """INSERT INTO changes
@@ -239,7 +245,7 @@ class Store:
                         old_date, is_main)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, iif(?3 = 'branch_moved'
                        AND ?6 = (SELECT main_branch FROM repositories WHERE id = ?4), 1, NULL))""",
-                [(at, run_id, *change) for change in changes],
+                rows,
             )
 
 

@@ -67,11 +67,12 @@ def save_refs(
     is_only_page = first_page and last_page
     if not is_only_page:
         _note_names(connection, repository_id, page, fresh=first_page)
+    save_ref_extras(connection, repository_id, page)
     changes, uncompared = list[Change](), 0
     for kind in TABLES:
         new = {ref.name: ref for ref in page if ref.kind == kind}
         old = _targets(connection, kind, repository_id, None if is_only_page else list(new))
-        write_refs(connection, repository_id, new.values())
+        _write(connection, kind, repository_id, new.values())
         if is_first_listing and is_only_page and not old:  # most cases of a first sync: nothing to compare
             uncompared += len(new)
             continue
@@ -125,7 +126,12 @@ def write_refs(connection: sqlite3.Connection, repository_id: int, refs: Iterabl
     refs = list(refs)
     save_ref_extras(connection, repository_id, refs)
     for kind, kindred in groupby(refs, key=attrgetter("kind")):
-        connection.executemany(_SAVE[kind], [_values(repository_id, ref) for ref in kindred])
+        _write(connection, kind, repository_id, kindred)
+
+
+def _write(connection: sqlite3.Connection, kind: str, repository_id: int, refs: Iterable[Ref]) -> None:
+    """Insert or replace refs of one kind, without their extras."""
+    connection.executemany(_SAVE[kind], [_values(repository_id, ref) for ref in refs])
 
 
 def has_unnamed(connection: sqlite3.Connection, repository_id: int) -> bool:

@@ -9,7 +9,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Protocol, TypeVar
 
 from mirror.errors import Interrupted, MirrorError, Paused, UpstreamError
@@ -40,7 +40,7 @@ class _Task:
 
     def __init__(self, step: Step) -> None:
         self.step = step
-        self.done = threading.Event()
+        self.done = False
         self.answer: Any = None
         self.error: BaseException | None = None
 
@@ -52,6 +52,7 @@ class _Workers:
         self._threads = threads
         self._started = 0
         self._tasks = queue.SimpleQueue[_Task | None]()
+        self._done = queue.SimpleQueue[None]()
         self._over = threading.Event()
 
     def put(self, task: _Task) -> None:
@@ -67,13 +68,19 @@ class _Workers:
         for _ in range(self._started):
             self._tasks.put(None)
 
+    def wait(self, seconds: float) -> None:
+        """Wait until a task is done that no earlier call has returned for, or so many seconds."""
+        with suppress(queue.Empty):
+            self._done.get(timeout=seconds)
+
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
             if self._over.is_set():
                 task.error = Interrupted("not asked any more")
             else:
                 self._ask(task)
-            task.done.set()
+            task.done = True
+            self._done.put(None)
 
     def _ask(self, task: _Task) -> None:
         try:
@@ -181,14 +188,13 @@ def _save_all(
             workers.put(under_way[-1])
         if not under_way:
             break
-        while not under_way[0].done.wait(0.2):
-            if stop.is_set():
-                break
+        while not under_way[0].done and not stop.is_set():
+            workers.wait(0.2)
             tick()
         if stop.is_set():
             raise Interrupted("stopped; the next run resumes from here")
         with together():
-            while under_way and under_way[0].done.is_set():
+            while under_way and under_way[0].done:
                 try:
                     order.follow(position, _save(under_way.popleft()))
                 except Paused as error:

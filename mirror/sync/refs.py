@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from sqlite3 import Connection
 from typing import NamedTuple
 
 from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
@@ -80,10 +81,13 @@ def refs_steps(run: Run, *, new_since: str | None = None) -> Iterator[Step]:
         )
         if not rows:
             return
+        with run.cursors() as cursors:
+            begun = cursors.begun_refs()
         for row_id, uuid, full_name, scm in rows:
-            key = RepositoryKey(uuid=uuid, full_name=full_name, scm=scm)
-            with run.cursors() as cursors:
-                listing = cursors.refs(row_id).read() or RefsListing()
+            key, listing = RepositoryKey(uuid=uuid, full_name=full_name, scm=scm), RefsListing()
+            if row_id in begun:
+                with run.cursors() as cursors:
+                    listing = cursors.refs(row_id).read() or listing
             yield RefsStep(run, row_id, key, listing)
         last = rows[-1].row_id
 
@@ -109,9 +113,9 @@ class RefsStep(Step):
         with run.store.transaction() as connection:
             moved = self._save_main_branch(answer, listing)  # first: it asks whether refs were ever read
             is_only_page = listing.next is None and listing.pages == 1
-            saved = self._write(answer.rows, last_page=is_only_page, listing=listing, seen_at=now)
+            saved = self._write(connection, answer.rows, last_page=is_only_page, listing=listing, seen_at=now)
             if listing.next is None and listing.pages > 1:
-                listing, saved = self._ended(listing, saved, seen_at=now)
+                listing, saved = self._ended(connection, listing, saved, seen_at=now)
             done = listing.next is None and listing.pages > 0
             run.store.save_changes([*moved, *saved.changes], run_id=run.id, at=now)
             if not done:
@@ -152,18 +156,23 @@ class RefsStep(Step):
         return listing.passes == 1 and (main is not None or has_refs(store.connection, self.row_id))
 
     def _write(
-        self, rows: Sequence[Ref], *, last_page: bool, listing: RefsListing, seen_at: str
+        self,
+        connection: Connection,
+        rows: Sequence[Ref],
+        *,
+        last_page: bool,
+        listing: RefsListing,
+        seen_at: str,
     ) -> SavedRefs:
-        with self.run.store.transaction() as connection:
-            return save_refs(
-                connection,
-                self.row_id,
-                rows,
-                first_page=listing.pages == 1,
-                last_page=last_page,
-                keep_unnamed=listing.bad > 0,
-                seen_at=seen_at,
-            )
+        return save_refs(
+            connection,
+            self.row_id,
+            rows,
+            first_page=listing.pages == 1,
+            last_page=last_page,
+            keep_unnamed=listing.bad > 0,
+            seen_at=seen_at,
+        )
 
     @property
     def _listing_tells_main_branch(self) -> bool:
@@ -181,17 +190,16 @@ class RefsStep(Step):
             return save_main_branch(connection, self.row_id, main)
 
     def _ended(
-        self, listing: RefsListing, saved: SavedRefs, *, seen_at: str
+        self, connection: Connection, listing: RefsListing, saved: SavedRefs, *, seen_at: str
     ) -> tuple[RefsListing, SavedRefs]:
         """Drop what no page has named, or go back to the first page to make sure of it.
 
         A ref that is deleted while the pages are read pulls another one onto a page that was read already;
         so the second pass decides what is gone.
         """
-        with self.run.store.transaction() as connection:
-            if listing.passes == 1 and listing.bad == 0 and has_unnamed(connection, self.row_id):
-                return RefsListing(passes=2), saved
-        rest = self._write((), last_page=True, listing=listing, seen_at=seen_at)
+        if listing.passes == 1 and listing.bad == 0 and has_unnamed(connection, self.row_id):
+            return RefsListing(passes=2), saved
+        rest = self._write(connection, (), last_page=True, listing=listing, seen_at=seen_at)
         return listing, SavedRefs(saved.new, saved.moved, rest.gone, [*saved.changes, *rest.changes])
 
     def failed(self, error: MirrorError) -> Sequence[Step]:

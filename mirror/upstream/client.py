@@ -42,11 +42,11 @@ from mirror.upstream.response import (
     unexpected_body,
 )
 from mirror.upstream.transport import (
+    Connections,
     Deadline,
     TooLarge,
     Transport,
     distrust_remedy,
-    open_client,
     origin_of,
     read_body,
 )
@@ -129,7 +129,7 @@ class Http:
         self._origins |= {("https", host, None) for scheme, host, port in self._origins if port is None}
         if credential.form == "oauth":
             self._origins.add(origin_of(httpx.URL(token_address(self.url))))
-        self._client = open_client(
+        self._connections = Connections(
             self._origins,
             timeout=timeout,
             concurrency=concurrency,
@@ -240,7 +240,7 @@ class Http:
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._connections.close()
 
     def _send(self, retrying: Retrying, call: _Call) -> Response:
         try:
@@ -301,7 +301,7 @@ class Http:
         reservation = self._budget.take(call.kind)
         self._deadline.at = self._timer() + self._longest
         try:
-            response = self._client.send(request, stream=True)
+            response = self._connections.send(request)
             try:
                 headers = _plain(response.headers)
                 encoding = headers.get("content-encoding", "").strip().lower()
@@ -328,11 +328,9 @@ class Http:
 
     def _request(self, call: _Call, authorization: str | None) -> httpx.Request:
         """Build a request; raises UpstreamShapeError for an address that is invalid or of another origin."""
-        headers = dict(call.headers)
-        if authorization:
-            headers["Authorization"] = authorization
+        headers = {**call.headers, "Authorization": authorization} if authorization else call.headers
         try:
-            request = self._client.build_request(call.method, call.url, headers=headers, content=call.content)
+            request = self._connections.request(call.method, call.url, headers, call.content)
         except (httpx.InvalidURL, ValueError):
             raise UpstreamShapeError(f"{shown(call.url)!r} is not an address") from None
         if request.url.userinfo or origin_of(request.url) not in self._origins:

@@ -273,7 +273,7 @@ class Cloud:
     def _with_told(self, row: Row, raw: bytes) -> Row:
         """Return a row with the whole object that it was made of; without it where that is no plain JSON."""
         try:
-            told = self._tell(msgspec.json.decode(raw))
+            told = self._tell(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return row
         if isinstance(row, Repository | Ref):

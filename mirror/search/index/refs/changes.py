@@ -122,12 +122,14 @@ def update_after_refs(connection: sqlite3.Connection) -> None:
 
     An index that was never built is left alone, so that a first load pays nothing.
     """
-    known, noted, moved, highest = connection.execute(
-        """SELECT up_to, (SELECT coalesce(max(id), 0) FROM search_ref_pending),
-            (SELECT count(*) FROM search_ref_moved), (SELECT coalesce(max(id), 0) FROM repositories)
-        FROM search_ref_state"""
+    known = up_to(connection)
+    if not known:
+        return
+    noted, moved, highest = connection.execute(
+        """SELECT (SELECT coalesce(max(id), 0) FROM search_ref_pending),
+            (SELECT count(*) FROM search_ref_moved), (SELECT coalesce(max(id), 0) FROM repositories)"""
     ).fetchone()
-    if known and noted + moved + highest - known >= FLUSH_FROM:
+    if noted + moved + highest - known >= FLUSH_FROM:
         apply_refs_backlog(connection)
 
 
