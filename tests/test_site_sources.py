@@ -12,7 +12,7 @@ from mirror.publish import public_rows
 from mirror.publish.columns import COPIED
 from mirror.site.fingerprints import Sources
 from mirror.site.pages import Pages
-from mirror.site.paths import Places
+from mirror.site.paths import PagePaths
 
 AT = "2026-11-03T00:00:00.000000Z"
 
@@ -50,7 +50,7 @@ def opened(data: bytes) -> sqlite3.Connection:
 
 def rendered(connection: sqlite3.Connection) -> dict[str, tuple[str, str]]:
     """Map each page of a repository or an owner to its fingerprint and its text."""
-    places = Places(connection)
+    places = PagePaths(connection)
     pages, sources = (
         Pages(connection, places, title="T", base_path="/"),
         Sources(connection, places, ["T"]),

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import cache
+from operator import attrgetter
 from typing import Any
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -27,7 +29,13 @@ def moment(microseconds: int) -> datetime:
 
 def pick(row: object, names: str) -> dict[str, Any]:
     """Map names to the attributes of a row with the same names; `names` are separated by spaces."""
-    return {name: getattr(row, name) for name in names.split()}
+    keys, values_of = _getter(names)
+    return dict(zip(keys, values_of(row), strict=True))
+
+
+@cache
+def _getter(names: str) -> tuple[list[str], Callable[[object], tuple[Any, ...]]]:
+    return names.split(), attrgetter(*names.split())
 
 
 def iso(microseconds: int) -> str:

@@ -14,7 +14,7 @@ from mirror.site.feed import feed, robots, sitemaps
 from mirror.site.fingerprints import PageSource, Sources, fingerprint
 from mirror.site.folder import SiteFolder, open_folder
 from mirror.site.pages import Pages
-from mirror.site.paths import Places
+from mirror.site.paths import PagePaths
 from mirror.site.shards import DIRECTORY, Named, files, read_names
 from mirror.store.files import open_reader
 from mirror.store.lock import site_lock
@@ -86,7 +86,7 @@ def _filled(
     base: str,
     progress: OnProgress,
 ) -> MadeSite:
-    places = Places(connection)
+    places = PagePaths(connection)
     pages = Pages(connection, places, title=title, base_path=urlsplit(base).path or "/")
     sources = Sources(connection, places, [title])
     repositories, owners = sources.repositories(), sources.owners()
@@ -145,7 +145,7 @@ def _write_search(site: SiteFolder, named: Named, common: str) -> None:
 
 
 def _beside(
-    connection: sqlite3.Connection, places: Places, title: str, base: str, shown: list[str]
+    connection: sqlite3.Connection, places: PagePaths, title: str, base: str, shown: list[str]
 ) -> Iterator[tuple[str, str]]:
     """Yield the files that are not pages."""
     yield "feed.xml", feed(connection, places, base, title)

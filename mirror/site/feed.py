@@ -13,7 +13,7 @@ from mirror.queries.rows import ChangeRow
 from mirror.queries.visibility import ANONYMOUS
 from mirror.queries.web_links import WebLinks
 from mirror.serve.pages.changes import AUTHORITY, ENTRIES, atom
-from mirror.site.paths import CHANGES, FEED, Places, StaticLinks
+from mirror.site.paths import CHANGES, FEED, PagePaths, StaticLinks
 
 MOST_URLS = 50_000
 """The most addresses that one sitemap may have."""
@@ -22,7 +22,7 @@ _XML = '<?xml version="1.0" encoding="utf-8"?>\n'
 _NAMESPACE = 'xmlns="http://www.sitemaps.org/schemas/sitemap/0.9"'
 
 
-def feed(connection: sqlite3.Connection, places: Places, base: str, title: str) -> str:
+def feed(connection: sqlite3.Connection, places: PagePaths, base: str, title: str) -> str:
     """Return the feed of the latest changes; `base` is the address of the site, "" if unknown."""
     rows = latest_changes(connection, ANONYMOUS, ChangeFilter(), limit=ENTRIES).rows
     return atom(

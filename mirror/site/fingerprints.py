@@ -20,7 +20,7 @@ import msgspec
 import mirror
 from mirror.queries.forks import DEEPEST, HIGHEST
 from mirror.queries.rows import fetch
-from mirror.site.paths import Places
+from mirror.site.paths import PagePaths
 
 PER_PAGE = 100
 """How many repositories a page of an owner has."""
@@ -65,7 +65,7 @@ class Sources:
     `options` are the texts besides rows that all pages show.
     """
 
-    def __init__(self, connection: sqlite3.Connection, places: Places, options: Sequence[str]) -> None:
+    def __init__(self, connection: sqlite3.Connection, places: PagePaths, options: Sequence[str]) -> None:
         self._connection = connection
         upstreams = fetch(connection, "SELECT * FROM upstreams ORDER BY id")
         self.common = fingerprint(program(), list(options), upstreams)

@@ -31,7 +31,7 @@ from mirror.serve.pages.urls import FOLDER as SERVED_ASSETS
 from mirror.serve.pages.urls import assets
 from mirror.serve.pages.view import safe_html
 from mirror.site.fingerprints import PER_PAGE, PageSource
-from mirror.site.paths import CHANGES, HOME, SEARCH, Places, StaticLinks, owners_page, top_of
+from mirror.site.paths import CHANGES, HOME, SEARCH, PagePaths, StaticLinks, owners_page, top_of
 from mirror.times import from_text
 
 HERE = Path(__file__).parent
@@ -50,7 +50,9 @@ Page = tuple[str, str]
 class Pages:
     """Renders each page of a site from a file of public rows."""
 
-    def __init__(self, connection: sqlite3.Connection, places: Places, *, title: str, base_path: str) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, places: PagePaths, *, title: str, base_path: str
+    ) -> None:
         self._connection = connection
         self._places = places
         self._base_path = base_path

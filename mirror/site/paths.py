@@ -46,7 +46,7 @@ def _folder(name: str) -> str:
     return name[:2].rstrip(".")
 
 
-class Places:
+class PagePaths:
     """The path of each repository's and owner's page, from the top of the site."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -77,7 +77,7 @@ def owners_page(number: int) -> str:
 class StaticLinks:
     """The links of one page, by the methods that templates call; `top` leads from the page to the top."""
 
-    def __init__(self, places: Places, top: str) -> None:
+    def __init__(self, places: PagePaths, top: str) -> None:
         self._places = places
         self._top = top
 

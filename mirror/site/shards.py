@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from mirror.queries.rows import fetch
 from mirror.readable import visible
 from mirror.search.names import BOUNDARY, normalise, popularity, searched_names
-from mirror.site.paths import Places
+from mirror.site.paths import PagePaths
 
 RARE, RARE_OWNER = 150, 2_000
 """The most repositories of a leaf, in texts of names and of owners."""
@@ -75,7 +75,7 @@ class Named(NamedTuple):
     owners: list[str]
 
 
-def read_names(connection: sqlite3.Connection, places: Places) -> Named:
+def read_names(connection: sqlite3.Connection, places: PagePaths) -> Named:
     """Read the repositories to search from a file of public rows."""
     found = fetch(
         connection,
