@@ -35,6 +35,15 @@ LISTINGS = ("full", "incremental")
 UNLISTED = ("workspace", "workspaces", "page")
 """Kinds of failures that may hide whole repositories."""
 
+MOST_LINES = 10
+"""The most changes that one alert names."""
+
+KILL_SECONDS = 0.3
+"""Seconds to wait for a command that was killed."""
+
+LONGEST = 40.0
+"""The longest time, in seconds, that a command waits at its end for its alerts; see `delivery`."""
+
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The JSON of an alert. `upstream` is "" for the whole mirror. Chat programs show the member `text`."""
@@ -47,15 +56,6 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: str = ""
     error: str | None = None
 
-
-MOST_LINES = 10
-"""The most changes that one alert names."""
-
-KILL_SECONDS = 0.3
-"""Seconds to wait for a command that was killed."""
-
-LONGEST = 40.0
-"""The longest time, in seconds, that a command waits at its end for its alerts; see `delivery`."""
 
 SendAlert = Callable[[Alert, threading.Event], None]
 """Delivers an alert, or ends early when the event is set; raises NotDelivered."""

@@ -23,6 +23,12 @@ from mirror.times import age_text, time_text, to_text
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """The attributes of every record. All others come from `extra`."""
 
+log = logging.getLogger("mirror.runs")
+MINUTE = 60.0
+"""Seconds between two lines about the progress of a run."""
+
+_LEVELS = {"failed": logging.ERROR, "incomplete": logging.WARNING}
+
 
 def set_up(config: LogConfig, secrets: Iterable[str] = ()) -> None:
     """Log to standard error in the configured format, with `secrets` removed from every line."""
@@ -105,14 +111,6 @@ class _ToStandardError(logging.Handler):
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(self.format(record) + "\n")
             sys.stderr.flush()
-
-
-log = logging.getLogger("mirror.runs")
-
-MINUTE = 60.0
-"""Seconds between two lines about the progress of a run."""
-
-_LEVELS = {"failed": logging.ERROR, "incomplete": logging.WARNING}
 
 
 def log_run(summary: Summary) -> None:

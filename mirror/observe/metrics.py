@@ -44,6 +44,16 @@ _ROW = _NUMBERS + 8 + 248
 
 _LENGTH = struct.Struct("<q")
 
+PREFIX = "bitbucket_mirror_"
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+SUM = len(BUCKETS) + 1
+"""The column of the sum, after those of the buckets. The last bucket has no bound."""
+
+KEPT_TIMES = 50
+"""A count stays valid for this many times the time it took."""
+
+Limits = dict[str, tuple[str, int | None]]
+
 
 class SharedNumbers:
     """Rows of numbers by key, counted by several processes. Each of them reads the sums of all."""
@@ -121,17 +131,6 @@ class SharedText:
         until, length, checksum = self._HEAD.unpack_from(self._memory)
         text = bytes(self._memory[self._HEAD.size : self._HEAD.size + length])
         return text if now < until and zlib.crc32(text) == checksum else None
-
-
-PREFIX = "bitbucket_mirror_"
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-SUM = len(BUCKETS) + 1
-"""The column of the sum, after those of the buckets. The last bucket has no bound."""
-
-KEPT_TIMES = 50
-"""A count stays valid for this many times the time it took."""
-
-Limits = dict[str, tuple[str, int | None]]
 
 
 class Latencies:

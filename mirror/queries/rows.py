@@ -23,6 +23,21 @@ MOST_ACCOUNTS = 5000
 MOST_ENCODED = 2000
 """The most repositories that are kept as JSON, of about 2 KB each."""
 
+Values = Mapping[str, Any]
+Row = TypeVar("Row")
+DERIVED = ("told_owner", "is_fork", "parent_name", "refs")
+FLAGS = ("is_private", "has_issues", "has_wiki", "archived")
+"""Columns that are yes, no or unknown."""
+
+LISTED = (
+    "id", "owner", "slug", "name", "full_name", "scm", "is_private", "description", "website", "language",
+    "followers_count", "forks_count", "created_at", "updated_at", "deleted_at", "archived",
+)  # fmt: skip
+"""The columns of exported search results."""
+
+NOT_OF = {"branch": ("tagger", "message", "date"), "tag": ("heads",)}
+"""The fields that a kind of refs does not have."""
+
 
 class FileState(msgspec.Struct):
     """One state of a file, as one connection sees it."""
@@ -76,10 +91,6 @@ def published_at(connection: sqlite3.Connection) -> str | None:
     if state.published_at is msgspec.UNSET:
         state.published_at = snapshot_moment(connection)
     return state.published_at
-
-
-Values = Mapping[str, Any]
-Row = TypeVar("Row")
 
 
 def fetch(connection: sqlite3.Connection, sql: str, values: Values | None = None) -> list[Any]:
@@ -219,16 +230,8 @@ class RepositoryRow(msgspec.Struct, frozen=True):
         return {name: getattr(self, name) for name in names or COLUMNS}
 
 
-DERIVED = ("told_owner", "is_fork", "parent_name", "refs")
 COLUMNS = tuple(field for field in RepositoryRow.__struct_fields__ if field not in DERIVED)
 """The columns of the table, in their order."""
-FLAGS = ("is_private", "has_issues", "has_wiki", "archived")
-"""Columns that are yes, no or unknown."""
-LISTED = (
-    "id", "owner", "slug", "name", "full_name", "scm", "is_private", "description", "website", "language",
-    "followers_count", "forks_count", "created_at", "updated_at", "deleted_at", "archived",
-)  # fmt: skip
-"""The columns of exported search results."""
 
 
 class AccountRow(msgspec.Struct, frozen=True):
@@ -313,10 +316,6 @@ class RefRow(msgspec.Struct, frozen=True):
         """Map the columns of its table to values."""
         foreign = {"kind", *NOT_OF[self.kind]}
         return {name: getattr(self, name) for name in self.__struct_fields__ if name not in foreign}
-
-
-NOT_OF = {"branch": ("tagger", "message", "date"), "tag": ("heads",)}
-"""The fields that a kind of refs does not have."""
 
 
 class ChangeRow(msgspec.Struct, frozen=True):

@@ -18,6 +18,15 @@ from mirror.object_difference import PUBLIC, changed, public_part, unpacked
 from mirror.queries.rows import fetch, fetch_value, file_state
 from mirror.store.schema import awaits_listing
 
+IS_OWN_ID = "IN (SELECT value FROM json_each(:ids))"
+"""Follows a column of user ids: the id is one of the caller's own."""
+
+TOLD_TO_ALL = """(r.is_private = 0 AND EXISTS (SELECT 1 FROM extras e
+    WHERE e.kind = 'repository' AND e.row_id = r.id AND e.name = '' AND e.anonymous))"""
+"""The condition that an anonymous crawl has read the repository `r` in its present state."""
+
+_SCHEMES = {"branch": "ref", "tag": "ref", "branch-1.0": "ref-1.0", "tag-1.0": "ref-1.0"}
+
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who sends a request, and what the caller may see.
@@ -51,10 +60,6 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 ANONYMOUS = Caller()
 OPERATOR = Caller(name="operator", sees_all=True)
 """The caller of commands on the file itself."""
-
-
-IS_OWN_ID = "IN (SELECT value FROM json_each(:ids))"
-"""Follows a column of user ids: the id is one of the caller's own."""
 
 
 def visible(caller: Caller, alias: str) -> str:
@@ -105,11 +110,6 @@ def parent_is_told(caller: Caller) -> str:
         return named
     return f"""(EXISTS (SELECT 1 FROM repositories p
         WHERE p.id = r.parent_id AND {visible_parent(caller, "p")}) OR ({named} AND {TOLD_TO_ALL}))"""
-
-
-TOLD_TO_ALL = """(r.is_private = 0 AND EXISTS (SELECT 1 FROM extras e
-    WHERE e.kind = 'repository' AND e.row_id = r.id AND e.name = '' AND e.anonymous))"""
-"""The condition that an anonymous crawl has read the repository `r` in its present state."""
 
 
 def forks_count(caller: Caller, alias: str) -> str:
@@ -250,9 +250,6 @@ def may_see_members(connection: sqlite3.Connection, caller: Caller, workspace_id
             {**caller.values, "workspace": workspace_id},
         )
     )
-
-
-_SCHEMES = {"branch": "ref", "tag": "ref", "branch-1.0": "ref-1.0", "tag-1.0": "ref-1.0"}
 
 
 def extras_of(

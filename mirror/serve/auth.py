@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     from datasette.app import Datasette
     from datasette.database import Database
 
+NOBODY = frozenset({"x-token-auth", "x-bitbucket-api-token-auth"})
+"""User names that Bitbucket lets clients send with a token. They belong to nobody."""
+
+LOGIN_SECONDS = 30 * 86_400
+USE_SAVED_EVERY = 60
+ROOT = "root"
+Actor = dict[str, Any]
+
 
 class NotAccepted(Exception):
     """A credential is unknown, expired, revoked or unreadable."""
@@ -50,9 +58,6 @@ class Credentials(msgspec.Struct, frozen=True):
 
 
 NO_CREDENTIALS = Credentials()
-
-NOBODY = frozenset({"x-token-auth", "x-bitbucket-api-token-auth"})
-"""User names that Bitbucket lets clients send with a token. They belong to nobody."""
 
 
 def credentials_in(
@@ -121,13 +126,6 @@ def _named(connection: sqlite3.Connection, username: str) -> tuple[int, ...]:
         (username,),
     )
     return tuple(row[0] for row in rows)
-
-
-LOGIN_SECONDS = 30 * 86_400
-USE_SAVED_EVERY = 60
-ROOT = "root"
-
-Actor = dict[str, Any]
 
 
 async def actor_of(datasette: "Datasette", request: Request) -> Actor | None:

@@ -67,6 +67,18 @@ _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII)
 
 log = logging.getLogger(__name__)
 
+LARGEST_BODY = 256 * 1024
+"""The size limit for the body of an API request, in bytes."""
+
+LARGEST_FORM = 64 * 1024
+"""The size limit for a form of a page or of a stored query that writes, in bytes."""
+
+SECONDS = 10.0
+MOST_FIELDS, MOST_PAGE_FIELDS = 200, 20
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
+_REFUSALS = {400: "Bad Request", 408: "Request Timeout", 413: "Request Entity Too Large"}
+
 
 def served_of(request: Request) -> "Served":
     """Return the state of the server that received a request."""
@@ -292,19 +304,6 @@ def headers_of(datasette: "Datasette", parameters: Mapping[str, str], answer: An
     if datasette.cors:
         add_cors_headers(headers)
     return headers
-
-
-LARGEST_BODY = 256 * 1024
-"""The size limit for the body of an API request, in bytes."""
-
-LARGEST_FORM = 64 * 1024
-"""The size limit for a form of a page or of a stored query that writes, in bytes."""
-
-SECONDS = 10.0
-MOST_FIELDS, MOST_PAGE_FIELDS = 200, 20
-FORM = "application/x-www-form-urlencoded"
-JSON = "application/json"
-_REFUSALS = {400: "Bad Request", 408: "Request Timeout", 413: "Request Entity Too Large"}
 
 
 class BodyRefused(Exception):

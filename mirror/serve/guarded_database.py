@@ -32,6 +32,9 @@ from mirror.serve.table_metadata import HIDDEN
 from mirror.store.files import is_read_as_it_is, reading_address, schema_version
 from mirror.store.schema import APPLICATION_ID, VERSION
 
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+
 ReadKind = Literal["lookup", "sql", "count"]
 
 THREADS: dict[ReadKind, int] = {"sql": 4, "count": 2}
@@ -39,6 +42,21 @@ MOST_WAITING = 100
 """How many reads of one kind may wait for a thread. Further ones are refused at once."""
 
 _kind = ContextVar[ReadKind]("kind", default="lookup")
+
+Key = Any
+Limited = Callable[[Any, int], Any]
+"""A function of a connection and of the milliseconds that its SQL may take."""
+
+AT_ONCE_MS = 25
+SLOW_SECONDS = 2.0
+"""How many seconds a kind of reads uses the threads after one of them took longer than AT_ONCE_MS."""
+
+TABLES = ("upstreams", "repositories", "sync_runs")
+"""A file with all of these is a mirror, even if a restored dump has lost its `application_id`."""
+
+_FOREIGN_KEYS = re.compile(r"\s*PRAGMA\s+foreign_key_list\s*\(\s*[\[\"'`]?(\w+)", re.IGNORECASE)
+ATTEMPTS = 5
+"""How often a read is repeated when the file is replaced meanwhile."""
 
 
 @contextmanager
@@ -97,15 +115,6 @@ class PooledDatabase(Database):  # type: ignore[misc]
         raise NotImplementedError
 
 
-Key = Any
-Limited = Callable[[Any, int], Any]
-"""A function of a connection and of the milliseconds that its SQL may take."""
-
-AT_ONCE_MS = 25
-SLOW_SECONDS = 2.0
-"""How many seconds a kind of reads uses the threads after one of them took longer than AT_ONCE_MS."""
-
-
 async def read_in_thread(database: PooledDatabase, _: Key, fn: Limited, limit: int) -> Any:
     """Run a function in a thread."""
     return await database.execute_fn(lambda connection: fn(connection, limit))
@@ -149,22 +158,9 @@ class QuickReads:
                 self._slow_until[kind] = ended + SLOW_SECONDS
 
 
-if TYPE_CHECKING:
-    from datasette.app import Datasette
-
-TABLES = ("upstreams", "repositories", "sync_runs")
-"""A file with all of these is a mirror, even if a restored dump has lost its `application_id`."""
-
-
 def _bare(name: str) -> str:
     """Return the name of a column without the brackets that Datasette puts around a withheld one."""
     return name[1:-1] if name.startswith("[") and name.endswith("]") else name
-
-
-_FOREIGN_KEYS = re.compile(r"\s*PRAGMA\s+foreign_key_list\s*\(\s*[\[\"'`]?(\w+)", re.IGNORECASE)
-
-ATTEMPTS = 5
-"""How often a read is repeated when the file is replaced meanwhile."""
 
 
 class PluginConnection(sqlite3.Connection):

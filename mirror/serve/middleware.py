@@ -69,7 +69,6 @@ _KINDS = (
 )
 """Labels of latencies, by path. Other paths are tables and SQL. A path itself never becomes a label."""
 
-
 SHARED = "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 _SELF = "'self'"
 _ALLOWED: Mapping[str, tuple[str, ...]] = {
@@ -78,6 +77,21 @@ _ALLOWED: Mapping[str, tuple[str, ...]] = {
     "style-src": (_SELF, "'unsafe-inline'"),
     "img-src": (_SELF, "data:"),
 }
+
+STRICT = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    f"manifest-src 'none'; {SHARED}"
+)
+PAGE = {
+    "Content-Security-Policy": STRICT,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+_POLICY = b"content-security-policy"
+_VARY = (b"Cookie", b"Authorization")
+_OWN_PLUGINS = ("datasette.", "mirror.")
+_REFERRER = (b"referrer-policy", b"same-origin")
+_PLAIN = ((b"x-content-type-options", b"nosniff"), _REFERRER)
 
 
 class PagePolicy:
@@ -104,22 +118,6 @@ class PagePolicy:
 
 current_policy: ContextVar[PagePolicy | None] = ContextVar("policy", default=None)
 """The content policy of the page that is being rendered."""
-
-
-STRICT = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    f"manifest-src 'none'; {SHARED}"
-)
-PAGE = {
-    "Content-Security-Policy": STRICT,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-}
-_POLICY = b"content-security-policy"
-_VARY = (b"Cookie", b"Authorization")
-_OWN_PLUGINS = ("datasette.", "mirror.")
-_REFERRER = (b"referrer-policy", b"same-origin")
-_PLAIN = ((b"x-content-type-options", b"nosniff"), _REFERRER)
 
 
 def wrapped(

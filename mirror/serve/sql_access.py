@@ -18,37 +18,6 @@ from typing import Protocol
 from mirror.queries.visibility import ANONYMOUS, holds_private, is_known, visible_project
 from mirror.serve.sql_limits import RESERVED, BoundedConnection
 
-
-class SqlVisitor(Protocol):
-    """The sender of the request that runs SQL."""
-
-    def sees_all(self, database: str) -> bool:
-        """Return whether the visitor may see everything in a mirror."""
-        ...
-
-    def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
-        """Return whether the mirror on a connection holds a row that is hidden from the visitor."""
-        ...
-
-
-class Nobody:
-    """The visitor outside of any request, who may read what strangers may."""
-
-    def sees_all(self, database: str) -> bool:
-        """Return False."""
-        del database
-        return False
-
-    def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
-        """Return whether the mirror holds a private row."""
-        del database
-        return holds_private(connection)
-
-
-current_visitor: ContextVar[SqlVisitor] = ContextVar("visitor", default=Nobody())  # noqa: B039 - it has no state
-"""The visitor. Each request sets it once its sender is known."""
-
-
 ALL = frozenset[str]()
 """Means all columns of a table."""
 
@@ -89,21 +58,6 @@ A row of `users` may be a mere member, one of `projects` a project with private 
 may be the renaming of an owner `u` without public repositories.
 """
 
-
-class Reach(Enum):
-    """How much a statement may read, from most to least."""
-
-    EVERYTHING = "everything but secrets"
-    PUBLIC = "what the APIs show to strangers"
-    SCHEMA = "the names of tables and columns"
-
-
-_WITHHELD: Mapping[Reach, Mapping[str, frozenset[str]]] = {
-    Reach.EVERYTHING: SECRET,
-    Reach.PUBLIC: WITHHELD_FROM_STRANGERS,
-    Reach.SCHEMA: {},
-}
-
 _FUNCTIONS = """
     -> ->> abs acos acosh asin asinh atan atan2 atanh avg bm25 ceil ceiling char coalesce concat
     concat_ws cos cosh count cume_dist current_date current_time current_timestamp date datetime
@@ -124,7 +78,6 @@ _ALLOWED_PRAGMAS = """
     application_id data_version database_list foreign_key_list index_info index_list index_xinfo
     recursive_triggers schema_version table_info table_xinfo user_version
 """
-
 FUNCTIONS = frozenset(_FUNCTIONS.split())
 """SQLite's functions that are harmless and, within the limits of `mirror.serve.sql_limits`, fast."""
 
@@ -134,8 +87,52 @@ TABLE_FUNCTIONS = frozenset(_TABLE_FUNCTIONS.split())
 _PRAGMAS = frozenset(_ALLOWED_PRAGMAS.split())
 _SCHEMAS = frozenset({"sqlite_master", "sqlite_schema", "sqlite_temp_master", "sqlite_temp_schema"})
 _HARMLESS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE, sqlite3.SQLITE_TRANSACTION})
-
 Authorizer = Callable[[int, str | None, str | None, str | None, str | None], int]
+
+
+class SqlVisitor(Protocol):
+    """The sender of the request that runs SQL."""
+
+    def sees_all(self, database: str) -> bool:
+        """Return whether the visitor may see everything in a mirror."""
+        ...
+
+    def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
+        """Return whether the mirror on a connection holds a row that is hidden from the visitor."""
+        ...
+
+
+class Nobody:
+    """The visitor outside of any request, who may read what strangers may."""
+
+    def sees_all(self, database: str) -> bool:
+        """Return False."""
+        del database
+        return False
+
+    def lacks(self, connection: sqlite3.Connection, database: str) -> bool:
+        """Return whether the mirror holds a private row."""
+        del database
+        return holds_private(connection)
+
+
+current_visitor: ContextVar[SqlVisitor] = ContextVar("visitor", default=Nobody())  # noqa: B039 - it has no state
+"""The visitor. Each request sets it once its sender is known."""
+
+
+class Reach(Enum):
+    """How much a statement may read, from most to least."""
+
+    EVERYTHING = "everything but secrets"
+    PUBLIC = "what the APIs show to strangers"
+    SCHEMA = "the names of tables and columns"
+
+
+_WITHHELD: Mapping[Reach, Mapping[str, frozenset[str]]] = {
+    Reach.EVERYTHING: SECRET,
+    Reach.PUBLIC: WITHHELD_FROM_STRANGERS,
+    Reach.SCHEMA: {},
+}
 
 
 def restrict(connection: BoundedConnection, reach: Reach, own_functions: Iterable[str]) -> None:

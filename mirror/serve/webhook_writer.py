@@ -22,6 +22,12 @@ SUFFIX = ".json"
 
 log = logging.getLogger("mirror.webhooks")
 
+MOST_WAITING = 1_000
+PAUSE_SECONDS = 5.0
+"""Seconds between two attempts to write the spool. Each attempt also waits for SQLite's lock."""
+
+WriteResult = dict[str, Any]
+
 
 class Hook(NamedTuple):
     """The secret of an upstream's webhooks, and whether Data Center sends them, not Cloud."""
@@ -116,11 +122,6 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-MOST_WAITING = 1_000
-PAUSE_SECONDS = 5.0
-"""Seconds between two attempts to write the spool. Each attempt also waits for SQLite's lock."""
-
-WriteResult = dict[str, Any]
 WriteDelivery = Callable[[Store, Kept], WriteResult]
 
 

@@ -33,6 +33,27 @@ FindRepository = Callable[[sqlite3.Connection, Any], tuple[RepositoryRow, Answer
 _PASSED_ON = frozenset({400, 401, 402, 403, 404, 405, 409, 410, 413, 422, 429})
 """Statuses of the upstream that the answer repeats; all others become 400."""
 
+TRUE = frozenset({"true", "1", "on", "yes"})
+FALSE = frozenset({"false", "0", "off", "no", ""})
+FORK_SWITCHES = ("no_forks", "no_public_forks", "no_private_forks")
+FLAGS = ("is_private", "has_issues", "has_wiki", *FORK_SWITCHES)
+TEXTS = {"name": 255, "description": 100_000, "website": 2000, "language": 100, "owner": 255}
+"""Text fields, with their maximum length in characters."""
+
+SCMS = ("git", "hg")
+WORDS = {"scm": SCMS, "fork_policy": FORK_POLICIES}
+FIXED = frozenset({"scm", "owner"})
+"""Fields that can be set only when a repository is created."""
+
+TRANSPORT = frozenset({"format", "callback", "access_token"})
+"""Fields about the answer, not the write; so are fields that begin with ``oauth_``."""
+
+MOVING = frozenset({"type", "links", "updated_on", "last_updated", "utc_last_updated"})
+"""Fields that may differ without setting anything, since they depend on the caller and the time."""
+
+MOST_NAMED = 20
+LONGEST_NAMED = 100
+
 
 class Writer(Protocol):
     """Writes to the upstream and then to the mirror. Each call returns when the mirror has the result.
@@ -199,28 +220,6 @@ async def _pass_on(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
         raise ApiError(
             503, "The upstream could not be asked; nothing was changed.", detail=str(error)
         ) from error
-
-
-TRUE = frozenset({"true", "1", "on", "yes"})
-FALSE = frozenset({"false", "0", "off", "no", ""})
-FORK_SWITCHES = ("no_forks", "no_public_forks", "no_private_forks")
-FLAGS = ("is_private", "has_issues", "has_wiki", *FORK_SWITCHES)
-TEXTS = {"name": 255, "description": 100_000, "website": 2000, "language": 100, "owner": 255}
-"""Text fields, with their maximum length in characters."""
-SCMS = ("git", "hg")
-WORDS = {"scm": SCMS, "fork_policy": FORK_POLICIES}
-
-FIXED = frozenset({"scm", "owner"})
-"""Fields that can be set only when a repository is created."""
-
-TRANSPORT = frozenset({"format", "callback", "access_token"})
-"""Fields about the answer, not the write; so are fields that begin with ``oauth_``."""
-
-MOVING = frozenset({"type", "links", "updated_on", "last_updated", "utc_last_updated"})
-"""Fields that may differ without setting anything, since they depend on the caller and the time."""
-
-MOST_NAMED = 20
-LONGEST_NAMED = 100
 
 
 def settings_of(

@@ -17,6 +17,14 @@ from mirror.upstream.response import shown_url
 
 SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}/2.0"
 
+_LOGIN = re.compile(r"^([a-z][a-z0-9+.-]*://)([^/?#]*)@", re.IGNORECASE)
+_FIELDS = re.compile(r"(?<=[?&]fields=)[^&#]*")
+_PAGE_LENGTH = re.compile(r"(?<=[?&])pagelen=(\d{1,4})(?![^&#])")
+_PAGE_NUMBER = re.compile(r"(?<=[?&])page=([^&#]*)")
+_SERVICE_USERS = {"git", "hg"}
+_CLOUD_HOSTS = {"api.bitbucket.org", "bitbucket.org"}
+_CLOUD_ORIGINS = ("https://api.bitbucket.org", "https://bitbucket.org")
+
 
 def url_of(config: UpstreamConfig) -> str:
     """Return the base address of the API: as configured, its path completed, or the kind's default."""
@@ -72,15 +80,6 @@ def accounts_by_upstream(config: Config, told: Mapping[str, int]) -> dict[str, t
         )
         found[upstream.name] = (bucket, limit)
     return found
-
-
-_LOGIN = re.compile(r"^([a-z][a-z0-9+.-]*://)([^/?#]*)@", re.IGNORECASE)
-_FIELDS = re.compile(r"(?<=[?&]fields=)[^&#]*")
-_PAGE_LENGTH = re.compile(r"(?<=[?&])pagelen=(\d{1,4})(?![^&#])")
-_PAGE_NUMBER = re.compile(r"(?<=[?&])page=([^&#]*)")
-_SERVICE_USERS = {"git", "hg"}
-_CLOUD_HOSTS = {"api.bitbucket.org", "bitbucket.org"}
-_CLOUD_ORIGINS = ("https://api.bitbucket.org", "https://bitbucket.org")
 
 
 class ApiAddresses:

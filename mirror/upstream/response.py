@@ -22,6 +22,9 @@ from mirror.readable import visible
 from mirror.times import age_text
 from mirror.upstream.budget import Budget
 
+if TYPE_CHECKING:
+    import tenacity
+
 Shape = TypeVar("Shape")
 
 EXCERPT = 80
@@ -53,6 +56,8 @@ _WANTED = (
     " alone, an OAuth consumer as oauth:KEY:SECRET; app passwords ended on 28 July 2026 (a Data Center takes"
     " USER:PASSWORD, or an HTTP access token alone)"
 )
+
+Answer = TypeVar("Answer")
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,12 +265,6 @@ def _texts(value: Any) -> list[str]:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-if TYPE_CHECKING:
-    import tenacity
-
-Answer = TypeVar("Answer")
 
 
 class NotSent(UpstreamBusy):

@@ -25,6 +25,19 @@ CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", 
 _PORTS = {"http": 80, "https": 443}
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 
+Transport = httpx.BaseTransport
+"""What tests hand in instead of a network."""
+
+Origin = tuple[str, str, int | None]
+"""Scheme, host and port of an address; the port is None where it is the scheme's own."""
+
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+ENCODINGS = {"", "identity", "gzip", "x-gzip", "deflate"}
+"""The content encodings of an answer that are read: none, and those that were asked for."""
+
+_GZIP_OR_ZLIB = 47
+_BARE = -15
+
 
 def proxy_of(scheme: str, host: str, port: int | None, proxies: Mapping[str, str]) -> str | None:
     """Return the address of the proxy for a host, or None for a direct connection.
@@ -115,15 +128,6 @@ def distrust_remedy(environ: Mapping[str, str]) -> str:
     if named:
         return f"; only the certificates of {named[0]} ({named[1]}) are trusted"
     return "; if an authority of your own has signed it, name its PEM file in SSL_CERT_FILE"
-
-
-Transport = httpx.BaseTransport
-"""What tests hand in instead of a network."""
-
-Origin = tuple[str, str, int | None]
-"""Scheme, host and port of an address; the port is None where it is the scheme's own."""
-
-LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 def origin_of(url: httpx.URL) -> Origin:
@@ -303,13 +307,6 @@ class _Stream(httpcore.NetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         return self._plain.get_extra_info(info)
-
-
-ENCODINGS = {"", "identity", "gzip", "x-gzip", "deflate"}
-"""The content encodings of an answer that are read: none, and those that were asked for."""
-
-_GZIP_OR_ZLIB = 47
-_BARE = -15
 
 
 def read_body(response: httpx.Response, encoding: str, *, most: int, deadline: Deadline) -> bytes:

@@ -50,6 +50,13 @@ SAID_NO = (500, 503)
 
 T = TypeVar("T")
 
+ABSENT = (404, 410)
+MAY_BE_EMPTY = ("description", "website", "language")
+"""Texts whose null means that they are empty, not that they are unknown."""
+
+CLOCKS_APART = timedelta(minutes=10)
+"""How far the clock of an upstream may lag behind ours."""
+
 
 class PassThrough:
     """Creates, updates, deletes and forks repositories upstream and in the mirror; safe in any thread.
@@ -283,15 +290,6 @@ def _displaced(
         except MirrorError:
             continue
     return found
-
-
-ABSENT = (404, 410)
-
-MAY_BE_EMPTY = ("description", "website", "language")
-"""Texts whose null means that they are empty, not that they are unknown."""
-
-CLOCKS_APART = timedelta(minutes=10)
-"""How far the clock of an upstream may lag behind ours."""
 
 
 class NameTaken(UpstreamRefused):

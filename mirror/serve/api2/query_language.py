@@ -47,6 +47,16 @@ _WORDS: dict[str, tuple[LiteralKind, bool | None]] = {
     "null": ("null", None),
 }
 
+_DIGITS = re.compile(r"0*(\d+)", re.ASCII)
+_LARGEST_NUMBER = 2**63 - 1
+_KINDS = {
+    "text": 'a text: "..."',
+    "number": "a number",
+    "date": "a date",
+    "boolean": "true or false",
+    "object": "an object, which can only be compared with null",
+}
+
 
 class QueryError(ValueError):
     """A query that cannot be parsed or answered; the message says why."""
@@ -202,17 +212,6 @@ class _Parser:
                 self._place += 1
                 return True
         return False
-
-
-_DIGITS = re.compile(r"0*(\d+)", re.ASCII)
-_LARGEST_NUMBER = 2**63 - 1
-_KINDS = {
-    "text": 'a text: "..."',
-    "number": "a number",
-    "date": "a date",
-    "boolean": "true or false",
-    "object": "an object, which can only be compared with null",
-}
 
 
 class Field(msgspec.Struct, frozen=True):

@@ -23,6 +23,9 @@ from mirror.serve.exchange import Json
 _ENCODER = msgspec.json.Encoder()
 _CHILDREN = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks")
 
+FindExtra = Callable[[str, int], Json | None]
+"""Finds the extra of an object, by its kind and the id of its row."""
+
 
 class ApiLinks(msgspec.Struct, frozen=True):
     """Makes the links in one answer: to the API at `api`, and to the pages of the mirror at `origin`.
@@ -109,10 +112,6 @@ class LinksTemplate:
 
 
 links_template = lru_cache(maxsize=64)(LinksTemplate)
-
-
-FindExtra = Callable[[str, int], Json | None]
-"""Finds the extra of an object, by its kind and the id of its row."""
 
 
 def _no_extra(kind: str, row_id: int) -> None:

@@ -44,6 +44,12 @@ _EXCEPTIONS = {
 }
 _PACKAGE = "com.atlassian.bitbucket"
 
+Row = TypeVar("Row")
+DEFAULT_LIMIT = 25
+MOST = 1000
+LAST_START = 2**31 - 1
+LONGEST_PART = 1000
+
 
 class DataCenterRequest(ApiRequest, frozen=True, kw_only=True):
     """A request to Data Center's API.
@@ -197,14 +203,6 @@ def find_person(connection: sqlite3.Connection, asked: DataCenterRequest) -> Acc
     if found is None:
         raise refused(404, f"{asked.names[0]} does not exist.", "user.NoSuchUserException")
     return found
-
-
-Row = TypeVar("Row")
-
-DEFAULT_LIMIT = 25
-MOST = 1000
-LAST_START = 2**31 - 1
-LONGEST_PART = 1000
 
 
 class Window(NamedTuple):

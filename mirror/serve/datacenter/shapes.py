@@ -33,6 +33,18 @@ _ON_CLOUD = tuple(
 )
 """Bitbucket Cloud's names for resources below a repository."""
 
+LATEST = "com.atlassian.bitbucket.server.bitbucket-branch:latest-commit-metadata"
+FIRST_NUMBER = 2**30
+"""Added to row ids, for objects without a number of their own."""
+
+SCM = "git"
+_OWN_NUMBER = re.compile(r"(?:id|user):(\d{1,10})", re.ASCII)
+_AUTHOR = re.compile(r"(.*) <([^<>]+)>", re.DOTALL)
+_SHORT_HASH = 11
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PERMISSIONS = {"owner": "PROJECT_ADMIN", "collaborator": "PROJECT_WRITE", "member": "PROJECT_READ"}
+_TELLS_ANNOTATIONS = frozenset({"cloud", "sandbox"})
+
 
 class Resource(NamedTuple):
     """An address of the upstream's API. `is_same`: it has what was requested, not just what contains it."""
@@ -92,20 +104,6 @@ def _segment(text: str) -> str:
 
 def _escaped(path: str) -> str:
     return quote(path, safe="/~")
-
-
-LATEST = "com.atlassian.bitbucket.server.bitbucket-branch:latest-commit-metadata"
-FIRST_NUMBER = 2**30
-"""Added to row ids, for objects without a number of their own."""
-
-SCM = "git"
-
-_OWN_NUMBER = re.compile(r"(?:id|user):(\d{1,10})", re.ASCII)
-_AUTHOR = re.compile(r"(.*) <([^<>]+)>", re.DOTALL)
-_SHORT_HASH = 11
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_PERMISSIONS = {"owner": "PROJECT_ADMIN", "collaborator": "PROJECT_WRITE", "member": "PROJECT_READ"}
-_TELLS_ANNOTATIONS = frozenset({"cloud", "sandbox"})
 
 
 class Shapes:

@@ -55,6 +55,14 @@ _SECURITY: Json = {
     "parameter": {"type": "apiKey", "in": "query", "name": "access_token"},
 }
 
+PATTERN = r"^/-/openapi/(?P<name>1\.0|2\.0|datacenter)\.json$"
+DOCUMENTED: dict[str, tuple[Api, Description]] = {
+    "1.0": (API_1, api1.DESCRIPTION),
+    "2.0": (API_2, api2.DESCRIPTION),
+    "datacenter": (DATA_CENTER, datacenter.DESCRIPTION),
+}
+"""The documented APIs, by the name of the document in its address."""
+
 
 def openapi_document(api: Api, described: Description, origin: str) -> Json:
     """Return the document of an API that is served at `origin`, the address of the mirror."""
@@ -178,16 +186,6 @@ def _answer(text: str, schema: Schema | None, described: Description) -> Json:
         return {"description": text}
     others = {name: {"schema": schema} if same else {} for name, same in described.formats.items()}
     return {"description": text, "content": {"application/json": {"schema": schema}, **others}}
-
-
-PATTERN = r"^/-/openapi/(?P<name>1\.0|2\.0|datacenter)\.json$"
-
-DOCUMENTED: dict[str, tuple[Api, Description]] = {
-    "1.0": (API_1, api1.DESCRIPTION),
-    "2.0": (API_2, api2.DESCRIPTION),
-    "datacenter": (DATA_CENTER, datacenter.DESCRIPTION),
-}
-"""The documented APIs, by the name of the document in its address."""
 
 
 async def openapi(datasette: "Datasette", request: Request) -> Response:

@@ -27,6 +27,10 @@ UNEXPECTED_GROUP = "unexpected"
 """The kind, in an address, that stands for all unexpected changes."""
 FILTERS = ("kind", "owner", "upstream", "ref", "repository", "since", "until")
 
+ENTRIES = 50
+AUTHORITY = "tag:bitbucket-mirror,2026:"
+LATEST = 10
+
 
 async def history(visit: Visit) -> Response:
     """GET /-/changes: changes of repositories, owners, branches and tags."""
@@ -92,10 +96,6 @@ def _kinds(kind: str) -> tuple[str, ...]:
 def _unexpected(kind: str) -> tuple[str, ...]:
     """Return which unexpected changes a filter by kind asks for."""
     return tuple(UNEXPECTED) if kind == UNEXPECTED_GROUP else (kind,) if kind in UNEXPECTED else ()
-
-
-ENTRIES = 50
-AUTHORITY = "tag:bitbucket-mirror,2026:"
 
 
 async def feed(visit: Visit) -> Response:
@@ -215,9 +215,6 @@ def _details(change: ChangeRow, there: str | None) -> str:
     if there is not None:
         lines.append(f'<a href="{escape(there)}">{escape(there)}</a>')
     return "<br>".join(lines)
-
-
-LATEST = 10
 
 
 async def unexpected_page(visit: Visit) -> Response:

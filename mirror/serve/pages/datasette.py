@@ -41,6 +41,10 @@ LABELS = {
 HEADINGS = {"Custom SQL query returning": "Answer:", "Custom SQL query": "Answer"}
 STYLES = ("mirror.css", "datasette.css")
 
+log = logging.getLogger(__name__)
+_OF_A_TABLE = frozenset({"database", "table", "format"})
+"""The names in Datasette's routes for tables, views and stored queries."""
+
 
 def cell(datasette: "Datasette", database: str, column: str, row: Any, value: Any) -> Markup | None:
     """Link a repository's or an owner's name to its page; None leaves the cell to Datasette."""
@@ -149,15 +153,6 @@ def install(env: Environment, folder: str) -> None:
         return
     paths = [path for path in found.loaders[0].searchpath if path != folder]
     env.loader = ChoiceLoader([FileSystemLoader([*paths[:-1], folder, paths[-1]]), *found.loaders[1:]])
-
-
-if TYPE_CHECKING:
-    from datasette.app import Datasette
-
-log = logging.getLogger(__name__)
-
-_OF_A_TABLE = frozenset({"database", "table", "format"})
-"""The names in Datasette's routes for tables, views and stored queries."""
 
 
 async def is_post_to_reading(datasette: "Datasette", request: Request) -> bool:
