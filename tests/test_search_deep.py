@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from search_oracle import OWNERS, Playground, found_in_each_way, naive
 
+from mirror.queries.search import find_repositories
+from mirror.queries.visibility import OPERATOR
 from mirror.search import search
 from mirror.search.index.backlog import rebuild_index, update_after_page
 from mirror.search.index.check import check_index
@@ -174,3 +176,23 @@ def test_a_filter_that_all_rows_pass_costs_nothing(tmp_path: Path) -> None:
                     "SELECT count(*) FROM repositories WHERE scm = ? COLLATE NOCASE", (scm,)
                 )
                 assert found.count == row[0]
+
+
+@pytest.mark.parametrize(
+    ("query", "most"),
+    [("to", 13), ("", 10), ("django-tool-x", 10), ("django-tool-flask-kit", 28), ("djngo-tool", 35)],
+)
+def test_few_statements_answer_a_keystroke(tmp_path: Path, query: str, most: int) -> None:
+    """What is common, everything, rare, nothing, or corrected; the rows and their links included."""
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store:
+        with mirror.store.transaction() as connection:
+            mirror.fill(400)
+            mirror.add("django-tool-x")
+            rebuild_index(connection, leaf_size=4)
+        said = list[str]()
+        mirror.connection.set_trace_callback(said.append)
+        found = find_repositories(mirror.connection, OPERATOR, query)
+        mirror.connection.set_trace_callback(None)
+        assert (bool(found.count), found.fuzzy) == (len(query) < 20, query == "djngo-tool")
+        assert len(said) <= most

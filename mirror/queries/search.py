@@ -1,7 +1,7 @@
 """The search for repositories, as far as a caller may see the results."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Unpack
 
 import msgspec
@@ -20,7 +20,7 @@ class FoundRepositories(msgspec.Struct, frozen=True, kw_only=True):
 
     `fuzzy` says that the query was corrected; `corrected` holds the names that were searched in its place.
     `described` of the matches, the last ones, have the query in their description alone.
-    `web` has the links of each repository, by its row.
+    `links` returns where the upstream has a repository that was found; not each reader asks.
     """
 
     query: str
@@ -29,11 +29,7 @@ class FoundRepositories(msgspec.Struct, frozen=True, kw_only=True):
     corrected: tuple[str, ...]
     described: int
     repositories: list[RepositoryRow]
-    web: Mapping[int, RepositoryLinks]
-
-    def links(self, row: RepositoryRow) -> RepositoryLinks:
-        """Return where the upstream has a repository that was found."""
-        return self.web[row.id]
+    links: Callable[[RepositoryRow], RepositoryLinks]
 
 
 def find_repositories(
@@ -63,7 +59,7 @@ def find_repositories(
             **filters,
         )
         rows = repositories_by_ids(connection, caller, found.ids)
-        web = WebLinks(connection, caller).repositories(rows)
+        links = WebLinks(connection, caller).links_of(rows)
     return FoundRepositories(
         query=query,
         count=found.count,
@@ -71,5 +67,5 @@ def find_repositories(
         corrected=found.corrected,
         described=found.described,
         repositories=rows,
-        web=web,
+        links=links,
     )

@@ -1,7 +1,7 @@
 """Web addresses at the upstream, as the upstream sent them or else built by its rules."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -50,16 +50,23 @@ class WebLinks:
         self._connection = connection
         self._caller = caller
         self._upstreams = upstreams_of(connection)
+        self._known_pages = dict[int, WebPages | None]()
 
     def repositories(self, rows: Sequence[RepositoryRow]) -> dict[int, RepositoryLinks]:
         """Return the links of repositories, by their rows."""
+        links = self.links_of(rows)
+        return {row.id: links(row) for row in rows}
+
+    def links_of(self, rows: Iterable[RepositoryRow]) -> Callable[[RepositoryRow], RepositoryLinks]:
+        """Read what the links of some repositories depend on; return what builds those of one of them."""
         told = self._told_of_repositories(row.id for row in rows if row.deleted_at is None)
-        return {
-            row.id: RepositoryLinks(self._repository(row, told), self._clone_addresses(row))
-            if row.deleted_at is None
-            else RepositoryLinks()
-            for row in rows
-        }
+
+        def links(row: RepositoryRow) -> RepositoryLinks:
+            if row.deleted_at is not None:
+                return RepositoryLinks()
+            return RepositoryLinks(self._repository(row, told), self._clone_addresses(row))
+
+        return links
 
     def last_page(self, row: RepositoryRow) -> str | None:
         """Return the page of a repository, for a gone one its former page."""
@@ -102,8 +109,10 @@ class WebLinks:
         return found
 
     def _pages(self, upstream_id: int) -> WebPages | None:
-        row: UpstreamRow | None = self._upstreams.get(upstream_id)
-        return None if row is None or row.kind == WITHOUT_PAGES else row.pages
+        if upstream_id not in self._known_pages:
+            row: UpstreamRow | None = self._upstreams.get(upstream_id)
+            self._known_pages[upstream_id] = row.pages if row and row.kind != WITHOUT_PAGES else None
+        return self._known_pages[upstream_id]
 
     def _repository(self, row: RepositoryRow, told: Mapping[int, Json]) -> str | None:
         pages = self._pages(row.upstream_id)

@@ -29,18 +29,24 @@ class ResultPage(NamedTuple):
 class QueryEngine:
     """Answers one query on one file, within one snapshot."""
 
-    def __init__(self, connection: sqlite3.Connection, query: Query, few: int = FEW) -> None:
-        """Prepare an answer; `few` is for tests."""
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        query: Query,
+        few: int = FEW,
+        index: IndexReader | None = None,
+    ) -> None:
+        """Prepare an answer; `few` is for tests, `index` that of the same snapshot, if one was opened."""
         self.connection = connection
         self.query = query
-        self.index = IndexReader(connection)
+        self.index = index or IndexReader(connection)
         self.conditions = sql_conditions(connection, query)
         self._few = few
 
     @cached_property
     def pending(self) -> PendingMatches:
         """The rows of which the index is out of date."""
-        return PendingMatches(self.connection, self.query)
+        return PendingMatches(self.connection, self.query, has_any=self.index.has_pending)
 
     def has_exact_match(self) -> bool:
         """Return whether the query is the whole name of a repository."""
@@ -58,7 +64,8 @@ class QueryEngine:
         )
         if name is None:
             return None
-        return QueryEngine(self.connection, msgspec.structs.replace(self.query, part=name))
+        query = msgspec.structs.replace(self.query, part=name)
+        return QueryEngine(self.connection, query, self._few, self.index)
 
     def answer(self, start: int, stop: int) -> ResultPage:
         """Return the number of all hits, and hits `start` to `stop` of them."""
@@ -98,7 +105,7 @@ class QueryEngine:
         from mirror.search.many import ManyHits  # noqa: PLC0415 - numpy is slow to import
 
         fresh = [*self._matching(self.pending.ids), *self._new_hits()]
-        many = ManyHits(self.connection, self.query, self.conditions, fresh, self._few)
+        many = ManyHits(self.connection, self.index, self.query, self.conditions, fresh, self._few)
         return ResultPage(many.count(), many.page(start, stop, self._class_paths()))
 
     def _few_candidates(self, found: Node | Leaf) -> set[int] | None:
@@ -114,15 +121,21 @@ class QueryEngine:
         """Return the best `stop` hits in order; None if the lists of the index are too short to tell.
 
         For each match class, the best `stop` ids of its path are enough: a hit that ranks above them is of a
-        better class, and the path of that class has contributed its own best `stop`.
+        better class, and the path of that class has contributed its own best `stop`. So what a node lists and
+        no better class has contributed is of the node's class, or ranks below the page.
         """
         hits = [*fresh, *self.pending.best(stop)]
         known = set[int]()
         cut_at = list[tuple[int, int]]()  # (match class, id): the list of that class ends with that id
         for match, path in self._class_paths():
-            ids, lasts = self._best_ids(found if match == SUBSTRING else self.index.find(path), stop)
+            of_path = found if match == SUBSTRING else self.index.find(path)
+            ids, lasts = self._best_ids(of_path, stop)
             cut_at += [(match, last) for last in lasts]
-            hits += self._matching(ids - known)
+            new = ids - known
+            if isinstance(of_path, Node):
+                hits += self.index.ranked(new, match)
+            else:
+                hits += self._matching(new)
             known |= ids
             if sum([hit[0] <= match for hit in hits]) >= stop:
                 break
@@ -168,6 +181,8 @@ class QueryEngine:
 
     def _new_hits(self) -> list[Hit]:
         """Return the hits among the rows that are newer than the index."""
+        if not self.index.has_new:
+            return []
         return list(new_hits(self.connection, self.query.part, self.conditions, self.index.up_to))
 
 

@@ -7,25 +7,27 @@ the middle. If the part typed right is still a common path, only the best reposi
 at: a popular name is found, another may be missed.
 """
 
-import json
 import re
 import sqlite3
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from functools import cache
 from itertools import chain
 
+from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from mirror.search.index.format import IndexReader, Leaf, Node
-from mirror.search.names import BOUNDARY, popularity, searched_names
+from mirror.search.names import BOUNDARY
 from mirror.search.query import Conditions, plain_cursor
-from mirror.search.scan import RANKED_COLUMNS
+from mirror.search.scan import LONG_ENOUGH, names_of
 
 MAX_CANDIDATES = 300
-"""The highest number of repositories that are looked at; it takes a millisecond or two."""
+"""The highest number of repositories whose names are compared; it takes half a millisecond."""
 
 _LONGEST_CORRECTED = 200
 
-_LONG_ENOUGH = "(length(name) >= :length OR length(slug) >= :length)"
+_WITHOUT_INDEX = f"SELECT id FROM repositories NOT INDEXED WHERE {LONG_ENOUGH} AND {{}} LIMIT 20000"
 
 
 def errors_allowed(part: str) -> int:
@@ -51,54 +53,61 @@ def nearest_name(
     allowed = errors_allowed(part)
     if not allowed or len(part) > _LONGEST_CORRECTED:
         return None
-    ids = _candidates(index, part, collections) if index.up_to else None
-    rows = plain_cursor(connection).execute(
-        f"""SELECT {RANKED_COLUMNS} FROM repositories NOT INDEXED WHERE {conditions.sql}
-            AND {"1" if ids is None else "id IN (SELECT value FROM json_each(:wanted))"}
-            AND {_LONG_ENOUGH} LIMIT 20000""",
-        conditions.values | {"wanted": json.dumps(ids), "length": len(part) - allowed},
-    )
-    nearest = _Nearest(part, allowed)
-    known, best = dict[tuple[str, str], tuple[int, bool, str]](), None
-    for row_id, name, slug, followers, forks, created_at in rows:
-        found = known.get((name, slug))
-        if found is None:
-            found = known[name, slug] = min(map(nearest.within, {*searched_names(name, slug)}))
-        errors, is_part, meant = found
-        if errors <= allowed:
-            rank = (errors, is_part, popularity(followers, forks, created_at, row_id), meant)
-            best = rank if best is None else min(best, rank)
-    return best[-1] if best else None
+    cursor, shortest = plain_cursor(connection), len(part) - allowed
+    if index.up_to:
+        ids = _candidates(index, part, collections)
+    else:
+        values = conditions.values | {"shortest": shortest}
+        ids = [row_id for (row_id,) in cursor.execute(_WITHOUT_INDEX.format(conditions.sql), values)]
+    texts = defaultdict[str, list[int]](list)
+    for row_id, (name, slug) in names_of(cursor, conditions, ids, shortest):
+        texts[name].append(row_id)
+        if slug is not name:
+            texts[slug].append(row_id)
+    meant = _nearest(part, allowed, texts)
+    if not meant:
+        return None
+    most_popular = min(index.ranked(meant, 0))
+    return meant[most_popular[-1]]
 
 
-class _Nearest:
-    """Finds the text in a name that is nearest to `part`; a query looks at hundreds of names."""
+def _nearest(part: str, allowed: int, texts: Mapping[str, list[int]]) -> dict[int, str]:
+    """Return the repositories that have the fewest errors, whole names first, each with what was meant.
 
-    def __init__(self, part: str, allowed: int) -> None:
-        self._part, self._allowed = part, allowed
-        self._shortest, self._longest = len(part) - allowed, len(part) + allowed
-        self._runs = _word_runs(1 + part.count("-") + part.count(".") + part.count("_"))
+    That is one of the texts, or a run of as many words in it as `part` has. Text that equals `part` is left
+    out, because it corrects nothing.
+    """
+    runs_of = _word_runs(1 + len(_SEPARATORS.findall(part))).findall
+    near = {
+        (errors, is_run, one)
+        for is_run, choices in enumerate((texts, set(runs_of("\n".join(texts)))))
+        for one, errors in _near(part, allowed, choices)
+    }
+    if not near:
+        return {}
+    fewest, is_run, _ = min(near)
+    meant = dict[int, str]()
+    for one in sorted(one for *rank, one in near if rank == [fewest, is_run]):
+        having = [text for text in texts if one in text and one in runs_of(text)] if is_run else [one]
+        for text in having:
+            meant = dict.fromkeys(texts[text], one) | meant
+    return meant
 
-    def within(self, text: str) -> tuple[int, bool, str]:
-        """Return the number of errors, whether the text is only a part of the name, and the text.
 
-        It is the name or a run of as many words as `part` has. Text that equals `part` is left out, because
-        it corrects nothing.
-        """
-        best = (self._allowed + 1, False, "")
-        for meant in {text, *self._runs.findall(text)}:
-            if self._shortest <= len(meant) <= self._longest:
-                errors = OSA.distance(self._part, meant, score_cutoff=self._allowed)
-                if 0 < errors <= self._allowed:
-                    best = min(best, (errors, meant != text, meant))
-        return best
+def _near(part: str, allowed: int, texts: Collection[str]) -> list[tuple[str, int]]:
+    """Return the texts with one to `allowed` errors, each with their number."""
+    found = process.extract(part, list(texts), scorer=OSA.distance, score_cutoff=allowed, limit=None)
+    return [(text, errors) for text, errors, _ in found if errors]
+
+
+_SEPARATORS = re.compile(r"[-._]")
 
 
 @cache
 def _word_runs(words: int) -> re.Pattern[str]:
-    """Return a pattern that finds every run of so many words, overlapping ones too."""
-    run = r"[-._]".join([r"[^-._]+"] * words)
-    return re.compile(rf"(?<![^-._])(?=({run})(?![^-._]))")
+    """Return a pattern that finds every run of so many words in lines, overlapping ones too."""
+    word, start = r"[^-._\n]++", r"(?<![^-._\n])"
+    return re.compile(word if words == 1 else rf"{start}(?=({word}(?:[-._]{word}){{{words - 1}}}))")
 
 
 def _candidates(index: IndexReader, part: str, collections: list[int]) -> list[int]:

@@ -43,6 +43,7 @@ class ManyHits:
     def __init__(
         self,
         connection: sqlite3.Connection,
+        index: IndexReader,
         query: Query,
         conditions: Conditions,
         pending: list[Hit],
@@ -50,7 +51,7 @@ class ManyHits:
     ) -> None:
         self._cursor = plain_cursor(connection)
         self._query, self._conditions = query, conditions
-        self._index = IndexReader(connection)
+        self._index = index
         self._size = self._index.up_to + 1
         self._columns = dict[str, NDArray[Any]]()
         passing, unsure = self._passing()

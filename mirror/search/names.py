@@ -51,10 +51,18 @@ def normalise_all(texts: Sequence[str]) -> list[str]:
 
 def searched_names(name: str, slug: str) -> tuple[str, str]:
     """Return the normalised name and slug of a repository. They may be equal."""
-    first = normalise(name)
-    if slug == name or (slug == first and slug.isascii()):
-        return first, first
-    return first, normalise(slug)
+    return _with_slug(name, slug, normalise(name))
+
+
+def all_searched_names(names: Sequence[str], slugs: Sequence[str]) -> list[tuple[str, str]]:
+    """Return `searched_names` of many repositories."""
+    return list(map(_with_slug, names, slugs, normalise_all(names)))
+
+
+def _with_slug(name: str, slug: str, normal: str) -> tuple[str, str]:
+    if slug == name or (slug == normal and slug.isascii()):
+        return normal, normal
+    return normal, normalise(slug)
 
 
 def searched_text(name: str, slug: str) -> bytes:

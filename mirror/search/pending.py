@@ -8,8 +8,9 @@ rows are read and compared one by one: those that were changed by anyone but the
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
+from typing import Any
 
 from mirror.search.index.format import END
 from mirror.search.names import BOUNDARY, EXACT, PREFIX, SUBSTRING, match_class, searched_names
@@ -39,8 +40,9 @@ _BEST = f"""SELECT {_match_class_sql("text")}, by_followers, by_forks, by_creati
 class PendingMatches:
     """The pending rows that match a query now, or matched it as the index still has them."""
 
-    def __init__(self, connection: sqlite3.Connection, query: Query) -> None:
-        self._cursor = plain_cursor(connection)
+    def __init__(self, connection: sqlite3.Connection, query: Query, *, has_any: bool = True) -> None:
+        """`has_any` is whether any row is pending: most often none is, and nothing has to be read."""
+        self._cursor = plain_cursor(connection) if has_any else None
         needle = query.needle
         self._values = {
             "part": query.part,
@@ -55,7 +57,7 @@ class PendingMatches:
         # Collection to the number of matching rows that left it or entered it.
         self._lost = Counter[int | None]()
         self._gained = Counter[int | None]()
-        for row_id, collection, name, slug in self._cursor.execute(_UNPREPARED, self._values):
+        for row_id, collection, name, slug in self._rows(_UNPREPARED, self._values):
             self.unprepared.add(row_id)
             if collection is not None and match_class(searched_names(name, slug), query.part) is not None:
                 self._lost[collection] += 1
@@ -63,7 +65,7 @@ class PendingMatches:
     @cached_property
     def ids(self) -> set[int]:
         """The ids of all pending rows. The index is out of date for these: read their rows."""
-        rows = self._cursor.execute(f"SELECT id FROM search_pending WHERE {_PREPARED}", self._values)
+        rows = self._rows(f"SELECT id FROM search_pending WHERE {_PREPARED}", self._values)
         return self.unprepared.union(row_id for (row_id,) in rows)
 
     def count(self) -> None:
@@ -71,7 +73,7 @@ class PendingMatches:
 
         A row that keeps both, most often for a new follower, would add one to either, so it is left out.
         """
-        for (was, now), number in Counter(self._cursor.execute(_MOVED, self._values)).items():
+        for (was, now), number in Counter(self._rows(_MOVED, self._values)).items():
             self._lost[was] += number
             self._gained[now] += number
 
@@ -85,8 +87,13 @@ class PendingMatches:
 
     def best(self, most: int) -> list[Hit]:
         """Return the best hits among the prepared rows, `most` at most, in order."""
-        return self._cursor.execute(_BEST, self._values | {"most": most}).fetchall()
+        return self._rows(_BEST, self._values | {"most": most})
 
     def among(self, ids: Iterable[int]) -> set[int]:
         """Return which of these repositories are pending, regardless of their name."""
+        if self._cursor is None:
+            return set()
         return {row_id for (row_id,) in self._cursor.execute(_AMONG, (json.dumps(list(ids)),))}
+
+    def _rows(self, sql: str, values: Mapping[str, Any]) -> list[Any]:
+        return self._cursor.execute(sql, values).fetchall() if self._cursor else []

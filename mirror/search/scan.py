@@ -1,13 +1,13 @@
 """Read rows without the index: those that it does not contain yet, and those whose ids it has found."""
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 
-from mirror.search.names import match_class, popularity, searched_names
+from mirror.search.names import all_searched_names, match_class, popularity, searched_names
 from mirror.search.query import Conditions, plain_cursor
 
 RANKED_COLUMNS = "id, name, slug, followers_count, forks_count, created_at"
-RankedRow = tuple[int, str, str, int | None, int | None, str | None]
 
 Hit = tuple[int, int, int, bytes, int]
 """A repository that matches: its match class, then its popularity key, which ends with its id.
@@ -33,15 +33,31 @@ def new_hits(connection: sqlite3.Connection, part: str, conditions: Conditions, 
             WHERE id > :after AND {may_contain("name", "slug")} AND {conditions.sql}""",
         conditions.values | {"after": after, "part": part},
     )
-    return matching_hits(rows, part)
-
-
-def matching_hits(rows: Iterable[RankedRow], part: str) -> Iterator[Hit]:
-    """Yield the hits among rows of RANKED_COLUMNS, for a normalised query."""
     for row_id, name, slug, followers, forks, created_at in rows:
         match = match_class(searched_names(name, slug), part)
         if match is not None:
             yield (match, *popularity(followers, forks, created_at, row_id))
+
+
+LONG_ENOUGH = "(length(name) >= :shortest OR length(slug) >= :shortest)"
+
+
+def names_of(
+    cursor: sqlite3.Cursor, conditions: Conditions, ids: Iterable[int], shortest: int = 0
+) -> Iterator[tuple[int, tuple[str, str]]]:
+    """Yield the repositories that meet some conditions, each with its normalised name and slug.
+
+    :param ids: those that are looked at
+    :param shortest: how many characters the name or the slug must have
+    """
+    # Three texts take half the time that hundreds of rows do.
+    row_ids, names, slugs = cursor.execute(
+        f"""SELECT json_group_array(id), json_group_array(name), json_group_array(slug)
+            FROM repositories NOT INDEXED WHERE id IN (SELECT value FROM json_each(:wanted))
+            AND {LONG_ENOUGH} AND {conditions.sql}""",
+        conditions.values | {"wanted": json.dumps(list(ids)), "shortest": shortest},
+    ).fetchone()
+    return zip(json.loads(row_ids), all_searched_names(json.loads(names), json.loads(slugs)), strict=True)
 
 
 DESCRIBED = 3

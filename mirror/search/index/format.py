@@ -8,15 +8,16 @@ node that is not common is *rare*: its *leaf*, in `search_rare`, holds the compl
 import json
 import sqlite3
 import struct
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from operator import sub
 
 import msgspec
 
-from mirror.search.names import BOUNDARY
+from mirror.search.names import BOUNDARY, match_class, popularity
 from mirror.search.query import Conditions, plain_cursor
-from mirror.search.scan import RANKED_COLUMNS, Hit, matching_hits
+from mirror.search.scan import Hit, names_of
 
 END = b"\xfe"
 """Stands at the end of each searched text in a path. Like BOUNDARY, a byte that UTF-8 never uses."""
@@ -133,6 +134,10 @@ def chunk_of(row_id: int) -> bytes:
 _NEAREST = """SELECT path, collection, repositories, best FROM search_common
     WHERE path = (SELECT path FROM search_common WHERE path <= ? ORDER BY path DESC LIMIT 1)"""
 
+_STATE = """SELECT up_to, EXISTS (SELECT 1 FROM search_pending),
+    up_to < coalesce((SELECT max(id) FROM repositories), 0) FROM search_state"""
+_RANKED = """SELECT followers_count, forks_count, created_at, id FROM repositories NOT INDEXED
+    WHERE id IN (SELECT value FROM json_each(?))"""
 _LEAVES_BELOW = "SELECT ids FROM search_rare WHERE path >= ? AND path < ?"
 _CROWDS_WITH = "SELECT ids FROM search_crowds WHERE instr(text, ?)"
 
@@ -165,11 +170,23 @@ class IndexReader:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._cursor = plain_cursor(connection)
-        self.up_to: int = self._cursor.execute("SELECT up_to FROM search_state").fetchone()[0]
+        self._found = dict[bytes, Node | Leaf]()
+        self.up_to: int
         """The highest id that the index knows; 0 if it was never built."""
+        self.has_pending: bool
+        """Whether rows changed since the index was updated."""
+        self.has_new: bool
+        """Whether there are rows above `up_to`."""
+        self.up_to, self.has_pending, self.has_new = self._cursor.execute(_STATE).fetchone()
 
     def find(self, path: bytes) -> Node | Leaf:
         """Look up a path. It takes two seeks at most, however many repositories have the path."""
+        found = self._found.get(path)
+        if found is None:
+            found = self._found[path] = self._look_up(path)
+        return found
+
+    def _look_up(self, path: bytes) -> Node | Leaf:
         rows = self._cursor.execute(_NEAREST, (path,)).fetchall()
         if not rows:
             return Leaf([])
@@ -203,14 +220,20 @@ class IndexReader:
 
     def matching(self, ids: Iterable[int], part: str, conditions: Conditions) -> list[Hit]:
         """Read the rows with these ids and return those that meet the conditions and contain `part`."""
+        classes = defaultdict[int, list[int]](list)
         # A list may contain the id of a deleted row, and SQLite may have given it to a new row that the index
-        # does not know. New rows are read elsewhere, hence `up_to`.
-        rows = self._cursor.execute(
-            f"""SELECT {RANKED_COLUMNS} FROM repositories NOT INDEXED
-                WHERE id IN (SELECT value FROM json_each(:wanted)) AND id <= :up_to AND {conditions.sql}""",
-            conditions.values | {"wanted": json.dumps(list(ids)), "up_to": self.up_to},
-        )
-        return list(matching_hits(rows, part))
+        # does not know. New rows are read elsewhere.
+        wanted = [row_id for row_id in ids if row_id <= self.up_to]
+        for row_id, names in names_of(self._cursor, conditions, wanted):
+            match = match_class(names, part)
+            if match is not None:
+                classes[match].append(row_id)
+        return [hit for match, some in classes.items() for hit in self.ranked(some, match)]
+
+    def ranked(self, ids: Iterable[int], match: int) -> list[Hit]:
+        """Return hits of one match class: read what their order depends on, but no names."""
+        rows = self._cursor.execute(_RANKED, (json.dumps(list(ids)),))
+        return [(match, *popularity(*ranked)) for ranked in rows]
 
 
 def _common_prefix(one: bytes, other: bytes) -> int:
