@@ -180,7 +180,7 @@ def test_a_filter_that_all_rows_pass_costs_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("query", "most"),
-    [("to", 13), ("", 10), ("django-tool-x", 10), ("django-tool-flask-kit", 28), ("djngo-tool", 35)],
+    [("to", 13), ("", 10), ("django-tool-x", 12), ("django-tool-flask-kit", 29), ("djngo-tool", 42)],
 )
 def test_few_statements_answer_a_keystroke(tmp_path: Path, query: str, most: int) -> None:
     """What is common, everything, rare, nothing, or corrected; the rows and their links included."""
