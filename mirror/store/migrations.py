@@ -1,7 +1,7 @@
-"""The tables, as numbered migrations: what SQL users may rely on, and how an older file is brought up to it.
+"""The tables, as numbered migrations: what SQL users may rely on, and how an older file is migrated.
 
-Names of tables and columns are a contract. A migration that has been released is never edited; a change is
-a new one below it, and counted in `schema.py`, so that a file from a newer program is recognised.
+Names of tables and columns are a contract. A released migration is never changed. A change is a new one at
+the end, counted in `schema.py`, so that a file of a newer program is recognised.
 """
 
 from sqlite_utils import Database
@@ -123,7 +123,7 @@ _TARGET = """
 
 @migrations()
 def m002_the_crawl(db: Database) -> None:
-    """What the crawler did, saw change, failed at, has spent, and where it goes on."""
+    """The crawl: runs, changes, failures, spent requests, and the positions where it resumes."""
     for statement in (
         """CREATE TABLE sync_runs (
             id INTEGER PRIMARY KEY,
@@ -205,7 +205,7 @@ def m002_the_crawl(db: Database) -> None:
 
 @migrations()
 def m003_views_for_people(db: Database) -> None:
-    """Questions that come first, answered by name."""
+    """Views that answer common questions."""
     db.create_view(
         "recent_changes",
         """SELECT c.id, c.at, c.kind, r.full_name AS repository, c.ref, c.old, c.new,
@@ -243,12 +243,12 @@ def m003_views_for_people(db: Database) -> None:
 
 @migrations()
 def m004_search_index(db: Database) -> None:
-    """The name index (docs/search.md), and the triggers that note whatever it does not know yet.
+    """The name index (docs/search.md), and triggers that note rows that it does not know yet.
 
-    `up_to` is the highest id the index knows of: later rows are read as they are, and earlier ones that
-    change are pending, with what the index still believes of them. So whoever writes a repository, the
-    search stays true, and a first load, which only inserts, pays nothing. A row that is deleted stays
-    pending without a name, because the next one may get its id.
+    `up_to` is the highest id that the index knows. Later rows are read directly. Earlier rows that change
+    are pending, with their names as the index knows them. So searches are right whoever writes a repository,
+    and a first load, which only inserts, pays nothing. A deleted row stays pending without a name, because
+    the next row may get its id.
     """
     _make_search_tables(db)
 
@@ -301,10 +301,10 @@ def _make_search_tables(db: Database) -> None:
 
 @migrations()
 def m005_api_tokens(db: Database) -> None:
-    """Who may read what is private, and quick answers to whether anything is.
+    """Tokens of readers of private rows, and indexes that quickly find private rows.
 
-    `user_id` is the mirrored user that the token speaks for, if it speaks for one. The first partial index
-    finds private rows among public ones; the second the moment from which a repository's changes are public.
+    `user_id` is the mirrored user that the token acts for, if any. The first partial index finds private
+    rows, the second the moment from which a repository's changes are public.
     """
     for statement in (
         """CREATE TABLE api_tokens (
@@ -327,7 +327,7 @@ def m005_api_tokens(db: Database) -> None:
 
 @migrations()
 def m006_writes(db: Database) -> None:
-    """What was written upstream through this mirror, and on whose behalf: the audit beside `changes`."""
+    """Writes that were made upstream through this mirror, and by whom: the audit beside `changes`."""
     for statement in (
         """CREATE TABLE writes (
             id INTEGER PRIMARY KEY,
@@ -346,11 +346,11 @@ def m006_writes(db: Database) -> None:
 
 @migrations()
 def m007_orders_of_listings(db: Database) -> None:
-    """The orders in which API 2.0 lists repositories, and what counts them without looking at each.
+    """The orders in which API 2.0 lists repositories, and indexes for counts without reading rows.
 
-    They end with the columns that their conditions name: only so does SQLite skip over what a caller may not
-    see, or count it, in the index alone. The two orders cost a first load about a fifth of its speed and the
-    file 45 bytes a row each; the others cost nothing where nothing is private or gone.
+    They end with the columns of their conditions, so that SQLite skips or counts hidden rows in the index.
+    The two orders cost a first load about a fifth of its speed, and 45 bytes a row each; the others cost
+    nothing if nothing is private or gone.
     """
     for statement in (
         """CREATE INDEX repositories_created ON repositories (created_at, id, is_private, deleted_at)
@@ -367,7 +367,7 @@ def m007_orders_of_listings(db: Database) -> None:
 
 @migrations()
 def m008_webhook_deliveries(db: Database) -> None:
-    """Which webhooks were taken within the last day, so that none is taken twice: hashes, no contents."""
+    """The webhooks of the last day, as hashes without contents, so that none is applied twice."""
     for statement in (
         """CREATE TABLE webhook_deliveries (
             upstream_id INTEGER NOT NULL REFERENCES upstreams(id),
@@ -385,7 +385,7 @@ def m008_webhook_deliveries(db: Database) -> None:
 
 @migrations()
 def m009_search_lists_of_fixed_width(db: Database) -> None:
-    """The ids of the best take four bytes each. The next sync rebuilds what was written before."""
+    """Store the ids of the best in four bytes each. The next sync rebuilds older lists."""
     for table in ("common", "rare", "crowds", "pending"):
         db.execute(f"DELETE FROM search_{table}")
     db.execute("UPDATE search_state SET up_to = 0")
@@ -393,7 +393,7 @@ def m009_search_lists_of_fixed_width(db: Database) -> None:
 
 @migrations()
 def m010_order_of_popularity(db: Database) -> None:
-    """What deep pages of a search are read by; ten bytes for a row that has followers or forks, else none."""
+    """An index for deep pages of a search; ten bytes for a row with followers or forks, else none."""
     db.execute(
         """CREATE INDEX repositories_followed ON repositories (followers_count)
             WHERE followers_count > 0 AND deleted_at IS NULL"""
@@ -406,11 +406,11 @@ def m010_order_of_popularity(db: Database) -> None:
 
 @migrations()
 def m011_pending_in_full(db: Database) -> None:
-    """A page's transaction notes all that a search asks of a pending row, so that SQL alone counts and ranks.
+    """Note all data of pending rows that a search needs, so that SQL alone counts and ranks them.
 
-    `was_text` and `text` are what the index believes and what is; `text` is NULL until it is noted. The three
-    that follow sort as `mirror.search.names.popularity` does. The first versions of the index had other
-    tables: they are dropped, and the next sync rebuilds the index.
+    `was_text` is what the index has, `text` is the current value, NULL until it is noted. The three columns
+    after it sort as `mirror.search.names.popularity` does. Tables of the first versions of the index are
+    dropped, and the next sync rebuilds the index.
     """
     if "texts" not in db["search_pending"].columns_dict:
         _drop_search_tables(db)
@@ -429,11 +429,11 @@ def m011_pending_in_full(db: Database) -> None:
 
 @migrations()
 def m012_what_is_hidden_of_the_public(db: Database) -> None:
-    """The last change of each repository that stays hidden, and an index that counts private forks.
+    """The last hidden change of each public repository, and an index that counts private forks.
 
-    `public_from` is written by `mirror.store.repositories`, whose highest number stands here as it is. What
-    was made public before is hidden as a whole, because earlier versions did not note when its refs were
-    read.
+    `public_from` is written by `mirror.store.changes`, whose highest number is repeated here. All history of
+    repositories that were made public before is hidden, because earlier versions did not record when their
+    refs were read.
     """
     for statement in (
         "ALTER TABLE repositories ADD COLUMN public_from INTEGER NOT NULL DEFAULT 0",
@@ -450,7 +450,7 @@ def m012_what_is_hidden_of_the_public(db: Database) -> None:
 
 @migrations()
 def m013_names_that_sql_cannot_judge(db: Database) -> None:
-    """An index of the odd names, few or none, so that a scan lets SQL alone judge all others."""
+    """An index of the few unusual names that SQL cannot compare, so that a scan uses SQL for all others."""
     db.execute(
         """CREATE INDEX search_odd_names ON repositories (id)
             WHERE (name GLOB '*[^ -~]*' OR instr(name, '  ') OR instr(name, char(0))
@@ -460,23 +460,23 @@ def m013_names_that_sql_cannot_judge(db: Database) -> None:
 
 @migrations()
 def m014_whatever_is_not_git(db: Database) -> None:
-    """An index that is empty where all is git, as at Bitbucket today: there a filter by scm costs nothing."""
+    """An index of repositories that are not git; empty on Bitbucket today, so filters by scm cost nothing."""
     db.execute("CREATE INDEX repositories_other_scm ON repositories (scm) WHERE scm IS NOT 'git'")
 
 
 @migrations()
 def m015_what_the_first_versions_made_otherwise(db: Database) -> None:
-    """Some files have a trigger that noted new rows for the index; some lack the index of `writes`."""
+    """Some files have an outdated trigger for new rows of the index; some lack the index of `writes`."""
     db.execute("DROP TRIGGER IF EXISTS search_inserted")
     db.execute("CREATE INDEX IF NOT EXISTS writes_at ON writes (at)")
 
 
 @migrations()
 def m016_which_refs_were_read(db: Database) -> None:
-    """How each upstream's refs are mirrored (api, git or none), and a view that says which were read.
+    """How refs of each upstream are mirrored (api, git or none), and a view that says which were read.
 
-    NULL stands for a file that no run of this version has written. Where every living row was written as one
-    whose refs are not asked for, they are not mirrored.
+    NULL means that no run of this version has written the file. If all living rows are marked as rows whose
+    refs are not read, refs are not mirrored.
     """
     db.execute("ALTER TABLE upstreams ADD COLUMN refs TEXT")
     db.execute(
@@ -501,9 +501,9 @@ def m016_which_refs_were_read(db: Database) -> None:
 
 @migrations()
 def m017_deliveries_by_number(db: Database) -> None:
-    """Deliveries are told apart by the sender's number as well: equal bodies may be two events.
+    """Identify deliveries by the sender's number as well: equal bodies may be two events.
 
-    What was taken within the last day is forgotten; a retry of it changes nothing that is not confirmed.
+    The deliveries of the last day are deleted; applying one again only changes what a run confirms.
     """
     db.execute("DROP TABLE webhook_deliveries")
     db.execute(
@@ -520,13 +520,13 @@ def m017_deliveries_by_number(db: Database) -> None:
 
 @migrations()
 def m018_failures_that_are_accepted(db: Database) -> None:
-    """Failures that the operator accepts, or that are no failures: shown, but nothing is missing by them."""
+    """Failures that the operator accepts, or that are no faults: shown, but not missing."""
     db.execute("ALTER TABLE sync_failures ADD COLUMN accepted INTEGER NOT NULL DEFAULT 0")
 
 
 @migrations()
 def m019_authors_without_account(db: Database) -> None:
-    """API 1.0 told the name in the author line where no account was behind it: that is no account's name."""
+    """Delete names from author lines that API 1.0 sent without an account: they are no names of accounts."""
     for table in ("branches", "tags"):
         db.execute(
             f"""UPDATE {table} SET target_author_name = NULL
@@ -539,7 +539,7 @@ def m019_authors_without_account(db: Database) -> None:
 
 @migrations()
 def m020_parents_are_told_by_their_row_alone(db: Database) -> None:
-    """Take the names of parents out of recorded edits, which everybody may read: a parent may be private."""
+    """Remove names of parents from recorded edits, which everybody may read: a parent may be private."""
     path = "$.parent_full_name"
     db.execute(
         "UPDATE changes SET old = json_remove(old, ?), new = json_remove(new, ?)"
@@ -551,26 +551,26 @@ def m020_parents_are_told_by_their_row_alone(db: Database) -> None:
 
 @migrations()
 def m021_requests_that_were_sent(db: Database) -> None:
-    """Requests that were sent, apart from those that were reserved; until now each one reserved was sent."""
+    """Count requests that were sent apart from reserved ones; until now each reserved one was sent."""
     db.execute("ALTER TABLE request_ledger ADD COLUMN sent INTEGER NOT NULL DEFAULT 0")
     db.execute("UPDATE request_ledger SET sent = requests")
 
 
 @migrations()
 def m022_followers_by_user(db: Database) -> None:
-    """Find what a user follows, which tells whether a stranger may know of that user."""
+    """An index of what a user follows, which decides whether a stranger may know the user."""
     db.execute("CREATE INDEX followers_user ON followers (user_id)")
 
 
 @migrations()
 def m023_archived(db: Database) -> None:
-    """Whether a repository is archived, which Data Center tells since 8.0; NULL where that is unknown."""
+    """Whether a repository is archived, which Data Center reports since 8.0; NULL if unknown."""
     db.execute("ALTER TABLE repositories ADD COLUMN archived INTEGER")
 
 
 @migrations()
 def m024_projects(db: Database) -> None:
-    """Projects as rows of their own; those that repositories have told until now are taken from them."""
+    """Projects as rows of their own; known ones are copied from the repositories."""
     for statement in (
         """CREATE TABLE projects (
             id INTEGER PRIMARY KEY,
@@ -602,11 +602,11 @@ def m024_projects(db: Database) -> None:
 
 @migrations()
 def m025_what_no_column_holds(db: Database) -> None:
-    """What API 2.0 told of an object beside its columns; served to it alone.
+    """Data of API 2.0 about an object that no column has; only API 2.0 serves it.
 
-    `value` is a compressed difference (`mirror.object_difference`). `row_id` is that of the repository, for
-    its branches and tags too, or of the user. `anonymous` is 1 where a crawl without credential was told it,
-    so that everybody may know.
+    `value` is a compressed difference (`mirror.object_difference`). `row_id` is that of the repository, also
+    for its branches and tags, or of the user. `anonymous` is 1 if a crawl without credential got it, so that
+    everybody may see it.
     """
     db.execute(
         """CREATE TABLE extras (
@@ -622,7 +622,7 @@ def m025_what_no_column_holds(db: Database) -> None:
 
 @migrations()
 def m026_what_kind_of_file(db: Database) -> None:
-    """What is to be known of the file itself: whether it is a published snapshot, and of which moment."""
+    """Facts about the file itself: whether it is a published snapshot, and its moment."""
     db.execute("CREATE TABLE mirror_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
 
 
@@ -630,9 +630,9 @@ def m026_what_kind_of_file(db: Database) -> None:
 def m027_refs_index(db: Database) -> None:
     """The index of refs by name and by commit (docs/refs.md), and triggers that note what it does not know.
 
-    As in the name index, `up_to` is the highest id of a repository that the index knows: the refs of later
-    ones are read as they are, so that a first load pays nothing. A ref that changes is pending with what the
-    index has of it, and so is a repository whose refs become hidden, public or gone.
+    As in the name index, `up_to` is the highest id of a repository that the index knows. Refs of later ones
+    are read directly, so that a first load pays nothing. A ref that changes is pending with its values in
+    the index, and so is a repository whose refs become hidden, public or gone.
     """
     hidden = 2**63 - 1  # `public_from` of a repository whose refs were read while it was private
     was, now = (
@@ -723,10 +723,10 @@ def m027_refs_index(db: Database) -> None:
 
 @migrations()
 def m028_words_of_descriptions(db: Database) -> None:
-    """An index of the words of descriptions, for searches that ask for them.
+    """An index of the words of descriptions, for searches that include them.
 
-    Its content table is always empty. So no program that dumps tables finds rows in the index, and what the
-    iterdump of Python's sqlite3 writes can be restored: it cannot put rows into a virtual table.
+    Its content table is always empty. So programs that dump tables find no rows in the index, and the output
+    of the iterdump of Python's sqlite3 can be restored, which cannot insert into a virtual table.
     """
     add = "INSERT INTO search_descriptions (rowid, description) VALUES (new.id, new.description);"
     remove = """INSERT INTO search_descriptions (search_descriptions, rowid, description)
@@ -748,9 +748,9 @@ def m028_words_of_descriptions(db: Database) -> None:
 
 @migrations()
 def m029_looks_around_changes(db: Database) -> None:
-    """When the mirror looked before each change, since when refs are known, and former names to look up.
+    """The look before each change, the moment since which refs are known, and an index of former names.
 
-    NULL in `previous_look` and `refs_known_since` stands for what was recorded by an earlier version.
+    NULL in `previous_look` and `refs_known_since` means that an earlier version recorded the row.
     """
     db.execute("ALTER TABLE changes ADD COLUMN previous_look TEXT")
     db.execute("ALTER TABLE repositories ADD COLUMN refs_known_since TEXT")
@@ -762,7 +762,7 @@ def m029_looks_around_changes(db: Database) -> None:
 
 @migrations()
 def m030_what_moved_that_should_not(db: Database) -> None:
-    """Whether a webhook told that a push was forced (NULL: unknown), and indexes of rare changes."""
+    """Whether a webhook reported a forced push (NULL: unknown), and indexes of rare changes."""
     for statement in (
         "ALTER TABLE changes ADD COLUMN forced INTEGER",
         "CREATE INDEX changes_forced ON changes (id) WHERE forced = 1",
@@ -774,10 +774,10 @@ def m030_what_moved_that_should_not(db: Database) -> None:
 
 @migrations()
 def m031_sizes_of_the_past(db: Database) -> None:
-    """What moves with every push, as it was before; and when the former commit of a ref was made.
+    """Former values of columns that move with every push, and the date of a ref's former commit.
 
-    A row of `measures` has the values that a repository had until the mirror saw others. In a file with
-    repositories they are recorded since the last look of the version before.
+    A row of `measures` has the values that a repository had until the mirror saw new ones. In a file with
+    repositories, they are recorded since the last look of the previous version.
     """
     for statement in (
         """CREATE TABLE measures (
@@ -797,9 +797,9 @@ def m031_sizes_of_the_past(db: Database) -> None:
 
 @migrations()
 def m032_spans_of_refs(db: Database) -> None:
-    """How many refs of the most common paths lie in each span of time (docs/refs.md), for pages far down.
+    """The number of refs of the most common paths in each span of time (docs/refs.md), for late pages.
 
-    The end of the next sync builds them. `commits` is 0 where the index has no hashes.
+    The end of the next sync builds them. `commits` is 0 if the index has no hashes.
     """
     for statement in (
         """CREATE TABLE search_ref_spans (
@@ -821,10 +821,10 @@ def m032_spans_of_refs(db: Database) -> None:
 
 @migrations()
 def m033_columns_of_the_search_index(db: Database) -> None:
-    """What filters and the order of results look at, as arrays; a change of it makes a row pending too.
+    """The values of filters and of the order of results, as arrays; a change of one makes a row pending too.
 
-    Lists have one end of a text more, too, so the next sync rebuilds the index. Three SQL indexes are not
-    needed any more.
+    Lists also have one more end of a text, so the next sync rebuilds the index. Three SQL indexes are no
+    longer needed.
     """
     forks = "({0}.parent_id IS NOT NULL OR {0}.parent_uuid IS NOT NULL OR {0}.parent_full_name IS NOT NULL)"
     seen = (
@@ -869,7 +869,7 @@ def m033_columns_of_the_search_index(db: Database) -> None:
 
 @migrations()
 def m034_names_below_every_path(db: Database) -> None:
-    """The index of refs lists every name below every path. The end of the next sync builds it anew."""
+    """The index of refs lists all names below every path. The end of the next sync rebuilds it."""
     for table in ("names", "lists", "common", "rare", "spans", "counts", "hashes", "pending", "moved"):
         db.execute(f"DELETE FROM search_ref_{table}")
     db.execute("UPDATE search_ref_state SET up_to = 0")
@@ -877,13 +877,13 @@ def m034_names_below_every_path(db: Database) -> None:
 
 @migrations()
 def m035_changes_of_owners(db: Database) -> None:
-    """An index of the few changes of owners themselves, so that those of one owner need no scan."""
+    """An index of the few changes of owners, so that those of one owner need no scan."""
     db.execute("CREATE INDEX changes_user ON changes (user_id) WHERE user_id IS NOT NULL")
 
 
 @migrations()
 def m036_moves_of_main_branches(db: Database) -> None:
-    """Whether a branch that moved was the main one then; those of today count for what is recorded already.
+    """Whether a branch that moved was the main one then; recorded moves count if it is the main one today.
 
     The index had all forced pushes, of which few are of main branches.
     """
@@ -899,9 +899,9 @@ def m036_moves_of_main_branches(db: Database) -> None:
 
 @migrations()
 def m037_blocks_of_refs(db: Database) -> None:
-    """How many refs of each list lie in each small part of a span, for pages far down.
+    """The number of refs of each list in each small part of a span, for late pages.
 
-    Paths that the same names have share a node. The end of the next sync builds the index of refs anew.
+    Paths with the same names share a node. The end of the next sync rebuilds the index of refs.
     """
     for table in ("names", "lists", "rare", "hashes", "pending", "moved"):
         db.execute(f"DELETE FROM search_ref_{table}")
@@ -939,7 +939,7 @@ def m037_blocks_of_refs(db: Database) -> None:
 
 
 def _drop_search_tables(db: Database) -> None:
-    """Drop the search index with its triggers and indexes, whatever version made it."""
+    """Drop the search index with its triggers and indexes, of any version."""
     for kind in ("trigger", "index", "table"):
         found = db.query(
             "SELECT name FROM sqlite_master WHERE type = ? AND name GLOB 'search_*' AND sql IS NOT NULL",
