@@ -8,6 +8,7 @@ import pytest
 
 from mirror.cli.printer import Printer
 from mirror.cli.status import MOST_FAILURES, print_status
+from mirror.queries.crawl import SyncProgress
 from mirror.queries.status import BudgetLeft, UpstreamStatus
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -98,6 +99,22 @@ def test_a_running_sync_shows_its_progress() -> None:
         "slept_seconds": 120.0, "error": None,
     }  # fmt: skip
     assert "running for 60 min, 2 min of it waiting: full, 1,234 requests so far" in shown(last_run=run)
+
+
+_UNTOLD: dict[str, Any] = {"done_at": None, "waits_until": None, "why": None, "at": ""}
+
+
+def test_no_count_contradicts_the_progress() -> None:
+    """What waits is counted now, and the progress was saved some seconds ago."""
+    progress = SyncProgress(state="running", what="refs", done=5, total=9, percent=55, **_UNTOLD)
+    waiting = {"refs_waiting": 3, "refs_unread": 3}
+    assert "refs of 3 waiting" in shown(**waiting)
+    assert "3 repositories were not read yet" in shown(**waiting)
+    text = shown(progress=progress, gone=2, **waiting)
+    assert "refs 5 of 9, 55 %" in text
+    assert "2 gone\n" in text
+    assert "waiting" not in text
+    assert "not read yet" not in text
 
 
 def test_a_429_and_a_spent_budget_read_differently() -> None:

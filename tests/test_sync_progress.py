@@ -144,6 +144,10 @@ def test_every_view_shows_the_same_numbers(watched: tuple[Path, FixtureDb]) -> N
             assert said in text
             assert "syncing now" in text
             assert 'data-fresh="5"' in text
+            assert (
+                "whose branches and tags are to be read" not in text
+            )  # a count of this moment, beside progress of some seconds ago
+            assert "not been read yet" not in text
         assert '<noscript><meta http-equiv="refresh" content="5">' in served.get("/-/mirror-status").text
         assert "http-equiv" not in served.get("/-/mirror-status?still=1").text
         metrics = served.get("/-/metrics").text

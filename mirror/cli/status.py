@@ -110,9 +110,13 @@ def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
         yield _run_line(status.last_run, now)
     if status.progress is not None:
         yield progress_text(status.progress, now)
-    if status.gone or status.refs_waiting:
-        yield f"{status.gone:,} gone, refs of {status.refs_waiting:,} waiting"
-    if status.refs_unread:
+    # Progress is saved every few seconds; counts of this moment beside it would contradict it.
+    is_told = status.progress is not None
+    found = [f"{status.gone:,} gone"] if status.gone else []
+    found += [f"refs of {status.refs_waiting:,} waiting"] if status.refs_waiting and not is_told else []
+    if found:
+        yield ", ".join(found)
+    if status.refs_unread and not is_told:
         yield (
             "branches and tags are not mirrored"
             if status.refs == "none"
