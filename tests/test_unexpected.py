@@ -1,4 +1,4 @@
-"""What moved that should not: on histories of the sandbox; told by a page, the feed, SQL and alerts."""
+"""Unexpected changes: on histories of the sandbox; told by a page, the feed, SQL and alerts."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What moved that should not: changes that one wants to hear of, each kind by a name.
+"""Unexpected changes, which somebody wants to hear of, each kind with a name.
 
 An index has the rare kinds of changes, another one the forced moves of main branches; their conditions must
 stand in the statement as they were made.

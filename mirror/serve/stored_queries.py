@@ -215,7 +215,7 @@ GROUPS: dict[str, dict[str, Question]] = {
     "Tags and releases": TAGS,
     "Names, owners, languages": NAMES,
     "What happened": HAPPENED,
-    "What moved that should not": SHOULD_NOT_MOVE,
+    "Unexpected changes": SHOULD_NOT_MOVE,
     "Moving away": MOVING,
     "The crawl": CRAWLING,
 }
