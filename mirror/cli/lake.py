@@ -236,11 +236,11 @@ def _reader(mirror: Path) -> Iterator[sqlite3.Connection | None]:
 
 @contextmanager
 def _bar(what: str) -> Iterator[Callable[[str, int], None]]:
-    """Show a bar of the tables of a lake; yields a function of the present table and its rows so far."""
+    """Show a bar of the tables of a lake; yields a function of the present table or later step, and rows."""
     names = [table.name for table in TABLES]
     with progress_bar(what) as progress:
         yield lambda table, rows: progress(
-            f"{what} {table}" + (f": {rows:,} rows" if rows else ""),
-            names.index(table) if table in names else 0,
+            (f"{what} {table}" if table in names else table) + (f": {rows:,} rows" if rows else ""),
+            names.index(table) if table in names else len(names),
             len(names),
         )

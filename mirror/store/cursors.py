@@ -52,7 +52,7 @@ class Cursor(Generic[T]):
         self._connection.execute("DELETE FROM cursors WHERE upstream_id = ? AND stream = ?", self._row)
 
 
-class _Stream(Generic[T]):
+class _NamedCursor(Generic[T]):
     """An attribute of `Cursors`: the cursor of a stream with a fixed name."""
 
     def __init__(self, stream: str, kind: type[T]) -> None:
@@ -69,25 +69,25 @@ class Cursors:
     into `Store.reading`, writes into `Store.transaction`.
     """
 
-    round = _Stream("round", Round)
+    round = _NamedCursor("round", Round)
     """The round of a run that was interrupted."""
-    caller = _Stream("caller", LastCheck)
+    caller = _NamedCursor("caller", LastCheck)
     """When the upstream last confirmed whose the credential is."""
-    workspace_list = _Stream("workspaces", LastCheck)
+    workspace_list = _NamedCursor("workspaces", LastCheck)
     """The workspaces that the caller can see."""
-    verify = _Stream("verify", int)
+    verify = _NamedCursor("verify", int)
     """The last repository that `mirror verify` has compared."""
-    answers = _Stream("answers", dict[int, int])
+    answers = _NamedCursor("answers", dict[int, int])
     """How often the upstream has answered with each status, in all runs."""
-    progress = _Stream("progress", Progress)
+    progress = _NamedCursor("progress", Progress)
     """The progress of a run that is under way or stopped early."""
-    integrity = _Stream("integrity", str)
+    integrity = _NamedCursor("integrity", str)
     """The result of the last check of the file; "" without faults."""
-    restored = _Stream(RESTORED, str)
+    restored = _NamedCursor(RESTORED, str)
     """Since when, after a copy was restored, a full listing is awaited; missing where none is."""
-    moves = _Stream("moves", int)
+    moves = _NamedCursor("moves", int)
     """The last change of which the upstream was asked whether it was a forced push."""
-    told = _Stream("told", int)
+    told = _NamedCursor("told", int)
     """The last change of which a sync that ended has told; one that is killed tells of nothing."""
 
     def __init__(self, connection: sqlite3.Connection, upstream_id: int) -> None:
