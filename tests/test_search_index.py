@@ -18,7 +18,7 @@ from mirror.search.index import format as index_format
 from mirror.search.index.backlog import FLUSH_FROM, flush_step, update_after_page
 from mirror.search.index.build import build_index
 from mirror.search.index.check import check_index
-from mirror.search.names import normalise, normalise_all
+from mirror.search.names import normalise, normalise_all, searched_text, searched_texts
 from mirror.store import Store
 
 OWNER = Owner(uuid="ann", username="ann")
@@ -133,6 +133,7 @@ def test_many_names_are_normalised_as_each_alone(names: list[str]) -> None:
     """The build normalises them together, because it is faster."""
     names = [name.encode(errors="ignore").decode() for name in names]  # no file has half a surrogate
     assert normalise_all(names) == [normalise(name) for name in names]
+    assert searched_texts(names, names[::-1]) == list(map(searched_text, names, names[::-1]))
 
 
 @pytest.mark.parametrize(
@@ -252,7 +253,5 @@ def test_posting_lists_survive_packing(ids: set[int], later: list[int]) -> None:
 @given(st.lists(st.integers(1, 2**31 - 1)), st.lists(st.integers(1, 2**31 - 1)))
 def test_best_lists_survive_packing(ranked: list[int], joined: list[int]) -> None:
     """Ranked ids in order, unranked ones separately."""
-    assert index_format.unpack_best(index_format.pack_best(ranked) + index_format.pack_unranked(joined)) == (
-        ranked,
-        joined,
-    )
+    packed = index_format.pack_best([*ranked, *(row_id | index_format.UNRANKED for row_id in joined)])
+    assert index_format.unpack_best(packed) == (ranked, joined)

@@ -67,7 +67,15 @@ def _with_slug(name: str, slug: str, normal: str) -> tuple[str, str]:
 
 def searched_text(name: str, slug: str) -> bytes:
     """Return the searched text of a repository, such as ``^my-flask^`` or ``^my-flask^flask-2^``."""
-    first, second = searched_names(name, slug)
+    return _searched_text(*searched_names(name, slug))
+
+
+def searched_texts(names: Sequence[str], slugs: Sequence[str]) -> list[bytes]:
+    """Return the searched text of each of many repositories."""
+    return list(map(_searched_text, normalise_all(names), normalise_all(slugs)))
+
+
+def _searched_text(first: str, second: str) -> bytes:
     if first == second:
         return b"".join((BOUNDARY, first.encode(), BOUNDARY))
     return b"".join((BOUNDARY, first.encode(), BOUNDARY, second.encode(), BOUNDARY))

@@ -6,10 +6,11 @@ a sync any.
 """
 
 import sqlite3
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from mirror.search.index.format import LEAF_SIZE
-from mirror.search.names import Popularity, collection_of, popularity, searched_text
+from mirror.search.names import Popularity, collection_of, popularity, searched_texts
 
 
 class IndexedText(NamedTuple):
@@ -40,12 +41,12 @@ _NEW = f"""SELECT r.id, NULL, NULL, NULL, {_ROW} FROM repositories r
 
 def pending_changes(connection: sqlite3.Connection) -> list[IndexChange]:
     """Return the changes of all pending rows."""
-    return [_change(*row) for row in connection.execute(f"{_PENDING} ORDER BY p.id")]
+    return _changes(connection.execute(f"{_PENDING} ORDER BY p.id"))
 
 
 def new_rows(connection: sqlite3.Connection, limit: int) -> list[IndexChange]:
     """Return the changes that add new rows, those with the lowest ids first."""
-    return [_change(*row) for row in connection.execute(_NEW, (limit,))]
+    return _changes(connection.execute(_NEW, (limit,)))
 
 
 def prepare_pending(connection: sqlite3.Connection) -> None:
@@ -60,7 +61,7 @@ def prepare_pending(connection: sqlite3.Connection) -> None:
     connection.execute(
         "UPDATE search_state SET up_to = max(up_to, coalesce((SELECT max(id) FROM repositories), 0))"
     )
-    changes = [_change(*row) for row in connection.execute(f"{_PENDING} WHERE p.text IS NULL")]
+    changes = _changes(connection.execute(f"{_PENDING} WHERE p.text IS NULL"))
     connection.executemany(
         """UPDATE search_pending SET was_text = ?, text = ?, collection = ?,
                by_followers = ?, by_forks = ?, by_creation = ? WHERE id = ?""",
@@ -90,26 +91,21 @@ def backlog_size(connection: sqlite3.Connection) -> int:
     return int(row[0])
 
 
-def _change(
-    row_id: int,
-    was_name: str | None,
-    was_slug: str | None,
-    was_collection: int | None,
-    name: str | None,
-    slug: str | None,
-    is_private: int | None,
-    deleted_at: str | None,
-    followers: int | None,
-    forks: int | None,
-    created_at: str | None,
-) -> IndexChange:
-    """Shape a row of _PENDING or _NEW."""
-    old = new = None
-    if was_name is not None and was_slug is not None and was_collection is not None:
-        old = IndexedText(searched_text(was_name, was_slug), was_collection)
-    if name is not None and slug is not None:
-        new = IndexedText(searched_text(name, slug), collection_of(is_private, deleted_at))
-    return IndexChange(row_id, old, new, popularity(followers, forks, created_at, row_id))
+def _changes(found: Iterable[Sequence[Any]]) -> list[IndexChange]:
+    """Shape rows of _PENDING or _NEW. Their texts are made together, which is faster."""
+    rows = list(found)
+    was_texts = searched_texts([row[1] or "" for row in rows], [row[2] or "" for row in rows])
+    texts = searched_texts([row[4] or "" for row in rows], [row[5] or "" for row in rows])
+    changes = list[IndexChange]()
+    for row, was_text, text in zip(rows, was_texts, texts, strict=True):
+        row_id, was_name, was_slug, was_collection, name, slug, private, deleted, *popular = row
+        followers, forks, created = popular
+        was_there = was_name is not None and was_slug is not None and was_collection is not None
+        is_there = name is not None and slug is not None
+        old = IndexedText(was_text, was_collection) if was_there else None
+        new = IndexedText(text, collection_of(private, deleted)) if is_there else None
+        changes.append(IndexChange(row_id, old, new, popularity(followers, forks, created, row_id)))
+    return changes
 
 
 FLUSH_FROM = 5_000

@@ -96,6 +96,12 @@ def differs_from_previous(key: NDArray[Any]) -> NDArray[np.bool_]:
     return differs
 
 
+def cut(packed: bytes, bounds: NDArray[np.int64]) -> list[bytes]:
+    """Cut bytes into parts, from each bound to the next."""
+    cuts = bounds.tolist()
+    return list(map(packed.__getitem__, map(slice, cuts[:-1], cuts[1:])))
+
+
 def insert_rows(
     connection: sqlite3.Connection, table: str, rows: Iterable[tuple[Any, ...]], on_conflict: str = ""
 ) -> None:
@@ -243,7 +249,7 @@ class _Build:
             bars = np.where(listed > 0, corpus.followers[best[ends - 1]] if best.size else 0, 0)
             rows = zip(
                 paths, repeat(collection), counts.tolist(),
-                _cut(corpus.ids[best].astype("<u4").tobytes(), 4 * np.append(0, ends)),
+                cut(corpus.ids[best].astype("<u4").tobytes(), 4 * np.append(0, ends)),
                 bars.tolist(),
             )  # fmt: skip
             # Each node has a row for the public collection, even if empty.
@@ -287,7 +293,7 @@ def _packed_lists(group: NDArray[np.uint64], ids: Numbers, bits: int = 32) -> tu
     steps = np.diff(ordered, prepend=np.uint32(0))
     steps[begins] = ordered[begins]
     packed, ends = _pack_numbers(steps)
-    return key[begins].tolist(), _cut(packed, ends[np.append(begins, steps.size)])
+    return key[begins].tolist(), cut(packed, ends[np.append(begins, steps.size)])
 
 
 def _pack_numbers(numbers: Numbers) -> tuple[bytes, NDArray[np.int64]]:
@@ -304,12 +310,6 @@ def _pack_numbers(numbers: Numbers) -> tuple[bytes, NDArray[np.int64]]:
     ends = np.zeros(numbers.size + 1, dtype=np.int64)
     np.cumsum(sizes, out=ends[1:])
     return digits.ravel().compress(used.ravel()).tobytes(), ends
-
-
-def _cut(packed: bytes, bounds: NDArray[np.int64]) -> list[bytes]:
-    """Cut bytes into parts, from each bound to the next."""
-    cuts = bounds.tolist()
-    return list(map(packed.__getitem__, map(slice, cuts[:-1], cuts[1:])))
 
 
 def _first_of_runs(sizes: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirror.search.index.backlog import IndexChange, IndexedText
+from mirror.search.index.format import DEEPEST, END
 from mirror.search.query import SWITCHES, plain_cursor
 
 COLLECTION = 3
@@ -75,9 +76,11 @@ class ColumnWriter:
                 data[: known.size] = known
                 sticky = data[places] & UNSURE if name == "flags" else 0
                 data[places] = values[begin:end] | sticky
-                self._cursor.execute(
-                    "INSERT OR REPLACE INTO search_columns VALUES (?, ?, ?)", (name, chunk, data.tobytes())
-                )
+                packed = data.tobytes()
+                if not found or packed != found[0]:  # most changes touch one column
+                    self._cursor.execute(
+                        "INSERT OR REPLACE INTO search_columns VALUES (?, ?, ?)", (name, chunk, packed)
+                    )
 
     def encoded(
         self,
@@ -262,12 +265,36 @@ def add_dense(connection: sqlite3.Connection, path: bytes, ids: NDArray[np.uint3
 
 
 def update_dense(connection: sqlite3.Connection, changes: Iterable[IndexChange]) -> None:
-    """Set the bits of new texts for all dense paths in them; call it in a transaction."""
-    new = [(change.new.text, change.id) for change in changes if change.new not in (None, change.old)]
+    """Set the bits of new texts for all dense paths that the old ones lack; call it in a transaction."""
+    changed = [
+        one for one in changes if one.new is not None and (not one.old or one.old.text != one.new.text)
+    ]
+    ids = np.array([change.id for change in changed], np.uint32)
+    new = _Texts([change.new.text if change.new else b"" for change in changed])
+    old = _Texts([change.old.text if change.old else b"" for change in changed])
     for (path,) in connection.execute("SELECT DISTINCT path FROM search_dense").fetchall():
-        ids = [row_id for text, row_id in new if path in text]
-        if ids:
-            add_dense(connection, path, np.array(ids, np.uint32))
+        added = ids[new.have(path) & ~old.have(path)]
+        if added.size:
+            add_dense(connection, path, added)
+
+
+class _Texts:
+    """Some texts, which are searched together."""
+
+    def __init__(self, texts: Sequence[bytes]) -> None:
+        self._letters = np.frombuffer(END.join([*texts, bytes(DEEPEST)]), np.uint8)
+        lengths = np.array([len(text) + 1 for text in texts], np.int64)
+        self._starts = np.cumsum(lengths) - lengths
+
+    def have(self, path: bytes) -> NDArray[np.bool_]:
+        """Return which texts contain a path."""
+        size = self._letters.size - DEEPEST
+        found = self._letters[:size] == path[0]
+        for place, letter in enumerate(path[1:], 1):
+            found &= self._letters[place : place + size] == letter
+        has = np.zeros(self._starts.size, bool)
+        has[np.searchsorted(self._starts, np.flatnonzero(found), side="right") - 1] = True
+        return has
 
 
 def read_dense(cursor: sqlite3.Cursor, path: bytes, size: int) -> NDArray[np.bool_] | None:

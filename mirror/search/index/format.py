@@ -73,11 +73,6 @@ def pack_best(ids: Sequence[int]) -> bytes:
     return struct.pack(f"<{len(ids)}I", *ids)
 
 
-def pack_unranked(ids: Sequence[int]) -> bytes:
-    """Pack ids to be appended to a node's list without a rank."""
-    return pack_best([row_id | UNRANKED for row_id in ids])
-
-
 def unpack_best(packed: bytes) -> tuple[list[int], list[int]]:
     """Return the ranked ids of a node's list, in order, and the unranked ones."""
     ids = struct.unpack(f"<{len(packed) // 4}I", packed[: len(packed) & ~3])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mirror.search.corpus import Numbers
 from mirror.search.index.backlog import IndexChange
-from mirror.search.index.build import differs_from_previous, insert_rows
+from mirror.search.index.build import cut, differs_from_previous, insert_rows
 from mirror.search.index.format import (
     DEEPEST,
     END,
@@ -28,7 +28,6 @@ from mirror.search.index.format import (
     pack_appended,
     pack_best,
     pack_list,
-    pack_unranked,
     unpack_best,
     unpack_list,
 )
@@ -248,10 +247,12 @@ class NodeWriter:
         complete = np.array([row.is_complete for row in rows])
         bars = np.array([row.bar if row.best else _UNREACHABLE for row in rows])
         listed = joins & (complete[index] | (self._batch.followers[entries] >= bars[index]))
-        for place, row_id in zip(
-            index[listed].tolist(), self._batch.ids[entries[listed]].tolist(), strict=True
-        ):
-            rows[place].best += pack_best([row_id]) if complete[place] else pack_unranked([row_id])
+        places = index[listed]
+        ids = self._batch.ids[entries[listed]] | np.where(complete[places], 0, UNRANKED).astype(np.uint32)
+        begins = np.flatnonzero(differs_from_previous(places)) if places.size else places
+        parts = cut(ids.astype("<u4").tobytes(), 4 * np.append(begins, places.size))
+        for place, packed in zip(places[begins].tolist(), parts, strict=True):
+            rows[place].best += packed
             changed[place] = True
         for row, number in zip(rows, joined.tolist(), strict=True):
             row.count += number
