@@ -4,12 +4,16 @@ A 404 or an empty list would make clients report that there is none.
 """
 
 import re
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
 from mirror.queries.rows import RepositoryRow, UpstreamRow
 from mirror.serve.exchange import REFS_HEADER, Answer, ApiError, ApiRequest, refs_not_read
+
+FindUpstream = Callable[[sqlite3.Connection, Any], int | None]
 
 CREDENTIALS = frozenset({"access_token"})
 """Parameters with a credential for this mirror, which no other server may see."""
@@ -56,6 +60,18 @@ class NotMirrored(ApiError):
 def not_mirrored(what: str, asked: ApiRequest, upstream_id: int | None = None) -> NotMirrored:
     """Return the error for a request; without `upstream_id`, the first upstream counts."""
     return NotMirrored(what, _address(asked, upstream_id))
+
+
+def refusing(what: str, find: FindUpstream) -> Callable[[sqlite3.Connection, Any], Answer]:
+    """Return a reader that raises NotMirrored, after `find` has checked what the caller may know.
+
+    :param find: returns the id of the upstream that has it, None for the first one; raises ApiError.
+    """
+
+    def refuse(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
+        raise not_mirrored(what, asked, find(connection, asked))
+
+    return refuse
 
 
 def must_have_refs(asked: ApiRequest, row: RepositoryRow) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from mirror.serve.api1.edge import OWNER, SLUG, find_myself, find_repository, find_users
 from mirror.serve.exchange import Answer, ApiRequest
-from mirror.serve.unmirrored import COMMON_NOUNS, not_mirrored, noun
+from mirror.serve.unmirrored import COMMON_NOUNS, noun, refusing
 
 Reader = Callable[[sqlite3.Connection, ApiRequest], Answer]
 
@@ -47,17 +47,17 @@ def unmirrored_reader(pattern: tuple[str, ...]) -> Reader | None:  # noqa: PLR09
     """Return a function for an address below something that may be mirrored, though the address is not."""
     match pattern:
         case ("repositories", _, _, name, *_):
-            return _refusing(name, _repository_upstream)
+            return refusing(noun(name, _NOUNS), _repository_upstream)
         case ("users", _, name, *_):
-            return _refusing(name, _owner_upstream)
+            return refusing(noun(name, _NOUNS), _owner_upstream)
         case ("groups", _, *_):
-            return _refusing("groups", _owner_upstream)
+            return refusing(noun("groups", _NOUNS), _owner_upstream)
         case (name, _, _, *_) if name in _OF_OWNER:
-            return _refusing(name, _repository_upstream)
+            return refusing(noun(name, _NOUNS), _repository_upstream)
         case (name, _) if name in _OF_OWNER:
-            return _refusing(name, _owner_upstream)
+            return refusing(noun(name, _NOUNS), _owner_upstream)
         case ("user" | "emails" | "ssh-keys" as first, *more) if more or first != "user":
-            return _refusing(more[0] if first == "user" else first, _caller_upstream)
+            return refusing(noun(more[0] if first == "user" else first, _NOUNS), _caller_upstream)
     return None
 
 
@@ -71,12 +71,3 @@ def _owner_upstream(connection: sqlite3.Connection, asked: ApiRequest) -> int:
 
 def _caller_upstream(connection: sqlite3.Connection, asked: ApiRequest) -> int:
     return find_myself(connection, asked.caller)[0].upstream_id
-
-
-def _refusing(name: str, find: Callable[[sqlite3.Connection, ApiRequest], int]) -> Reader:
-    """Return a function that raises NotMirrored, after `find` has checked what the caller may know."""
-
-    def refuse(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
-        raise not_mirrored(noun(name, _NOUNS), asked, find(connection, asked))
-
-    return refuse

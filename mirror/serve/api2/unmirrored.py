@@ -1,7 +1,6 @@
 """Resources of API 2.0 that the mirror does not hold, by their place in an address."""
 
 import sqlite3
-from collections.abc import Callable
 
 from mirror.queries.accounts import accounts_by_ids
 from mirror.serve.api2.edge import (
@@ -13,8 +12,8 @@ from mirror.serve.api2.edge import (
     find_repository,
     find_workspace,
 )
-from mirror.serve.exchange import Answer, unauthorized
-from mirror.serve.unmirrored import COMMON_NOUNS, NotMirrored, not_mirrored, noun
+from mirror.serve.exchange import unauthorized
+from mirror.serve.unmirrored import COMMON_NOUNS, noun, refusing
 
 _OF_REPOSITORY = {
     "commits": "history of commits",
@@ -56,45 +55,36 @@ NAMED: tuple[tuple[str, ...], ...] = (
 """The patterns of these resources. Some have readers for a part of them."""
 
 
-def _of_repository(connection: sqlite3.Connection, asked: Api2Request, what: str) -> NotMirrored:
-    return not_mirrored(what, asked, find_repository(connection, asked).upstream_id)
+def _repository_upstream(connection: sqlite3.Connection, asked: Api2Request) -> int:
+    return find_repository(connection, asked).upstream_id
 
 
-def _of_workspace(connection: sqlite3.Connection, asked: Api2Request, what: str) -> NotMirrored:
-    return not_mirrored(what, asked, find_workspace(connection, asked).upstream_id)
+def _workspace_upstream(connection: sqlite3.Connection, asked: Api2Request) -> int:
+    return find_workspace(connection, asked).upstream_id
 
 
-def _of_account(connection: sqlite3.Connection, asked: Api2Request, what: str) -> NotMirrored:
-    return not_mirrored(what, asked, find_account(connection, asked).upstream_id)
+def _account_upstream(connection: sqlite3.Connection, asked: Api2Request) -> int:
+    return find_account(connection, asked).upstream_id
 
 
-def _of_caller(connection: sqlite3.Connection, asked: Api2Request, what: str) -> NotMirrored:
+def _caller_upstream(connection: sqlite3.Connection, asked: Api2Request) -> int | None:
     if not asked.caller.known:
         raise unauthorized()
     mine = accounts_by_ids(connection, asked.caller.user_ids)
-    return not_mirrored(what, asked, next((row.upstream_id for row in mine.values()), None))
+    return next((row.upstream_id for row in mine.values()), None)
 
 
 def unmirrored_reader(pattern: tuple[str, ...]) -> Reader | None:
     """Return a function for an address below something that may be mirrored, though the address is not."""
     match pattern:
         case ("repositories", _, _, name, *_):
-            check, what = _of_repository, noun(name, _OF_REPOSITORY)
+            return refusing(noun(name, _OF_REPOSITORY), _repository_upstream)
         case ("user", "workspaces", _, name, *_) | ("workspaces", _, name, *_):
-            check, what = _of_workspace, noun(name, _OF_WORKSPACE)
+            return refusing(noun(name, _OF_WORKSPACE), _workspace_upstream)
         case ("users" | "teams", _, name, *_):
-            check, what = _of_account, noun(name, _OF_USER)
+            return refusing(noun(name, _OF_USER), _account_upstream)
         case ("user", name, *_):
-            check, what = _of_caller, noun(name, _OF_USER)
+            return refusing(noun(name, _OF_USER), _caller_upstream)
         case (name, *_) if name in _ALONE:
-            return _refusing(lambda _, asked, what: not_mirrored(what, asked), _ALONE[name])
-        case _:
-            return None
-    return _refusing(check, what)
-
-
-def _refusing(check: Callable[[sqlite3.Connection, Api2Request, str], NotMirrored], what: str) -> Reader:
-    def refuse(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
-        raise check(connection, asked, what)
-
-    return refuse
+            return refusing(_ALONE[name], lambda _, __: None)
+    return None
