@@ -17,8 +17,8 @@ from mirror.search.refs.find import FoundRef, search_refs
 from mirror.search.refs.query import RefFilters, is_hash
 
 COMMITS_NOT_SEARCHED = (
-    "This mirror does not index commits, so no ref was found by its commit. `search_commits = true` in the"
-    " configuration indexes them, from the next sync on."
+    "This mirror does not index commits, so no ref was found by its commit. The setting search_commits = true"
+    " indexes them, from the next sync on."
 )
 SOME_UNREAD = "The branches and tags of some repositories were not read; there may be more."
 
