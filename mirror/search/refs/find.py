@@ -142,13 +142,15 @@ class _IndexedAnswer:
         """
         if stop > MOST_LISTED * len(self._classes):
             return None
+        number = stop + sum(map(len, self._gone.values()))
         hits = set(self._others)
         cut_at = list[tuple[int, int]]()
         for match in self._classes:
             its = self._index.at(match)
             if isinstance(its, SeenNode):
                 cut_at += [(match, order) for order in its.cut_at]
-                hits.update(hit for hit in self._index.best_hits(its) if hit[1:] not in self._gone[hit.match])
+                found = self._index.best_hits(its, number)
+                hits.update(hit for hit in found if hit[1:] not in self._gone[hit.match])
             else:
                 hits.update(self._of_class(match, 0, stop))
             if sum(hit.match <= match for hit in hits) >= stop:

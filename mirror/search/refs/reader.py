@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise, starmap
+from operator import itemgetter
 
 import msgspec
 
@@ -85,13 +86,15 @@ class RefIndexReader:
         found = self.at(match)
         return found.refs if isinstance(found, SeenNode) else found.refs(match)
 
-    def best_hits(self, node: SeenNode) -> list[RefHit]:
-        """Return the best refs of a node."""
-        names = self._names({name_id for _, _, name_id in node.best})
+    def best_hits(self, node: SeenNode, number: int) -> list[RefHit]:
+        """Return a number of the newest refs of a node, and all that are as new as the last of them."""
+        ranked = sorted(node.best)
+        last = max((order for order, _, _ in ranked[:number]), default=0)
+        newest = ranked[: bisect_right(ranked, last, key=itemgetter(0))]
+        names = self._names({name_id for _, _, name_id in newest})
         matches = {name_id: self._query.match(name) for name_id, name in names.items()}
         return [
-            RefHit(matches[name_id] or EXACT, order, kind, names[name_id])
-            for order, kind, name_id in node.best
+            RefHit(matches[name_id] or EXACT, order, kind, names[name_id]) for order, kind, name_id in newest
         ]
 
     def page(self, match: int, gone: set[Place], joined: Sequence[Place], low: int, high: int) -> list[Place]:
