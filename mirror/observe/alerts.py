@@ -203,11 +203,11 @@ def sender_of(alert: AlertConfig) -> SendAlert:
     from mirror.observe.delivery import call, ping, post  # noqa: PLC0415 - as above
 
     if alert.command:
-        return lambda told, stop: call(alert.command, msgspec.json.encode(told), stop=stop)
+        return lambda sent, stop: call(alert.command, msgspec.json.encode(sent), stop=stop)
     address = address_of(alert.ping or alert.url)
     if alert.ping:
-        return lambda told, _: ping(address, told.text, failed=told.event in ("failure", "brake"))
-    return lambda told, _: post(address, msgspec.json.encode(told))
+        return lambda sent, _: ping(address, sent.text, failed=sent.event in ("failure", "brake"))
+    return lambda sent, _: post(address, msgspec.json.encode(sent))
 
 
 def address_of(text: str) -> str:

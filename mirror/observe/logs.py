@@ -169,15 +169,15 @@ class EveryMinute:
 
     def __init__(self, stopwatch: Callable[[], float] = time.monotonic) -> None:
         self._stopwatch = stopwatch
-        self._told = stopwatch()
+        self._began = stopwatch()
 
     def begin(self) -> None:
         """Begin a minute."""
-        self._told = self._stopwatch()
+        self._began = self._stopwatch()
 
     def is_over(self) -> bool:
         """Return whether the minute is over; if so, begin another one."""
-        if self._stopwatch() - self._told < MINUTE:
+        if self._stopwatch() - self._began < MINUTE:
             return False
         self.begin()
         return True

@@ -16,7 +16,7 @@ from mirror.queries.refs import KINDS, REFS_READ, newest_refs, refs_state
 from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, Values, fetch, fetch_as, fetch_value
 from mirror.queries.visibility import (
     IS_OWN_ID,
-    TOLD_TO_ALL,
+    SHOWN_TO_ALL,
     Caller,
     forks_count,
     is_own,
@@ -47,18 +47,20 @@ def _columns(*, sees_all: bool, has_rows: bool) -> tuple[str, str]:
     special = {
         "forks_count": forks_count(caller, "r"),
         # Looked up only for tombstones: it would cost a tenth of each page of repositories.
-        "told_owner": f"iif(r.deleted_at IS NULL AND r.full_name NOT LIKE '%/%/%', NULL, {_OWNER})",
+        "owner_username": f"iif(r.deleted_at IS NULL AND r.full_name NOT LIKE '%/%/%', NULL, {_OWNER})",
         "is_fork": "r.parent_full_name IS NOT NULL",
         "parent_name": "p.name",
         "refs": refs_state("r"),
     }
     # Most repositories are no forks: for those nothing is looked up.
-    told = f"coalesce(r.parent_full_name, r.parent_uuid) IS NOT NULL AND (p.id IS NOT NULL OR {TOLD_TO_ALL})"
+    shown = (
+        f"coalesce(r.parent_full_name, r.parent_uuid) IS NOT NULL AND (p.id IS NOT NULL OR {SHOWN_TO_ALL})"
+    )
     if not sees_all:  # a parent that is hidden, gone or not mirrored is not shown
         special |= {
             "parent_id": "p.id",
-            "parent_uuid": f"iif({told}, r.parent_uuid, NULL)",
-            "parent_full_name": f"iif({told}, r.parent_full_name, NULL)",
+            "parent_uuid": f"iif({shown}, r.parent_uuid, NULL)",
+            "parent_full_name": f"iif({shown}, r.parent_full_name, NULL)",
         }
     columns = ", ".join(special.get(field, f"r.{field}") for field in RepositoryRow.__struct_fields__)
     return columns, f"LEFT JOIN repositories p ON p.id = r.parent_id AND {visible_parent(caller, 'p')}"

@@ -25,7 +25,7 @@ MOST_ENCODED = 2000
 
 Values = Mapping[str, Any]
 Row = TypeVar("Row")
-DERIVED = ("told_owner", "is_fork", "parent_name", "refs")
+DERIVED = ("owner_username", "is_fork", "parent_name", "refs")
 FLAGS = ("is_private", "has_issues", "has_wiki", "archived")
 """Columns that are yes, no or unknown."""
 
@@ -182,7 +182,7 @@ class RepositoryRow(msgspec.Struct, frozen=True):
     refs_known_since: str | None
     # DERIVED: the owner's name if the full name does not show it, whether there is a parent, its name, and
     # `refs_state`.
-    told_owner: str | None
+    owner_username: str | None
     is_fork: int
     parent_name: str | None
     refs: str
@@ -199,8 +199,8 @@ class RepositoryRow(msgspec.Struct, frozen=True):
         The full name of a tombstone may contain a former one. In a full name with two slashes it is unclear
         where the owner ends.
         """
-        is_plain = self.deleted_at is None and self.told_owner is None
-        return self.namespace if is_plain else self.told_owner
+        is_plain = self.deleted_at is None and self.owner_username is None
+        return self.namespace if is_plain else self.owner_username
 
     @property
     def known_uuid(self) -> str | None:

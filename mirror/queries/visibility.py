@@ -21,7 +21,7 @@ from mirror.store.schema import awaits_listing
 IS_OWN_ID = "IN (SELECT value FROM json_each(:ids))"
 """Follows a column of user ids: the id is one of the caller's own."""
 
-TOLD_TO_ALL = """(r.is_private = 0 AND EXISTS (SELECT 1 FROM extras e
+SHOWN_TO_ALL = """(r.is_private = 0 AND EXISTS (SELECT 1 FROM extras e
     WHERE e.kind = 'repository' AND e.row_id = r.id AND e.name = '' AND e.anonymous))"""
 """The condition that an anonymous crawl has read the repository `r` in its present state."""
 
@@ -99,7 +99,7 @@ def visible_parent(caller: Caller, alias: str) -> str:
     return f"{alias}.deleted_at IS NULL AND {visible(caller, alias)}"
 
 
-def parent_is_told(caller: Caller) -> str:
+def parent_is_shown(caller: Caller) -> str:
     """Return the condition under which a caller may know what `r` was forked from.
 
     A parent that is not mirrored may be private. So only those who see everything may know it, or everybody
@@ -109,7 +109,7 @@ def parent_is_told(caller: Caller) -> str:
     if caller.sees_all:
         return named
     return f"""(EXISTS (SELECT 1 FROM repositories p
-        WHERE p.id = r.parent_id AND {visible_parent(caller, "p")}) OR ({named} AND {TOLD_TO_ALL}))"""
+        WHERE p.id = r.parent_id AND {visible_parent(caller, "p")}) OR ({named} AND {SHOWN_TO_ALL}))"""
 
 
 def forks_count(caller: Caller, alias: str) -> str:
@@ -272,7 +272,7 @@ def extra_of(connection: sqlite3.Connection, caller: Caller, kind: str, row_id: 
     return extras_of(connection, caller, kind, [row_id]).get(row_id)
 
 
-def told_by_api1(connection: sqlite3.Connection, caller: Caller, kind: str, row_id: int) -> dict[str, Json]:
+def api1_extras_of(connection: sqlite3.Connection, caller: Caller, kind: str, row_id: int) -> dict[str, Json]:
     """Return the data of API 1.0 about the branches, the tags or the repository of a row, by name."""
     if not holds_extras(connection):
         return {}

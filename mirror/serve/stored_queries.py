@@ -157,7 +157,7 @@ SHOULD_NOT_MOVE = {
     "tags_vanished": _unexpected("tag-gone", "Tags that were deleted, with the commit that they named."),
     "main_branches_moved": Question(
         "Moves of main branches",
-        "Whether each push was forced: yes or no where a webhook told it or the upstream was asked, else "
+        "Whether each push was forced: yes or no where a webhook reported it or the upstream was asked, else "
         "unknown.",
         f"""
 select c.at, r.full_name, c.ref,

@@ -129,5 +129,5 @@ def _center_path(parts: list[str]) -> list[str]:
 
 def noun(name: str, nouns: Mapping[str, str]) -> str:
     """Return the noun for a name in a path; an unknown name stands for itself."""
-    told = nouns.get(name) or COMMON_NOUNS.get(name)
-    return told or re.sub(r"[^\w ]+", " ", name).strip()[:60] or "such thing"
+    known = nouns.get(name) or COMMON_NOUNS.get(name)
+    return known or re.sub(r"[^\w ]+", " ", name).strip()[:60] or "such thing"

@@ -225,7 +225,7 @@ async def _pass_on(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
 def settings_of(
     values: Mapping[str, Any],
     *,
-    told: Mapping[str, Any] | None = None,
+    shown: Mapping[str, Any] | None = None,
     exists: bool = False,
     required: tuple[str, ...] = (),
     fork_policy: str | None = None,
@@ -233,7 +233,7 @@ def settings_of(
     """Check the fields of a write; return the settings, and the named owner, if any.
 
     :param values: the fields of a form or of a JSON object.
-    :param told: the repository as the API shows it, which clients may send back.
+    :param shown: the repository as the API shows it, which clients may send back.
     :param exists: whether the repository exists, so that FIXED fields cannot be set.
     :param required: the fields that must be present.
     :param fork_policy: the current policy. API 1.0 sets it by three switches; a missing one keeps its state.
@@ -241,7 +241,7 @@ def settings_of(
     Raises ApiError 400 that names every field that is wrong, missing, unknown or cannot be changed.
     """
     settable = {*TEXTS, *FLAGS, *WORDS} - (FIXED if exists else set())
-    wrong = _refused(values, settable, told or {})
+    wrong = _refused(values, settable, shown or {})
     found = dict[str, Any]()
     for name in sorted(settable & values.keys()):
         if values[name] is not None:
@@ -259,39 +259,39 @@ def settings_of(
     return RepositorySettings(**found), owner
 
 
-def _refused(values: Mapping[str, Any], settable: set[str], told: Mapping[str, Any]) -> dict[str, str]:
+def _refused(values: Mapping[str, Any], settable: set[str], shown: Mapping[str, Any]) -> dict[str, str]:
     """Return the fields that are not settings and differ from what the API shows, each with its fault."""
-    told = {
-        **told,
-        "slug": [told.get("slug"), slug_of(str(values.get("name") or ""))],
+    shown = {
+        **shown,
+        "slug": [shown.get("slug"), slug_of(str(values.get("name") or ""))],
     }  # the new name makes one
     refused = dict[str, str]()
     for name, value in values.items():
         if name in settable | TRANSPORT | MOVING or name.startswith("oauth_") or value in (None, {}):
             continue
-        if name not in told and name not in FIXED:
+        if name not in shown and name not in FIXED:
             refused[name[:LONGEST_NAMED]] = "This mirror does not pass on such a setting."
-        elif not _agrees(value, told.get(name)):
+        elif not _agrees(value, shown.get(name)):
             refused[name[:LONGEST_NAMED]] = "This field cannot be changed."
     return refused
 
 
-def _agrees(sent: Any, told: Any) -> bool:
+def _agrees(sent: Any, shown: Any) -> bool:
     """Return whether a value equals the one that the API shows; in a form, every value is text."""
-    if sent is None or sent == told:
+    if sent is None or sent == shown:
         return True
     if isinstance(sent, Mapping):
-        within = told if isinstance(told, Mapping) else {}
+        within = shown if isinstance(shown, Mapping) else {}
         return all(_agrees(value, within.get(name)) for name, value in sent.items() if name not in MOVING)
-    if isinstance(told, list):
-        return sent in told
+    if isinstance(shown, list):
+        return sent in shown
     text = str(sent).strip().casefold()
-    if isinstance(told, bool):
-        return text in (TRUE if told else FALSE)
-    if isinstance(told, Mapping):  # Only a part is given, such as a project by its key.
+    if isinstance(shown, bool):
+        return text in (TRUE if shown else FALSE)
+    if isinstance(shown, Mapping):  # Only a part is given, such as a project by its key.
         names = ("key", "slug", "username", "full_name", "name", "uuid")
-        return text in {str(told[name]).casefold() for name in names if told.get(name)}
-    return text == str("" if told is None else told).strip().casefold()
+        return text in {str(shown[name]).casefold() for name in names if shown.get(name)}
+    return text == str("" if shown is None else shown).strip().casefold()
 
 
 def _checked(name: str, value: Any) -> tuple[Any, str | None]:

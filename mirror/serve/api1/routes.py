@@ -19,7 +19,7 @@ from mirror.queries.refs import KINDS, refs_by_name
 from mirror.queries.repositories import parents_of
 from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.queries.search import find_repositories
-from mirror.queries.visibility import extras_of, told_by_api1
+from mirror.queries.visibility import api1_extras_of, extras_of
 from mirror.serve.api1 import edge, shapes
 from mirror.serve.api1.edge import (
     OWNER,
@@ -177,22 +177,24 @@ def tags(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/tags: changesets by name."""
     row = _with_refs(connection, asked)
     body = shapes.tags(refs_by_name(connection, "tag", row.id))
-    return Answer(body=_told(connection, asked, "tag", row, body), synced_at=row.refs_synced_at)
+    return Answer(body=_with_api1_extras(connection, asked, "tag", row, body), synced_at=row.refs_synced_at)
 
 
 def branches(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/branches: changesets by name."""
     row = _with_refs(connection, asked)
     body = shapes.branches(refs_by_name(connection, "branch", row.id))
-    return Answer(body=_told(connection, asked, "branch", row, body), synced_at=row.refs_synced_at)
+    return Answer(
+        body=_with_api1_extras(connection, asked, "branch", row, body), synced_at=row.refs_synced_at
+    )
 
 
-def _told(
+def _with_api1_extras(
     connection: sqlite3.Connection, asked: ApiRequest, kind: RefKind, row: RepositoryRow, body: Json
 ) -> Json:
     """Add the data of API 1.0 about each ref that has no column: revision numbers of hg, files, parents."""
-    told = told_by_api1(connection, asked.caller, kind, row.id)
-    return {name: {**shaped, **told.get(name, {})} for name, shaped in body.items()} if told else body
+    extras = api1_extras_of(connection, asked.caller, kind, row.id)
+    return {name: {**shaped, **extras.get(name, {})} for name, shaped in body.items()} if extras else body
 
 
 def branches_tags(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
@@ -310,9 +312,9 @@ async def create_repository(writing: Writing) -> Done:
 
 async def update_repository(writing: Writing) -> Done:
     """PUT repositories/U/S: change the settings in the body."""
-    row, told = await writing.known()
+    row, shown = await writing.known()
     values = await read_fields(writing.request, assumed=FORM)
-    settings, _ = settings_of(values, told=told.body, exists=True, fork_policy=row.fork_policy)
+    settings, _ = settings_of(values, shown=shown.body, exists=True, fork_policy=row.fork_policy)
     return Done((await writing.access.update(row.full_name, settings)).full_name)
 
 

@@ -11,7 +11,7 @@ from mirror.model import RefKind
 from mirror.queries import sources
 from mirror.queries.accounts import ANY_UPSTREAM
 from mirror.queries.rows import FLAGS
-from mirror.queries.visibility import Caller, forks_count, parent_is_told
+from mirror.queries.visibility import Caller, forks_count, parent_is_shown
 from mirror.serve.api2.paging import Listing, SortOrder
 from mirror.serve.api2.query_language import Field
 
@@ -108,13 +108,13 @@ _BY_USERNAME = SortOrder("u.username COLLATE NOCASE")
 
 
 def _repository_fields(caller: Caller) -> dict[str, Field]:
-    told = parent_is_told(caller)
+    shown = parent_is_shown(caller)
     return {
         **_REPOSITORY,
         "forks_count": Field(forks_count(caller, "r"), "number"),
-        "parent": Field(f"iif({told}, 1, NULL)", "object"),
-        "parent.full_name": Field(f"iif({told}, r.parent_full_name, NULL)"),
-        "parent.uuid": Field(f"iif({told} AND r.parent_uuid GLOB '{{*', r.parent_uuid, NULL)"),
+        "parent": Field(f"iif({shown}, 1, NULL)", "object"),
+        "parent.full_name": Field(f"iif({shown}, r.parent_full_name, NULL)"),
+        "parent.uuid": Field(f"iif({shown} AND r.parent_uuid GLOB '{{*', r.parent_uuid, NULL)"),
     }
 
 

@@ -103,8 +103,8 @@ class LinksTemplate:
     def __init__(self, links: ApiLinks) -> None:
         html = links.repository_html(self._GAP)
         self.has_html = html is not None and html.endswith(f"/{self._GAP}")
-        told = links.of_repository(self._GAP) | (hrefs(html=html) if self.has_html else {})
-        self._parts = (msgspec.json.encode(told).removesuffix(b"}") + b",").split(self._GAP.encode())
+        made = links.of_repository(self._GAP) | (hrefs(html=html) if self.has_html else {})
+        self._parts = (msgspec.json.encode(made).removesuffix(b"}") + b",").split(self._GAP.encode())
 
     def filled(self, name: str, more: Json) -> msgspec.Raw:
         """Return the JSON for an escaped name, followed by the links in `more`."""
@@ -144,10 +144,10 @@ class AccountShapes:
         """Shape a user or a team. Namespaces have a `username`, people a `nickname`."""
         extra, links = self._find_extra("account", row.id), self._at(row.upstream_id)
         if extra is not None:
-            told = changed(account_object(row, links.api, links.web), extra, links.api, links.web)
+            sent = changed(account_object(row, links.api, links.web), extra, links.api, links.web)
             if row.created_at is not None:
-                told.setdefault("created_on", moment(row.created_at))
-            return told
+                sent.setdefault("created_on", moment(row.created_at))
+            return sent
         shaped: Json = {
             "type": "team" if row.kind != "user" else "user",
             "display_name": row.display_name,
@@ -189,11 +189,11 @@ class AccountShapes:
 
     def short_workspace(self, row: AccountRow) -> Json:
         """Shape a workspace as other objects embed it."""
-        told = self._sent_workspace(row)
-        if told is None:
+        sent = self._sent_workspace(row)
+        if sent is None:
             return {"type": "workspace", "name": row.display_name, **self._workspace_base(row)}
-        links = {name: link for name, link in told["links"].items() if name in ("self", "html", "avatar")}
-        return {**{name: told.get(name) for name in ("type", "uuid", "name", "slug")}, "links": links}
+        links = {name: link for name, link in sent["links"].items() if name in ("self", "html", "avatar")}
+        return {**{name: sent.get(name) for name in ("type", "uuid", "name", "slug")}, "links": links}
 
     def workspace(self, row: AccountRow) -> Json:
         """Shape a workspace in full. `is_private` is there if the upstream sent it."""

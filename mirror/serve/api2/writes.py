@@ -35,9 +35,9 @@ async def create(writing: Writing) -> Done:
 
 async def update(writing: Writing) -> Done:
     """PUT repositories/W/S: change the settings in the body. A new name changes the slug."""
-    row, told = await writing.known()
+    row, shown = await writing.known()
     values = await read_fields(writing.request, assumed=JSON)
-    settings, _ = settings_of(values, told=told.body, exists=True, fork_policy=row.fork_policy)
+    settings, _ = settings_of(values, shown=shown.body, exists=True, fork_policy=row.fork_policy)
     made = await writing.access.update(row.full_name, settings)
     return Done(made.full_name) if made.full_name == row.full_name else _new(writing.asked, made.full_name)
 
@@ -51,8 +51,8 @@ async def delete(writing: Writing) -> Done:
 
 async def fork(writing: Writing) -> Done:
     """POST repositories/W/S/forks: fork into the named workspace, or into the caller's own."""
-    row, told = await writing.known()
-    settings, owner = await _read_settings(writing, {"parent": told.body})
+    row, shown = await writing.known()
+    settings, owner = await _read_settings(writing, {"parent": shown.body})
     owner = owner or writing.asked.caller.username
     if not owner:
         raise bad_request({"workspace": "This field is required, because the token speaks for no user."})
@@ -74,7 +74,7 @@ async def _slug_of_workspace(writing: Writing, name: str) -> str | None:
     return found.username if found else None
 
 
-async def _read_settings(writing: Writing, told: Mapping[str, Any]) -> tuple[RepositorySettings, str | None]:
+async def _read_settings(writing: Writing, shown: Mapping[str, Any]) -> tuple[RepositorySettings, str | None]:
     """Read the settings of a new repository, and the slug of the named workspace, if any.
 
     Raises ApiError 400, also for a workspace that the mirror does not know.
@@ -82,7 +82,7 @@ async def _read_settings(writing: Writing, told: Mapping[str, Any]) -> tuple[Rep
     values = await read_fields(writing.request, assumed=JSON)
     name = _named_workspace(values)
     values = {field: value for field, value in values.items() if field not in ("workspace", "owner")}
-    settings, named = settings_of(values if name is None else {**values, "owner": name}, told=told)
+    settings, named = settings_of(values if name is None else {**values, "owner": name}, shown=shown)
     if named is None:
         return settings, None
     workspace = await _slug_of_workspace(writing, named)

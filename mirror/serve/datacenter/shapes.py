@@ -242,10 +242,10 @@ class Shapes:
 
     def _is_plain(self, repository: RepositoryRow, row: RefRow) -> bool:
         """Return whether a tag is known to have no annotation."""
-        told = (
+        known = (
             row.target_date is not None and self._upstreams[repository.upstream_id].kind in _TELLS_ANNOTATIONS
         )
-        return told and row.tagger is None and row.message is None and row.date is None
+        return known and row.tagger is None and row.message is None and row.date is None
 
     def _number(self, upstream_id: int, uuid: str, row_id: int) -> int:
         own = _OWN_NUMBER.fullmatch(uuid) if upstream_id == self._numbering else None

@@ -141,9 +141,11 @@ def _operation(
 
 def _dated(operation: Json) -> Json:
     """Add to an operation that it accepts a time in the past (RFC 7089)."""
-    told = {name: {"description": text, "schema": TEXT} for name, text in _MEMENTO_HEADERS.items()}
+    described_headers = {
+        name: {"description": text, "schema": TEXT} for name, text in _MEMENTO_HEADERS.items()
+    }
     answers = {
-        status: {**answer, "headers": told} if "content" in answer else answer
+        status: {**answer, "headers": described_headers} if "content" in answer else answer
         for status, answer in operation["responses"].items()
     }
     return {
