@@ -430,7 +430,7 @@ def _names_in(path: Path, upstream: str) -> tuple[str, ...]:
         if complaint := workspace_complaint(name):
             raise ConfigError(f"upstream {upstream}: workspaces_from: {path}: {complaint}")
     if not names:
-        raise ConfigError(f"upstream {upstream}: workspaces_from: {path}: names no workspace")
+        raise ConfigError(f"upstream {upstream}: workspaces_from: {path}: has no workspace")
     return tuple(names)
 
 

@@ -230,7 +230,7 @@ def test_a_failed_reload_keeps_the_old_configuration(tmp_path: Path) -> None:
         try:
             background.start()
             assert service_runs(path) is True
-            for wrong in ("will ever come", "NOBODY_HAS_SET_THIS"):
+            for wrong in ("no day matches", "NOBODY_HAS_SET_THIS"):
                 signal.raise_signal(signal.SIGHUP)
                 assert "the old one stays" in told.heard(wrong)
             for _ in range(2):

@@ -132,7 +132,7 @@ def test_what_ends_a_build_early_leaves_the_file_before(tmp_path: Path) -> None:
     with held(tmp_path / "union.db.part", "building"), pytest.raises(StoreLocked):
         again()
     (refs,) = (tmp_path / "merged/refs").iterdir()
-    for contents, why in ((b"torn", "is no file of a merged lake"), (None, "does not hold the refs")):
+    for contents, why in ((b"torn", "not a file of a merged lake"), (None, "does not hold the refs")):
         refs.write_bytes(contents) if contents else refs.unlink()
         with pytest.raises(StoreError, match=why):
             again()
@@ -149,6 +149,6 @@ def test_a_file_is_replaced_only_if_asked(tmp_path: Path) -> None:
     built(tmp_path, force=True)
     with pytest.raises(ConfigError, match="is the mirror itself"):
         build(tmp_path / "mirror.db", tmp_path / "merged", tmp_path / "mirror.db")
-    with pytest.raises(ConfigError, match="is no merged lake"):
+    with pytest.raises(ConfigError, match="not a merged lake"):
         build(tmp_path / "new.db", tmp_path / "lake", tmp_path / "mirror.db")
     assert {path.name for path in tmp_path.glob("union.db*")} == {"union.db"}

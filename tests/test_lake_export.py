@@ -369,9 +369,9 @@ def test_what_cannot_be_used_is_said(mixed_file: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "none.db").exists()
     for address, why in (
         ("", "needs a folder"),
-        ("ftp://x/y", "no place for a lake"),
+        ("ftp://x/y", "cannot hold a lake"),
         ("s3://key:secret@bucket/x", "AWS_ACCESS_KEY_ID"),
-        ("s3:///x", "names no bucket"),
+        ("s3:///x", "has no bucket"),
         ("s3:/bucket/x", "needs a folder, or s3"),
     ):
         with pytest.raises(ConfigError, match=why) as error:
@@ -391,7 +391,7 @@ def test_what_cannot_be_used_is_said(mixed_file: Path, tmp_path: Path) -> None:
     ):
         exported(tmp_path / "copy.db", tmp_path / "lake")
     (tmp_path / f"lake/_manifests/mirror={name}/latest.json").write_text("{}")
-    with pytest.raises(StoreError, match="no manifest"):
+    with pytest.raises(StoreError, match="not a manifest"):
         exported(mixed_file, tmp_path / "lake")
 
 
@@ -399,7 +399,7 @@ def test_what_cannot_be_used_is_said(mixed_file: Path, tmp_path: Path) -> None:
     ("name", "text", "why"),
     [
         ("README.md", "mine", "has other files"),
-        ("_SCHEMA.json", "[]", "not that of a lake"),
+        ("_SCHEMA.json", "[]", "does not belong to a lake"),
         ("_SCHEMA.json", '{"layout": 7}', "is of layout 7, and this program knows 1"),
     ],
 )

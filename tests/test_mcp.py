@@ -267,7 +267,7 @@ def test_sql_that_does_more_than_read_is_refused(operator: Asked, path: Path, st
 
 def test_sql_of_comments_alone_is_refused_at_once(operator: Asked) -> None:
     """Trying every way of joining them took the double for each one more."""
-    assert "only a single SELECT" in operator.refused("query_sql", sql="/**/" * 2_000 + "x")
+    assert "only one SELECT" in operator.refused("query_sql", sql="/**/" * 2_000 + "x")
     assert operator("query_sql", sql="/**/" * 20 + "-- one\nSELECT 1")["rows"]
 
 

@@ -198,7 +198,7 @@ def test_an_unusable_target_is_refused(public_db: FixtureDb, tmp_path: Path) -> 
         with pytest.raises(ConfigError):
             publish(public_db.path, tmp_path / name, options)
     Store(tmp_path / "none.db").close()
-    with pytest.raises(StoreError, match="holds nothing public"):
+    with pytest.raises(StoreError, match="has nothing public"):
         publish(tmp_path / "none.db", tmp_path / "other.db", PublishOptions())
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert not (tmp_path / "other.db").exists()

@@ -123,6 +123,6 @@ def test_a_published_file_is_not_restored(mirror: Path) -> None:
     """What is private would be lost."""
     copy = published(mirror)
     before = mirror.read_bytes()
-    with pytest.raises(ConfigError, match="a published file, which lacks what is private"):
+    with pytest.raises(ConfigError, match="a published file, without private rows"):
         restore_copy(copy, mirror, utc_now(), mode=0o600, trust=Trust(), limits={})
     assert mirror.read_bytes() == before

@@ -379,7 +379,7 @@ def test_a_folder_of_other_files_is_refused(public_path: Path, tmp_path: Path) -
     (tmp_path / "www/index.html").write_text("mine")
     with pytest.raises(ConfigError, match="has other files"):
         made(public_path, tmp_path / "www")
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="not a folder"):
         made(public_path, public_path)
     with pytest.raises(StoreError, match="no mirror there yet"):
         made(tmp_path / "none.db", tmp_path / "else")
@@ -392,7 +392,7 @@ def test_a_folder_of_other_files_is_refused(public_path: Path, tmp_path: Path) -
 )
 def test_wrong_addresses_are_refused(public_path: Path, tmp_path: Path, url: str) -> None:
     """Before anything is written."""
-    with pytest.raises(ConfigError, match="is no address of a site"):
+    with pytest.raises(ConfigError, match="not the address of a site"):
         made(public_path, tmp_path / "www", SiteOptions(base_url=url))
     assert not (tmp_path / "www").exists()
 

@@ -103,7 +103,7 @@ def test_only_earlier_copies_are_overwritten(public_db: FixtureDb, tmp_path: Pat
     else:
         os.mkfifo(path)
     before = path.read_bytes() if path.is_file() else b""
-    with pytest.raises(ConfigError, match=r"is the mirror itself|is not a copy|no regular file"):
+    with pytest.raises(ConfigError, match=r"is the mirror itself|is not a copy|not a regular file"):
         back_up(public_db.path, path)
     assert before == (path.read_bytes() if path.is_file() else b"")
 

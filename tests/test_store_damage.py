@@ -80,7 +80,7 @@ def test_every_command_says_that_a_file_is_damaged(folder: Folder, command: str)
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("pipe", "no regular file"),
+        ("pipe", "not a regular file"),
         ("folder", "a folder"),
         ("text", "not an SQLite database"),
         ("other", "a database, but not a mirror"),

@@ -297,7 +297,7 @@ def acceptable(config: Config, before: Config) -> Config:
             f"`database` is {config.database} now, but was {before.database}; that needs a restart"
         )
     if config.upstreams == BUILT_IN.upstreams != before.upstreams:
-        raise ConfigError("it names no upstream")
+        raise ConfigError("it has no upstream")
     return checked(config)
 
 

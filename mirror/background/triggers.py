@@ -148,7 +148,7 @@ def next_time(text: str, *, zone: str, after: datetime) -> datetime | None:
 def must_come(text: str, *, zone: str, after: datetime) -> None:
     """Raise ConfigError for a schedule that cannot be read or never fires, like the 30th of February."""
     if next_time(text, zone=zone, after=after) is None:
-        raise ConfigError(f"schedule {text!r}: no such day will ever come")
+        raise ConfigError(f"schedule {text!r}: no day matches it")
 
 
 def interval_of(text: str) -> float | None:

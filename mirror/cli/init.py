@@ -87,7 +87,7 @@ def _told(section: str, setting: Setting, environ: Mapping[str, str]) -> str | N
     if not text:
         return None
     if setting.name in _POINTERS and not text.startswith(("env:", "file:")):
-        raise ConfigError(f"{name} holds no secret, it says where it is: env:NAME or file:PATH")
+        raise ConfigError(f"{name} must not contain a secret but its place: env:NAME or file:PATH")
     shape = setting.default or setting.example
     if shape.startswith("["):
         return toml_text([one.strip() for one in text.split(",") if one.strip()])

@@ -188,7 +188,7 @@ def plan_split(ctx: click.Context, mirrors: int, name: str | None, out: Path | N
     config = configured(ctx)
     found = chosen(config, [name] if name else [])
     if len(found) > 1:
-        raise ConfigError(f"--upstream: which one? ({', '.join(one.name for one in found)})")
+        raise ConfigError(f"--upstream: choose one ({', '.join(one.name for one in found)})")
     with _reader(Path(config.database)) as connection:
         shares = split(known_workspaces(connection, found[0]), mirrors)
     texts = [

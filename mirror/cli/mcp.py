@@ -30,7 +30,7 @@ def mcp(ctx: click.Context, public: bool) -> None:
         if not str(error.name).startswith(("mcp", "pydantic", "anyio")):
             raise
         raise ConfigError(
-            "the MCP server needs one package more: pip install 'bitbucket-mirror[mcp]', in a checkout"
+            "the MCP server needs one more package: pip install 'bitbucket-mirror[mcp]', in a checkout"
             " .venv/bin/pip install -e '.[mcp]'"
         ) from None
     from mirror.mcp.tools import Tools  # noqa: PLC0415 - as above

@@ -32,12 +32,12 @@ def address_of(given: str) -> Address:
         folder = os.path.realpath(given)
         return Address(folder, folder, is_folder=True)
     if scheme not in STORES:
-        raise ConfigError(f"{scheme}:// is no place for a lake; give a folder, or s3://BUCKET/PATH")
+        raise ConfigError(f"{scheme}:// cannot hold a lake; give a folder, or s3://BUCKET/PATH")
     parts = urlsplit(given)
     if "@" in parts.netloc:
         raise ConfigError(
-            "a key does not belong into an address: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            "an address must not contain a key: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     if not parts.netloc:
-        raise ConfigError(f"{given}: names no bucket; write it like s3://BUCKET/PATH")
+        raise ConfigError(f"{given}: has no bucket; write it like s3://BUCKET/PATH")
     return Address(f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}", given, is_folder=False)

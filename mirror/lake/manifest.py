@@ -79,7 +79,7 @@ def _decoded(text: bytes, where: str) -> Manifest:
     try:
         manifest = msgspec.json.decode(text, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise StoreError(f"{where}: is no manifest of a lake: {error}") from error
+        raise StoreError(f"{where}: not a manifest of a lake: {error}") from error
     if manifest.layout != LAYOUT:
         raise StoreError(f"{where}: is of layout {manifest.layout}, and this program knows {LAYOUT}")
     return manifest
@@ -155,12 +155,12 @@ def check_place(place: Place) -> None:
         ours = {table.name for table in TABLES}
         others = sorted(name for name in names - ours if not name.startswith(STAGING))
         if others and "_manifests" not in names:
-            raise ConfigError(f"{place}: has other files ({others[0]}), and is no lake; give an empty folder")
+            raise ConfigError(f"{place}: not a lake, it has other files ({others[0]}); give an empty folder")
         return
     try:
         layout = msgspec.json.decode(text, type=_Schema).layout
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise ConfigError(f"{place}/{SCHEMA}: is not that of a lake; give an empty folder") from None
+        raise ConfigError(f"{place}/{SCHEMA}: does not belong to a lake; give an empty folder") from None
     if layout != LAYOUT:
         raise StoreError(f"{place}: is of layout {layout}, and this program knows {LAYOUT}")
 

@@ -106,7 +106,7 @@ def merge(
         )
     place, folder, out = Place(lake), Path(address.text), Path(os.path.realpath(out))
     if out == folder or out in folder.parents or folder in out.parents:
-        raise ConfigError(f"{out}: the merged lake needs a folder outside of {place}")
+        raise ConfigError(f"{out}: the merged lake must be outside of {place}; give another folder")
     if out.exists() and not (out / MERGED).exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ConfigError(f"{out}: exists, and is not a merged lake; give another folder")
     manifests = read_all(place)
@@ -136,7 +136,7 @@ def read_merged(folder: Path) -> Merged:
         return msgspec.json.decode((folder / MERGED).read_bytes(), type=Merged)
     except (OSError, msgspec.MsgspecError) as error:
         raise ConfigError(
-            f"{folder}: is no merged lake; `mirror lake merge DIR {folder}` makes one"
+            f"{folder}: not a merged lake; `mirror lake merge DIR {folder}` makes one"
         ) from error
 
 

@@ -169,7 +169,7 @@ def read_lists(folder: Path, columns: Iterable[str]) -> Iterator[dict[str, Seque
                     if len(rows):
                         yield {name: _as_stored(rows.column(name)).to_pylist() for name in columns}
         except (pa.ArrowInvalid, KeyError) as error:
-            raise StoreError(f"{path}: is no file of a merged lake") from error
+            raise StoreError(f"{path}: not a file of a merged lake") from error
 
 
 def _as_stored(column: pa.ChunkedArray) -> pa.ChunkedArray:

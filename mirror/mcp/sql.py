@@ -56,7 +56,7 @@ def ask(
     row. `limit` is the number of rows. Raises StoreError if the file cannot be read.
     """
     if not _READS.match(sql):
-        raise ConfigError("only a single SELECT is answered; the mirror is never written to by this tool")
+        raise ConfigError("only one SELECT is allowed; this tool never writes to the mirror")
     open_reader(path).close()  # reports a file that is no mirror of this version
     with closing(_guarded(path, caller)) as connection:
         try:

@@ -171,7 +171,7 @@ def publish(
             rows, found, private = _fill(mirror, work, options, done)
             moment = options.moment or found
             if moment is None:
-                raise StoreError(f"{mirror}: holds nothing public; nothing was published")
+                raise StoreError(f"{mirror}: has nothing public; nothing was published")
             _finish(work, part, moment, indexes, done)
         with explained(target):
             done("checking")
@@ -241,7 +241,7 @@ def _create(work: Path) -> list[str]:
     with closing(open_unjournalled(work)) as connection:
         unknown = undecided(tables_of(connection))
     if unknown:
-        raise StoreError(f"nothing was published: nobody has decided whether {unknown[0]} is public")
+        raise StoreError(f"nothing was published: it is not decided whether {unknown[0]} is public")
     return indexes
 
 
@@ -261,7 +261,7 @@ def _fill(
         connection.execute("BEGIN")
         if is_unconfirmed(connection, ANONYMOUS):
             raise StoreError(
-                f"{mirror}: is a restored copy, and what was public may be private since; `mirror sync` first"
+                f"{mirror}: a restored copy, whose public rows may be private by now; run `mirror sync` first"
             )
         done("choosing")
         choose_rows(connection)

@@ -74,7 +74,7 @@ def checked_base(url: str) -> str:
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
-        raise ConfigError(f"{url}: is no address of a site; write https://host.example/path/")
+        raise ConfigError(f"{url}: not the address of a site; write https://host.example/path/")
     return url.rstrip("/") + "/"
 
 

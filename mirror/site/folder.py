@@ -37,13 +37,13 @@ def open_folder(folder: Path) -> Iterator["SiteFolder"]:
     inner = folder / OURS[0]
     with explained(folder):
         if folder.exists() and not folder.is_dir():
-            raise ConfigError(f"{folder}: is no folder; name one for the site")
+            raise ConfigError(f"{folder}: not a folder; give one for the site")
         if folder.exists() and not any((folder / name).exists() for name in (MANIFEST, PROGRESS)):
             others = [
                 one for one in folder.iterdir() if one != inner or not one.is_dir() or any(one.iterdir())
             ]
             if others:
-                raise ConfigError(f"{folder}: has other files, and is no site; name an empty folder")
+                raise ConfigError(f"{folder}: not a site, it has other files; give an empty folder")
         inner.mkdir(mode=_FOLDER, parents=True, exist_ok=True)
         descriptor = os.open(inner, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

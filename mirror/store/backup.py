@@ -76,7 +76,7 @@ def place_of_copy(mirror: Path, target: Path) -> Path:
     if real in taken or (real.exists() and ours.exists() and real.samefile(ours)):
         raise ConfigError(f"{target}: is the mirror itself; give another file")
     if real.exists() and not real.is_file():
-        raise ConfigError(f"{target}: no regular file; give a file or a folder")
+        raise ConfigError(f"{target}: not a regular file; give a file or a folder")
     with explained(target):
         head = _head(real)
     if head and not _is_copy(head):

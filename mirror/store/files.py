@@ -129,7 +129,7 @@ def is_read_as_it_is(path: Path) -> bool:
     journal = path.with_name(f"{path.name}-wal")
     if journal.exists() and journal.stat().st_size:
         raise StoreError(
-            f"{path}: {journal.name} beside it holds what is not in the file yet, and the folder is"
+            f"{path}: {journal.name} beside it has data that is not in the file yet, and the folder is"
             " read-only; copy both into a folder that can be written"
         )
     return True
@@ -141,7 +141,7 @@ _WAL_MARK = slice(18, 20)  # bytes of the header: both are 2 in WAL mode
 def _refuse_irregular(path: Path) -> None:
     """Raise StoreError for a folder, a named pipe or a device, on which SQLite would hang or fail."""
     if path.exists() and not path.is_file():
-        kind = "a folder" if path.is_dir() else "no regular file"
+        kind = "a folder" if path.is_dir() else "not a regular file"
         raise StoreError(f"{path}: {kind}; give the path of a file as `database`")
 
 

@@ -101,7 +101,7 @@ def _refuse_unfit(copy: Path, mirror: Path) -> None:
     with closing(open_reader(copy, older=True)) as connection, explained(copy):
         if snapshot_moment(connection) is not None:
             raise ConfigError(
-                f"{copy}: a published file, which lacks what is private; give one that `mirror backup` made"
+                f"{copy}: a published file, without private rows; give one that `mirror backup` made"
             )
 
 
