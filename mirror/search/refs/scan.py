@@ -75,7 +75,7 @@ class Unindexed:
         lists = set(query.lists)
         for repository, kind, name, was, now in changed_refs(connection, which, {"part": query.part}):
             match = query.match(name)
-            if now is not None and query.may_be_commit(now.hash):
+            if query.commit and now is not None and query.may_be_commit(now.hash):
                 self.pointing.add(repository)
             if match is not None and was is not None and was.list in lists:
                 self.gone[match].add((was.order, kind, name))
