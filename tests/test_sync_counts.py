@@ -52,7 +52,7 @@ def test_a_full_sync_of_1000_spends_1010_requests_and_the_next_one(tmp_path: Pat
         assert_matches_sandbox(crawl, sandbox, ["big"])
 
 
-def test_a_first_sync_needs_few_transactions(tmp_path: Path) -> None:
+def test_a_first_sync_needs_few_transactions_and_queries(tmp_path: Path) -> None:
     """Requests are reserved ahead, and answers that are there are saved together: two for each before."""
     statements = list[str]()
 
@@ -69,6 +69,8 @@ def test_a_first_sync_needs_few_transactions(tmp_path: Path) -> None:
         begun = sum(statement.startswith("BEGIN") for statement in statements)
         assert summary.state == "complete"
         assert begun < 1.25 * summary.counts.requests
+        looked = sum(statement.lstrip().startswith("SELECT") for statement in statements)
+        assert looked < 7.5 * summary.counts.requests  # 6.8 were measured
         assert crawl.one("SELECT sum(requests) FROM request_ledger") == summary.counts.requests
         assert crawl.one("SELECT sum(sent) FROM request_ledger") == summary.counts.requests
 
