@@ -128,6 +128,16 @@ def test_the_units_start_what_they_say(folder: Folder, unit: str, says: str) -> 
             process.communicate(timeout=30)
 
 
+@pytest.mark.parametrize(
+    "unit", sorted((ROOT / "contrib/systemd").glob("*.service")), ids=lambda path: path.name
+)
+def test_a_refused_system_call_does_not_kill_the_service(unit: Path) -> None:
+    """Libraries try calls that they can do without: that of numpy asks for mbind, which @resources has."""
+    lines = unit.read_text("utf-8").splitlines()
+    assert "SystemCallFilter=~@privileged @resources" in lines
+    assert "SystemCallErrorNumber=EPERM" in lines
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
 def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     """All three, with a program that is there in place of ours."""
