@@ -1,6 +1,7 @@
 """What a search for refs means, and that its index is kept, checked and rebuilt."""
 
 import json
+import random
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -106,30 +107,38 @@ def test_members_find_what_is_their_own(mirror: RefPlayground) -> None:
     assert find_refs(mirror.connection, ann, "", owner="BOB").count == 0
 
 
-def test_deep_pages_equal_a_scan(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sizes", [Sizes(80, 12, 300, 4), Sizes(40, 3, 20, 2), Sizes(400, 1, 0, 16)])
+def test_deep_pages_equal_a_scan(tmp_path: Path, sizes: Sizes) -> None:
     """There are more refs than nodes list, whose refs move, appear and vanish, and names come and go."""
-    mirror = RefPlayground(tmp_path / "mirror.db")
+    mirror, draw = RefPlayground(tmp_path / "mirror.db"), random.Random(sizes.span)
+    queries = ("", "e", "master", "mast", "release", "rel", "hotfix/", "fix", "v1/", "1a2b3c4", "x")
+    asked: tuple[dict[str, Any], ...] = (
+        {}, {"visible_private": False}, {"kind": "branch"}, {"exact": True}, {"gone": True, "kind": "tag"},
+        {"visible_private": False, "private_of": (1, 2), "gone": True},
+    )  # fmt: skip
     with mirror.store:
         mirror.fill_refs(60, 12)
         with mirror.store.transaction() as connection:
-            rebuild_refs_index(connection, Sizes(80, 12, 300, 4))
-        for step in range(3):
+            rebuild_refs_index(connection, sizes)
+        for step in range(4):
             for row_id in range(1 + step, 60, 7):
-                mirror.put(row_id, "branch", f"hotfix/{step}", HASH, NEW)
+                # Some new names have a part of the paths that others share.
+                name = draw.choice((f"hotfix/{step}", f"mastx{row_id}", f"relx/{step}", f"{step}release"))
+                mirror.put(row_id, draw.choice(("branch", "tag")), name, HASH, draw.choice((NEW, OLD, None)))
                 mirror.drop(row_id, "branch", step % 2)
-                mirror.change(row_id, is_private=step % 2)
-            for query in ("", "e", "master", "release", "hotfix/", "fix", "v1/", "1a2b3c4"):
-                for offset in (0, 20, 45, 150):
-                    for asked in (
-                        {}, {"visible_private": False}, {"kind": "branch"}, {"exact": True},
-                        {"gone": True, "kind": "tag"},
-                    ):  # fmt: skip
-                        got = search_refs(mirror.connection, query, offset=offset, **asked)
-                        refs = [(ref.repository, ref.kind, ref.name) for ref in got.refs]
-                        expected = naive(mirror.connection, query, offset=offset, **asked)
-                        assert (got.count, got.repositories, refs) == expected
+                mirror.change(row_id, is_private=step % 2, deleted_at=draw.choice((None, None, NEW)))
+            for _ in range(40):
+                query, offset, filters = (
+                    draw.choice(queries),
+                    draw.choice((0, 20, 45, 150)),
+                    draw.choice(asked),
+                )
+                got = search_refs(mirror.connection, query, offset=offset, **filters)
+                refs = [(ref.repository, ref.kind, ref.name) for ref in got.refs]
+                expected = naive(mirror.connection, query, offset=offset, **filters)
+                assert (got.count, got.repositories, refs) == expected, (query, offset, filters)
             with mirror.store.transaction() as connection:
-                apply_refs_backlog(connection, Sizes(80, 12, 300, 4))
+                apply_refs_backlog(connection, sizes)
             assert check_refs_index(mirror.connection) == []
 
 
