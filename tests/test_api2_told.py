@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from upstream_fakes import answer, faked, page, recorded
 
 from mirror.addresses import teller
+from mirror.api2_objects import changed, difference, packed, unpacked
 from mirror.model import RepositoryKey
-from mirror.object_difference import changed, difference, packed, unpacked
 from mirror.store import tokens
 from mirror.store.refs import save_refs
 

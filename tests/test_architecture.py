@@ -22,7 +22,6 @@ GROUND = frozenset(
         "errors",
         "decoding",
         "model",
-        "object_difference",
         "readable",
         "settings",
         "times",

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from mirror.addresses import Json
-from mirror.object_difference import PUBLIC, changed, public_part, unpacked
+from mirror.api2_objects import PUBLIC, changed, public_part, unpacked
 from mirror.queries.rows import fetch, fetch_value, file_state
 from mirror.store.schema import awaits_listing
 

@@ -1,4 +1,4 @@
-"""Write extras: data of API 2.0 that no column holds (`mirror.object_difference`)."""
+"""Write extras: data of API 2.0 that no column holds (`mirror.api2_objects`)."""
 
 import json
 import sqlite3
@@ -7,9 +7,17 @@ from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 from mirror.addresses import API, WEB, Json, Told
-from mirror.api2_objects import account_object, ref_object, repository_object, workspace_object
+from mirror.api2_objects import (
+    PUBLIC,
+    account_object,
+    difference,
+    packed,
+    public_part,
+    ref_object,
+    repository_object,
+    workspace_object,
+)
 from mirror.model import Owner, Ref, Repository
-from mirror.object_difference import PUBLIC, difference, packed, public_part
 
 ExtraKind = Literal[
     "repository", "branch", "tag", "account", "workspace", "repository-1.0", "branch-1.0", "tag-1.0"

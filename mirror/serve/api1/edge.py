@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 import msgspec
 import yaml
 
-from mirror.object_difference import changed
+from mirror.api2_objects import changed
 from mirror.queries.accounts import users_named
 from mirror.queries.repositories import parents_of, repository_named
 from mirror.queries.rows import AccountRow, RepositoryRow

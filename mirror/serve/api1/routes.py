@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from mirror.api2_objects import changed
 from mirror.model import RefKind
-from mirror.object_difference import changed
 from mirror.queries import accounts
 from mirror.queries import repositories as reads
 from mirror.queries.changes import ChangeFilter, count_changes, latest_changes

@@ -3,8 +3,7 @@
 import json
 
 from mirror.addresses import escaped, hrefs
-from mirror.api2_objects import ref_object, seconds
-from mirror.object_difference import changed
+from mirror.api2_objects import changed, ref_object, seconds
 from mirror.queries.rows import RefRow, RepositoryRow
 from mirror.serve.api2.shapes import Shapes
 from mirror.serve.exchange import Json

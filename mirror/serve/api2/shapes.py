@@ -11,11 +11,11 @@ import msgspec
 from mirror.addresses import escaped, hrefs, segment
 from mirror.api2_objects import (
     account_object,
+    changed,
     moment,
     repository_object,
     workspace_object,
 )
-from mirror.object_difference import changed
 from mirror.queries.rows import AccountRow, ProjectRow, RepositoryRow, Upstreams, flag, known_uuid
 from mirror.queries.web_pages import WebPages
 from mirror.serve.exchange import Json
