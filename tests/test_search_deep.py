@@ -1,6 +1,8 @@
 """Pages at any depth: what the index's lists do not reach, in the same order and as exact."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ from search_oracle import OWNERS, Playground, found_in_each_way, naive
 from mirror.queries.search import find_repositories
 from mirror.queries.visibility import OPERATOR
 from mirror.search import search
-from mirror.search.index.backlog import rebuild_index, update_after_page
+from mirror.search.index.backlog import apply_backlog, rebuild_index, update_after_page
 from mirror.search.index.check import check_index
+from mirror.search.index.columns import MOST_STATES, _kept
+from mirror.search.query import owner_ids, parse_query
 
 GONE = "2026-01-01T00:00:00.000000Z"
 
@@ -176,6 +180,67 @@ def test_a_filter_that_all_rows_pass_costs_nothing(tmp_path: Path) -> None:
                     "SELECT count(*) FROM repositories WHERE scm = ? COLLATE NOCASE", (scm,)
                 )
                 assert found.count == row[0]
+
+
+def test_a_beginning_that_all_owners_share_filters_nothing(tmp_path: Path) -> None:
+    """Until somebody has another name, or one that is not plain, or none."""
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store:
+        connection = mirror.connection
+        connection.execute("UPDATE users SET username = 'Team-' || id, is_owner = 0")
+        for number in range(30):
+            mirror.add(f"tool-{number}", owner_id=number % len(OWNERS) + 1)
+        assert owner_ids(connection, parse_query("tEa/", visible_private=True, private_of=())) is None
+        for name in ("team-é", "teal", "a", "zoë", "te", None):
+            connection.execute("UPDATE users SET username = ? WHERE id = 2", (name,))
+            for query in ("tea/", "team-/2", "team-1/", "t/", "team-9/", "te/tool-1"):
+                found = search(connection, query, limit=50, fuzzy=False)
+                counted = [
+                    row[0]
+                    for row in connection.execute(
+                        "SELECT r.name FROM repositories r JOIN users u ON u.id = r.owner_id WHERE "
+                        "coalesce(lower(u.username), '') = ? OR (NOT EXISTS (SELECT 1 FROM users "
+                        "WHERE lower(username) = ?) AND coalesce(lower(u.username), '') LIKE ? || '%')",
+                        [query.partition("/")[0]] * 3,
+                    )
+                ]
+                assert found.count == sum(query.partition("/")[2] in name for name in counted), (name, query)
+
+
+def test_columns_are_kept_for_one_state_of_the_index_alone(tmp_path: Path) -> None:
+    """All connections read them from memory, until others are written, or that is taken back."""
+    mirror = Playground(tmp_path / "mirror.db")
+    said = list[str]()
+
+    def reads() -> int:
+        columns = [sql for sql in said if "search_columns" in sql and "stamp" not in sql]
+        said.clear()
+        return len(columns)
+
+    with mirror.store:
+        with mirror.store.transaction():
+            mirror.fill(300)
+        for change in ({}, {"scm": "hg"}, {"language": "go"}, {"followers_count": 9}, {"owner_id": 3}):
+            with mirror.store.transaction() as connection:
+                mirror.change(7, **{"scm": "git", **change})
+                apply_backlog(connection) if change else rebuild_index(connection, leaf_size=4)
+            for again in (False, True):
+                with closing(sqlite3.connect(mirror.store.path)) as reader:
+                    reader.set_trace_callback(said.append)
+                    for options in ({"scm": "hg"}, {"language": "go"}, {"owner": "annie"}, {"forks": False}):
+                        found = found_in_each_way(reader, "to", limit=50, **options)
+                        assert found == naive(mirror.connection, "to", limit=50, **options)
+                    assert (reads() > 0) == (not again)
+        mirror.connection.execute("BEGIN")
+        mirror.change(7, scm="git", name="to-go")
+        apply_backlog(mirror.connection)
+        mirror.change(8, scm="svn", name="to-gone")
+        for undone in (False, True):
+            if undone:
+                mirror.connection.execute("ROLLBACK")
+            found = found_in_each_way(mirror.connection, "to", limit=50, scm="git")
+            assert found == naive(mirror.connection, "to", limit=50, scm="git")
+        assert len(_kept) <= MOST_STATES
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ Where neither is sure, and for what changed since, rows are read one by one.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,21 +13,25 @@ from numpy.typing import NDArray
 
 from mirror.search.index.columns import (
     ARCHIVED,
+    COLLECTION,
     FORK,
     GIT,
     HG,
     KNOWN,
     UNSURE,
+    kept_columns,
     language_code,
     read_column,
     read_dense,
 )
 from mirror.search.index.format import IndexReader, Leaf
-from mirror.search.names import COLLECTIONS
 from mirror.search.query import Conditions, Query, plain_cursor
 from mirror.search.scan import Hit
 
 Ids = NDArray[np.int64]
+Marks = NDArray[np.bool_]
+"""One for each id of the columns."""
+_POPULAR = 8_192
 _SWITCHES = {"forks": FORK, "archived": ARCHIVED}
 _SCMS = {"git": GIT, "hg": HG}
 
@@ -52,20 +56,21 @@ class ManyHits:
         self._cursor = plain_cursor(connection)
         self._query, self._conditions = query, conditions
         self._index = index
-        self._size = self._index.up_to + 1
+        self._kept = kept_columns(self._cursor)
         self._columns = dict[str, NDArray[Any]]()
+        self._size = self._column("flags").size
         passing, unsure = self._passing()
         self._read = pending
         """The hits whose rows were read; `_sure` marks the others."""
-        if np.count_nonzero(passing) + np.count_nonzero(unsure) <= few:
-            self._read = [*pending, *self._matching(np.flatnonzero(passing | unsure))]
+        if np.count_nonzero(passing) + unsure.size <= few:
+            self._read = [*pending, *self._matching([*np.flatnonzero(passing), *unsure])]
             passing[:] = False
         elif query.part:
             named = self._named(query.needle)
-            self._read = [*pending, *self._matching(np.flatnonzero(unsure & named))]
+            self._read = [*pending, *self._matching(unsure[named[unsure]])]
             passing &= named
         else:
-            self._read = [*pending, *self._matching(np.flatnonzero(unsure))]
+            self._read = [*pending, *self._matching(unsure)]
         self._sure = passing
 
     def count(self) -> int:
@@ -77,65 +82,78 @@ class ManyHits:
 
         :param classes: the match classes, the best first, each with the path of its hits
         """
-        page, before, rest = list[Hit](), 0, self._sure.copy()
+        page, before, rest = list[Hit](), 0, self._sure
         for match, path in classes:
             here = self._of_class(match, path, rest)
-            rest[here] = False
             read = [hit for hit in self._read if hit[0] == match]
-            upto = before + here.size + len(read)
+            upto = before + int(np.count_nonzero(here)) + len(read)
             if max(start, before) < min(stop, upto):
                 page += self._cut(here, read, max(start - before, 0), min(stop, upto) - before)
             before = upto
             if stop <= upto:
                 break
+            rest = rest & ~here
         return page
 
-    def _cut(self, ids: Ids, read: list[Hit], start: int, stop: int) -> list[Hit]:
-        """Return hits `start` to `stop` of one match class, which has these ids and these that were read."""
-        skipped = max(start - len(read), 0)  # that many of the ids come before `start` in any case
-        best = self._best(ids, stop)[skipped:]
+    def _cut(self, here: Marks, read: list[Hit], start: int, stop: int) -> list[Hit]:
+        """Return hits `start` to `stop` of one match class: those marked `here`, and those read."""
+        skipped = max(start - len(read), 0)  # that many of the marked come before `start` in any case
+        popular = self._kept.get("popular", self._most_followed)
+        ids = popular[here[popular]]
+        if ids.size < stop:
+            ids = np.flatnonzero(here)
+        best = self._ranked(ids, skipped, stop, ("followers", "forks", "created"))
         return sorted([*read, *self._matching(best)])[start - skipped : stop - skipped]
 
-    def _best(self, ids: Ids, most: int) -> Ids:
-        """Return the most popular ids in order."""
-        chosen, left = list[Ids](), ids
-        for name in ("followers", "forks", "created"):
-            missing = most - sum(some.size for some in chosen)
-            if left.size <= missing:
-                break
-            values = self._column(name)[left]
-            bar = np.partition(values, left.size - missing)[left.size - missing] if missing else None
-            chosen.append(left[values > bar])
-            left = left[values == bar]
-        best = np.concatenate([*chosen, left])
-        keys = [self._column(name)[best].astype(np.int64) for name in ("created", "forks", "followers")]
-        return best[np.lexsort([best, *(-key for key in keys)])][:most]
+    def _most_followed(self) -> Ids:
+        """Return the ids of some thousand repositories: all that have more followers than the next one."""
+        followers = self._column("followers")
+        next_one = max(followers.size - _POPULAR - 1, 0)
+        bar = np.partition(followers, next_one)[next_one] if followers.size else 0
+        return np.flatnonzero(followers > bar)
 
-    def _of_class(self, match: int, path: bytes, rest: NDArray[np.bool_]) -> Ids:
-        """Return which of the ids in `rest` match as the given class; all better classes have left it."""
+    def _ranked(self, ids: Ids, start: int, stop: int, keys: Sequence[str]) -> Ids:
+        """Return of some ids, in ascending order, those at `start` to `stop` in the order of popularity."""
+        start, stop = max(start, 0), min(stop, ids.size)
+        if start >= stop or not keys:
+            return ids[start:stop]
+        values = self._column(keys[0])[ids]
+        first, last = ids.size - 1 - start, ids.size - stop
+        parted = np.partition(values, (last, first))
+        high, low = parted[first], parted[last]
+        above, not_below = (int(np.count_nonzero(some)) for some in (values > high, values > low))
+        ties = self._ranked(ids[values == high], start - above, stop - above, keys[1:])
+        if high == low:
+            return ties
+        between = ids[(values < high) & (values > low)]
+        sort_by = [-self._column(name)[between].astype(np.int64) for name in reversed(keys)]
+        lowest = self._ranked(ids[values == low], 0, stop - not_below, keys[1:])
+        return np.concatenate([ties, between[np.lexsort([between, *sort_by])], lowest])
+
+    def _of_class(self, match: int, path: bytes, rest: Marks) -> Marks:
+        """Return which of the `rest` match as the given class; hits of better classes have left it."""
         if path == self._query.needle:
-            return np.flatnonzero(rest)
+            return rest
         found = self._index.find(path)
         if isinstance(found, Leaf):  # it may list others, too
             ids = [row_id for row_id in set(found.ids) if row_id < rest.size and rest[row_id]]
-            return np.array(sorted(hit[-1] for hit in self._matching(ids) if hit[0] == match), np.int64)
-        return np.flatnonzero(rest & self._named(path))
+            here = np.zeros(rest.size, dtype=bool)
+            here[[hit[-1] for hit in self._matching(ids) if hit[0] == match]] = True
+            return here
+        return rest & self._named(path)
 
-    def _passing(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return which repositories pass the filters, and of which only their rows tell; none is pending."""
+    def _passing(self) -> tuple[Marks, Ids]:
+        """Return which repositories pass the filters, and those whose rows tell; none is pending."""
         query, flags = self._query, self._column("flags")
-        pending = self._cursor.execute("SELECT id FROM search_pending WHERE id < ?", (self._size,)).fetchall()
-        flags[[row_id for (row_id,) in pending]] = 0
-        unsure = (flags & (KNOWN | UNSURE)) == KNOWN | UNSURE
-        shown = np.array([collection in query.collections for collection in COLLECTIONS])
-        looked_at, expected = KNOWN | UNSURE, KNOWN
-        for name, bit in _SWITCHES.items():
-            if getattr(query, name) is not None:
-                looked_at |= bit
-                expected |= bit * getattr(query, name)
-        passing = ((flags & looked_at) == expected) & shown[flags & 3]
-        if query.scm is not None:
-            passing &= (flags & _SCMS.get(query.scm.lower(), 0)) != 0
+        of_flags = self._passing_flags(np.arange(256))
+        # A table of 256 answers, looked up by the bytes of the column.
+        passing = np.frombuffer(bytearray(flags.tobytes().translate(of_flags.tobytes())), bool)
+        unsure = np.flatnonzero(flags >= KNOWN | UNSURE)
+        if self._index.has_pending:
+            found = self._cursor.execute("SELECT id FROM search_pending WHERE id < ?", (self._size,))
+            pending = np.array([row_id for (row_id,) in found.fetchall()], np.int64)
+            passing[pending] = False
+            unsure = np.setdiff1d(unsure, pending)
         if query.language is not None:
             code = language_code(self._cursor, self._conditions.values["language"])
             passing &= self._column("language") == code if code else False
@@ -144,6 +162,18 @@ class ManyHits:
         if self._conditions.owners is not None:
             passing &= self._owned_by(self._conditions.owners)
         return passing, unsure
+
+    def _passing_flags(self, flags: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return of which values of `flags` the repositories pass the filters that those know of."""
+        looked_at, expected = KNOWN | UNSURE, KNOWN
+        for name, bit in _SWITCHES.items():
+            if getattr(self._query, name) is not None:
+                looked_at |= bit
+                expected |= bit * getattr(self._query, name)
+        passing = ((flags & looked_at) == expected) & np.isin(flags & COLLECTION, self._query.collections)
+        if self._query.scm is not None:
+            passing &= (flags & _SCMS.get(self._query.scm.lower(), 0)) != 0
+        return np.asarray(passing, bool)
 
     def _owned_by(self, owners: Iterable[int]) -> NDArray[np.bool_]:
         """Return which repositories belong to some owners."""
@@ -169,9 +199,9 @@ class ManyHits:
         return self._index.matching(wanted, self._query.part, self._conditions) if wanted else []
 
     def _column(self, name: str) -> NDArray[Any]:
-        """Return a column of all that the index knows; each is read once."""
+        """Return a column; each is read once."""
         if name not in self._columns:
-            self._columns[name] = read_column(self._cursor, name, self._size)
+            self._columns[name] = self._kept.get(name, lambda: read_column(self._cursor, name))
         return self._columns[name]
 
 

@@ -12,6 +12,10 @@ from mirror.search.names import COLLECTIONS, GONE_PRIVATE, GONE_PUBLIC, PRIVATE,
 _ODD_OWNERS = "SELECT id, username FROM users WHERE username GLOB '*[^!-~]*'"
 _NAMED = "username = :owner COLLATE NOCASE"
 _BEGINS = "username COLLATE NOCASE >= :owner AND username COLLATE NOCASE < :owner || char(1114111)"
+_ANOTHER_OWNER = """SELECT EXISTS (SELECT 1 FROM users WHERE username COLLATE NOCASE < :owner)
+    OR EXISTS (SELECT 1 FROM users WHERE username COLLATE NOCASE >= :owner || char(1114111))
+    OR EXISTS (SELECT 1 FROM users WHERE username IS NULL)
+    OR EXISTS (SELECT 1 FROM users WHERE username GLOB '*[^!-~]*')"""
 _OWNED = "owner_id IN (SELECT value FROM json_each(:owners))"
 _OWNED_BY_MANY = f"""({_OWNED} OR EXISTS (SELECT 1 FROM users WHERE users.id = owner_id AND {_BEGINS}
     AND username NOT GLOB '*[^!-~]*'))"""
@@ -185,8 +189,8 @@ def _own_everything(connection: sqlite3.Connection, owners: list[int]) -> bool:
     return False
 
 
-def owner_ids(connection: sqlite3.Connection, query: Query) -> list[int]:
-    """Return the ids of the owners that match both `owner` and `owner_prefix`.
+def owner_ids(connection: sqlite3.Connection, query: Query) -> list[int] | None:
+    """Return the ids of the owners that match both `owner` and `owner_prefix`; None if everybody does.
 
     A prefix that is the whole name of an owner stands for this owner alone: `big/` does not list `bigteam`.
     """
@@ -196,6 +200,8 @@ def owner_ids(connection: sqlite3.Connection, query: Query) -> list[int]:
         return meant if owner in (None, prefix) else []
     if owner is not None:
         return _owners_named(connection, owner) if owner.startswith(prefix) else []
+    if prefix.isascii() and not connection.execute(_ANOTHER_OWNER, {"owner": prefix}).fetchone()[0]:
+        return None
     return _owners(connection, _BEGINS, prefix, str.startswith)
 
 

@@ -11,7 +11,9 @@ the path, but never lack one. A path that becomes dense later gets its bits at t
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +41,9 @@ TYPES = {
 }
 """The arrays and their types. `language` is a code of `search_languages`, 0 for none; `created` is in
 microseconds, -1 for unknown."""
+
+_STAMP = "stamp"
+"""Stands beside the names of columns; its data differ for each state of them."""
 
 CHUNK = 1 << 14
 MOST_LANGUAGES = (1 << 16) - 1
@@ -78,9 +83,22 @@ class ColumnWriter:
                 data[places] = values[begin:end] | sticky
                 packed = data.tobytes()
                 if not found or packed != found[0]:  # most changes touch one column
-                    self._cursor.execute(
-                        "INSERT OR REPLACE INTO search_columns VALUES (?, ?, ?)", (name, chunk, packed)
-                    )
+                    self._put(name, chunk, packed)
+        self._put(_STAMP, 0, self._next_stamp(ids, columns))
+
+    def _put(self, name: str, chunk: int, data: bytes) -> None:
+        self._cursor.execute("INSERT OR REPLACE INTO search_columns VALUES (?, ?, ?)", (name, chunk, data))
+
+    def _next_stamp(self, ids: NDArray[Any], columns: Columns) -> bytes:
+        """Return the digest of all that was ever written into the columns: the same for the same state."""
+        before = read_stamp(self._cursor)
+        digest = blake2b(before or b"", digest_size=16)
+        if before is None:
+            for (data,) in self._cursor.execute("SELECT data FROM search_columns ORDER BY name, chunk"):
+                digest.update(data)
+        for values in (ids, *(columns[name] for name in TYPES)):
+            digest.update(values.astype("<i8").tobytes())
+        return digest.digest()
 
     def encoded(
         self,
@@ -152,8 +170,18 @@ def update_columns(connection: sqlite3.Connection, changes: Iterable[IndexChange
         writer.write(np.array(ids), columns)
 
 
-def read_column(cursor: sqlite3.Cursor, name: str, size: int) -> NDArray[Any]:
-    """Return one column of the ids below `size`; 0 stands for what was never written."""
+def read_stamp(cursor: sqlite3.Cursor) -> bytes | None:
+    """Return what names the state of the columns; None if they were written before there were stamps."""
+    row = cursor.execute("SELECT data FROM search_columns WHERE name = ?", (_STAMP,)).fetchone()
+    return row[0] if row else None
+
+
+def read_column(cursor: sqlite3.Cursor, name: str, size: int | None = None) -> NDArray[Any]:
+    """Return one column, of the ids below `size` or of all; 0 stands for what was never written."""
+    if size is None:
+        last = "SELECT chunk, length(data) FROM search_columns WHERE name = ? ORDER BY chunk DESC LIMIT 1"
+        chunk, length = cursor.execute(last, (name,)).fetchone() or (0, 0)
+        size = chunk * CHUNK + length // np.dtype(TYPES[name]).itemsize
     column = np.zeros(size, TYPES[name])
     for chunk, data in cursor.execute("SELECT chunk, data FROM search_columns WHERE name = ?", (name,)):
         part = column[chunk * CHUNK : (chunk + 1) * CHUNK]
@@ -195,6 +223,48 @@ def _decimal(digits: NDArray[np.uint8]) -> NDArray[np.int64]:
     for row in digits[1:]:
         number = number * 10 + row
     return number
+
+
+MOST_KEPT = 96_000_000
+"""How many bytes of columns are kept: all of four million repositories, the first ones of more."""
+
+MOST_STATES = 2
+"""The states that are kept: of the mirror that is served, and of a published file beside it."""
+
+
+class KeptColumns:
+    """The columns of one state of the index, each read once by all connections of a process."""
+
+    def __init__(self) -> None:
+        self._columns = dict[str, NDArray[Any]]()
+
+    def get(self, name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """Return a column or what was derived from columns; not to be changed."""
+        column = self._columns.get(name)
+        if column is None:
+            column = make()
+            column.setflags(write=False)
+            if sum(one.nbytes for one in list(self._columns.values())) + column.nbytes <= MOST_KEPT:
+                self._columns[name] = column
+        return column
+
+
+_kept = dict[bytes, KeptColumns]()  # by stamp, the last used one at the end
+_keeping = Lock()
+
+
+def kept_columns(cursor: sqlite3.Cursor) -> KeptColumns:
+    """Return the columns of the snapshot that is read; those of older states are forgotten."""
+    stamp = read_stamp(cursor)
+    if stamp is None:
+        return KeptColumns()
+    with _keeping:
+        kept = _kept.get(stamp) or KeptColumns()
+        _kept.pop(stamp, None)
+        _kept[stamp] = kept
+        for old in list(_kept)[:-MOST_STATES]:
+            del _kept[old]
+    return kept
 
 
 def column_faults(connection: sqlite3.Connection, up_to: int) -> Iterator[str]:

@@ -120,7 +120,7 @@ def parse_ref_query(
         kinds=tuple(number for number in KINDS if kind in (None, KIND_NAMES[number])),
         exact=filters.get("exact", False),
         gone=filters.get("gone", False),
-        owners=None if owner is None else tuple(owner_ids(connection, meant)),
+        owners=None if owner is None else tuple(owner_ids(connection, meant) or ()),
         visible_private=visible_private,
         private_of=private_of,
     )
