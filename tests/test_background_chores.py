@@ -155,7 +155,7 @@ def test_the_site_is_made(config: Config, tmp_path: Path) -> None:
 
 def test_a_schedule_that_never_fires_is_refused() -> None:
     """Like those of upstreams."""
-    with pytest.raises(ConfigError, match="no such day"):
+    with pytest.raises(ConfigError, match="no day matches"):
         checked(from_toml('backup_schedule = "0 0 30 2 *"'))
     assert list(chores_of(msgspec.structs.replace(from_toml(""), backup_schedule=" "))) == []
 
