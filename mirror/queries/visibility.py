@@ -1,7 +1,7 @@
 """The caller, and who may see what: all rules about private repositories, as SQL conditions.
 
 Conditions take the alias of a table and name the caller's own rows of `users` as `:ids` (`Caller.values`). No
-other module decides what a caller may see. Extras (`object_difference`) are read here too, since a caller may
+other module decides what a caller may see. Extras (`api2_objects`) are read here too, since a caller may
 see only a part of them.
 """
 
