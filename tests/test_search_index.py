@@ -15,7 +15,7 @@ from search_oracle import Playground, naive
 from mirror.model import Owner, Repository
 from mirror.search import search
 from mirror.search.index import format as index_format
-from mirror.search.index.backlog import FLUSH_FROM, flush_step, update_after_page
+from mirror.search.index.backlog import FLUSH_FROM, flush_step, rebuild_index, update_after_page
 from mirror.search.index.build import build_index
 from mirror.search.index.check import check_index
 from mirror.search.names import normalise, normalise_all, searched_text, searched_texts
@@ -81,6 +81,25 @@ def test_a_push_does_not_change_the_index(tmp_path: Path) -> None:
     mirror.store.finish_search_index()
     mirror.change(1, updated_at=SEEN, last_seen_at=SEEN, size=7, description="new")
     assert not flush_step(mirror.connection)
+
+
+def test_a_follower_more_rewrites_one_column(tmp_path: Path) -> None:
+    """Other columns and the bits of dense paths, forty bytes a repository, stay as they are."""
+    mirror = Playground(tmp_path / "mirror.db")
+    for number in range(30):
+        mirror.add(f"tool-{number}", followers_count=number)
+    with mirror.store.transaction() as connection:
+        rebuild_index(connection, 1)
+    assert mirror.store.row("SELECT count(*) FROM search_dense")[0]
+    statements = list[str]()
+    mirror.change(3, followers_count=70)
+    mirror.connection.set_trace_callback(statements.append)
+    mirror.store.finish_search_index()
+    mirror.connection.set_trace_callback(None)
+    written = [said for said in statements if said.startswith("INSERT") and "search_co" in said]
+    assert [said.split("VALUES")[1][:13] for said in written if "search_columns" in said] == [" ('followers'"]
+    assert not [said for said in statements if said.startswith("INSERT OR REPLACE INTO search_dense")]
+    assert check_index(mirror.connection) == []
 
 
 def test_a_long_sync_applies_the_backlog(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def searched_text(name: str, slug: str) -> bytes:
 
 def searched_texts(names: Sequence[str], slugs: Sequence[str]) -> list[bytes]:
     """Return the searched text of each of many repositories."""
-    return list(map(_searched_text, normalise_all(names), normalise_all(slugs)))
+    return [_searched_text(*pair) for pair in all_searched_names(names, slugs)]
 
 
 def _searched_text(first: str, second: str) -> bytes:
