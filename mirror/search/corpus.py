@@ -71,11 +71,12 @@ class Corpus:
         positions, docs = [np.zeros(0, dtype=np.uint32)], [np.zeros(0, dtype=np.uint32)]
         for begin in range(0, text.size, _BYTES_AT_ONCE):
             some = text[begin : begin + _BYTES_AT_ONCE]
-            here = np.flatnonzero((some >= lowest) & (some <= highest) & (some != _END)) + begin
+            here = np.flatnonzero((some >= lowest) & (some <= highest) & (some != _END))
             first, last = np.searchsorted(self.starts, (begin, begin + some.size), side="right").tolist()
-            within = np.searchsorted(self.starts[first:last], here.astype(np.uint32), side="right")
-            positions.append(here.astype(np.uint32))
-            docs.append((within + (first - 1)).astype(np.uint32))
+            bounds = np.concatenate(([begin], self.starts[first:last], [begin + some.size]))
+            doc_of = np.repeat(np.arange(first - 1, last, dtype=np.uint32), np.diff(bounds))
+            positions.append((here + begin).astype(np.uint32))
+            docs.append(doc_of[here])
         return np.concatenate(positions), np.concatenate(docs)
 
 
