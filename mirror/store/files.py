@@ -100,6 +100,7 @@ def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
         except BaseException:
             connection.close()
             raise
+        connection.execute("PRAGMA cache_size = -8000")  # room for the inner pages of a million rows
         connection.row_factory = sqlite3.Row
         return connection
 
