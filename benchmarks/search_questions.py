@@ -117,9 +117,8 @@ def _ask(reader: sqlite3.Connection, query: str, said: dict[str, Any], condition
     if found.count != row[0]:
         raise SystemExit(f"{query!r} {said}: {found.count} found, SQL counts {row[0]}")
     what = f"{query!r} {', '.join(f'{key}={value}' for key, value in said.items())}"
-    print(
-        f"{what:42}{found.count:10,}{cpu * 1000:9.2f} ms{seconds * 1000:9.2f} ms{plain_seconds * 1000:9.0f} ms"
-    )
+    took = f"{cpu * 1000:9.2f} ms{seconds * 1000:9.2f} ms{plain_seconds * 1000:9.0f} ms"
+    print(f"{what:42}{found.count:10,}{took}")
 
 
 def _ask_at_once(path: Path) -> None:
