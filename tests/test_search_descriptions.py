@@ -125,7 +125,7 @@ def test_verify_finds_and_mends_an_index_that_is_wrong(tmp_path: Path) -> None:
     )
     filled.store.close()
     (found,) = check_file(filled.path, repair=False)
-    assert found.text.startswith("search index of descriptions: 1 words of descriptions are not")
+    assert found.text.startswith("search index of descriptions: 1 words of descriptions differ")
     assert "'ghost'" in found.text
     assert [complaint.mended for complaint in check_file(filled.path, repair=True)] == [True]
     assert check_file(filled.path, repair=False) == []
