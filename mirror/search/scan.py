@@ -1,8 +1,9 @@
 """Read rows without the index: those that it does not contain yet, and those whose ids it has found."""
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator
+
+import msgspec
 
 from mirror.search.names import all_searched_names, match_class, popularity, searched_names
 from mirror.search.query import Conditions, plain_cursor
@@ -55,9 +56,10 @@ def names_of(
         f"""SELECT json_group_array(id), json_group_array(name), json_group_array(slug)
             FROM repositories NOT INDEXED WHERE id IN (SELECT value FROM json_each(:wanted))
             AND {LONG_ENOUGH} AND {conditions.sql}""",
-        conditions.values | {"wanted": json.dumps(list(ids)), "shortest": shortest},
+        conditions.values | {"wanted": msgspec.json.encode(list(ids)).decode(), "shortest": shortest},
     ).fetchone()
-    return zip(json.loads(row_ids), all_searched_names(json.loads(names), json.loads(slugs)), strict=True)
+    decode = msgspec.json.decode
+    return zip(decode(row_ids), all_searched_names(decode(names), decode(slugs)), strict=True)
 
 
 DESCRIBED = 3

@@ -5,7 +5,6 @@ The index is a trie of all suffixes of all searched texts. A path that many text
 node that is not common is *rare*: its *leaf*, in `search_rare`, holds the complete list.
 """
 
-import json
 import sqlite3
 import struct
 from collections import defaultdict
@@ -227,7 +226,7 @@ class IndexReader:
 
     def ranked(self, ids: Iterable[int], match: int) -> list[Hit]:
         """Return hits of one match class: read what their order depends on, but no names."""
-        rows = self._cursor.execute(_RANKED, (json.dumps(list(ids)),))
+        rows = self._cursor.execute(_RANKED, (msgspec.json.encode(list(ids)).decode(),))
         return [(match, *popularity(*ranked)) for ranked in rows]
 
 
