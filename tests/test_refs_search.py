@@ -21,8 +21,9 @@ from mirror.queries.ref_search import COMMITS_NOT_SEARCHED, SOME_UNREAD, find_re
 from mirror.queries.visibility import ANONYMOUS, OPERATOR, Caller
 from mirror.search.index.refs import layout
 from mirror.search.index.refs.changes import FLUSH_FROM, apply_refs_backlog, rebuild_refs_index
-from mirror.search.index.refs.layout import Sizes
+from mirror.search.index.refs.layout import Sizes, order_of, pack_numbers
 from mirror.search.index.refs.verify import check_refs_index
+from mirror.search.refs.chunks import Chunk, page_of
 from mirror.search.refs.find import register_refs, search_refs
 from mirror.store.changes import CLOSED
 from mirror.store.integrity import check_file
@@ -140,6 +141,27 @@ def test_deep_pages_equal_a_scan(tmp_path: Path, sizes: Sizes) -> None:
             with mirror.store.transaction() as connection:
                 apply_refs_backlog(connection, sizes)
             assert check_refs_index(mirror.connection) == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_page_of_chunks_equals_one_of_all_their_refs(seed: int) -> None:
+    """Lists are cut into chunks; some refs are gone, some have joined."""
+    draw = random.Random(seed)
+    chunks, places = list[Chunk](), list[tuple[int, int, str]]()
+    for name, which in ((name, which) for name in "abcdef" for which in range(2)):
+        orders = sorted(draw.sample(range(2_000), draw.choice((1, 5, 60))))
+        size = draw.choice((1, 7, 20))
+        for some in (orders[at : at + size] for at in range(0, len(orders), size)):
+            ages, ids = ([order // 100 for order in some], [order % 100 for order in some])
+            start = order_of(ages[0], ids[0])
+            chunks.append(Chunk(name, which, start, pack_numbers(ids), pack_numbers(ages)))
+            places += [(order_of(*both), which, name) for both in zip(ages, ids, strict=True)]
+    gone = set(draw.sample(sorted(set(places)), draw.choice((0, 9))))
+    joined = [(order_of(draw.randrange(20), number), 0, "new") for number in range(draw.choice((0, 9)))]
+    left = [place for place in places if place not in gone]
+    expected = sorted([*left, *joined])
+    for low in range(0, len(expected), 13):
+        assert page_of(chunks, gone, joined, low, low + 20) == expected[low : low + 20]
 
 
 def test_saving_refs_applies_a_long_backlog(mirror: RefPlayground) -> None:

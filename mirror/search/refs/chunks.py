@@ -3,7 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, repeat
+from itertools import accumulate, pairwise, repeat
 from typing import NamedTuple
 
 from mirror.search.index.refs.layout import KINDS, NO_END, unpack_numbers, unpack_orders
@@ -72,6 +72,7 @@ def page_of(
 
     All orders are sorted as plain numbers, to learn between which the page is.
     """
+    chunks = _with_first(chunks, high + len(gone))
     orders = orders_of(chunks)
     ranked = sorted(orders)
     first, last = max(low - len(joined), 0), min(high + len(gone), len(ranked))
@@ -83,3 +84,16 @@ def page_of(
     places = {(order, chunk.list % len(KINDS), chunk.name) for order, chunk in its} - gone
     before = bisect_left(ranked, begin) - sum(order < begin for order, _, _ in gone)
     return sorted([*places, *joined])[low - before : high - before]
+
+
+def _with_first(chunks: Sequence[Chunk], count: int) -> Sequence[Chunk]:
+    """Return the chunks that may have any of the first `count` refs; those of a list follow one another.
+
+    All refs of a chunk are before the next chunk of its list.
+    """
+    pairs = pairwise(chunks)
+    for end, size in sorted((after.start, chunk.size) for chunk, after in pairs if chunk[:2] == after[:2]):
+        count -= size
+        if count <= 0:
+            return [chunk for chunk in chunks if chunk.start < end]
+    return chunks
