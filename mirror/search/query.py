@@ -216,7 +216,8 @@ def _owners(
     plain = list[int]()
     if owner.isascii():  # one text instead of rows: a beginning may have 100,000 owners
         found = f"SELECT json_group_array(id) FROM users WHERE {condition}"
-        plain = json.loads(plain_cursor(connection).execute(found, {"owner": owner}).fetchone()[0])
+        (text,) = plain_cursor(connection).execute(found, {"owner": owner}).fetchone()
+        plain = msgspec.json.decode(text, type=list[int])
     odd = dict(_odd_owners(connection))
     if odd:
         plain = [row_id for row_id in plain if row_id not in odd]
