@@ -226,7 +226,7 @@ def _decimal(digits: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 MOST_KEPT = 96_000_000
-"""How many bytes of columns are kept: all of four million repositories, the first ones of more."""
+"""How many bytes of columns are kept of a state: all of four million repositories, the first ones of more."""
 
 MOST_STATES = 2
 """The states that are kept: of the mirror that is served, and of a published file beside it."""
