@@ -21,7 +21,7 @@ from older_files import older
 from mirror.errors import NotFound
 from mirror.model import Ref, Repository
 from mirror.queries.accounts import known_account_by_id
-from mirror.queries.changes import FEW, MOMENTS, ChangeFilter, latest_changes, timeline
+from mirror.queries.changes import FEW, KINDS, MOMENTS, OF_OWNERS, ChangeFilter, latest_changes, timeline
 from mirror.queries.past import known_since, past_named, past_of, pasts_owned
 from mirror.queries.past_copy import details_of, past_exported
 from mirror.queries.past_state import Past
@@ -30,6 +30,7 @@ from mirror.queries.unexpected import UNEXPECTED, lines_of_run
 from mirror.queries.visibility import ANONYMOUS, OPERATOR, Caller
 from mirror.store.changes import DESCRIBED, MEASURED
 from mirror.store.files import open_reader
+from mirror.store.history import RARE
 from mirror.times import to_text
 
 KNOWN = (
@@ -299,6 +300,19 @@ SMALL = re.compile(r"SCAN (json_each|w |c VIRTUAL|named|n$|up$|upstreams$|m$|sql
 """What may be read from end to end: what was asked for, a part of a statement, a table that stays small."""
 
 
+NARROW: tuple[dict[str, Any], ...] = (
+    *({"kinds": (kind,)} for kind in RARE),
+    {"kinds": KINDS["tags"]},
+    {"kinds": ("renamed", "deleted", "restored"), "since": moment(15)},
+    {"owner": "Bob"},
+    {"owner": "bob", "kinds": ("branch_moved", "renamed")},
+    {"owner": "nobody"},
+    {"since": moment(35), "until": moment(80)},
+    {"until": moment(30)},
+)
+"""Filters of changes that indexes find, whatever the number of changes."""
+
+
 @pytest.mark.parametrize("caller", [ANONYMOUS, MINE, OPERATOR], ids=lambda caller: caller.name)
 def test_the_past_and_the_unexpected_are_found_by_indexes(lived: FixtureDb, caller: Caller) -> None:
     """No statement reads a table from end to end that grows, nor all there ever was of what is unexpected."""
@@ -320,6 +334,8 @@ def test_the_past_and_the_unexpected_are_found_by_indexes(lived: FixtureDb, call
         latest_changes(connection, caller, owners, limit=9)
         for kinds in (tuple(UNEXPECTED), *((name,) for name in UNEXPECTED)):
             latest_changes(connection, caller, ChangeFilter(unexpected=kinds), limit=9)
+        for filters in NARROW:
+            latest_changes(connection, caller, ChangeFilter(**filters), limit=9)
         for name in UNEXPECTED:
             lines_of_run(connection, name, "cloud", (2, 9), [1])
         connection.set_trace_callback(None)
@@ -336,6 +352,41 @@ def test_the_past_and_the_unexpected_are_found_by_indexes(lived: FixtureDb, call
     for sql, plan in plans.items():
         if in_order in plan or "changes_rare" in str(plan):  # the latest of them, and no more
             assert "USE TEMP B-TREE FOR ORDER BY" not in plan, sql
+
+
+def test_filtered_changes_are_those_of_all_changes_that_match(tmp_path: Path) -> None:
+    """Filters that an index finds give what comparing each change gives."""
+    filled = FixtureDb(tmp_path / "mirror.db")
+    filled.repositories(
+        [repository("ann/tool"), repository("bob/tool", owner("bob"))], at=moment(0), first=True
+    )
+    kinds = sorted(kind for group in KINDS.values() for kind in group if kind not in OF_OWNERS)
+    with filled.store.transaction() as connection:
+        connection.executemany(
+            "INSERT INTO changes (at, kind, repository_id) VALUES (?, ?, ?)",
+            [(moment(number), kinds[number * 5 % len(kinds)], 1 + number % 3 // 2) for number in range(150)],
+        )
+        connection.execute(
+            "INSERT INTO changes (at, kind, user_id) VALUES (?, 'owner_renamed', 2)", (moment(151),)
+        )
+    for caller in (ANONYMOUS, OPERATOR):
+        everything = latest_changes(filled.store.connection, caller, ChangeFilter(), limit=1_000).rows
+        assert len(everything) > 150
+        for filters in NARROW:
+            wanted = ChangeFilter(**filters)
+            expected = [
+                row
+                for row in everything
+                if (not wanted.kinds or row.kind in wanted.kinds)
+                and wanted.owner.lower() in ("", (row.owner or "").lower())
+                and row.at >= wanted.since
+                and (not wanted.until or row.at < wanted.until)
+            ]
+            assert expected or wanted.owner == "nobody"
+            for start in (0, 2):
+                got = latest_changes(filled.store.connection, caller, wanted, limit=3, offset=start)
+                assert (got.rows, got.more) == (expected[start : start + 3], len(expected) > start + 3)
+    filled.store.close()
 
 
 def test_steps_among_many_changes_of_an_owner(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from mirror.queries.refs import refs_state
 from mirror.queries.rows import ChangeRow, Values, fetch, fetch_as, fetch_value
 from mirror.queries.unexpected import UNEXPECTED
 from mirror.queries.visibility import Caller, visible_changes
+from mirror.store.history import RARE, RARE_KINDS
 
 KINDS = {
     "repositories": (
@@ -41,6 +42,21 @@ _SOURCE = """changes c LEFT JOIN repositories r ON r.id = c.repository_id
     LEFT JOIN upstreams up ON up.id = coalesce(r.upstream_id, u.upstream_id)"""
 
 
+def _last_id(moment: str) -> str:
+    """Return the condition that a change was written until a day after a moment, a parameter.
+
+    A change is written within a day of its time, which is that of the look that found it.
+    """
+    day_after = f"strftime('%Y-%m-%dT%H:%M:%S', substr({moment}, 1, 19), '+1 day')"
+    return f"c.id <= coalesce((SELECT id FROM changes WHERE at > {day_after} ORDER BY at LIMIT 1), 1 << 62)"
+
+
+def _first_id(moment: str) -> str:
+    """Return the condition that a change was written from a day before a moment on."""
+    day_before = f"strftime('%Y-%m-%dT%H:%M:%S', substr({moment}, 1, 19), '-1 day')"
+    return f"c.id >= coalesce((SELECT id FROM changes WHERE at < {day_before} ORDER BY at DESC LIMIT 1), 0)"
+
+
 class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which changes to read. A field that is None or empty does not filter.
 
@@ -63,11 +79,24 @@ class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
     until: str = ""
     before: int | None = None
 
+    @property
+    def is_about_few(self) -> bool:
+        """Whether the changes of a repository or of owners are wanted, which their own indexes find."""
+        return self.repository_id is not None or bool(self.owner_ids)
+
+    def each_by_index(self) -> list["ChangeFilter"]:
+        """Return filters that find the same changes together, each by an index if there is one."""
+        if self.unexpected:
+            return [msgspec.structs.replace(self, unexpected=(name,)) for name in self.unexpected]
+        if not self.is_about_few and frozenset(self.kinds) <= frozenset(RARE):
+            return [msgspec.structs.replace(self, kinds=(kind,)) for kind in self.kinds] or [self]
+        return [self]
+
     def conditions(self) -> list[str]:
         """Return the conditions in SQL. A `+` makes SQLite use the order of ids, not another index."""
         is_fork = f"r.parent_full_name IS {'NOT ' if self.forks else ''}NULL"
         each = {
-            "c.kind IN (SELECT value FROM json_each(:kinds))": self.kinds,
+            self._of_kinds(): self.kinds,
             " OR ".join(UNEXPECTED[name] for name in self.unexpected).join("()"): self.unexpected,
             "c.repository_id = :repository_id": self.repository_id is not None,
             self._of_owners(): self.owner_ids,
@@ -77,9 +106,17 @@ class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
             f"(c.kind <> 'created' OR {is_fork})": self.forks is not None,
             "+c.at >= :since": self.since,
             "+c.at < :until": self.until,
+            _first_id(":since"): self.since and not self.is_about_few,
+            _last_id(":until"): self.until and not self.is_about_few,
             "c.id < :before": self.before is not None,
         }
         return [condition for condition, is_asked in each.items() if is_asked]
+
+    def _of_kinds(self) -> str:
+        """Return the condition on the kind. That of the index of rare kinds makes SQLite use the index."""
+        if len(self.kinds) == 1 and self.kinds[0] in RARE and not self.is_about_few:
+            return f"(c.kind IN ({RARE_KINDS}) AND c.kind = json_extract(:kinds, '$[0]'))"
+        return "c.kind IN (SELECT value FROM json_each(:kinds))"
 
     def _of_owners(self) -> str:
         """Return the condition that a change is of some owners, or of a repository of theirs."""
@@ -107,9 +144,15 @@ def latest_changes(
     connection: sqlite3.Connection, caller: Caller, wanted: ChangeFilter, *, limit: int, offset: int = 0
 ) -> ChangesPage:
     """Read a page of changes, latest first."""
-    if len(wanted.unexpected) > 1:  # each kind has an index, all of them together have none
+    if wanted.owner and not wanted.owner_ids:
+        named = "SELECT id FROM users WHERE username = :owner COLLATE NOCASE"
+        found = fetch(connection, named, wanted.values())
+        if not found:
+            return ChangesPage([], more=False)
+        wanted = msgspec.structs.replace(wanted, owner_ids=tuple(row[0] for row in found))
+    each = wanted.each_by_index()
+    if len(each) > 1:
         most = limit + offset
-        each = [msgspec.structs.replace(wanted, unexpected=(name,)) for name in wanted.unexpected]
         pages = [latest_changes(connection, caller, one, limit=most + 1) for one in each]
         rows = sorted((row for page in pages for row in page.rows), key=lambda row: -row.id)
         return ChangesPage(rows[offset:most], len(rows) > most)
@@ -189,12 +232,6 @@ def changes_since(connection: sqlite3.Connection, caller: Caller, moment: str) -
 FEW = 20_000
 """The most changes of owners that are all read and sorted."""
 
-_EARLIER = """c.id <= coalesce((SELECT id FROM changes
-    WHERE at > strftime('%Y-%m-%dT%H:%M:%S', substr(:at, 1, 19), '+1 hour') ORDER BY at LIMIT 1), 1 << 62)"""
-_LATER = """c.id >= coalesce((SELECT id FROM changes
-    WHERE at < strftime('%Y-%m-%dT%H:%M:%S', substr(:at, 1, 19), '-1 hour') ORDER BY at DESC LIMIT 1), 0)"""
-"""Where changes until a moment end, and those after it begin: each is written within an hour of its time."""
-
 
 def _order(connection: sqlite3.Connection, wanted: ChangeFilter) -> tuple[str, str, str]:
     """Return the order by id, and conditions for what is before and after the moment `:at`.
@@ -210,7 +247,7 @@ def _order(connection: sqlite3.Connection, wanted: ChangeFilter) -> tuple[str, s
             WHERE r.owner_id IN (SELECT value FROM json_each(:owner_ids)) LIMIT {FEW + 1})""",
         wanted.values(),
     )
-    return ("+c.id", "1", "1") if count <= FEW else ("c.id", _EARLIER, _LATER)
+    return ("+c.id", "1", "1") if count <= FEW else ("c.id", _last_id(":at"), _first_id(":at"))
 
 
 def _where(caller: Caller, wanted: ChangeFilter) -> str:

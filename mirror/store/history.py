@@ -23,8 +23,14 @@ COMPACTED, DONE = "history_compacted_before", "history_compacted_until"
 BATCH = 2_000
 """The number of changes that one transaction drops."""
 
-RARE_KINDS = "'branch_deleted', 'deleted', 'made_public', 'tag_deleted', 'tag_moved', 'transferred'"
-"""The kinds of changes in the index `changes_rare`, written as in its condition."""
+RARE = (
+    "branch_deleted", "deleted", "made_private", "made_public", "owner_renamed", "renamed", "restored",
+    "tag_created", "tag_deleted", "tag_moved", "transferred",
+)  # fmt: skip
+"""The kinds of changes in the index `changes_rare`: all that may be few among millions."""
+
+RARE_KINDS = ", ".join(f"'{kind}'" for kind in RARE)
+"""The same, as in the condition of the index."""
 
 
 def compacted_before(connection: sqlite3.Connection) -> str | None:

@@ -938,6 +938,18 @@ def m037_blocks_of_refs(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m038_more_rare_changes(db: Database) -> None:
+    """The index of rare changes has all kinds that may be few, so that none is looked for among millions."""
+    for statement in (
+        "DROP INDEX changes_rare",
+        """CREATE INDEX changes_rare ON changes (kind, id) WHERE kind IN ('branch_deleted', 'deleted',
+            'made_private', 'made_public', 'owner_renamed', 'renamed', 'restored', 'tag_created',
+            'tag_deleted', 'tag_moved', 'transferred')""",
+    ):
+        db.execute(statement)
+
+
 def _drop_search_tables(db: Database) -> None:
     """Drop the search index with its triggers and indexes, of any version."""
     for kind in ("trigger", "index", "table"):

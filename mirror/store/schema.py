@@ -11,7 +11,7 @@ APPLICATION_ID = 0x4D495252
 MIGRATIONS = "bitbucket-mirror"
 """The name of the list of migrations in a file."""
 
-VERSION = 37
+VERSION = 38
 """The number of migrations: `PRAGMA user_version` of an up-to-date file."""
 
 KIND, PUBLISHED_AT, SNAPSHOT = "kind", "published_at", "snapshot"
