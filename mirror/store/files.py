@@ -7,7 +7,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from mirror.errors import MirrorError, StoreError
@@ -100,7 +100,8 @@ def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
         except BaseException:
             connection.close()
             raise
-        connection.execute("PRAGMA cache_size = -8000")  # room for the inner pages of a million rows
+        with suppress(sqlite3.DatabaseError):  # of a damaged file: the caller's own statement reports it
+            connection.execute("PRAGMA cache_size = -8000")  # room for the inner pages of a million rows
         connection.row_factory = sqlite3.Row
         return connection
 
