@@ -164,6 +164,7 @@ class Connections:
             "User-Agent": user_agent,
         }
         self._timeout = {"timeout": httpx.Timeout(timeout).as_dict()}
+        self._is_closed = False
         self._through = dict[tuple[str, str], Transport]()
         """The transports of the origins that are reached through a proxy, by scheme and host."""
         if transport is not None:
@@ -192,12 +193,22 @@ class Connections:
         )
 
     def send(self, request: httpx.Request) -> httpx.Response:
-        """Send a request; the body of the response is to be read, and then closed. Raises httpx.HTTPError."""
+        """Send a request; the body of the response is to be read, and then closed. Raises httpx.HTTPError.
+
+        Raises RuntimeError once all are closed: a thread that outlives its run opens no new connection.
+        """
+        if self._is_closed:
+            raise RuntimeError("the connections are closed")
         url = request.url
-        return self._through.get((url.scheme, url.host), self._direct).handle_request(request)
+        response = self._through.get((url.scheme, url.host), self._direct).handle_request(request)
+        if self._is_closed:  # while this one was opened
+            response.close()
+            raise RuntimeError("the connections are closed")
+        return response
 
     def close(self) -> None:
         """Close all of them."""
+        self._is_closed = True
         for each in (self._direct, *self._through.values()):
             each.close()
 
