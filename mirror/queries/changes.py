@@ -113,7 +113,7 @@ class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
         return [condition for condition, is_asked in each.items() if is_asked]
 
     def _of_kinds(self) -> str:
-        """Return the condition on the kind. That of the index of rare kinds makes SQLite use the index."""
+        """Return the condition on the kind; that of a rare kind repeats the condition of its index."""
         if len(self.kinds) == 1 and self.kinds[0] in RARE and not self.is_about_few:
             return f"(c.kind IN ({RARE_KINDS}) AND c.kind = json_extract(:kinds, '$[0]'))"
         return "c.kind IN (SELECT value FROM json_each(:kinds))"
