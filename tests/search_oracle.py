@@ -12,7 +12,7 @@ from typing import Any
 from prepared_files import copy_made
 
 from mirror.search import search
-from mirror.search.engine import QueryEngine
+from mirror.search.find import QueryEngine
 from mirror.search.query import parse_query
 from mirror.store import Store
 

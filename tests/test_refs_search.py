@@ -23,8 +23,8 @@ from mirror.search.index.refs import layout
 from mirror.search.index.refs.changes import FLUSH_FROM, apply_refs_backlog, rebuild_refs_index
 from mirror.search.index.refs.layout import Sizes, order_of, pack_numbers
 from mirror.search.index.refs.verify import check_refs_index
-from mirror.search.refs.chunks import Chunk, page_of
 from mirror.search.refs.find import register_refs, search_refs
+from mirror.search.refs.reader import Chunk, page_of
 from mirror.store.changes import CLOSED
 from mirror.store.integrity import check_file
 from mirror.store.refs import save_refs

@@ -1,18 +1,27 @@
 """The search itself: takes a query, filters and a page; returns the exact count and ranked ids.
 
-`register` offers it as SQL functions, so that any query can join on it.
+`search` does so; `register` offers it as SQL functions, so that any query can join on it. `QueryEngine`
+answers a query in the cheapest way that is exact: from the counts of the index, from rows, or with arrays.
 """
 
+import heapq
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Unpack
+from functools import cached_property
+from itertools import count
+from typing import NamedTuple, Unpack
 
 import msgspec
 
-from mirror.search.engine import QueryEngine, ResultPage
-from mirror.search.query import Filters, Query, parse_query
+from mirror.search.index.format import IndexReader, Leaf, Node, unpack_best
+from mirror.search.names import BOUNDARY, EXACT, PREFIX, SUBSTRING
+from mirror.search.query import Filters, Query, owned_ids, parse_query, sql_conditions
+from mirror.search.scan import Hit, PendingMatches, described_hits, new_hits
+
+FEW = 1_500
+"""So many rows are read by their ids and compared one by one, in 8 ms; more are found with arrays."""
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +38,13 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     corrected: tuple[str, ...]
     ids: list[int]
     described: int = 0
+
+
+class ResultPage(NamedTuple):
+    """The exact number of all hits, and the hits of one page in order."""
+
+    total: int
+    hits: list[Hit]
 
 
 def search(
@@ -146,3 +162,170 @@ def register(
     connection.create_function("mirror_search", 1, mirror_search)
     connection.create_function("mirror_search", 2, mirror_search)
     connection.create_function("mirror_search_count", 1, mirror_search_count)
+
+
+class QueryEngine:
+    """Answers one query on one file, within one snapshot."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        query: Query,
+        few: int = FEW,
+        index: IndexReader | None = None,
+    ) -> None:
+        """Prepare an answer; `few` is for tests, `index` that of the same snapshot, if one was opened."""
+        self.connection = connection
+        self.query = query
+        self.index = index or IndexReader(connection)
+        self.conditions = sql_conditions(connection, query)
+        self._few = few
+
+    @cached_property
+    def pending(self) -> PendingMatches:
+        """The rows of which the index is out of date."""
+        return PendingMatches(self.connection, self.query, has_any=self.index.has_pending)
+
+    def has_exact_match(self) -> bool:
+        """Return whether the query is the whole name of a repository."""
+        return any(hit[0] == EXACT for hit in self.answer(0, 1).hits)
+
+    def corrected(self) -> "QueryEngine | None":
+        """Return an engine for the query that was probably meant; None if no name is near enough."""
+        if not self.query.is_encodable:
+            return None
+        # Most queries match something, and this import takes longer than they do.
+        from mirror.search.fuzzy import nearest_name  # noqa: PLC0415
+
+        name = nearest_name(
+            self.connection, self.index, self.query.part, self.query.collections, self.conditions
+        )
+        if name is None:
+            return None
+        query = msgspec.structs.replace(self.query, part=name)
+        return QueryEngine(self.connection, query, self._few, self.index)
+
+    def answer(self, start: int, stop: int) -> ResultPage:
+        """Return the number of all hits, and hits `start` to `stop` of them."""
+        if not self.query.is_encodable:
+            return ResultPage(0, [])
+        found = self.index.find(self.query.needle)
+        if isinstance(found, Node) and self.conditions.is_plain:
+            page = self._by_counts(found, start, stop)
+            if page is not None:
+                return page
+        ids = self._few_candidates(found)
+        if ids is None:
+            return self._by_arrays(start, stop)
+        return _count_and_cut([*self._matching(ids | self.pending.ids), *self._new_hits()], start, stop)
+
+    def described(self, start: int, stop: int) -> ResultPage:
+        """Return how many repositories match only by their description, and some of them in order."""
+        if not self.query.is_encodable:
+            return ResultPage(0, [])
+        hits = described_hits(self.connection, self.query.part, self.conditions)
+        return _count_and_cut(hits, max(start, 0), max(stop, 0))
+
+    def _by_counts(self, found: Node, start: int, stop: int) -> ResultPage | None:
+        """Answer a common query without looking at all hits; None if the page is too deep for that."""
+        self.pending.count()
+        fresh = [*self._matching(self.pending.unprepared), *self._new_hits()]
+        total = len(fresh) + self.pending.gained()
+        for collection in self.query.collections:
+            if collection in found.summaries:
+                total += found.summaries[collection].count - self.pending.lost(collection)
+        stop = min(total, stop)
+        hits = self._best_hits(found, fresh, stop) if start < stop else []
+        return None if hits is None else ResultPage(total, hits[start:])
+
+    def _by_arrays(self, start: int, stop: int) -> ResultPage:
+        """Answer a question that many repositories match."""
+        from mirror.search.many import ManyHits  # noqa: PLC0415 - numpy is slow to import
+
+        fresh = [*self._matching(self.pending.ids), *self._new_hits()]
+        many = ManyHits(self.connection, self.index, self.query, self.conditions, fresh, self._few)
+        return ResultPage(many.count(), many.page(start, stop, self._class_paths()))
+
+    def _few_candidates(self, found: Node | Leaf) -> set[int] | None:
+        """Return the ids of all indexed repositories that may match; None if they are not few."""
+        if isinstance(found, Leaf):
+            return set(found.ids)
+        shown = [found.summaries[key].count for key in self.query.collections if key in found.summaries]
+        if sum(shown) <= self._few:
+            return self.index.ids_below(self.query.needle)
+        return owned_ids(self.connection, self.conditions, self._few)
+
+    def _best_hits(self, found: Node, fresh: list[Hit], stop: int) -> list[Hit] | None:
+        """Return the best `stop` hits in order; None if the lists of the index are too short to tell.
+
+        For each match class, the best `stop` ids of its path are enough: a hit that ranks above them is of a
+        better class, and the path of that class has contributed its own best `stop`. So what a node lists and
+        no better class has contributed is of the node's class, or ranks below the page.
+        """
+        hits = [*fresh, *self.pending.best(stop)]
+        known = set[int]()
+        cut_at = list[tuple[int, int]]()  # (match class, id): the list of that class ends with that id
+        for match, path in self._class_paths():
+            of_path = found if match == SUBSTRING else self.index.find(path)
+            ids, lasts = self._best_ids(of_path, stop)
+            cut_at += [(match, last) for last in lasts]
+            new = ids - known
+            if isinstance(of_path, Node):
+                hits += self.index.ranked(new, match)
+            else:
+                hits += self._matching(new)
+            known |= ids
+            if sum([hit[0] <= match for hit in hits]) >= stop:
+                break
+        best = heapq.nsmallest(stop, hits)
+        popularity = {hit[-1]: hit[1:] for hit in hits}
+        # A list that is too short does not matter if the page ends above the last id that it has.
+        if any(last not in popularity or best[-1] > (match, *popularity[last]) for match, last in cut_at):
+            return None
+        return best if not cut_at or len(best) == stop else None
+
+    def _best_ids(self, found: Node | Leaf, limit: int) -> tuple[set[int], list[int]]:
+        """Return the ids of the best `limit` repositories of a path, without pending ones.
+
+        Also return the last id of each list that is neither complete nor `limit` long; 0 for an empty list.
+        """
+        if isinstance(found, Leaf):
+            return set(found.ids) - self.pending.among(found.ids), []
+        best, lasts = set[int](), list[int]()
+        for collection in self.query.collections:
+            if collection in found.summaries:
+                summary = found.summaries[collection]
+                ranked, unranked = unpack_best(summary.best)
+                pending = self.pending.among([*ranked, *unranked])
+                ids = [row_id for row_id in ranked if row_id not in pending]
+                if len(ranked) + len(unranked) < summary.count:
+                    ids = ids[:limit]
+                    if len(ids) < limit:
+                        lasts.append(ids[-1] if ids else 0)
+                best |= {*ids, *unranked} - pending
+        return best, lasts
+
+    def _class_paths(self) -> list[tuple[int, bytes]]:
+        """Return the match classes, the best first, each with the path of its hits and all better ones.
+
+        Example for `flask`: (EXACT, ``^flask^``), (PREFIX, ``^flask``), (SUBSTRING, ``flask``).
+        """
+        needle = self.query.needle
+        paths = [(EXACT, BOUNDARY + needle + BOUNDARY), (PREFIX, BOUNDARY + needle)] if needle else []
+        return [*paths, (SUBSTRING, needle)]
+
+    def _matching(self, ids: set[int]) -> list[Hit]:
+        return self.index.matching(ids, self.query.part, self.conditions) if ids else []
+
+    def _new_hits(self) -> list[Hit]:
+        """Return the hits among the rows that are newer than the index."""
+        if not self.index.has_new:
+            return []
+        return list(new_hits(self.connection, self.query.part, self.conditions, self.index.up_to))
+
+
+def _count_and_cut(hits: Iterable[Hit], start: int, stop: int) -> ResultPage:
+    """Count all hits and return one page of them; no more than `stop` hits are kept in memory."""
+    number = count()
+    best = heapq.nsmallest(max(stop, 1), (hit for hit, _ in zip(hits, number, strict=False)))
+    return ResultPage(next(number), best[start:stop])

@@ -1,12 +1,30 @@
-"""Read rows without the index: those that it does not contain yet, and those whose ids it has found."""
+"""Read rows: those that the index does not contain yet or has as they were, and those whose ids it has found.
 
+Some thousands of rows may be pending while a sync writes, and a query of one letter matches most of them. So
+SQL counts and ranks *prepared* rows, whose derived columns `prepare_pending` has filled. Only *unprepared*
+rows are read and compared one by one: those that were changed by anyone but the sync.
+"""
+
+import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
 
 import msgspec
 
-from mirror.search.names import all_searched_names, match_class, popularity, searched_names
-from mirror.search.query import Conditions, plain_cursor
+from mirror.search.names import (
+    BOUNDARY,
+    EXACT,
+    PREFIX,
+    SUBSTRING,
+    all_searched_names,
+    match_class,
+    popularity,
+    searched_names,
+)
+from mirror.search.query import Conditions, Query, plain_cursor
 
 RANKED_COLUMNS = "id, name, slug, followers_count, forks_count, created_at"
 
@@ -85,3 +103,85 @@ def _expression(part: str) -> str:
     """Return the query in FTS5's language: each word quoted, as the beginning of a described word."""
     words = part.replace("\x00", "-").split("-")
     return " AND ".join(f'"{word.replace(chr(34), chr(34) * 2)}" *' for word in words if word)
+
+
+_UNPREPARED = f"""SELECT id, was_collection, was_name, was_slug FROM search_pending
+    WHERE text IS NULL AND (name IS NULL OR {may_contain("name", "slug", "was_name", "was_slug")})"""
+_PREPARED = "text IS NOT NULL AND (instr(text, :needle) OR instr(was_text, :needle))"
+_AMONG = "SELECT id FROM search_pending WHERE id IN (SELECT value FROM json_each(?))"
+
+
+def _match_class_sql(text: str) -> str:
+    """Return an SQL expression for the match class of a searched text, NULL if it does not match."""
+    return f"""CASE WHEN NOT instr({text}, :needle) THEN NULL WHEN NOT instr({text}, :prefix) THEN {SUBSTRING}
+        WHEN instr({text}, :exact) THEN {EXACT} ELSE {PREFIX} END"""
+
+
+_MOVED = f"""SELECT iif(instr(was_text, :needle), was_collection, NULL),
+    iif(instr(text, :needle), collection, NULL)
+    FROM search_pending WHERE (was_text <> text OR was_collection IS NOT collection) AND {_PREPARED}"""
+_BEST = f"""SELECT {_match_class_sql("text")}, by_followers, by_forks, by_creation, id FROM search_pending
+    WHERE instr(text, :needle) AND collection IN (SELECT value FROM json_each(:collections))
+    ORDER BY 1, 2, 3, 4, 5 LIMIT :most"""
+
+
+class PendingMatches:
+    """The pending rows that match a query now, or matched it as the index still has them."""
+
+    def __init__(self, connection: sqlite3.Connection, query: Query, *, has_any: bool = True) -> None:
+        """`has_any` is whether any row is pending: most often none is, and nothing has to be read."""
+        self._cursor = plain_cursor(connection) if has_any else None
+        needle = query.needle
+        self._values = {
+            "part": query.part,
+            "needle": needle,
+            # The empty query has no exact and no prefix matches: no text has four BOUNDARYs in a row.
+            "prefix": BOUNDARY + needle if needle else BOUNDARY * 4,
+            "exact": BOUNDARY + needle + BOUNDARY if needle else BOUNDARY * 4,
+            "collections": json.dumps(query.collections),
+        }
+        self._collections = query.collections
+        self.unprepared = set[int]()
+        # Collection to the number of matching rows that left it or entered it.
+        self._lost = Counter[int | None]()
+        self._gained = Counter[int | None]()
+        for row_id, collection, name, slug in self._rows(_UNPREPARED, self._values):
+            self.unprepared.add(row_id)
+            if collection is not None and match_class(searched_names(name, slug), query.part) is not None:
+                self._lost[collection] += 1
+
+    @cached_property
+    def ids(self) -> set[int]:
+        """The ids of all pending rows. The index is out of date for these: read their rows."""
+        rows = self._rows(f"SELECT id FROM search_pending WHERE {_PREPARED}", self._values)
+        return self.unprepared.union(row_id for (row_id,) in rows)
+
+    def count(self) -> None:
+        """Count the prepared rows whose text or collection changed. Call it once, before `lost` and `gained`.
+
+        A row that keeps both, most often for a new follower, would add one to either, so it is left out.
+        """
+        for (was, now), number in Counter(self._rows(_MOVED, self._values)).items():
+            self._lost[was] += number
+            self._gained[now] += number
+
+    def lost(self, collection: int) -> int:
+        """Return how many rows of a collection the index wrongly counts."""
+        return self._lost[collection]
+
+    def gained(self) -> int:
+        """Return how many changed rows match now and may be shown."""
+        return sum([self._gained[collection] for collection in self._collections])
+
+    def best(self, most: int) -> list[Hit]:
+        """Return the best hits among the prepared rows, `most` at most, in order."""
+        return self._rows(_BEST, self._values | {"most": most})
+
+    def among(self, ids: Iterable[int]) -> set[int]:
+        """Return which of these repositories are pending, regardless of their name."""
+        if self._cursor is None:
+            return set()
+        return {row_id for (row_id,) in self._cursor.execute(_AMONG, (json.dumps(list(ids)),))}
+
+    def _rows(self, sql: str, values: Mapping[str, Any]) -> list[Any]:
+        return self._cursor.execute(sql, values).fetchall() if self._cursor else []

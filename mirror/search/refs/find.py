@@ -1,23 +1,30 @@
 """The search for refs: takes a query, filters and a page; returns exact counts and the refs of the page.
 
-`register_refs` offers it as SQL functions, so that any query can join on it.
+`register_refs` offers it as SQL functions, so that any query can join on it. What the index
+cannot answer, filters that it does not know and refs that it does not contain yet, is answered by reading
+refs and comparing each.
 """
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, Unpack
 
 import msgspec
 
 from mirror.search.find import MAX_IDS, one_snapshot
-from mirror.search.index.refs.layout import KIND_NAMES, MOST_LISTED, up_to
+from mirror.search.index.refs.changes import changed_refs
+from mirror.search.index.refs.layout import KIND_NAMES, MOST_LISTED, ORDER, TABLES, up_to
 from mirror.search.names import EXACT, PREFIX, SUBSTRING
+from mirror.search.query import plain_cursor
 from mirror.search.refs.query import (
     COMMIT,
+    Place,
     RefCondition,
     RefFilters,
+    RefHit,
     RefQuery,
     may_be_shown,
     parse_ref_query,
@@ -25,7 +32,7 @@ from mirror.search.refs.query import (
     shown_to_all,
 )
 from mirror.search.refs.reader import RefIndexReader, SeenNode
-from mirror.search.refs.scan import RefHit, Unindexed, scanned_hits
+from mirror.search.scan import may_contain
 
 
 class FoundRef(msgspec.Struct, frozen=True):
@@ -220,3 +227,73 @@ def register_refs(
     connection.create_function("mirror_refs", 2, mirror_refs)
     connection.create_function("mirror_refs_count", 1, lambda query: search(query, 0).count)
     connection.create_function("mirror_refs_repositories", 1, lambda query: search(query, 0).repositories)
+
+
+_IS_COMMIT = "(:commit <> '' AND substr(lower(t.target_hash), 1, length(:commit)) = :commit)"
+_ORDER = ORDER.format(date="t.target_date", repository="t.repository_id")
+
+
+def scanned_hits(connection: sqlite3.Connection, query: RefQuery, which: RefCondition) -> Iterator[RefHit]:
+    """Yield the matching refs of the repositories that meet a condition, in no particular order."""
+    values = which.values | {"part": query.part, "commit": query.commit}
+    for kind in query.kinds:
+        rows = plain_cursor(connection).execute(
+            f"""SELECT t.name, {_ORDER}, t.target_hash FROM repositories r
+                CROSS JOIN {TABLES[kind]} t ON t.repository_id = r.id
+                WHERE {which.sql} AND ({may_contain("t.name")} OR {_IS_COMMIT})""",
+            values,
+        )
+        for name, order, target in rows:
+            match = query.match(name)
+            if match is not None:
+                yield RefHit(match, order, kind, name)
+            elif query.is_commit(target):
+                yield RefHit(COMMIT, order, kind, name)
+
+
+class Unindexed:
+    """What of the matches the index has otherwise than it is: refs that it has no more or not yet.
+
+    gone: by match class, the places of refs that the index has and that are not there, or elsewhere now.
+    joined: refs that the index has not, or elsewhere. repositories: how many more have a match.
+    pointing: repositories that may have a ref at the commit that is asked for.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, query: RefQuery) -> None:
+        self.gone = defaultdict[int, set[Place]](set)
+        self.joined = list[RefHit]()
+        self.pointing = set[int]()
+        before, after = set[int](), set[int]()
+        which = "1" if query.commit else may_contain("{row}.name")
+        lists = set(query.lists)
+        for repository, kind, name, was, now in changed_refs(connection, which, {"part": query.part}):
+            match = query.match(name)
+            if query.commit and now is not None and query.may_be_commit(now.hash):
+                self.pointing.add(repository)
+            if match is not None and was is not None and was.list in lists:
+                self.gone[match].add((was.order, kind, name))
+                before.add(repository)
+            if match is not None and now is not None and now.list in lists:
+                self.joined.append(RefHit(match, now.order, kind, name))
+                after.add(repository)
+        others = _with_other_matches(connection, query, before ^ after) if before ^ after else set[int]()
+        self.repositories = len(after - before - others) - len(before - after - others)
+
+
+_UNCHANGED = """SELECT t.repository_id, t.name FROM {table} t
+    WHERE t.repository_id IN (SELECT value FROM json_each(:ids)) AND {may_contain}
+        AND t.repository_id <= (SELECT up_to FROM search_ref_state)
+        AND t.repository_id NOT IN (SELECT repository_id FROM search_ref_moved)
+        AND NOT EXISTS (SELECT 1 FROM search_ref_pending p
+            WHERE p.repository_id = t.repository_id AND p.kind = {kind} AND p.name = t.name)"""
+
+
+def _with_other_matches(connection: sqlite3.Connection, query: RefQuery, ids: Iterable[int]) -> set[int]:
+    """Return which of some repositories have a match that the index has as it is."""
+    values = {"ids": json.dumps(list(ids)), "part": query.part}
+    found = set[int]()
+    for kind in query.kinds:
+        sql = _UNCHANGED.format(table=TABLES[kind], kind=kind, may_contain=may_contain("t.name"))
+        rows = plain_cursor(connection).execute(sql, values)
+        found.update(repository for repository, name in rows if query.match(name) is not None)
+    return found

@@ -1,4 +1,4 @@
-"""A parsed query for refs, and what it may show as SQL conditions on a repository `r`."""
+"""A parsed query for refs, what it may show as SQL conditions on a repository `r`, and a hit of it."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 
 import msgspec
 
-from mirror.search.index.refs.layout import COLLECTION, KIND_NAMES, KINDS, has_hashes, list_of
+from mirror.search.index.refs.layout import COLLECTION, KIND_NAMES, KINDS, has_hashes, list_of, repository_of
 from mirror.search.names import (
     EXACT,
     GONE_PRIVATE,
@@ -24,6 +24,26 @@ COMMIT = SUBSTRING + 1
 """The match class of a ref that points to a commit whose hash begins with the query: after all names."""
 
 _HASH = re.compile(r"[0-9a-f]{7,64}", re.IGNORECASE)
+
+Place = tuple[int, int, str]
+"""Where a ref is among those of a match class: its order, its kind and its name."""
+
+
+class RefHit(NamedTuple):
+    """A ref that matches: its match class, its order, which ends with the repository, its kind and its name.
+
+    Hits sort in the order of the results.
+    """
+
+    match: int
+    order: int
+    kind: int
+    name: str
+
+    @property
+    def repository(self) -> int:
+        """The id of the repository."""
+        return repository_of(self.order)
 
 
 class RefFilters(TypedDict, total=False):
