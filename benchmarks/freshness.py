@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from mirror.background.freshness import WatchedWorkspace, due
 from mirror.sandbox import World
-from mirror.sandbox.exchange import TOKEN
+from mirror.sandbox.model import TOKEN
 
 TICK = 60.0
 SHORTEST = 120.0

@@ -22,7 +22,7 @@ from mirror.config import Config, Duration, UpstreamConfig
 from mirror.operations import SyncOptions, sync_all
 from mirror.report import Silent
 from mirror.sandbox import Sandbox, World, running
-from mirror.sandbox.exchange import TOKEN
+from mirror.sandbox.model import TOKEN
 from mirror.store.files import open_reader
 from mirror.sync.scope import Scope
 from mirror.times import from_text

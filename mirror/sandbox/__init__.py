@@ -6,10 +6,9 @@ data, `faults` spoils answers, `server` serves it all over HTTP.
 
 from mirror.sandbox.api2_shapes import repository_refs, visible_repositories
 from mirror.sandbox.edits import EditError
-from mirror.sandbox.exchange import ANONYMOUS, TOKEN, Principal, person
 from mirror.sandbox.faults import Fault, parse_fault
 from mirror.sandbox.lively import Lively
-from mirror.sandbox.model import utc_now
+from mirror.sandbox.model import ANONYMOUS, TOKEN, Principal, person, utc_now
 from mirror.sandbox.sandbox import Sandbox, SandboxOptions
 from mirror.sandbox.server import RunningSandbox, running, serve
 from mirror.sandbox.world import World

@@ -5,8 +5,17 @@ from hashlib import md5
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mirror.sandbox.exchange import HttpError, Principal, Request, SandboxResponse, json_response
-from mirror.sandbox.model import Era, Person, SandboxRef, SandboxRepository, SandboxWorkspace, moment, pick
+from mirror.sandbox.exchange import HttpError, Request, SandboxResponse, json_response
+from mirror.sandbox.model import (
+    Era,
+    Person,
+    Principal,
+    SandboxRef,
+    SandboxRepository,
+    SandboxWorkspace,
+    moment,
+    pick,
+)
 from mirror.sandbox.world import World
 
 Json = dict[str, Any]

@@ -8,7 +8,6 @@ from mirror.sandbox.api2_shapes import Shapes2
 from mirror.sandbox.edits import create, delete, edit, rename
 from mirror.sandbox.exchange import (
     HttpError,
-    Principal,
     Request,
     SandboxResponse,
     error,
@@ -18,8 +17,8 @@ from mirror.sandbox.exchange import (
     no_such_url,
     removed,
 )
-from mirror.sandbox.model import SandboxRef, SandboxRepository, SandboxWorkspace
-from mirror.sandbox.vocabulary import slugify
+from mirror.sandbox.generate import slugify
+from mirror.sandbox.model import Principal, SandboxRef, SandboxRepository, SandboxWorkspace
 from mirror.sandbox.world import World
 
 _SETTINGS = ("description", "website", "language", "has_issues", "has_wiki", "fork_policy", "is_private")

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
-from mirror.sandbox.exchange import HttpError, Principal, Request, error
-from mirror.sandbox.model import SandboxRef, SandboxRepository, SandboxWorkspace, micros, pick
+from mirror.sandbox.exchange import HttpError, Request, error
+from mirror.sandbox.model import Principal, SandboxRef, SandboxRepository, SandboxWorkspace, micros, pick
 from mirror.sandbox.world import NUMBER_BITS, SORTS, World
 
 T = TypeVar("T")

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
-from mirror.sandbox.exchange import TOKEN, Principal
 from mirror.sandbox.model import (
+    TOKEN,
     CommitAuthor,
     Era,
     Person,
+    Principal,
     SandboxRef,
     SandboxRepository,
     SandboxWorkspace,

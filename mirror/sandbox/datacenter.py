@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
-from mirror.sandbox.exchange import HttpError, Principal, Request, SandboxResponse, json_response
-from mirror.sandbox.model import Person, SandboxRef, SandboxRepository, SandboxWorkspace
+from mirror.sandbox.exchange import HttpError, Request, SandboxResponse, json_response
+from mirror.sandbox.model import Person, Principal, SandboxRef, SandboxRepository, SandboxWorkspace
 from mirror.sandbox.world import World
 
 Json = dict[str, Any]

@@ -115,7 +115,7 @@ class ActiveFault:
     fault: Fault
     seen: int = 0
     fired: int = 0
-    cursed: set[str] = field(default_factory=set)
+    broken_pages: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         if self.fault.what == "gzip_bomb":
@@ -126,14 +126,14 @@ class ActiveFault:
         where = self.fault.where
         if where != kind and not fnmatchcase(request.path, where):
             return False
-        if self.fault.what == "page_500" and _page(request) in self.cursed:
+        if self.fault.what == "page_500" and _page(request) in self.broken_pages:
             return request.parameters.get("fields") != "next"
         self.seen += 1
         if not self._due():
             return False
         self.fired += 1
         if self.fault.what == "page_500":
-            self.cursed.add(_page(request))
+            self.broken_pages.add(_page(request))
             return request.parameters.get("fields") != "next"
         return True
 

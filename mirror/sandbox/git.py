@@ -4,8 +4,8 @@ import gzip
 from collections.abc import Iterable, Iterator
 
 from mirror.sandbox.datacenter import git_refs
-from mirror.sandbox.exchange import HTML, TEXT, HttpError, Principal, Request, SandboxResponse, no_credentials
-from mirror.sandbox.model import SandboxRef, SandboxRepository
+from mirror.sandbox.exchange import HTML, TEXT, HttpError, Request, SandboxResponse, no_credentials
+from mirror.sandbox.model import Principal, SandboxRef, SandboxRepository
 from mirror.sandbox.world import World
 
 _AGENT = "agent=git/sandbox"

@@ -1,4 +1,7 @@
-"""The objects of a Bitbucket, independent of any API. Times are integers: microseconds since 1970."""
+"""The objects and the callers of a Bitbucket, independent of any API.
+
+Times are integers: microseconds since 1970.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -200,3 +203,31 @@ class SandboxRepository:
     def full_name(self) -> str:
         """Workspace and slug, as they are now."""
         return f"{self.workspace.slug}/{self.slug}"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The caller of a request: anonymous, a person, or a token that may see everything."""
+
+    kind: str  # anonymous | person | token | oauth
+    name: str = ""
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether the caller may see every repository."""
+        return self.kind in {"token", "oauth"}
+
+    @property
+    def key(self) -> str:
+        """The key by which requests are counted."""
+        return f"{self.kind}:{self.name}" if self.name else self.kind
+
+
+ANONYMOUS = Principal("anonymous")
+TOKEN = Principal("token")
+OAUTH = Principal("oauth")
+
+
+def person(name: str) -> Principal:
+    """Return the caller with this user name."""
+    return Principal("person", name.lower())

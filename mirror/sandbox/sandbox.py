@@ -9,16 +9,16 @@ from typing import Any
 import msgspec
 
 from mirror.sandbox import api1, api2, datacenter
-from mirror.sandbox.access import HourlyQuota, Identity, TokenBuckets
 from mirror.sandbox.api2_query import Style
 from mirror.sandbox.datacenter import busy
 from mirror.sandbox.edits import perform
 from mirror.sandbox.exchange import (
-    ANONYMOUS,
+    HourlyQuota,
     HttpError,
-    Principal,
+    Identity,
     Request,
     SandboxResponse,
+    TokenBuckets,
     error,
     json_response,
     no_such_url,
@@ -26,7 +26,7 @@ from mirror.sandbox.exchange import (
 )
 from mirror.sandbox.faults import ActiveFault, Fault, afflict, fault_from
 from mirror.sandbox.git import Git, is_git
-from mirror.sandbox.model import iso
+from mirror.sandbox.model import ANONYMOUS, Principal, iso
 from mirror.sandbox.world import World
 
 OAUTH_PATH = "/site/oauth2/access_token"
@@ -150,7 +150,7 @@ class Sandbox:
             return answer
 
     def _answer(self, request: Request, found: Route) -> SandboxResponse:
-        def honest() -> SandboxResponse:
+        def regular() -> SandboxResponse:
             try:
                 return self._within_budget(request, found, self._caller(request, found))
             except HttpError as refused:
@@ -158,8 +158,8 @@ class Sandbox:
             except Exception as problem:  # noqa: BLE001 - a 500 tells a tester more than a lost connection
                 return self._failed(problem)
 
-        struck = [each for each in self._faults if each.strikes(found.kind, request)]
-        return afflict(struck[0].fault, request, honest) if struck else honest()
+        active = [each for each in self._faults if each.strikes(found.kind, request)]
+        return afflict(active[0].fault, request, regular) if active else regular()
 
     def _caller(self, request: Request, found: Route) -> Principal:
         if found.is_open:

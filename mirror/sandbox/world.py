@@ -13,18 +13,17 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from mirror.sandbox.exchange import Principal
-from mirror.sandbox.generate import END, Generator, Population, generated_refs, zipf_counts
-from mirror.sandbox.handmade import handmade_repositories
+from mirror.sandbox.generate import END, Generator, Uuids, generated_refs, zipf_counts
 from mirror.sandbox.model import (
     Person,
+    Principal,
     SandboxClock,
     SandboxRef,
     SandboxRepository,
     SandboxWorkspace,
     utc_now,
 )
-from mirror.sandbox.vocabulary import Uuids
+from mirror.sandbox.population import Population, handmade_repositories
 
 # A key and a number in one integer compare faster than a tuple. There are fewer than 2**24 repositories.
 NUMBER_BITS = 24
