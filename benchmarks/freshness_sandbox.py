@@ -24,7 +24,7 @@ from mirror.report import Silent
 from mirror.sandbox import Sandbox, World, running
 from mirror.sandbox.model import TOKEN
 from mirror.store.files import open_reader
-from mirror.sync.scope import Scope
+from mirror.sync.crawl import Scope
 from mirror.times import from_text
 
 START = datetime(2026, 11, 23, tzinfo=UTC)

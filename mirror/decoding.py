@@ -1,4 +1,4 @@
-"""Decode input from outside: almost valid JSON, and the names and hashes of git.
+"""Decode input from outside: almost valid JSON, dates and counts, and the names and hashes of git.
 
 Used for answers of upstreams and bodies of webhooks. Text that UTF-8 or SQLite cannot hold is replaced; a
 name or a hash that git would refuse is an error.
@@ -9,11 +9,17 @@ import json
 import math
 import re
 from collections.abc import Callable, Hashable
+from datetime import datetime
 from typing import Any, TypeVar, cast
 
 import msgspec
 
+from mirror.times import normalised
+
 Shape = TypeVar("Shape")
+
+LARGEST_NUMBER = 2**63 - 1
+"""The largest that SQLite can hold."""
 
 _UNFIT = re.compile("[\0\ud800-\udfff]")  # after pairs of surrogates have become one character
 
@@ -81,3 +87,28 @@ def ref_name(text: str) -> str:
     if _REFUSED.search(text) or longest > LONGEST_COMPONENT or len(text.encode()) > LONGEST_NAME:
         raise ValueError("git accepts no ref of such a name")
     return text
+
+
+def moment(text: str | None) -> str | None:
+    """Return a date in the form of the mirror; None where it is missing or invalid."""
+    if text is None:
+        return None
+    try:
+        # Nearly all dates have one of these two forms; the general way takes five times as long.
+        if text[10:11] == "T" and text.endswith("+00:00"):
+            if len(text) == 32 and text[19] == ".":
+                datetime.fromisoformat(text)
+                return f"{text[:26]}Z"
+            if len(text) == 25:
+                datetime.fromisoformat(text)
+                return f"{text[:19]}.000000Z"
+        return normalised(text)
+    except (ValueError, OverflowError):
+        return None
+
+
+def count(number: float | None) -> int | None:
+    """Return a count; None where it is missing, negative, NaN or too large for SQLite."""
+    if number is None or not 0 <= number <= LARGEST_NUMBER:
+        return None
+    return int(number)

@@ -19,9 +19,8 @@ from mirror.store.files import damage_explained
 from mirror.store.ledger import AHEAD, RequestLedger
 from mirror.store.lock import sync_lock
 from mirror.store.runs import add_answers, merge_watch_runs
-from mirror.sync.crawl import Run, sync_upstream
+from mirror.sync.crawl import EVERYTHING, Run, Scope, sync_upstream
 from mirror.sync.plan import Plan, plan_upstream
-from mirror.sync.scope import EVERYTHING, Scope
 from mirror.sync.verify import Difference, verify_upstream
 from mirror.times import Clock, utc_now
 from mirror.upstream.connect import ConnectedUpstream, connect

@@ -12,8 +12,7 @@ from mirror.queries.status import UpstreamStatus, read_status
 from mirror.report import Summary
 from mirror.sandbox import Fault
 from mirror.store.files import open_reader
-from mirror.sync.crawl import sync_upstream
-from mirror.sync.scope import Scope
+from mirror.sync.crawl import Scope, sync_upstream
 
 ONE = ("jespern",)
 PISTON = "jespern/django-piston"

@@ -20,13 +20,13 @@ from mirror.config import UpstreamConfig
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamRefused, UpstreamShapeError
 from mirror.model import Ref, RepositoryKey
 from mirror.upstream.connect import connect
-from mirror.upstream.git import git_root
-from mirror.upstream.git_protocol import (
+from mirror.upstream.git import (
     Advertisement,
     Capabilities,
     GitRef,
     from_advertisement,
     from_ls_refs,
+    git_root,
     line,
     lines_of,
 )

@@ -7,11 +7,11 @@ import msgspec
 import pytest
 from upstream_fakes import recorded
 
-from mirror.decoding import decoded_bytes
+from mirror.decoding import decoded_bytes, moment
 from mirror.errors import UpstreamShapeError
 from mirror.model import Owner, Project, Ref, Repository
 from mirror.upstream import cloud_decode as decode
-from mirror.upstream.cloud_json import AccountJson, RefJson, RepositoryJson, WorkspaceJson
+from mirror.upstream.cloud_decode import AccountJson, RefJson, RepositoryJson, WorkspaceJson
 from mirror.upstream.endpoint import without_login
 from mirror.upstream.response import shown, shown_url
 
@@ -182,7 +182,7 @@ def test_a_repository_not_called_public_is_private() -> None:
 )
 def test_every_form_of_date_is_read(text: str | None, expected: str | None) -> None:
     """All are written in the mirror's one form; what is no date is None."""
-    assert decode.moment(text) == expected
+    assert moment(text) == expected
 
 
 @pytest.mark.parametrize(

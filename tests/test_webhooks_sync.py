@@ -15,8 +15,7 @@ from mirror.report import Silent, Summary
 from mirror.sandbox import parse_fault, repository_refs
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
-from mirror.sync.crawl import Run, sync_upstream
-from mirror.sync.scope import HINTS, REFS, RETRY, Scope
+from mirror.sync.crawl import HINTS, REFS, RETRY, Run, Scope, sync_upstream
 from mirror.upstream.connect import connect
 
 

@@ -19,7 +19,7 @@ from mirror.report import Reporter, Summary
 from mirror.store import Store
 from mirror.store.cursors import Cursors
 from mirror.store.integrity import check_file
-from mirror.sync.scope import EVERYTHING, HINTS, REFS, RETRY, Scope
+from mirror.sync.crawl import EVERYTHING, HINTS, REFS, RETRY, Scope
 from mirror.times import Clock, to_text
 
 

@@ -183,7 +183,7 @@ def plan_split(ctx: click.Context, mirrors: int, name: str | None, out: Path | N
         mirror plan-split --mirrors 40 --out /etc/mirrors
     """
     from mirror.operations import chosen  # noqa: PLC0415
-    from mirror.sync.split import configuration_of, known_workspaces, split  # noqa: PLC0415
+    from mirror.sync.plan import configuration_of, known_workspaces, split  # noqa: PLC0415
 
     config = configured(ctx)
     found = chosen(config, [name] if name else [])

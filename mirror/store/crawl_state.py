@@ -94,7 +94,7 @@ class WorkspaceState(msgspec.Struct, kw_only=True, rename={"count_offset": "surp
     - `absent_since`: set after a complete full listing without errors, until each repository missing from it
       (last seen before this moment) has been requested directly.
     - `gone`: the workspace does not exist any more, and the operator has confirmed that.
-    - `round`: the round (see `mirror.sync.scope`) in which it was last listed.
+    - `round`: the round (see `mirror.sync.crawl`) in which it was last listed.
     - `moved_at`: when this state was written.
     - `unlisted`: existing rows that the last full listing left out.
     - `unlisted_before`: the same of the full listing before it.

@@ -2,7 +2,7 @@
 
 After the copy was made, requests were sent, tokens were revoked and repositories were made private. So the
 budget of the hour counts as spent unless the replaced file has the requests, tokens are revoked, and
-strangers see nothing until a full listing has shown what is still public (`mirror.sync.publicity`).
+strangers see nothing until a full listing has shown what is still public (`mirror.sync.missing`).
 """
 
 import fcntl

@@ -1,14 +1,22 @@
-"""The main loop of a sync: from an upstream into the store, resuming where the last run stopped."""
+"""The main loop of a sync: its phases, the scope of a run, and rounds.
 
-from collections.abc import Iterable
+A round begins with the listings and ends when nothing is left to do; a run that was interrupted is resumed
+within it, and no workspace is listed twice. If every run began with all listings, a mirror of many workspaces
+with a small budget would spend it on them, and never list any refs.
+"""
+
+from collections.abc import Collection, Iterable
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
+
+import msgspec
 
 from mirror.errors import Paused, UpstreamBusy
 from mirror.report import Summary
+from mirror.store.crawl_state import Round
 from mirror.store.ledger import RequestLedger
 from mirror.sync.engine import Step, run_steps
-from mirror.sync.forced import forced_steps
 from mirror.sync.hints import (
     drop_listed,
     hint_steps,
@@ -16,18 +24,50 @@ from mirror.sync.hints import (
     to_list_now,
     with_hints,
 )
-from mirror.sync.missing import absence_steps, close_absences, merge_duplicates, uuid_steps
+from mirror.sync.missing import absence_steps, close_absences, merge_duplicates, settle_restored, uuid_steps
 from mirror.sync.pages import begin_listings, page_steps
 from mirror.sync.preflight import check_caller, find_workspaces, forget_links, formerly_listed
-from mirror.sync.progress import REFS
-from mirror.sync.publicity import settle_restored
-from mirror.sync.refs import count_stale, mark_old, refs_steps
-from mirror.sync.run import Run
-from mirror.sync.run_record import carry_progress, record_progress, recorded
-from mirror.sync.scope import EVERYTHING, Scope, end_round, listings_done, resume_round
+from mirror.sync.refs import count_stale, forced_steps, mark_old, refs_steps
+from mirror.sync.run import Run, carry_progress, record_progress, recorded
 from mirror.sync.workspaces import listing_steps
+from mirror.times import from_text
 
 __all__ = ["Run", "find_workspaces", "sync_upstream"]
+
+
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts of a sync that a run does; what it leaves out is left to another run.
+
+    - `listings`: list workspaces, all of them or (`due`, in lower case) only these.
+    - `leftovers`: ask again for what was missing before.
+    - `refs`: list stale branches and tags. `new_refs`: only those of repositories that this run saw first.
+    - `kind`: what `sync_runs` calls such a run; None for full or incremental, as the listings were.
+    """
+
+    listings: bool = True
+    leftovers: bool = True
+    refs: bool = True
+    new_refs: bool = False
+    due: Collection[str] | None = None
+    kind: str | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every workspace is listed."""
+        return self.listings and self.due is None
+
+    def to_list(self, workspaces: Iterable[str], also: Collection[str] = ()) -> list[str]:
+        """Pick the workspaces in scope; `also` are hinted ones, in lower case like those in `due`."""
+        if not self.listings:
+            return []
+        turn = None if self.due is None else {*self.due, *also}
+        return [name for name in workspaces if turn is None or name.lower() in turn]
+
+
+EVERYTHING = Scope()
+REFS = Scope(listings=False, leftovers=False, kind="refs")
+RETRY = Scope(listings=False, kind="retry")
+HINTS = Scope(due=(), refs=False, new_refs=True, kind="marked")
 
 
 def sync_upstream(run: Run, scope: Scope = EVERYTHING) -> Summary:
@@ -121,8 +161,7 @@ def list_refs(run: Run, scope: Scope) -> None:
     """List branches and tags where they may have changed, or (`new_refs`) where they were never listed."""
     if scope.refs:
         mark_old(run)
-        done = run.progress.refs_done
-        run.progress.begin(REFS, "branches and tags", total=done + count_stale(run), done=done)
+        run.progress.begin_refs(count_stale(run))
         _run_steps(run, refs_steps(run))
     elif scope.new_refs:
         _run_steps(run, refs_steps(run, new_since=run.round))
@@ -145,3 +184,57 @@ def _run_steps(run: Run, steps: Iterable[Step]) -> None:
         tick=partial(record_progress, run),
         together=run.store.together,
     )
+
+
+GOOD_FOR = timedelta(hours=1)
+TIMES = 4
+LONGEST = timedelta(days=1)
+"""After this, a round whose listings were not finished starts over."""
+
+
+def resume_round(run: Run) -> None:
+    """Continue the round of a run that was interrupted, or begin one."""
+    found = _unfinished(run)
+    if found is None:
+        found = Round(began=run.now_text())
+        _save(run, found)
+    elif found.listed:
+        run.note("resuming an interrupted run; its listings are not repeated")
+    run.round = found.began
+
+
+def listings_done(run: Run) -> None:
+    """Note that every workspace has been listed."""
+    _save(run, Round(began=run.round, listed=run.now_text()))
+
+
+def end_round(run: Run) -> None:
+    """End the round: the next run begins with the listings."""
+    with run.cursors() as cursors:
+        cursors.round.drop()
+
+
+def _unfinished(run: Run) -> Round | None:
+    """Read the round to continue.
+
+    Its listings are good for an hour, or four times as long as they took, so that most of a small budget is
+    left for branches and tags.
+    """
+    with run.cursors() as cursors:
+        found = cursors.round.read()
+    if found is None:
+        return None
+    began, now = from_text(found.began), run.now()
+    if run.full or now < began:
+        return None
+    if found.listed is None:
+        return found if now - began < LONGEST else None
+    listed = from_text(found.listed)
+    if now < listed:
+        return None
+    return found if now - listed < max(GOOD_FOR, TIMES * (listed - began)) else None
+
+
+def _save(run: Run, found: Round) -> None:
+    with run.cursors() as cursors:
+        cursors.round.save(found, at=run.now_text())

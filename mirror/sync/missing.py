@@ -5,7 +5,8 @@ listing that was complete and without errors, and once the upstream has confirme
 missing repository is asked for by its uuid. One that is not there becomes a tombstone with the reason; its
 row and refs stay. Too many at once need the operator's confirmation.
 
-Rows that earlier versions saved without a uuid are merged where it is known, else asked for by name.
+Rows that earlier versions saved without a uuid are merged where it is known, else asked for by name. After a
+copy was restored, strangers see nothing until everything was listed in full: what is public is known then.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,11 @@ import msgspec
 from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import NAMED, Repository, RepositoryKey
 from mirror.readable import repositories_text
+from mirror.store.changes import Change
 from mirror.store.crawl_state import ListingProgress, WorkspaceState
 from mirror.store.failures import Failure, Failures
 from mirror.store.repair import merge_second_rows, without_uuid
-from mirror.store.repositories import mark_gone
+from mirror.store.repositories import make_private, mark_gone
 from mirror.sync import listing_state
 from mirror.sync.engine import Step
 from mirror.sync.pages import NEWEST, save_row
@@ -229,3 +231,26 @@ class UuidStep(AbsenceStep):
 
     def _expect(self, answer: Repository) -> None:
         """Expect nothing: listings may have named it all the time."""
+
+
+def settle_restored(run: Run) -> None:
+    """End the wait of strangers where every workspace has been listed in full since the copy was restored.
+
+    A repository that was not seen since counts as private until the upstream says otherwise: it could not be
+    asked for, or its workspace is not mirrored any more.
+    """
+    with run.cursors() as cursors:
+        since = cursors.restored.read()
+    if since is None or any(state.swept_at is None or state.listing for _, state in run.states.all()):
+        return
+    with run.store.transaction() as connection:
+        hidden = make_private(connection, run.upstream_id, unseen_since=since)
+        changes = [Change("made_private", repository_id) for repository_id in hidden]
+        run.store.save_changes(changes, run_id=run.id, at=run.now_text())
+        with run.cursors() as cursors:
+            cursors.restored.drop()
+    run.note("everything was listed since the copy was restored: strangers are answered again")
+    if hidden:
+        run.note(
+            f"{repositories_text(len(hidden))} could not be confirmed as public, and so count as private"
+        )

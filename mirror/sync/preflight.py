@@ -12,8 +12,7 @@ from mirror.store.cursors import Cursors
 from mirror.store.failures import Failure, Failures
 from mirror.sync.engine import ask_once
 from mirror.sync.listing_state import is_identity, next_landmark, refuse_cut_off
-from mirror.sync.run import Run
-from mirror.sync.run_record import record_progress
+from mirror.sync.run import Run, record_progress
 from mirror.times import from_text
 
 LIST_OF_WORKSPACES = "the list of workspaces"

@@ -78,6 +78,11 @@ class RunProgress:
         self._refs_before = None if refs is None else refs - found
         self.begin(LISTINGS, "listing workspaces", total=done + sum(pages.values()), done=done)
 
+    def begin_refs(self, stale: int) -> None:
+        """Begin to list branches and tags, where so many repositories have stale ones."""
+        done = self.refs_done
+        self.begin(REFS, "branches and tags", total=done + stale, done=done)
+
     def listed(self, workspace: str, *, pages_left: int | None) -> None:
         """Count a page of a listing, and the pages still expected of its workspace (None: unknown)."""
         before = self._pages.get(workspace, 0)

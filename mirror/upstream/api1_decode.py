@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from mirror.addresses import Told
+from mirror.decoding import count, moment
 from mirror.errors import UpstreamShapeError
 from mirror.model import NAMED, Owner, Ref, RefKind, Repository
-from mirror.upstream.cloud_decode import count, moment
 
 Row = TypeVar("Row")
 

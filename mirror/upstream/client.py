@@ -15,7 +15,7 @@ import msgspec
 
 from mirror import __version__
 from mirror.config import Retry
-from mirror.credentials import Credential
+from mirror.credentials import AccessTokens, Credential, Grant, token_address
 from mirror.errors import (
     ConfigError,
     CredentialsRefused,
@@ -27,7 +27,6 @@ from mirror.errors import (
 from mirror.times import Clock
 from mirror.upstream.budget import Budget, RequestKind, retry_delay
 from mirror.upstream.endpoint import redirected
-from mirror.upstream.oauth import AccessTokens, Grant, token_address
 from mirror.upstream.response import (
     NotSent,
     Response,

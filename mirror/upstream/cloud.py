@@ -11,11 +11,12 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from mirror.addresses import Told, segment, teller
+from mirror.decoding import count
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
 from mirror.upstream import cloud_decode as decode
 from mirror.upstream.client import Http, LargeAnswer
-from mirror.upstream.cloud_json import (
+from mirror.upstream.cloud_decode import (
     AccountJson,
     CommitsJson,
     MembershipJson,
@@ -229,11 +230,11 @@ class Cloud:
                 raise
             return self._page(shorter, rows)
         good, bad = rows.decode(envelope.values, self._with_told)
-        most = decode.count(envelope.pagelen) or PAGE_LENGTH
+        most = count(envelope.pagelen) or PAGE_LENGTH
         return Page(
             rows=good,
             next=self._next(envelope.next, answer),
-            size=decode.count(envelope.size),
+            size=count(envelope.size),
             date=answer.date,
             bad=bad,
             full_length=most if len(envelope.values) >= most else 0,

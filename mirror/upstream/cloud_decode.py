@@ -1,30 +1,156 @@
-"""API 2.0's JSON objects, decoded into the model: pure functions of one row each.
+"""API 2.0's JSON objects, and how each becomes a value of the model: pure functions of one row each.
 
-Each key may be missing; what is absent is None, and nothing is derived but where it is a definition
-(``full_name`` is ``owner/slug``).
+Keys were added and removed over the years, so each of them may be missing: it is None then. Nothing is
+derived but where it is a definition (``full_name`` is ``owner/slug``).
 """
 
 from collections.abc import Iterable
-from datetime import datetime
 
+import msgspec
+
+from mirror.decoding import count, moment
 from mirror.errors import UpstreamShapeError
 from mirror.model import NAMED, Member, Owner, Project, Ref, Repository, canonical_uuid
-from mirror.times import normalised
-from mirror.upstream.cloud_json import (
-    AccountJson,
-    AuthorJson,
-    CommitJson,
-    LinksJson,
-    MembershipJson,
-    ParentJson,
-    ProjectJson,
-    RefJson,
-    RepositoryJson,
-    WorkspaceJson,
-)
 from mirror.upstream.endpoint import without_login
 
-LARGEST_NUMBER = 2**63 - 1
+
+class LinkJson(msgspec.Struct, frozen=True):
+    """A link; `name` tells clone links apart."""
+
+    href: str | None = None
+    name: str | None = None
+
+
+class LinksJson(msgspec.Struct, frozen=True):
+    """The links that are stored."""
+
+    avatar: LinkJson | None = None
+    clone: list[LinkJson] | None = None
+
+
+class AccountJson(msgspec.Struct, frozen=True):
+    """A user, a team or an app; before 2019 by `username`, since then by `nickname`."""
+
+    uuid: str | None = None
+    type: str | None = None
+    username: str | None = None
+    nickname: str | None = None
+    display_name: str | None = None
+    account_id: str | None = None
+    created_on: str | None = None
+    links: LinksJson | None = None
+
+
+class WorkspaceJson(msgspec.Struct, frozen=True):
+    """A workspace; in the caller's list without a name."""
+
+    uuid: str | None = None
+    slug: str | None = None
+    name: str | None = None
+    created_on: str | None = None
+    links: LinksJson | None = None
+
+
+class WorkspaceAccessJson(msgspec.Struct, frozen=True):
+    """A row of the caller's workspaces."""
+
+    workspace: WorkspaceJson
+
+
+class MembershipJson(msgspec.Struct, frozen=True):
+    """A row of a workspace's members."""
+
+    user: AccountJson
+    permission: str | None = None
+
+
+class ProjectJson(msgspec.Struct, frozen=True):
+    """The project that a repository is in."""
+
+    key: str | None = None
+    name: str | None = None
+    uuid: str | None = None
+    description: str | None = None
+    is_private: bool | None = None
+    links: LinksJson | None = None
+
+
+class MainBranchJson(msgspec.Struct, frozen=True):
+    """A main branch: ``{}`` in 2017, without a name for empty repositories."""
+
+    name: str | None = None
+
+
+class ParentJson(msgspec.Struct, frozen=True):
+    """What a repository was forked from."""
+
+    uuid: str | None = None
+    full_name: str | None = None
+
+
+class RepositoryJson(msgspec.Struct, frozen=True):
+    """A repository as it is listed."""
+
+    uuid: str | None = None
+    full_name: str | None = None
+    slug: str | None = None
+    name: str | None = None
+    scm: str | None = None
+    is_private: bool | None = None
+    description: str | None = None
+    website: str | None = None
+    language: str | None = None
+    size: int | float | None = None
+    mainbranch: MainBranchJson | None = None
+    fork_policy: str | None = None
+    parent: ParentJson | None = None
+    followers_count: int | float | None = None
+    forks_count: int | float | None = None
+    has_issues: bool | None = None
+    has_wiki: bool | None = None
+    project: ProjectJson | None = None
+    owner: AccountJson | None = None
+    workspace: WorkspaceJson | None = None
+    links: LinksJson | None = None
+    created_on: str | None = None
+    updated_on: str | None = None
+
+
+class AuthorJson(msgspec.Struct, frozen=True):
+    """Who wrote a commit or set a tag; `user` is missing where no account has the address."""
+
+    raw: str | None = None
+    user: AccountJson | None = None
+
+
+class CommitJson(msgspec.Struct, frozen=True):
+    """A commit, or nothing but its hash."""
+
+    hash: str | None = None
+    date: str | None = None
+    message: str | None = None
+    author: AuthorJson | None = None
+    parents: list["CommitJson"] | None = None
+
+
+class CommitsJson(msgspec.Struct, frozen=True):
+    """A page of commits."""
+
+    values: list[CommitJson]
+    next: str | None = None
+
+
+class RefJson(msgspec.Struct, frozen=True):
+    """A branch or a tag; `heads` are Mercurial's."""
+
+    name: str
+    type: str | None = None
+    target: CommitJson | None = None
+    heads: list[CommitJson] | None = None
+    message: str | None = None
+    date: str | None = None
+    tagger: AuthorJson | None = None
+
 
 _REF_KINDS = {"branch": "branch", "named_branch": "branch", "tag": "tag"}
 _RANKS = {"owner": 3, "collaborator": 2, "member": 1}
@@ -135,31 +261,6 @@ def to_ref(row: RefJson) -> Ref:
         message=row.message,
         date=moment(row.date),
     )
-
-
-def moment(text: str | None) -> str | None:
-    """Return a date in the form of the mirror; None where it is missing or invalid."""
-    if text is None:
-        return None
-    try:
-        # Nearly all dates have one of these two forms; the general way takes five times as long.
-        if text[10:11] == "T" and text.endswith("+00:00"):
-            if len(text) == 32 and text[19] == ".":
-                datetime.fromisoformat(text)
-                return f"{text[:26]}Z"
-            if len(text) == 25:
-                datetime.fromisoformat(text)
-                return f"{text[:19]}.000000Z"
-        return normalised(text)
-    except (ValueError, OverflowError):
-        return None
-
-
-def count(number: float | None) -> int | None:
-    """Return a count; None where it is missing, negative, NaN or too large for SQLite."""
-    if number is None or not 0 <= number <= LARGEST_NUMBER:
-        return None
-    return int(number)
 
 
 def _full_name(row: RepositoryJson) -> str:
