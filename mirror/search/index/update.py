@@ -1,28 +1,327 @@
 """Update the index: follow the suffixes of all texts that leave or join it, level by level.
 
-Entries (see `writers.Batch`) take the place of documents in `build`. Array shapes: E entries, S suffixes,
-G groups.
+A batch of changes consists of *entries*, which take the place of documents in `build`: an entry is a text
+that leaves the index or joins it. Each node and each leaf is read once and written once. Array shapes: E
+entries, S suffixes, G groups.
 """
 
 import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import compress
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from mirror.search.corpus import Numbers
 from mirror.search.index.backlog import IndexChange, IndexedText
-from mirror.search.index.build import differs_from_previous, keep_groups, paths_at, split_groups
+from mirror.search.index.build import (
+    cut,
+    differs_from_previous,
+    insert_rows,
+    keep_groups,
+    paths_at,
+    split_groups,
+)
 from mirror.search.index.format import (
+    DEEPEST,
     END,
     LEAF_SIZE,
     SHORTEST_LISTED,
+    UNRANKED,
+    chunk_of,
+    list_limit,
+    max_ids,
+    pack_appended,
+    pack_best,
+    pack_list,
+    unpack_best,
+    unpack_list,
 )
-from mirror.search.index.writers import Batch, LeafWriter, NodeWriter, batch_of
-from mirror.search.names import Popularity, collection_of, popularity, searched_text
+from mirror.search.names import COLLECTIONS, PUBLIC, Popularity, collection_of, popularity, searched_text
+
+_PATHS_AT_ONCE = 200  # in one SQL statement
+
+
+@dataclass(slots=True)
+class Batch:
+    """The entries of some changes: an old text leaves the index, a new text joins it.
+
+    text: the entries' texts, each followed by END, then DEEPEST zeros.
+    starts: where in `text` each entry begins [E].
+    ids, collection, followers: of each entry's repository [E].
+    joins: whether the entry joins [E].
+    is_new: whether it joins with another text than the old one, so that leaves must learn its id [E].
+    """
+
+    text: NDArray[np.uint8]
+    starts: Numbers
+    ids: Numbers
+    joins: NDArray[np.bool_]
+    is_new: NDArray[np.bool_]
+    collection: NDArray[np.uint8]
+    followers: NDArray[np.int64]
+
+    def suffixes(self) -> tuple[Numbers, Numbers]:
+        """Return the position of every suffix except a single END, and its entry, both in order."""
+        text = self.text[:-DEEPEST]
+        positions = np.flatnonzero(text != END[0]).astype(np.uint32)
+        entries = np.searchsorted(self.starts, positions, side="right").astype(np.uint32) - np.uint32(1)
+        return positions, entries
+
+
+def batch_of(changes: Sequence[IndexChange]) -> Batch:
+    """Return the entries of some changes, those that leave first."""
+    leaving = [(change, change.old) for change in changes if change.old is not None]
+    joining = [(change, change.new) for change in changes if change.new is not None]
+    entries = [*leaving, *joining]
+    text = b"".join([indexed.text + END for _, indexed in entries])
+    lengths = np.array([len(indexed.text) + 1 for _, indexed in entries], dtype=np.int64)
+    joins = np.arange(len(entries)) >= len(leaving)
+    changed = [change.old is None or change.old.text != indexed.text for change, indexed in entries]
+    return Batch(
+        text=np.frombuffer(text + bytes(DEEPEST), dtype=np.uint8),
+        starts=(np.cumsum(lengths) - lengths).astype(np.uint32),
+        ids=np.array([change.id for change, _ in entries], dtype=np.uint32),
+        joins=joins,
+        is_new=joins & np.array(changed, dtype=bool),
+        collection=np.array([indexed.collection for _, indexed in entries], dtype=np.uint8),
+        followers=np.array([-change.popularity[0] for change, _ in entries], dtype=np.int64),
+    )
+
+
+_APPEND = "ON CONFLICT DO UPDATE SET ids = CAST(ids || excluded.ids AS BLOB)"
+
+_LONGER = "SELECT path, ids FROM search_rare WHERE length(ids) > ? AND path IN"
+
+
+class LeafWriter:
+    """Collects ids to be appended to leaves and crowds; `flush` writes them."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._rare = defaultdict[bytes, list[int]](list)
+        self._crowds = defaultdict[tuple[bytes, bytes], list[int]](list)
+
+    def add(self, path: bytes, ids: Sequence[int]) -> None:
+        """Append ids to the leaf of a rare path that does not end with END."""
+        self._rare[path] += ids
+
+    def add_ended(self, path: bytes, row_id: int) -> None:
+        """Append an id to its chunk of the leaf of a path that ends with END."""
+        self._rare[path + chunk_of(row_id)].append(row_id)
+
+    def add_to_crowd(self, text: bytes, row_id: int) -> None:
+        """Append an id to the list of a text that is common as a whole."""
+        self._crowds[text, chunk_of(row_id)].append(row_id)
+
+    def read(self, path: bytes) -> set[int]:
+        """Return the ids of a leaf."""
+        row = self._connection.execute("SELECT ids FROM search_rare WHERE path = ?", (path,)).fetchone()
+        return set(unpack_list(row[0])) if row else set()
+
+    def replace(self, path: bytes, ids: set[int]) -> None:
+        """Replace the ids of a leaf; without ids, delete it."""
+        self._connection.execute("DELETE FROM search_rare WHERE path = ?", (path,))
+        if ids:
+            self._connection.execute("INSERT INTO search_rare VALUES (?, ?)", (path, pack_list(ids)))
+
+    def flush(self, longest: int) -> list[bytes]:
+        """Write what was added; return the paths of leaves that now have more than `longest` ids."""
+        rows = [(path, pack_appended(ids)) for path, ids in self._rare.items()]
+        crowds = [(*crowd, pack_appended(ids)) for crowd, ids in self._crowds.items()]
+        insert_rows(self._connection, "search_rare", rows, _APPEND)
+        insert_rows(self._connection, "search_crowds", crowds, _APPEND)
+        self._rare.clear()
+        self._crowds.clear()
+        return self._longer([path for path, _ in rows if len(path) < DEEPEST and END not in path], longest)
+
+    def _longer(self, paths: Sequence[bytes], longest: int) -> list[bytes]:
+        longer = list[bytes]()
+        for first in range(0, len(paths), _PATHS_AT_ONCE):
+            some = paths[first : first + _PATHS_AT_ONCE]
+            marks = ", ".join("?" * len(some))
+            for path, ids in self._connection.execute(f"{_LONGER} ({marks})", (longest, *some)):
+                if max_ids(ids) > longest and len(set(unpack_list(ids))) > longest:
+                    longer.append(path)
+        return longer
+
+
+_READ = """SELECT path, collection, repositories, best, bar FROM search_common
+    WHERE collection = ? AND path IN"""
+
+_REPLACE = """ON CONFLICT DO UPDATE
+    SET repositories = excluded.repositories, best = excluded.best, bar = excluded.bar"""
+
+_POPULARITIES = """SELECT followers_count, forks_count, created_at, id FROM repositories
+    WHERE id IN (SELECT value FROM json_each(?))"""
+
+_UNREACHABLE = (1 << 63) - 1  # greater than any follower count
+
+
+class NodeRow(msgspec.Struct, gc=False):  # gc=False: there are 100,000 of them, and none is in a cycle
+    """A row of `search_common`: what a node knows of one collection.
+
+    `best` holds the packed ids of all repositories, in any order, or of the best. A partial list starts with
+    ids in rank order; ids added since (UNRANKED set) are candidates with at least `bar` followers, which is
+    how many the last ranked one had when it was ranked.
+    """
+
+    path: bytes
+    collection: int
+    count: int = 0
+    best: bytes = b""
+    bar: int = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all repositories are listed."""
+        return len(self.best) == 4 * self.count
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether the list exceeds its limit by half, so that it should be ranked and cut."""
+        return len(self.best) > 6 * list_limit(self.count)
+
+
+class NodeWriter:
+    """Changes the nodes of the index for one batch; `flush` writes them."""
+
+    def __init__(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        self._connection = connection
+        self._batch = batch
+        self._changed = list[NodeRow]()
+        self._leaving = {
+            collection: np.sort(batch.ids[~batch.joins & (batch.collection == collection)])
+            for collection in COLLECTIONS
+        }
+
+    def read(self, paths: Sequence[bytes], collection: int = PUBLIC) -> dict[bytes, NodeRow]:
+        """Return the existing rows of some paths. Every node has a row for PUBLIC, even if empty."""
+        rows = dict[bytes, NodeRow]()
+        for first in range(0, len(paths), _PATHS_AT_ONCE):
+            some = paths[first : first + _PATHS_AT_ONCE]
+            marks = ", ".join("?" * len(some))
+            for row in self._connection.execute(f"{_READ} ({marks})", (collection, *some)):
+                rows[row[0]] = NodeRow(*row)
+        return rows
+
+    def create(self, path: bytes, ranked: dict[int, list[Popularity]]) -> None:
+        """Create a node, given the popularity of its repositories by collection, in rank order."""
+        for collection, members in ({PUBLIC: list[Popularity]()} | ranked).items():
+            best = members[: list_limit(len(members))]
+            ids, bar = pack_best([popular[-1] for popular in best]), -best[-1][0] if best else 0
+            self._changed.append(NodeRow(path, collection, len(members), ids, bar))
+        self.flush()
+
+    def change(
+        self, public: dict[bytes, NodeRow], paths: list[bytes], group: NDArray[np.uint64], entries: Numbers
+    ) -> None:
+        """Let entries leave or join the nodes of their groups.
+
+        :param public: the nodes' rows for PUBLIC
+        :param paths: the path of each group [G]
+        :param group: the group of each entry, ascending
+        :param entries: the entries, each once a group
+        """
+        for collection in COLLECTIONS:
+            members = self._batch.collection[entries] == collection
+            if members.any():
+                here = group[members]
+                firsts = differs_from_previous(here)
+                some = [paths[index] for index in here[firsts].tolist()]
+                known = public if collection == PUBLIC else self.read(some, collection)
+                rows = [known.get(path) or NodeRow(path, collection) for path in some]
+                self._change(rows, np.cumsum(firsts) - 1, entries[members], self._leaving[collection])
+
+    def _change(
+        self, rows: list[NodeRow], index: NDArray[np.int64], entries: Numbers, leaving: Numbers
+    ) -> None:
+        """Let entries of one collection leave or join rows; `index` says which row each entry belongs to.
+
+        A joining id is appended to a complete list, or to a ranked one if it has enough followers. Most nodes
+        list no repository with so few followers: they only count it.
+        """
+        joins = self._batch.joins[entries]
+        left = np.bincount(index[~joins], minlength=len(rows))
+        joined = np.bincount(index[joins], minlength=len(rows))
+        changed = left != joined
+        for row, number in zip(rows, left.tolist(), strict=True):
+            row.count -= number
+        for place, best in _lists_without(leaving, rows):
+            rows[place].best = best
+            changed[place] = True
+        complete = np.array([row.is_complete for row in rows])
+        bars = np.array([row.bar if row.best else _UNREACHABLE for row in rows])
+        listed = joins & (complete[index] | (self._batch.followers[entries] >= bars[index]))
+        places = index[listed]
+        ids = self._batch.ids[entries[listed]] | np.where(complete[places], 0, UNRANKED).astype(np.uint32)
+        begins = np.flatnonzero(differs_from_previous(places)) if places.size else places
+        parts = cut(ids.astype("<u4").tobytes(), 4 * np.append(begins, places.size))
+        for place, packed in zip(places[begins].tolist(), parts, strict=True):
+            rows[place].best += packed
+            changed[place] = True
+        for row, number in zip(rows, joined.tolist(), strict=True):
+            row.count += number
+        self._changed += compress(rows, changed.tolist())
+
+    def flush(self) -> None:
+        """Rank and cut the lists that are too long, and write all changed rows."""
+        long = [row for row in self._changed if row.is_too_long]
+        known = self._popularities(
+            {row_id for row in long for ids in unpack_best(row.best) for row_id in ids}
+        )
+        for row in long:
+            _rank(row, known)
+        values = [(row.path, row.collection, row.count, row.best, row.bar) for row in self._changed]
+        insert_rows(self._connection, "search_common", values, _REPLACE)
+        self._changed.clear()
+
+    def _popularities(self, ids: set[int]) -> dict[int, Popularity]:
+        """Read the popularity of some repositories; deleted ones are the least popular."""
+        known = {row_id: popularity(None, None, None, row_id) for row_id in ids}
+        rows = self._connection.execute(_POPULARITIES, (json.dumps(list(ids)),))
+        return known | {row[-1]: popularity(*row) for row in rows}
+
+
+def _lists_without(leaving: Numbers, rows: Sequence[NodeRow]) -> Iterator[tuple[int, bytes]]:
+    """Yield (index of the row, new packed list) for each list that contains any leaving id.
+
+    A partial list that has lost all its ranked ids becomes empty: nothing is known of the best any more.
+    """
+    ids = np.frombuffer(b"".join([row.best for row in rows]), dtype="<u4")
+    stays = ~_among(ids & np.uint32(UNRANKED - 1), leaving)
+    ends = np.cumsum([len(row.best) // 4 for row in rows])
+    for index in np.unique(np.searchsorted(ends, np.flatnonzero(~stays), side="right")).tolist():
+        row, end = rows[index], ends[index]
+        here = slice(end - len(row.best) // 4, end)
+        kept = ids[here][stays[here]]
+        is_known = kept.size == row.count or (kept < UNRANKED).any()
+        yield index, kept.tobytes() if is_known else b""
+
+
+def _among(ids: Numbers, few: Numbers) -> NDArray[np.bool_]:
+    """Return for each id whether it is among `few`."""
+    # Most ids are rejected by their lowest bits, which is much faster than np.isin.
+    sieve = np.zeros(1 << 20, dtype=bool)
+    lowest = np.uint32(sieve.size - 1)
+    sieve[few & lowest] = True
+    found: NDArray[np.bool_] = sieve[ids & lowest]
+    found[found] = np.isin(ids[found], few)
+    return found
+
+
+def _rank(row: NodeRow, known: dict[int, Popularity]) -> None:
+    """Sort a node's list and cut it to its limit."""
+    ranked, unranked = unpack_best(row.best)
+    ids = sorted([*ranked, *unranked], key=known.__getitem__)
+    if not row.is_complete:  # below its last ranked id, a partial list may have gaps
+        ids = ids[: ids.index(ranked[-1]) + 1]
+    ids = ids[: list_limit(row.count)]
+    row.best, row.bar = pack_best(ids), -known[ids[-1]][0]
 
 
 def apply_changes(
