@@ -24,8 +24,7 @@ from asgi_client import AsgiClient, basic, client_of, make_tokens
 from webhook_client import SECRET, body_of, signature
 from write_harness import WriteHarness, writable
 
-from mirror.serve.webhook_writer import Hook
-from mirror.serve.webhooks import accept
+from mirror.serve.webhooks import Hook, accept
 from mirror.store import Store
 
 HERE = f"{Path(__file__).resolve().parent.parent}/mirror/"

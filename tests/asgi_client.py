@@ -10,8 +10,8 @@ import httpx
 from datasette.app import Datasette
 
 from mirror.config import ServeConfig
+from mirror.serve.connections import Peers
 from mirror.serve.server import build
-from mirror.serve.socket_owner import Peers
 from mirror.store import Store, tokens
 
 

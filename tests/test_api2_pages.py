@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from mirror.queries.visibility import ANONYMOUS, Caller
 from mirror.serve.api2 import listings
-from mirror.serve.api2.fields import selection
-from mirror.serve.api2.paging import Window, opaque, segments
+from mirror.serve.api2.edge import selection
+from mirror.serve.api2.paging import PageWindow, opaque, segments
 
 TIES = ("2012-01-01T00:00:00.000000Z", "2013-01-01T00:00:00.000000Z", None)
 
@@ -450,7 +450,7 @@ def test_a_cursor_among_equal_dates_is_found_by_index(
     """A bulk import gives thousands of rows one date: the index goes to the row, not to the date."""
     listing = listings.repositories(ANONYMOUS, owners=owners)
     source = listing.source
-    window = Window(after=("2012-01-01T00:00:00.000000Z", 5))
+    window = PageWindow(after=("2012-01-01T00:00:00.000000Z", 5))
     condition, values = segments(listing.default, source.keys, window)[0]
     sql = f"EXPLAIN QUERY PLAN SELECT r.id FROM {source.table} WHERE {source.where} {condition}"
     plan = [row[3] for row in filled.store.rows(sql, {**source.values, **values})]

@@ -167,7 +167,7 @@ def test_a_forbidden_import_is_refused(part: str, module: str) -> None:
         ("pyarrow", {"mirror/lake"}),
         ("duckdb", {"mirror/lake/merge.py"}),
         ("pyspark", {"mirror/lake/merge_spark.py"}),
-        ("prometheus_client", {"mirror/observe", "mirror/serve/monitoring.py"}),
+        ("prometheus_client", {"mirror/observe", "mirror/serve/pages/status.py"}),
     ],
 )
 def test_a_package_is_used_in_one_place(package: str, allowed: set[str]) -> None:

@@ -8,9 +8,8 @@ from asgi_client import basic, bearer
 from callers import STRANGERS, WITHOUT_CREDENTIAL, MixedMirror
 from fixtures_db import SECRETS
 
-from mirror.serve.datacenter.edge import MORE, NAME, PERSON, PROJECT, REPOSITORY
+from mirror.serve.datacenter.edge import MORE, NAME, PERSON, PROJECT, REPOSITORY, UNMIRRORED
 from mirror.serve.datacenter.routes import READERS
-from mirror.serve.datacenter.unmirrored import UNMIRRORED
 
 OF_HIDDEN: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {
     (PROJECT, REPOSITORY): (("jespern", "arriving"), ("~jespern", "once-hidden"), ("brodie", "hg-project")),

@@ -16,8 +16,7 @@ from openapi_world import NAMES, Served, good, served_mirror, valid
 from mirror.serve.api_edge import Api
 from mirror.serve.exchange import MIRROR, SERVED
 from mirror.serve.guarded_database import mirrors
-from mirror.serve.openapi.document import DOCUMENTED, summary_of, template_of
-from mirror.serve.openapi.schemas import Description, Names
+from mirror.serve.openapi.document import Description, documented, summary_of, template_of
 from mirror.serve.state import served
 
 
@@ -59,7 +58,7 @@ def test_a_document_is_valid(documents: dict[str, Any], name: str) -> None:
     OpenAPIV31SpecValidator(documents[name]).validate()
 
 
-@pytest.mark.parametrize(("api", "described"), DOCUMENTED.values(), ids=NAMES)
+@pytest.mark.parametrize(("api", "described"), documented().values(), ids=NAMES)
 def test_every_route_is_described(api: Api, described: Description) -> None:
     """A route that is added to a table fails here until it says what it takes and answers."""
     assert set(described.reads) == set(api.readers)
@@ -72,7 +71,7 @@ def test_every_route_is_described(api: Api, described: Description) -> None:
         assert operation.answer is not None
 
 
-@pytest.mark.parametrize(("api", "described"), DOCUMENTED.values(), ids=NAMES)
+@pytest.mark.parametrize(("api", "described"), documented().values(), ids=NAMES)
 def test_unmirrored_resources_are_described(api: Api, described: Description) -> None:
     """Each address of the list is one that is refused, and none answers otherwise."""
     assert described.unmirrored
@@ -83,7 +82,7 @@ def test_unmirrored_resources_are_described(api: Api, described: Description) ->
 
 def test_every_path_is_served(documents: dict[str, Any]) -> None:
     """The paths of a document are those of the tables, written with braces."""
-    for name, (api, described) in DOCUMENTED.items():
+    for name, (api, described) in documented().items():
         patterns = {*api.readers, *api.writers, *described.unmirrored}
         assert set(documents[name]["paths"]) == {template_of(pattern) for pattern in patterns}
 
@@ -91,7 +90,7 @@ def test_every_path_is_served(documents: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_that_a_route_reads_is_described(mirror: Served, name: str) -> None:
     """Each route is asked with and without its parameters, and remembers those that it looks for."""
-    api, described = DOCUMENTED[name]
+    api, described = documented()[name]
     everywhere = {one.name for one in described.parameters} | {"access_token"}
     for pattern, operation in described.reads.items():
         known = everywhere | {one.name for one in operation.parameters}
@@ -104,7 +103,7 @@ def test_every_parameter_that_a_route_reads_is_described(mirror: Served, name: s
 
 
 def _read_by(
-    mirror: Served, api: Api, described: Description, pattern: Names, given: dict[str, str]
+    mirror: Served, api: Api, described: Description, pattern: tuple[str, ...], given: dict[str, str]
 ) -> set[str]:
     """Return the names of the parameters that a route looks for, whoever asks it."""
     read = set[str]()
@@ -150,7 +149,7 @@ def _request(
 @pytest.mark.parametrize("name", NAMES)
 def test_what_can_be_asked_for_the_past_says_so(mirror: Served, name: str) -> None:
     """Each address that answers of a moment is described with its headers, and no other one."""
-    api, described = DOCUMENTED[name]
+    api, described = documented()[name]
     headers = {"Accept-Datetime": "Tue, 03 Nov 2026 10:00:00 GMT", **mirror.callers["token"]}
     for pattern, reader in api.readers.items():
         path = template_of(pattern)

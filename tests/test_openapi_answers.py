@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openapi_world import KNOWN, NAMES, VALID, Judge, Served, good, served_mirror, valid
 
-from mirror.serve.openapi.document import DOCUMENTED, template_of
+from mirror.serve.openapi.document import documented, template_of
 
 FUZZ = int(os.environ.get("FUZZ", "0"))
 """How many examples of each sort are tried, new ones each time; 0 means a few, always the same."""
@@ -75,7 +75,7 @@ NEVER_ANSWERED = {"/users/{owner}/followers"}
 @pytest.mark.parametrize("name", NAMES)
 def test_every_route_answers_by_its_schema(mirror: Served, judges: dict[str, Judge], name: str) -> None:
     """To every caller, and at least one of them gets what there is."""
-    described = DOCUMENTED[name][1]
+    described = documented()[name][1]
     answered = set[str]()
     for path, item in mirror.documents[name]["paths"].items():
         if "get" not in item:
@@ -105,7 +105,7 @@ def test_whatever_is_asked_is_answered_by_the_schema(
     readable = [(path, item) for path, item in mirror.documents[name]["paths"].items() if "get" in item]
     path, item = chosen.draw(st.sampled_from(readable))
     caller = chosen.draw(st.sampled_from(sorted(mirror.callers)))
-    address = DOCUMENTED[name][1].prefix + chosen.draw(paths(path, item))
+    address = documented()[name][1].prefix + chosen.draw(paths(path, item))
     query = urlencode(chosen.draw(parameters(item["get"])), errors="surrogatepass")
     moment = {"Accept-Datetime": chosen.draw(st.sampled_from(MOMENTS))} if chosen.draw(st.booleans()) else {}
     got = mirror.client.get(f"{address}?{query}", headers={**mirror.callers[caller], **moment})
@@ -138,7 +138,7 @@ def parameters(draw: st.DrawFn, operation: Any) -> list[tuple[str, str]]:
     return sent
 
 
-@pytest.mark.parametrize("path", list(map(template_of, DOCUMENTED["1.0"][1].reads)))
+@pytest.mark.parametrize("path", list(map(template_of, documented()["1.0"][1].reads)))
 def test_every_form_of_an_answer_says_the_same(mirror: Served, path: str) -> None:
     """API 1.0 answers as JSON, YAML, XML and a script; errors too."""
     for caller, headers in mirror.callers.items():

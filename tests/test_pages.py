@@ -14,7 +14,7 @@ from datasette.app import Datasette
 from fixtures_db import LATER, PISTON, FixtureDb, hg_ref, owner, repository
 
 from mirror.serve.middleware import STRICT
-from mirror.serve.pages import login
+from mirror.serve.pages import datasette
 from mirror.serve.plugin import ROUTES
 
 PAGES = (
@@ -355,7 +355,7 @@ def test_every_address_is_documented() -> None:
     told = (Path(__file__).parent.parent / "docs/pages.md").read_text("utf-8")
     for pattern, _ in ROUTES:
         address = re.sub(r"\(.*|\^|\$|\\", "", pattern).rstrip("/") or "/"
-        if address not in (login.PATH, "/-/mirror-assets", "/-/search/options"):
+        if address not in (datasette.LOGIN, "/-/mirror-assets", "/-/search/options"):
             assert f"`{address}" in told or f"`.{address.rpartition('.')[2]}`" in told, address
 
 

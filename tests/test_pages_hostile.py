@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mirror.queries.web_pages import safe_external
-from mirror.serve.pages.urls import SiteLinks
+from mirror.serve.urls import SiteLinks
 
 PAGES = (
     "/", "/-/search", "/-/search/options?q=a", "/-/r?id=1", "/-/u?id=1", "/-/changes", "/-/mirror-status",

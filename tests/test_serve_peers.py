@@ -16,8 +16,8 @@ from live_server import serving
 
 from mirror.config import ServeConfig
 from mirror.errors import ConfigError
+from mirror.serve.connections import Peers
 from mirror.serve.server import build
-from mirror.serve.socket_owner import Peers
 
 ME, OTHER = os.geteuid(), os.geteuid() + 1
 HEADING = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"

@@ -16,7 +16,7 @@ from live_server import WITHOUT_TLS, serving
 from reverse_proxy import Proxy, proxy
 
 from mirror.errors import ConfigError
-from mirror.serve.prefix import in_origin_form, inner, outer
+from mirror.serve.urls import in_origin_form, inner, outer
 from mirror.store import tokens
 
 ATTRIBUTES = re.compile(r'(?:href|src|action|data-suggest)="([^"#]*)"')

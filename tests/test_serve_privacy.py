@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mirror.serve.auth import login_cookie
+from mirror.serve.connections import is_local
 from mirror.serve.guarded_database import mirrors
-from mirror.serve.pages.login import local_path
-from mirror.serve.socket_owner import is_local
+from mirror.serve.pages.datasette import local_path
 from mirror.serve.stored_queries import QUERIES
 from mirror.serve.table_metadata import TABLES
 from mirror.store import tokens

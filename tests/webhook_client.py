@@ -12,8 +12,7 @@ from asgi_client import AsgiClient, client_of
 from sync_harness import Clock, SyncHarness, WithoutNetwork
 
 from mirror.sandbox import Sandbox, World, visible_repositories
-from mirror.serve.webhook_writer import Hook
-from mirror.serve.webhooks import accept
+from mirror.serve.webhooks import Hook, accept
 from mirror.store import Store, tokens
 
 SECRET = "correct horse battery staple"

@@ -24,8 +24,7 @@ from mirror.errors import ConfigError
 from mirror.observe.logs import secrets_of, set_up
 from mirror.serve.server import Listener, answer, build, listening
 from mirror.serve.state import served
-from mirror.serve.webhook_writer import Hook
-from mirror.serve.webhooks import accept
+from mirror.serve.webhooks import Hook, accept
 from mirror.serve.workers import Ready, Task, Workers
 from mirror.store.files import is_snapshot
 from mirror.store.ledger import reported_limits

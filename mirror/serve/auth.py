@@ -19,9 +19,9 @@ from datasette.utils.asgi import Request
 from itsdangerous import BadSignature
 
 from mirror.queries.visibility import ANONYMOUS, Caller, hides
+from mirror.serve.connections import is_local
 from mirror.serve.exchange import served_of
 from mirror.serve.guarded_database import mirror_named, mirrors
-from mirror.serve.socket_owner import is_local
 from mirror.serve.state import Served
 from mirror.store import tokens
 from mirror.times import from_text, to_text, utc_now

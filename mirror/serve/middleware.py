@@ -37,8 +37,8 @@ from mirror.serve.exchange import (
     unread,
 )
 from mirror.serve.guarded_database import mirrors
-from mirror.serve.prefix import in_origin_form, stripping_prefix
 from mirror.serve.state import served
+from mirror.serve.urls import in_origin_form, stripping_prefix
 
 if TYPE_CHECKING:
     from datasette.app import Datasette

@@ -19,7 +19,7 @@ from mirror.errors import ConfigError
 from mirror.queries.past_functions import register_past
 from mirror.search import register
 from mirror.search.refs.find import register_refs
-from mirror.serve import auth, middleware, monitoring, prefix, webhooks
+from mirror.serve import auth, middleware, urls, webhooks
 from mirror.serve.api1.routes import API as API_1
 from mirror.serve.api2 import query_language
 from mirror.serve.api2.routes import API as API_2
@@ -29,17 +29,12 @@ from mirror.serve.guarded_database import bytes_of, guard, mirror_named, mirrors
 from mirror.serve.openapi import document as openapi
 from mirror.serve.pages import (
     changes,
-    filters,
     home,
-    inventory,
-    login,
     owner,
-    refs,
     repository,
     search,
     status,
     templates,
-    urls,
 )
 from mirror.serve.pages import datasette as tables
 from mirror.serve.pages.view import View, page
@@ -62,14 +57,14 @@ _NAMED = r"^/-/r/(?P<owner>[^/]+)/(?P<slug>[^/]+)/?$"
 ROUTES: list[tuple[str, Callable[..., Any]]] = [
     (r"^/$", home.home_page),
     (r"^/-/index(\.(?P<format>jsono?))?$", home.index),
-    (rf"^{login.PATH}$", login.login_page),
+    (rf"^{tables.LOGIN}$", tables.login_page),
     (urls.ASSETS, urls.asset),
     (r"^/-/search$", page(search.results)),
     (r"^/-/search/options$", page(search.options)),
     (r"^/-/search\.json$", page(search.as_json)),
     (r"^/-/search\.csv$", page(search.as_csv)),
-    (r"^/-/refs$", page(refs.results)),
-    (r"^/-/refs\.json$", page(refs.as_json)),
+    (r"^/-/refs$", page(search.refs_results)),
+    (r"^/-/refs\.json$", page(search.refs_as_json)),
     (r"^/-/search\.xml$", page(search.opensearch)),
     (r"^/-/search/suggestions$", page(search.suggestions)),
     (_NAMED, page(repository.repository_page)),
@@ -80,8 +75,8 @@ ROUTES: list[tuple[str, Callable[..., Any]]] = [
     (r"^/-/changes\.atom$", page(changes.feed)),
     (r"^/-/unexpected$", page(changes.unexpected_page)),
     (r"^/-/questions$", page(home.questions)),
-    (r"^/-/inventory$", page(inventory.inventory)),
-    (r"^/-/inventory\.csv$", page(inventory.as_csv)),
+    (r"^/-/inventory$", page(home.inventory)),
+    (r"^/-/inventory\.csv$", page(home.inventory_csv)),
     (r"^/-/mirror-status$", page(status.status_page)),
 ]
 """Patterns of the pages, and their views."""
@@ -97,7 +92,7 @@ def startup(datasette: "Datasette") -> None:
         served(datasette).check()
     except ConfigError as error:
         raise StartupError(str(error)) from error
-    prefix.check_prefix(datasette, served(datasette).config.public_url)
+    urls.check_prefix(datasette, served(datasette).config.public_url)
 
 
 @hookimpl
@@ -174,7 +169,7 @@ def register_routes() -> list[tuple[str, View]]:
     return [
         *ROUTES,
         (webhooks.PATTERN, webhooks.answer),
-        *monitoring.ROUTES,
+        *status.MONITORING,
         (openapi.PATTERN, openapi.openapi),
         *((api.pattern, api.view) for api in APIS),
     ]
@@ -197,7 +192,7 @@ def _is_for_programs(path: str) -> bool:
 @hookimpl
 def forbidden(datasette: "Datasette", request: Request, message: str) -> Callable[[], Awaitable[Response]]:
     """Answer a request for a closed page with the login form."""
-    return lambda: login.closed(datasette, request, message)
+    return lambda: tables.closed(datasette, request, message)
 
 
 @hookimpl(hookwrapper=True)
@@ -217,15 +212,15 @@ def menu_links(
     """Link to the login if a mirror is attached."""
     if actor or request is None or mirror_of(request) is None:
         return []
-    return [{"href": datasette.urls.path(login.PATH), "label": "Log in with a token"}]
+    return [{"href": datasette.urls.path(tables.LOGIN), "label": "Log in with a token"}]
 
 
 @hookimpl
 def prepare_jinja2_environment(env: Environment, datasette: "Datasette") -> None:
     """Add the plugin's templates, after those of the operator, and the filters that they use."""
-    prefix.install(env, datasette)
+    urls.install(env, datasette)
     tables.install(env, str(TEMPLATES))
-    filters.install(env)
+    templates.add_filters(env)
     templates.install(env, TEMPLATES)
 
 

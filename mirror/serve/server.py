@@ -23,14 +23,15 @@ from mirror.observe.metrics import Latencies
 from mirror.serve.connections import (
     ACCEPTED_AT_ONCE,
     OncePerMinute,
+    Peers,
     accept_errors,
     bounded_protocol,
+    is_loopback,
     most_connections,
 )
 from mirror.serve.pages.templates import prepare_first_page
-from mirror.serve.prefix import base_of, origin_of, outer
-from mirror.serve.socket_owner import Peers, is_loopback
 from mirror.serve.state import PublicSnapshot, served
+from mirror.serve.urls import base_of, origin_of, outer
 from mirror.store.files import open_reader
 
 SETTINGS = {
@@ -156,7 +157,7 @@ def answer(
         prepare_first_page(datasette.jinja_env)
         ready(listener.address)
 
-    server = _Server(config, stop, begin)
+    server = _WebServer(config, stop, begin)
     with _signals(server, stop, signals) as caught:
         try:
             server.run(sockets=[listener.socket])
@@ -165,7 +166,7 @@ def answer(
     return caught[0] if caught else None
 
 
-class _Server(uvicorn.Server):
+class _WebServer(uvicorn.Server):
     """A server that handles no signals and watches an event."""
 
     def __init__(self, config: uvicorn.Config, stop: threading.Event, ready: Callable[[], None]) -> None:
@@ -196,7 +197,7 @@ class _Server(uvicorn.Server):
 
 @contextlib.contextmanager
 def _signals(
-    server: _Server, stop: threading.Event, handled: Collection[signal.Signals]
+    server: _WebServer, stop: threading.Event, handled: Collection[signal.Signals]
 ) -> Iterator[list[signal.Signals]]:
     """Handle signals in the main thread; the second one does not wait for running answers."""
     caught = list[signal.Signals]()

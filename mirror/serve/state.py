@@ -22,15 +22,15 @@ from mirror.config import ServeConfig
 from mirror.content_policy import sources_of
 from mirror.errors import ConfigError, StoreError
 from mirror.observe.metrics import FileMetrics, Latencies, Limits
+from mirror.serve.connections import Peers
 from mirror.serve.guarded_database import GuardedDatabase, QuickReads, guard
-from mirror.serve.socket_owner import Peers
 from mirror.store.files import open_reader
 from mirror.store.schema import snapshot_moment
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
-    from mirror.serve.webhook_writer import Hook, WebhookWriter
+    from mirror.serve.webhooks import Hook, WebhookWriter
 
 PLUGIN = "bitbucket-mirror"
 VALID_TIMES = 60

@@ -25,11 +25,11 @@ from mirror.queries.rows import AccountRow, RepositoryRow, fetch
 from mirror.queries.visibility import ANONYMOUS
 from mirror.queries.web_links import WebLinks
 from mirror.serve.middleware import STRICT
-from mirror.serve.pages import filters, owner, repository
+from mirror.serve.pages import owner, repository, templates
 from mirror.serve.pages.home import LATEST
-from mirror.serve.pages.urls import FOLDER as SERVED_ASSETS
-from mirror.serve.pages.urls import assets
 from mirror.serve.pages.view import safe_html
+from mirror.serve.urls import FOLDER as SERVED_ASSETS
+from mirror.serve.urls import assets
 from mirror.site.fingerprints import PER_PAGE, PageSource
 from mirror.site.paths import CHANGES, HOME, SEARCH, PagePaths, StaticLinks, owners_page, top_of
 from mirror.times import from_text
@@ -151,7 +151,7 @@ def _environment() -> Environment:
     """Load the templates of the site and of the server."""
     folders = [HERE / "templates", SERVED_ASSETS.parent / "templates"]
     environment = Environment(loader=FileSystemLoader(folders), autoescape=True, auto_reload=False)
-    filters.install(environment)
+    templates.add_filters(environment)
     environment.filters["moment"] = day
     return environment
 
@@ -171,7 +171,7 @@ def _day(text: str) -> Markup:
     try:
         exact = from_text(text)
     except (ValueError, OverflowError):
-        return Markup("<span>{}</span>").format(filters.shortened(text, 30))
+        return Markup("<span>{}</span>").format(templates.shortened(text, 30))
     title = exact.strftime("%Y-%m-%d %H:%M UTC")
     return Markup(f'<time datetime="{escape(text[:19])}Z" title="{title}">{title[:10]}</time>')  # noqa: S704
 

@@ -1,4 +1,4 @@
-"""The particulars of API 1.0: its addresses, formats, and how its paths name users and repositories.
+"""The particulars of API 1.0: its addresses, formats, what its paths name, and what the mirror does not hold.
 
 Every prefix that clients use is answered directly, with and without a slash at the end. Redirects would not
 work: common libraries turn a redirected POST into a GET. `format` and `callback` are Bitbucket's own
@@ -8,7 +8,7 @@ inside ``<response>``. Browsers do not run any of these formats, nor show them a
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -23,6 +23,7 @@ from mirror.queries.visibility import Caller, extra_of
 from mirror.serve.api1 import shapes
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, not_found, unauthorized
+from mirror.serve.unmirrored import COMMON_NOUNS, noun, refusing
 
 PATTERN = r"^/(?:(?:!|%21)?api/)?1\.0(?P<rest>/.*)?$"
 OWNER, SLUG = "<owner>", "<slug>"
@@ -143,3 +144,69 @@ def _fill(element: ET.Element, data: Any) -> None:
             _fill(ET.SubElement(element, "resource"), value)
     elif data is not None:
         element.text = _NOT_XML.sub("\ufffd", str(data))
+
+
+Reader = Callable[[sqlite3.Connection, ApiRequest], Answer]
+
+_NOUNS = {
+    "changesets": "history of changesets",
+    "changeset": "changesets",
+    "raw": "sources",
+    "deploy-keys": "deploy keys",
+    "ssh-keys": "SSH keys",
+    "emails": "mail addresses",
+    "links": "links of repositories",
+    "services": "services of repositories",
+    "privileges": "privileges",
+    "groups": "groups",
+    "group-privileges": "privileges of groups",
+    "invitations": "invitations",
+    "plan": "plans of accounts",
+}
+"""Documented resources of API 1.0 that the mirror does not hold, by their name in an address."""
+
+_OF_OWNER = ("privileges", "groups", "group-privileges", "invitations")
+"""Resources with addresses that begin with their own name, followed by an owner and perhaps a repository."""
+
+_OF_REPOSITORY = ("changesets", "changeset", "raw", "deploy-keys", "links", "services", *COMMON_NOUNS)
+_OF_USER = ("emails", "ssh-keys", "privileges", "groups", "invitations", "plan")
+
+NAMED: tuple[tuple[str, ...], ...] = (
+    *(("repositories", OWNER, SLUG, name) for name in _OF_REPOSITORY),
+    *(("users", OWNER, name) for name in _OF_USER),
+    *(pattern for name in _OF_OWNER for pattern in ((name, OWNER), (name, OWNER, SLUG))),
+    *(("user", name) for name in ("emails", "ssh-keys")),
+    ("emails",),
+    ("ssh-keys",),
+)
+"""The patterns of what the documentation of API 1.0 had and the mirror does not hold."""
+
+
+def unmirrored_reader(pattern: tuple[str, ...]) -> Reader | None:  # noqa: PLR0911 - a table of forms
+    """Return a function for an address below something that may be mirrored, though the address is not."""
+    match pattern:
+        case ("repositories", _, _, name, *_):
+            return refusing(noun(name, _NOUNS), _repository_upstream)
+        case ("users", _, name, *_):
+            return refusing(noun(name, _NOUNS), _owner_upstream)
+        case ("groups", _, *_):
+            return refusing(noun("groups", _NOUNS), _owner_upstream)
+        case (name, _, _, *_) if name in _OF_OWNER:
+            return refusing(noun(name, _NOUNS), _repository_upstream)
+        case (name, _) if name in _OF_OWNER:
+            return refusing(noun(name, _NOUNS), _owner_upstream)
+        case ("user" | "emails" | "ssh-keys" as first, *more) if more or first != "user":
+            return refusing(noun(more[0] if first == "user" else first, _NOUNS), _caller_upstream)
+    return None
+
+
+def _repository_upstream(connection: sqlite3.Connection, asked: ApiRequest) -> int:
+    return find_repository(connection, asked).upstream_id
+
+
+def _owner_upstream(connection: sqlite3.Connection, asked: ApiRequest) -> int:
+    return find_users(connection, asked.caller, asked.names[0])[0].upstream_id
+
+
+def _caller_upstream(connection: sqlite3.Connection, asked: ApiRequest) -> int:
+    return find_myself(connection, asked.caller)[0].upstream_id

@@ -28,8 +28,8 @@ from mirror.serve.api1.edge import (
     find_repository,
     find_users,
     shown_repository,
+    unmirrored_reader,
 )
-from mirror.serve.api1.unmirrored import unmirrored_reader
 from mirror.serve.api_edge import Api
 from mirror.serve.exchange import (
     FORM,

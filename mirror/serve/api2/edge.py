@@ -1,29 +1,140 @@
-"""The particulars of API 2.0: its addresses, requests, pages and errors.
+"""The particulars of API 2.0: its addresses, requests, `fields`, errors, and what the mirror does not hold.
 
 Every prefix that Bitbucket's links use is answered directly, with and without a slash at the end, never by a
 redirect. Errors have the form of 2.0: ``{"type": "error", "error": {"message", "detail"?, "fields"?}}``.
+
+``fields=a,b.c`` sends only these parts, ``-a`` leaves one out, ``+a`` adds one to the default or to what is
+left; ``*`` is every key. Paths that an answer does not have are ignored. Source:
+developer.atlassian.com/cloud/bitbucket/rest/intro/#partial-response.
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlencode
 
 import msgspec
 from datasette.utils.asgi import Request
 
 from mirror.queries.accounts import account_named, accounts_by_ids, owner_named, owners_named
-from mirror.queries.repositories import repositories_by_ids, repository_in_workspace
-from mirror.queries.rows import AccountRow, RepositoryRow, encoded_in
-from mirror.queries.visibility import extra_of, extras_of
-from mirror.serve.api2 import paging
-from mirror.serve.api2.fields import Selection, selection
-from mirror.serve.api2.listings import ROLES
-from mirror.serve.api2.paging import Listing, ListingPage, order_of, queried, read_page
+from mirror.queries.repositories import repository_in_workspace
+from mirror.queries.rows import AccountRow, RepositoryRow
+from mirror.queries.visibility import extra_of
 from mirror.serve.api2.ref_shapes import RefShapes
 from mirror.serve.api2.shapes import ApiLinks
 from mirror.serve.api_edge import Names, Parameters
-from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, Json, address_of, oldest
+from mirror.serve.exchange import (
+    JSON_TYPE,
+    Answer,
+    ApiError,
+    ApiRequest,
+    address_of,
+    unauthorized,
+)
+from mirror.serve.unmirrored import COMMON_NOUNS, noun, refusing
+
+MOST_PATHS = 500
+DEEPEST = 20
+
+Tree = dict[str, "Tree"]
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """Which paths of an answer to keep (None: all), and what to change then, in order: ``-`` or ``+``."""
+
+    kept: Tree | None = None
+    changes: tuple[tuple[str, Tree], ...] = ()
+
+    def reaches_into(self, name: str) -> bool:
+        """Return whether objects with that name are sent in part, not as a whole or not at all."""
+        trees = (self.kept, *(tree for _, tree in self.changes))
+        return any(_reaches(tree, name) for tree in trees if tree)
+
+    def of(self, value: Any) -> Any:
+        """Return the selected parts of a value, as new objects."""
+        found = value if self.kept is None else _keep(value, self.kept)
+        for sign, tree in self.changes:
+            found = _drop(found, tree) if sign == "-" else _joined(found, _keep(value, tree))
+        return found
+
+    def wants(self, name: str) -> bool:
+        """Return whether an answer can contain anything below a key; if not, it need not be computed."""
+        wanted = self.kept is None or name in self.kept or "*" in self.kept
+        for sign, tree in self.changes:
+            if sign == "+":
+                wanted = wanted or name in tree or "*" in tree
+            elif tree.get(name) == {} or tree.get("*") == {}:
+                wanted = False
+        return wanted
+
+
+def selection(text: str | None) -> Selection:
+    """Read the parameter. A space before a path is an unescaped ``+``.
+
+    Signed paths apply in their order, so a ``+`` after a ``-`` brings a part back.
+    """
+    paths = [path for path in (text or "").split(",") if path.strip()][:MOST_PATHS]
+    wanted = [path.strip() for path in paths if path[0] not in "+- "]
+    signed = [("-" if path[0] == "-" else "+", path[1:].strip()) for path in paths if path[0] in "+- "]
+    changes = [(sign, _tree(path for _, path in alike)) for sign, alike in groupby(signed, key=itemgetter(0))]
+    return Selection(_tree(wanted) if wanted else None, tuple(changes))
+
+
+def _tree(paths: Iterable[str]) -> Tree:
+    """Merge paths into a tree. A path selects everything below its end."""
+    tree: Tree = {}
+    for path in sorted(set(paths), key=len, reverse=True):
+        branch = tree
+        *before, last = path.split(".")[:DEEPEST]
+        for part in before:
+            branch = branch.setdefault(part, {})
+        branch[last] = {}
+    return tree
+
+
+def _reaches(tree: Tree, name: str) -> bool:
+    return any((key in (name, "*") and inner) or _reaches(inner, name) for key, inner in tree.items())
+
+
+def _keep(value: Any, tree: Tree) -> Any:
+    if not tree or tree.get("*") == {}:
+        return value
+    if isinstance(value, list):
+        return [_keep(item, tree) for item in value]
+    if isinstance(value, dict):
+        if "*" in tree:
+            return {key: _keep(item, tree.get(key, tree["*"])) for key, item in value.items()}
+        return {key: _keep(value[key], inner) for key, inner in tree.items() if key in value}
+    return value
+
+
+def _drop(value: Any, tree: Tree) -> Any:
+    if isinstance(value, list):
+        return [_drop(item, tree) for item in value]
+    if not isinstance(value, dict):
+        return value
+    left = {}
+    for key, item in value.items():
+        branches = [tree[name] for name in (key, "*") if name in tree]
+        if {} not in branches:
+            left[key] = reduce(_drop, branches, item)
+    return left
+
+
+def _joined(value: Any, added: Any) -> Any:
+    """Return a value with the parts that were added to it."""
+    if isinstance(value, dict) and isinstance(added, dict):
+        joined = {**value}
+        for key, item in added.items():
+            joined[key] = _joined(value[key], item) if key in value else item
+        return joined
+    if isinstance(value, list) and isinstance(added, list) and len(value) == len(added):
+        return [_joined(one, more) for one, more in zip(value, added, strict=True)]
+    return added
+
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -36,11 +147,22 @@ HEADERS = {"X-RateLimit-Limit": "1000000"}
 _IN_PATHS = "/$;&=@!,:+"
 
 
+class PageLinks(msgspec.Struct, frozen=True):
+    """Makes the addresses of other pages: the requested address, with another `page`."""
+
+    address: str
+    parameters: Mapping[str, str]
+
+    def to(self, page: str, **others: str) -> str:
+        """Return the address of a page."""
+        return f"{self.address}?{urlencode({**self.parameters, **others, 'page': page})}"
+
+
 class Api2Request(ApiRequest, frozen=True, kw_only=True):
     """A request to API 2.0, with the links for its answer and the requested `fields`."""
 
     links: ApiLinks
-    pages: paging.PageLinks
+    pages: PageLinks
     selection: Selection | None = None
 
     @property
@@ -99,7 +221,7 @@ def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> A
     return Api2Request(
         **msgspec.structs.asdict(asked),
         links=ApiLinks(origin, api),
-        pages=paging.PageLinks(here, asked.parameters),
+        pages=PageLinks(here, asked.parameters),
         selection=selection(fields) if fields else None,
     )
 
@@ -172,105 +294,76 @@ def repository(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     return shown_repository(connection, asked)[1]
 
 
-def page_of(
-    connection: sqlite3.Connection, asked: Api2Request, listing: Listing, *, counted: bool = True
-) -> tuple[ListingPage, paging.Window]:
-    """Read the requested page of a listing; raises ApiError 400 that names the wrong parameter."""
-    window = paging.window(asked.parameters)
-    page = read_page(
-        connection,
-        listing,
-        window,
-        order=order_of(listing, asked.parameters.get("sort")),
-        query=queried(listing, asked.parameters.get("q")),
-        counted=counted and asked.wants("size"),
-    )
-    return page, window
+_OF_REPOSITORY = {
+    "commits": "history of commits",
+    "commit": "statuses, comments and other parts of commits",
+    "branching-model": "branching model",
+    "default-reviewers": "default reviewers",
+    "effective-default-reviewers": "default reviewers",
+    "permissions-config": "permissions",
+    "pipelines_config": "pipelines",
+    "deploy-keys": "deploy keys",
+    "filehistory": "histories of files",
+    "patch": "patches",
+    "refs": "refs other than branches and tags",
+}
+_OF_WORKSPACE = {
+    "search": "index of code",
+    "pipelines-config": "pipelines",
+    "permissions": "permissions of repositories",
+    "projects": "settings of projects",
+    "members": "settings of members",
+    "pullrequests": "pull requests",
+}
+_OF_USER = {"emails": "mail addresses", "ssh-keys": "SSH keys", "search": "index of code"}
+_ALONE = {
+    "pullrequests": "pull requests",
+    "snippets": "snippets",
+    "hook_events": "webhook events",
+    "addon": "add-ons",
+}
+"""Resources below a repository, a workspace and a user, and at the top level."""
+
+NAMED: tuple[tuple[str, ...], ...] = (
+    *(("repositories", WORKSPACE, REPOSITORY, name) for name in (*_OF_REPOSITORY, *COMMON_NOUNS)),
+    *(("workspaces", WORKSPACE, name) for name in (*_OF_WORKSPACE, "hooks")),
+    *(("users", WORKSPACE, name) for name in _OF_USER),
+    *(("user", name) for name in _OF_USER),
+    *((name,) for name in _ALONE),
+)
+"""The patterns of these resources. Some have readers for a part of them."""
 
 
-def envelope(
-    asked: Api2Request,
-    page: ListingPage,
-    window: paging.Window,
-    values: Sequence[Any],
-    synced_at: str | None,
-    *,
-    backwards: bool = True,
-    **moved: str,
-) -> Answer:
-    """Put values into a page, with links to its neighbours.
-
-    :param backwards: whether a link may lead to the page before.
-    :param moved: replaces parameters in the link to the next page.
-    """
-    body: Json = {"pagelen": window.length, "page": window.number, "values": values}
-    if page.size is not None:
-        body["size"] = page.size
-    if page.next is not None:
-        size = page.size if asked.parameters.get("q") else None
-        body["next"] = asked.pages.to(paging.opaque(window.number + 1, page.next, size), **moved)
-    if window.number > 1 and backwards:
-        body["previous"] = asked.pages.to(str(window.number - 1))
-    return Answer(body=body, synced_at=synced_at)
+def _repository_upstream(connection: sqlite3.Connection, asked: Api2Request) -> int:
+    return find_repository(connection, asked).upstream_id
 
 
-def repositories_of_page(
-    connection: sqlite3.Connection, asked: Api2Request, ids: Sequence[int]
-) -> tuple[list[Any], str | None]:
-    """Shape the repositories of a page, and return when the oldest was read.
-
-    The ids must have been checked to be visible. Whole repositories are encoded once for all strangers and
-    once for all who see everything, as long as the file does not change: reading and encoding a hundred takes
-    longer than the rest of an answer.
-    """
-    caller = asked.caller
-    if asked.selection is not None or (caller.user_ids and not caller.sees_all):
-        rows = repositories_by_ids(connection, caller, ids)
-        return shaped(connection, asked, rows), oldest(row.last_seen_at for row in rows)
-    known, key = encoded_in(connection), (asked.links, caller.sees_all)
-    missing = [one for one in ids if (key, one) not in known]
-    rows = repositories_by_ids(connection, caller, missing)
-    for row, value in zip(rows, shaped(connection, asked, rows), strict=True):
-        known[key, row.id] = msgspec.Raw(msgspec.json.encode(value)), row.last_seen_at
-    found = [known[key, one] for one in ids if (key, one) in known]
-    return [value for value, _ in found], oldest(seen for _, seen in found)
+def _workspace_upstream(connection: sqlite3.Connection, asked: Api2Request) -> int:
+    return find_workspace(connection, asked).upstream_id
 
 
-def shaped(connection: sqlite3.Connection, asked: Api2Request, rows: Sequence[RepositoryRow]) -> list[Json]:
-    """Shape repositories with their owners; an empty list if `fields` excludes the values of a page."""
-    if not asked.wants("values"):
-        return []
-    owners = accounts_by_ids(connection, {row.owner_id for row in rows})
-    shapes = asked.shapes
-    extras = extras_of(connection, asked.caller, "repository", [row.id for row in rows])
-    return [shapes.repository(row, owners[row.owner_id], extras.get(row.id)) for row in rows]
+def _account_upstream(connection: sqlite3.Connection, asked: Api2Request) -> int:
+    return find_account(connection, asked).upstream_id
 
 
-def listed(connection: sqlite3.Connection, asked: Api2Request, listing: Listing, seen: str | None) -> Answer:
-    """Answer with a page of repositories."""
-    page, window = page_of(connection, asked, listing)
-    values, synced_at = repositories_of_page(connection, asked, [row[0] for row in page.rows])
-    return envelope(asked, page, window, values, synced_at or seen)
+def _caller_upstream(connection: sqlite3.Connection, asked: Api2Request) -> int | None:
+    if not asked.caller.known:
+        raise unauthorized()
+    mine = accounts_by_ids(connection, asked.caller.user_ids)
+    return next((row.upstream_id for row in mine.values()), None)
 
 
-def accounts_of(
-    connection: sqlite3.Connection,
-    asked: Api2Request,
-    listing: Listing,
-    shape: Callable[[AccountRow, Any], Json],
-    seen: str | None = None,
-) -> Answer:
-    """Answer with a page of accounts; `shape` gets each account and the extra column of the listing."""
-    page, window = page_of(connection, asked, listing)
-    width = len(AccountRow.__struct_fields__)
-    rows = [(AccountRow(*row[:width]), row[width] if len(row) > width else None) for row in page.rows]
-    values = [shape(account, more) for account, more in rows]
-    return envelope(asked, page, window, values, oldest(row.last_seen_at for row, _ in rows) or seen)
-
-
-def role_of(asked: Api2Request, roles: Sequence[str] = ROLES) -> str | None:
-    """Read the `role` parameter; raises ApiError 400."""
-    role = asked.parameters.get("role") or None
-    if role is not None and role not in roles:
-        raise ApiError(400, f"Invalid role: {role[:100]}", detail=f"It is one of {', '.join(roles)}.")
-    return role
+def unmirrored_reader(pattern: tuple[str, ...]) -> Reader | None:
+    """Return a function for an address below something that may be mirrored, though the address is not."""
+    match pattern:
+        case ("repositories", _, _, name, *_):
+            return refusing(noun(name, _OF_REPOSITORY), _repository_upstream)
+        case ("user", "workspaces", _, name, *_) | ("workspaces", _, name, *_):
+            return refusing(noun(name, _OF_WORKSPACE), _workspace_upstream)
+        case ("users" | "teams", _, name, *_):
+            return refusing(noun(name, _OF_USER), _account_upstream)
+        case ("user", name, *_):
+            return refusing(noun(name, _OF_USER), _caller_upstream)
+        case (name, *_) if name in _ALONE:
+            return refusing(_ALONE[name], lambda _, __: None)
+    return None

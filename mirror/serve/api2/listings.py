@@ -12,10 +12,20 @@ from mirror.queries import sources
 from mirror.queries.accounts import ANY_UPSTREAM
 from mirror.queries.rows import FLAGS
 from mirror.queries.visibility import Caller, forks_count, parent_is_shown
+from mirror.serve.api2.edge import Api2Request
 from mirror.serve.api2.paging import Listing, SortOrder
 from mirror.serve.api2.query_language import Field
+from mirror.serve.exchange import ApiError
 
 ROLES = ("member", "contributor", "admin", "owner")
+
+
+def role_of(asked: Api2Request, roles: Sequence[str] = ROLES) -> str | None:
+    """Read the `role` parameter; raises ApiError 400."""
+    role = asked.parameters.get("role") or None
+    if role is not None and role not in roles:
+        raise ApiError(400, f"Invalid role: {role[:100]}", detail=f"It is one of {', '.join(roles)}.")
+    return role
 
 
 def _uuid(alias: str) -> Field:

@@ -1,18 +1,24 @@
-"""Read a page of a listing: filtered by `q`, in a stable order, by its number or after a position."""
+"""Pages of listings: which one is requested, its rows in a stable order, and the answer with links to others.
+
+A page is requested by its number, or by the position of the row before it. `q` filters the rows.
+"""
 
 import base64
 import binascii
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
 
 import msgspec
 
-from mirror.queries.rows import Values, fetch, fetch_value
+from mirror.queries.accounts import accounts_by_ids
+from mirror.queries.repositories import repositories_by_ids
+from mirror.queries.rows import AccountRow, RepositoryRow, Values, encoded_in, fetch, fetch_value
 from mirror.queries.sources import Source
+from mirror.queries.visibility import extras_of
+from mirror.serve.api2.edge import Api2Request
 from mirror.serve.api2.query_language import Condition, Field, QueryError, condition_of
-from mirror.serve.exchange import ApiError
+from mirror.serve.exchange import Answer, ApiError, Json, oldest
 
 DEFAULT_LENGTH = 10
 LONGEST = 100
@@ -21,7 +27,7 @@ _OPAQUE = "c"  # begins a page that is not a number
 Position = tuple[str | int | float | None, ...]
 
 
-class Window(msgspec.Struct, frozen=True, kw_only=True):
+class PageWindow(msgspec.Struct, frozen=True, kw_only=True):
     """Which page is requested: by number, or after a position.
 
     :param length: the number of rows of a page.
@@ -40,7 +46,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
         return 0 if self.after is not None else (self.number - 1) * self.length
 
 
-class _Place(msgspec.Struct, frozen=True, array_like=True):
+class _OpaquePage(msgspec.Struct, frozen=True, array_like=True):
     """The content of an opaque `page`: number, position before it, and the size if counting is slow."""
 
     number: int
@@ -48,38 +54,27 @@ class _Place(msgspec.Struct, frozen=True, array_like=True):
     size: int | None = None
 
 
-def window(parameters: Mapping[str, str]) -> Window:
+def window_of(parameters: Mapping[str, str]) -> PageWindow:
     """Read `pagelen` and `page`; raises ApiError 400."""
     length = _length(parameters)
     page = parameters.get("page", "1")
     if not page.startswith(_OPAQUE):
-        return Window(length=length, number=_positive(parameters, "page", 1))
+        return PageWindow(length=length, number=_positive(parameters, "page", 1))
     try:
         raw = base64.urlsafe_b64decode(page[1:] + "=" * (-len(page[1:]) % 4))
-        place = msgspec.json.decode(raw, type=_Place)
+        place = msgspec.json.decode(raw, type=_OpaquePage)
     except (msgspec.DecodeError, binascii.Error, ValueError):
         raise _invalid("page") from None
     is_counted = place.size is None or 0 <= place.size < 2**53
     if not (0 < place.number < 2**53 and is_counted) or any(_unreadable(one) for one in place.after):
         raise _invalid("page")
-    return Window(length=length, number=place.number, after=place.after, size=place.size)
+    return PageWindow(length=length, number=place.number, after=place.after, size=place.size)
 
 
 def opaque(number: int, after: Sequence[Any], size: int | None) -> str:
     """Encode the content of an opaque `page`."""
-    raw = msgspec.json.encode(_Place(number, tuple(after), size))
+    raw = msgspec.json.encode(_OpaquePage(number, tuple(after), size))
     return _OPAQUE + base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-
-class PageLinks(msgspec.Struct, frozen=True):
-    """Makes the addresses of other pages: the requested address, with another `page`."""
-
-    address: str
-    parameters: Mapping[str, str]
-
-    def to(self, page: str, **others: str) -> str:
-        """Return the address of a page."""
-        return f"{self.address}?{urlencode({**self.parameters, **others, 'page': page})}"
 
 
 def _length(parameters: Mapping[str, str]) -> int:
@@ -169,7 +164,7 @@ def queried(listing: Listing, query: str | None) -> Condition | None:
 def read_page(
     connection: sqlite3.Connection,
     listing: Listing,
-    window: Window,
+    window: PageWindow,
     *,
     order: SortOrder,
     query: Condition | None,
@@ -206,7 +201,7 @@ def _size(
     source: Source,
     where: str,
     values: Values,
-    window: Window,
+    window: PageWindow,
     query: Condition | None,
 ) -> int:
     """Count the whole listing. With a query this reads every row, so only the first page does it."""
@@ -217,7 +212,7 @@ def _size(
     return int(fetch_value(connection, f"SELECT count(*) FROM {source.table} WHERE {where}", values))
 
 
-def segments(order: SortOrder, keys: Sequence[str], window: Window) -> list[tuple[str, Values]]:
+def segments(order: SortOrder, keys: Sequence[str], window: PageWindow) -> list[tuple[str, Values]]:
     """Return one condition for each run of rows after a position, in their order.
 
     First come the rows with the same sort value, then those with a later value, then nulls or values: nulls
@@ -243,3 +238,99 @@ def segments(order: SortOrder, keys: Sequence[str], window: Window) -> list[tupl
 
 def _directed(order: SortOrder, keys: Sequence[str]) -> str:
     return ", ".join(f"{one} DESC" if order.descending else one for one in [order.sql, *keys])
+
+
+def page_of(
+    connection: sqlite3.Connection, asked: Api2Request, listing: Listing, *, counted: bool = True
+) -> tuple[ListingPage, PageWindow]:
+    """Read the requested page of a listing; raises ApiError 400 that names the wrong parameter."""
+    window = window_of(asked.parameters)
+    page = read_page(
+        connection,
+        listing,
+        window,
+        order=order_of(listing, asked.parameters.get("sort")),
+        query=queried(listing, asked.parameters.get("q")),
+        counted=counted and asked.wants("size"),
+    )
+    return page, window
+
+
+def envelope(
+    asked: Api2Request,
+    page: ListingPage,
+    window: PageWindow,
+    values: Sequence[Any],
+    synced_at: str | None,
+    *,
+    backwards: bool = True,
+    **moved: str,
+) -> Answer:
+    """Put values into a page, with links to its neighbours.
+
+    :param backwards: whether a link may lead to the page before.
+    :param moved: replaces parameters in the link to the next page.
+    """
+    body: Json = {"pagelen": window.length, "page": window.number, "values": values}
+    if page.size is not None:
+        body["size"] = page.size
+    if page.next is not None:
+        size = page.size if asked.parameters.get("q") else None
+        body["next"] = asked.pages.to(opaque(window.number + 1, page.next, size), **moved)
+    if window.number > 1 and backwards:
+        body["previous"] = asked.pages.to(str(window.number - 1))
+    return Answer(body=body, synced_at=synced_at)
+
+
+def repositories_of_page(
+    connection: sqlite3.Connection, asked: Api2Request, ids: Sequence[int]
+) -> tuple[list[Any], str | None]:
+    """Shape the repositories of a page, and return when the oldest was read.
+
+    The ids must have been checked to be visible. Whole repositories are encoded once for all strangers and
+    once for all who see everything, as long as the file does not change: reading and encoding a hundred takes
+    longer than the rest of an answer.
+    """
+    caller = asked.caller
+    if asked.selection is not None or (caller.user_ids and not caller.sees_all):
+        rows = repositories_by_ids(connection, caller, ids)
+        return shaped(connection, asked, rows), oldest(row.last_seen_at for row in rows)
+    known, key = encoded_in(connection), (asked.links, caller.sees_all)
+    missing = [one for one in ids if (key, one) not in known]
+    rows = repositories_by_ids(connection, caller, missing)
+    for row, value in zip(rows, shaped(connection, asked, rows), strict=True):
+        known[key, row.id] = msgspec.Raw(msgspec.json.encode(value)), row.last_seen_at
+    found = [known[key, one] for one in ids if (key, one) in known]
+    return [value for value, _ in found], oldest(seen for _, seen in found)
+
+
+def shaped(connection: sqlite3.Connection, asked: Api2Request, rows: Sequence[RepositoryRow]) -> list[Json]:
+    """Shape repositories with their owners; an empty list if `fields` excludes the values of a page."""
+    if not asked.wants("values"):
+        return []
+    owners = accounts_by_ids(connection, {row.owner_id for row in rows})
+    shapes = asked.shapes
+    extras = extras_of(connection, asked.caller, "repository", [row.id for row in rows])
+    return [shapes.repository(row, owners[row.owner_id], extras.get(row.id)) for row in rows]
+
+
+def listed(connection: sqlite3.Connection, asked: Api2Request, listing: Listing, seen: str | None) -> Answer:
+    """Answer with a page of repositories."""
+    page, window = page_of(connection, asked, listing)
+    values, synced_at = repositories_of_page(connection, asked, [row[0] for row in page.rows])
+    return envelope(asked, page, window, values, synced_at or seen)
+
+
+def accounts_of(
+    connection: sqlite3.Connection,
+    asked: Api2Request,
+    listing: Listing,
+    shape: Callable[[AccountRow, Any], Json],
+    seen: str | None = None,
+) -> Answer:
+    """Answer with a page of accounts; `shape` gets each account and the extra column of the listing."""
+    page, window = page_of(connection, asked, listing)
+    width = len(AccountRow.__struct_fields__)
+    rows = [(AccountRow(*row[:width]), row[width] if len(row) > width else None) for row in page.rows]
+    values = [shape(account, more) for account, more in rows]
+    return envelope(asked, page, window, values, oldest(row.last_seen_at for row, _ in rows) or seen)

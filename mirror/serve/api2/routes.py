@@ -21,20 +21,15 @@ from mirror.serve.api2.edge import (
     WORKSPACE,
     Api2Request,
     Reader,
-    accounts_of,
-    envelope,
     find_account,
     find_repository,
     find_workspace,
     find_workspace_rows,
-    listed,
-    page_of,
-    repositories_of_page,
     repository,
-    role_of,
+    unmirrored_reader,
 )
-from mirror.serve.api2.paging import read_page
-from mirror.serve.api2.unmirrored import unmirrored_reader
+from mirror.serve.api2.listings import role_of
+from mirror.serve.api2.paging import accounts_of, envelope, listed, page_of, read_page, repositories_of_page
 from mirror.serve.api2.writes import WRITERS
 from mirror.serve.api_edge import Api
 from mirror.serve.exchange import Answer, ApiError, oldest, unauthorized
@@ -144,7 +139,9 @@ def member(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     row = _open_workspace(connection, asked)
     found = accounts.account_named(connection, asked.caller, asked.names[1])
     listing = listings.members(row.id, found.id if found else 0)
-    page = read_page(connection, listing, paging.Window(), order=listing.default, query=None, counted=False)
+    page = read_page(
+        connection, listing, paging.PageWindow(), order=listing.default, query=None, counted=False
+    )
     if found is None or not page.rows:
         raise ApiError(404, asked.names[1])
     return Answer(body=asked.shapes.membership(found, row, page.rows[0][-1]), synced_at=found.last_seen_at)
@@ -219,7 +216,9 @@ def my_workspace_permission(connection: sqlite3.Connection, asked: Api2Request) 
     me = _myself(connection, asked.caller)
     rows = find_workspace_rows(connection, asked)
     listing = listings.memberships(asked.caller, [row.id for row in rows])
-    page = read_page(connection, listing, paging.Window(), order=listing.default, query=None, counted=False)
+    page = read_page(
+        connection, listing, paging.PageWindow(), order=listing.default, query=None, counted=False
+    )
     if not page.rows:
         raise ApiError(404, f"You are not a member of the workspace '{asked.names[0]}'.")
     *row, permission = page.rows[0]

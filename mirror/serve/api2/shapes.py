@@ -283,7 +283,7 @@ class AccountShapes:
         return {"uuid": row.known_uuid, "slug": row.username, "links": links}
 
 
-class Shapes(AccountShapes):
+class RepositoryShapes(AccountShapes):
     """Shapes for one request.
 
     :param whole: the caller wants all links, so they are rendered from a template.
@@ -421,7 +421,7 @@ class Shapes(AccountShapes):
 @lru_cache(maxsize=2048)
 def _owned_by(links: ApiLinks, owner: AccountRow) -> tuple[Json, Json]:
     """Shape the account and the workspace of an owner. Rows share them, so callers must not change them."""
-    shapes = Shapes(links)
+    shapes = RepositoryShapes(links)
     return shapes.owner(owner), shapes.short_workspace(owner)
 
 

@@ -1,8 +1,11 @@
-"""The particulars of Data Center's API: its addresses, requests, pages and errors.
+"""The particulars of Data Center's API: its addresses, requests, pages, errors, and what the mirror lacks.
 
 `start` counts rows, `limit` is the number of rows of a page; pages have no total. An error is ``{"errors":
 [{"context", "message", "exceptionName"}]}``. A project or a repository that is hidden from the caller does
 not exist for them: 404, though a real server answers 401.
+
+What the mirror does not hold is answered with 501 and the upstream's address, never with an empty list. First
+it is checked that the caller may see the project or repository, so a hidden one is not revealed.
 """
 
 import sqlite3
@@ -13,15 +16,27 @@ from urllib.parse import quote
 import msgspec
 from datasette.utils.asgi import Request
 
-from mirror.queries.projects import person_named, projects_keyed
+from mirror.queries.projects import key_of, person_named, projects_keyed
+from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
 from mirror.queries.repositories import repository_owned
 from mirror.queries.rows import AccountRow, RepositoryRow, fetch
 from mirror.queries.sources import Source
 from mirror.queries.visibility import Caller
 from mirror.queries.web_pages import PERSONAL
 from mirror.serve.api_edge import Names, Parameters
-from mirror.serve.datacenter.shapes import Shapes
-from mirror.serve.exchange import Answer, ApiError, ApiRequest, Json, address_of, number_in, unauthorized
+from mirror.serve.datacenter.shapes import DataCenterShapes, Resource
+from mirror.serve.exchange import (
+    REFS_HEADER,
+    Answer,
+    ApiError,
+    ApiRequest,
+    Json,
+    address_of,
+    number_in,
+    refs_not_read,
+    unauthorized,
+)
+from mirror.serve.unmirrored import NotMirrored, noun, passed_on
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -60,9 +75,9 @@ class DataCenterRequest(ApiRequest, frozen=True, kw_only=True):
     origin: str
 
     @property
-    def shapes(self) -> Shapes:
+    def shapes(self) -> DataCenterShapes:
         """Shapes with this request's links."""
-        return Shapes(self.origin, self.upstreams)
+        return DataCenterShapes(self.origin, self.upstreams)
 
     def flag(self, parameter: str) -> bool:
         """Return a parameter that is true or false; false for any other text."""
@@ -205,7 +220,7 @@ def find_person(connection: sqlite3.Connection, asked: DataCenterRequest) -> Acc
     return found
 
 
-class Window(NamedTuple):
+class RowWindow(NamedTuple):
     """Which rows are requested."""
 
     start: int
@@ -244,9 +259,9 @@ class Filter:
             self.sql.append(f"{column} = {value:d}")
 
 
-def window_of(asked: DataCenterRequest) -> Window:
+def window_of(asked: DataCenterRequest) -> RowWindow:
     """Read `start` and `limit`; raises ApiError 400."""
-    return Window(
+    return RowWindow(
         _number(asked, "start", 0, least=0), min(_number(asked, "limit", DEFAULT_LIMIT, least=1), MOST)
     )
 
@@ -260,7 +275,7 @@ def _number(asked: DataCenterRequest, name: str, default: int, *, least: int) ->
 
 
 def read_rows(
-    connection: sqlite3.Connection, source: Source, window: Window, order: str, kept: Filter | None = None
+    connection: sqlite3.Connection, source: Source, window: RowWindow, order: str, kept: Filter | None = None
 ) -> list[Any]:
     """Read the rows of a page, and one more if another page follows."""
     kept = kept or Filter()
@@ -280,7 +295,7 @@ def read_rows(
 
 def page(
     rows: Sequence[Row],
-    window: Window,
+    window: RowWindow,
     shape: Callable[[Row], Json],
     synced_at: Callable[[Sequence[Row]], str | None],
 ) -> Answer:
@@ -296,3 +311,107 @@ def page(
     if not is_last:
         body["nextPageStart"] = window.start + window.limit
     return Answer(body=body, synced_at=synced_at(shown))
+
+
+_NOUNS = {
+    "archive": "archives of files",
+    "avatar.png": "pictures",
+    "branches": "other data of branches",
+    "browse": "files",
+    "changes": "changes of files",
+    "commits": "commits",
+    "compare": "comparisons",
+    "default-reviewers": "reviewers",
+    "diff": "differences",
+    "files": "files",
+    "hook-scripts": "hook scripts",
+    "patch": "patches",
+    "permissions": "permissions other than those of users on projects",
+    "pull-requests": "pull requests",
+    "raw": "files",
+}
+_ALONE = {
+    "admin": "administration",
+    "build-status": "builds",
+    "commits": "commits",
+    "dashboard": "pull requests",
+    "groups": "groups",
+    "hook-scripts": "hook scripts",
+    "hooks": "hooks",
+    "inbox": "pull requests",
+    "labels": "labels",
+    "logs": "logs",
+    "markup": "rendered texts",
+    "profile": "lists of viewed repositories",
+    "tasks": "tasks",
+}
+"""Resources below a project or a repository, and at the top level."""
+
+_KEPT_BY_NOBODY = {"Cache-Control": "no-store"}
+
+
+def must_have_refs(asked: DataCenterRequest, row: RepositoryRow, resource: Resource) -> None:
+    """Raise ApiError 501 for a repository whose refs are not mirrored, 503 for one whose were never read."""
+    if row.refs == REFS_NOT_MIRRORED:
+        error = _not_mirrored("branches and tags", asked, resource)
+        error.headers[REFS_HEADER] = REFS_NOT_MIRRORED
+        raise error
+    if row.refs != REFS_READ:
+        raise refs_not_read(row.full_name)
+
+
+def _not_mirrored(what: str, asked: DataCenterRequest, resource: Resource) -> ApiError:
+    """Return the error with the upstream's address. It redirects only if that address has the same."""
+    if resource.is_same:
+        return NotMirrored(what, f"{resource.address}{passed_on(asked.query)}")
+    message = f"This mirror holds no {what}; ask {resource.address}"
+    return ApiError(501, message, headers=_KEPT_BY_NOBODY)
+
+
+def _noun(rest: str) -> str:
+    return noun(rest.partition("/")[0], _NOUNS)
+
+
+def of_repository(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """Refuse projects/K/repos/S/..."""
+    rest = asked.names[2]
+    raise not_mirrored_here(connection, asked, _noun(rest), rest)
+
+
+def not_mirrored_here(
+    connection: sqlite3.Connection, asked: DataCenterRequest, what: str, rest: str
+) -> ApiError:
+    """Return the error for `what`, which is at `rest` below the repository of the path."""
+    owner, row = find_repository(connection, asked)
+    resource = asked.shapes.addresses.below_repository(row.upstream_id, key_of(owner), row.slug, rest)
+    return _not_mirrored(what, asked, resource)
+
+
+def of_project(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """Refuse projects/K/..."""
+    row, rest = find_projects(connection, asked)[0], asked.names[1]
+    resource = asked.shapes.addresses.below_project(row.upstream_id, key_of(row), rest)
+    raise _not_mirrored(_noun(rest), asked, resource)
+
+
+def of_person(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """Refuse users/U/..."""
+    row = find_person(connection, asked)
+    page = asked.shapes.addresses.project_page(row.upstream_id, key_of(row))
+    raise _not_mirrored(_noun(asked.names[1]), asked, Resource(page or "the upstream", is_same=False))
+
+
+def alone(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """Refuse resources outside all projects; their path does not show which upstream has them."""
+    del connection
+    message = f"This mirror holds no {_ALONE[asked.names[0]]}; ask the upstream"
+    raise ApiError(501, message, headers=_KEPT_BY_NOBODY)
+
+
+UNMIRRORED: dict[tuple[str, ...], Reader] = {
+    (*HERE, MORE): of_repository,
+    ("projects", PROJECT, MORE): of_project,
+    ("users", PERSON, MORE): of_person,
+    **{(first, MORE): alone for first in _ALONE},
+}
+"""Addresses that are not mirrored, below something that may be; `MORE` is the rest of the path."""

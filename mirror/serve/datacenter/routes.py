@@ -28,19 +28,21 @@ from mirror.serve.datacenter.edge import (
     NAME,
     PERSON,
     PROJECT,
+    UNMIRRORED,
     DataCenterRequest,
     Filter,
     Reader,
     find_person,
     find_projects,
     find_repository,
+    must_have_refs,
+    not_mirrored_here,
     not_permitted,
     page,
     read_rows,
     refused,
     window_of,
 )
-from mirror.serve.datacenter.unmirrored import UNMIRRORED, must_have_refs, not_mirrored_here
 from mirror.serve.exchange import Answer, Json, oldest
 
 VERSION = "8.19.0"

@@ -106,7 +106,7 @@ def _escaped(path: str) -> str:
     return quote(path, safe="/~")
 
 
-class Shapes:
+class DataCenterShapes:
     """Shapes for one request.
 
     Ids are those of the upstream if it is a Data Center, or the first of several. All others are row ids plus

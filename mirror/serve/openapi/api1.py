@@ -1,10 +1,9 @@
 """The parameters and responses of API 1.0."""
 
-from mirror.serve.api1.edge import OWNER, SLUG
+from mirror.serve.api1.edge import NAMED, OWNER, SLUG
 from mirror.serve.api1.routes import READERS
 from mirror.serve.api1.shapes import EVENTS
-from mirror.serve.api1.unmirrored import NAMED
-from mirror.serve.openapi.schemas import (
+from mirror.serve.openapi.document import (
     FLAG,
     FLAG_OR_NULL,
     NUMBER,

@@ -6,11 +6,10 @@ No key is required: `fields` can leave out every one.
 from collections.abc import Sequence
 
 from mirror.model import FORK_POLICIES
-from mirror.serve.api2.edge import NAME, REPOSITORY, WORKSPACE
+from mirror.serve.api2.edge import NAME, NAMED, REPOSITORY, WORKSPACE
 from mirror.serve.api2.listings import ROLES
 from mirror.serve.api2.routes import READERS, TEAM_ROLES
-from mirror.serve.api2.unmirrored import NAMED
-from mirror.serve.openapi.schemas import (
+from mirror.serve.openapi.document import (
     FLAG,
     FLAG_OR_NULL,
     NUMBER,

@@ -1,9 +1,8 @@
 """The parameters and responses of Data Center's API."""
 
-from mirror.serve.datacenter.edge import HERE, LAST_START, NAME, PERSON, PROJECT
+from mirror.serve.datacenter.edge import HERE, LAST_START, NAME, PERSON, PROJECT, UNMIRRORED
 from mirror.serve.datacenter.shapes import LATEST
-from mirror.serve.datacenter.unmirrored import UNMIRRORED
-from mirror.serve.openapi.schemas import (
+from mirror.serve.openapi.document import (
     FLAG,
     NUMBER,
     TEXT,

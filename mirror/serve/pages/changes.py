@@ -18,7 +18,7 @@ from mirror.queries.unexpected import TITLES, UNEXPECTED
 from mirror.queries.web_links import WebLinks
 from mirror.readable import visible
 from mirror.serve.middleware import PAGE
-from mirror.serve.pages.filters import sentence
+from mirror.serve.pages.templates import sentence
 from mirror.serve.pages.view import Visit
 from mirror.times import from_text, moment_of, to_text
 

@@ -1,17 +1,22 @@
-"""The home page, the page of questions, and Datasette's own index."""
+"""The home page, the page of questions, the inventory, and Datasette's own index."""
 
 import asyncio
 import sqlite3
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from datasette.utils.asgi import Request, Response
+from datasette.utils.asgi import AsgiStream, Request, Response
 from datasette.views.index import IndexView
 
+from mirror.queries.accounts import owners_named
 from mirror.queries.changes import ChangeFilter, latest_changes
 from mirror.queries.counts import counts_of, ref_counts_of
+from mirror.queries.inventory import CHUNK, COLUMNS, InventoryPage, InventoryPlace, inventory_page
 from mirror.queries.repositories import recent_ids, still_visible
 from mirror.queries.web_links import WebLinks
+from mirror.readable import csv_chunks
 from mirror.serve.exchange import mirror_of
+from mirror.serve.middleware import PAGE
 from mirror.serve.pages.view import Visit, page
 from mirror.serve.stored_queries import GROUPS, QUERIES
 
@@ -84,3 +89,62 @@ async def _home(visit: Visit) -> Response:
     context["refresh"] = visit.refresh
     context["questions"] = [(name, QUERIES[name].title) for name in OFFERED]
     return await visit.page("mirror_home.html", context)
+
+
+PER_PAGE, LONGEST_NAME = 100, 300
+NOBODY = 0
+"""The id of no owner: a name that is not mirrored looks like a hidden one."""
+
+
+async def inventory(visit: Visit) -> Response:
+    """GET /-/inventory: what a migration needs to know of each repository, by name."""
+    owner, after = _owner_asked(visit), _place_asked(visit)
+    found = await visit.read(lambda c: _inventory_page(c, visit, owner, after, PER_PAGE), times=TIMES)
+    context: dict[str, Any] = {"owner": owner, "found": found, "is_later_page": bool(after.full_name)}
+    return await visit.page("mirror_inventory.html", context)
+
+
+TIMES = 5
+"""How many time limits a page may take: one far behind the first name of a large owner is slow."""
+
+
+async def inventory_csv(visit: Visit) -> Response:
+    """GET /-/inventory.csv: all lines. Each part comes from its own snapshot, with its visibility."""
+    owner = _owner_asked(visit)
+    first = await visit.read(lambda c: _inventory_page(c, visit, owner, InventoryPlace(), CHUNK), times=TIMES)
+
+    async def write(writer: Any) -> None:
+        page, header = first, COLUMNS
+        while True:
+            rows = ([getattr(line, column) for column in COLUMNS] for line in page.lines)
+            text = "".join(csv_chunks(header, rows))
+            await writer.write(text.encode("utf-8", "replace").decode())
+            more = page.more
+            if more is None:
+                return
+            page = await visit.read(
+                partial(_inventory_page, visit=visit, owner=owner, after=more, size=CHUNK), times=TIMES
+            )
+            header = ()
+
+    headers = {**PAGE, "Content-Disposition": 'attachment; filename="inventory.csv"'}
+    content_type = "text/csv; charset=utf-8"
+    if visit.request.method == "HEAD":
+        return Response("", headers=headers, content_type=content_type)
+    return AsgiStream(write, headers=headers, content_type=content_type)
+
+
+def _owner_asked(visit: Visit) -> str:
+    return visit.parameters.get("owner", "").strip()[:LONGEST_NAME]
+
+
+def _place_asked(visit: Visit) -> InventoryPlace:
+    """Return where the page begins. The address has the name, since an id could be that of a hidden row."""
+    return InventoryPlace(visit.parameters.get("after", ""), visit.number("id", 0, 2**62))
+
+
+def _inventory_page(
+    connection: sqlite3.Connection, visit: Visit, owner: str, after: InventoryPlace, size: int
+) -> InventoryPage:
+    owner_ids = tuple(row.id for row in owners_named(connection, owner)) or (NOBODY,) if owner else ()
+    return inventory_page(connection, visit.caller, owner_ids=owner_ids, after=after, size=size)

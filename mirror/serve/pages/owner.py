@@ -17,7 +17,7 @@ from mirror.queries.repositories import OWNED_ORDERS, owned_page, updates_by_mon
 from mirror.queries.rows import AccountRow
 from mirror.queries.visibility import Caller
 from mirror.queries.web_links import WebLinks
-from mirror.serve.pages.charts import Bar, bar_chart
+from mirror.serve.pages.status import Bar, bar_chart
 from mirror.serve.pages.view import NotHere, Visit
 
 PER_PAGE, LATEST, MONTHS = 50, 12, 24

@@ -28,9 +28,8 @@ from mirror.serve.exchange import (
 )
 from mirror.serve.guarded_database import reading_for
 from mirror.serve.middleware import PAGE
-from mirror.serve.pages.urls import SiteLinks, assets
-from mirror.serve.prefix import origin_of
 from mirror.serve.state import WAIT_SECONDS
+from mirror.serve.urls import SiteLinks, assets, origin_of
 from mirror.store.lock import is_syncing
 from mirror.store.schema import snapshot_moment
 from mirror.times import past_moment, utc_now
