@@ -58,7 +58,7 @@ lock: ## pin the newest versions that pyproject.toml allows, with hashes (needs 
 	    tests/plugins.in -o requirements-plugins.lock
 
 docs: .venv/installed ## write docs/configuration.md from the descriptions of the settings
-	.venv/bin/python -c 'from mirror.cli.init import documentation; print(documentation(), end="")' > docs/configuration.md
+	.venv/bin/python -c 'from mirror.cli.setup import documentation; print(documentation(), end="")' > docs/configuration.md
 
 wheel: .venv/installed ## build dist/*.whl
 	.venv/bin/python -m pip --disable-pip-version-check -q wheel --no-deps --no-build-isolation -w dist .

@@ -29,8 +29,7 @@ import publish
 import pyarrow.parquet as pq
 
 from mirror.lake.columns import TABLES
-from mirror.lake.manifest import LakeFile, Manifest, place_manifest, read_all
-from mirror.lake.place import Place
+from mirror.lake.place import LakeFile, Manifest, Place, place_manifest, read_all
 
 STEPS = ("export", "changes", "merge", "build")
 MIRRORS = 8

@@ -451,7 +451,7 @@ def from_toml(text: str, *, where: str = "mirror.toml") -> Config:
 
 def _mistake(message: str, text: str, where: str) -> ConfigError:
     """Return the error for a message of the validator about a file."""
-    from mirror.config_mistakes import explained  # noqa: PLC0415 - most files hold no mistake
+    from mirror.settings import explained  # noqa: PLC0415 - most files hold no mistake
 
     return ConfigError(explained(message, text, where, Config))
 

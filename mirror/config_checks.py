@@ -1,15 +1,17 @@
-"""Check what no field of a configuration can check alone; `mirror.config_mistakes` makes errors of it.
+"""Checks that no field of a configuration can make alone: of names, addresses, policies, modes of files.
 
-Also lists the files of a configuration that are open to other users of the machine.
+`mirror.settings.explained` turns a complaint into an error with the line and the remedy.
 """
 
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from mirror.readable import did_you_mean
 from mirror.times import zone_named
 
 if TYPE_CHECKING:
@@ -49,8 +51,6 @@ def _serve_complaints(config: "Config") -> Iterator[tuple[str, str]]:
     if config.serve.public_snapshot and config.serve.public_snapshot == config.database:
         yield "$.serve.public_snapshot", "is the mirror itself; name a file of `mirror publish`"
     if config.serve.csp:
-        from mirror.content_policy import sources_of  # noqa: PLC0415 - few files add sources
-
         try:
             sources_of(config.serve.csp)
         except ValueError as error:
@@ -179,3 +179,51 @@ def _secrets(config: "Config") -> Iterator[Path]:
     yield from (
         Path(source.removeprefix("file:")) for source in sources if source and source.startswith("file:")
     )
+
+
+DIRECTIVES = (
+    "connect-src", "font-src", "frame-src", "img-src", "media-src", "script-src", "style-src", "worker-src",
+)  # fmt: skip
+"""The directives to which sources can be added."""
+
+_HOST = re.compile(
+    r"(https?|wss?)://(\*\.)?[a-z0-9][\w.-]*(:\d{1,5})?(/[\w./~%!$&()*+=:@-]*)?", re.ASCII | re.IGNORECASE
+)
+_KEYWORDS: Mapping[str, tuple[str, ...]] = {
+    "font-src": ("data:",),
+    "img-src": ("data:", "blob:"),
+    "media-src": ("data:", "blob:"),
+    "script-src": ("'unsafe-eval'", "'wasm-unsafe-eval'"),
+    "worker-src": ("blob:",),
+}
+"""The keywords that are allowed besides hosts."""
+
+
+@lru_cache(maxsize=8)
+def sources_of(text: str) -> Mapping[str, tuple[str, ...]]:
+    """Parse ``img-src https://tiles.example; script-src 'unsafe-eval'``; raises ValueError.
+
+    No allowed source can end a directive or a header, or permit inline scripts.
+    """
+    found = dict[str, tuple[str, ...]]()
+    for part in filter(str.strip, text.split(";")):
+        directive, *sources = part.split()
+        if directive not in DIRECTIVES:
+            hint = did_you_mean(directive, DIRECTIVES)
+            raise ValueError(f"nothing can be added to {directive!r}{hint}; only to {', '.join(DIRECTIVES)}")
+        if not sources:
+            raise ValueError(f"{directive} names no source; write: {directive} https://host.example")
+        for source in sources:
+            _check(directive, source)
+        found[directive] = (*found.get(directive, ()), *sources)
+    return found
+
+
+def _check(directive: str, source: str) -> None:
+    keywords = _KEYWORDS.get(directive, ())
+    if source in keywords or _HOST.fullmatch(source):
+        return
+    if source.lower().strip("'") == "unsafe-inline":
+        raise ValueError(f"{directive} 'unsafe-inline' would let names and descriptions run scripts")
+    others = "".join(f" or {one}" for one in keywords)
+    raise ValueError(f"{source!r} is no source of {directive}; write https://host.example{others}")

@@ -18,8 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.text import Text
 
-from mirror.cli.console import CleanConsole
-from mirror.cli.printer import Grid, Marked, Printer, plain
+from mirror.cli.printer import Grid, Marked, Printer, clean_console, plain
 from mirror.store import Store
 from mirror.store.files import open_reader
 
@@ -162,7 +161,7 @@ def test_plain_keeps_lines_and_letters() -> None:
 
 def test_styles_of_our_own_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
     """Only what others wrote is cleaned."""
-    CleanConsole(force_terminal=True, color_system="standard", width=40).print(Text("a\x1bb", style="bold"))
+    clean_console(force_terminal=True, color_system="standard", width=40).print(Text("a\x1bb", style="bold"))
     assert capsys.readouterr().out == "\x1b[1ma\\x1bb\x1b[0m\n"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mirror.cli.init import documentation, template
+from mirror.cli.setup import documentation, template
 from mirror.config import (
     BUILT_IN,
     AlertConfig,

@@ -20,7 +20,7 @@ from mirror.lake.columns import TABLES, bucket_of, instance_of
 from mirror.lake.export import Exported, ExportOptions, export
 from mirror.lake.place import Place
 from mirror.model import Project
-from mirror.publish.columns import MADE, tables_of
+from mirror.publish.selection import MADE, tables_of
 from mirror.store.lock import export_lock
 from mirror.store.owners import save_owner, save_project
 from mirror.store.refs import write_refs

@@ -21,7 +21,7 @@ from datasette.plugins import pm
 from fixtures_db import FixtureDb, fill_mixed, fill_public
 
 from mirror.config import read_config
-from mirror.content_policy import sources_of
+from mirror.config_checks import sources_of
 from mirror.errors import ConfigError
 
 APART = Path(__file__).parent.parent / ".venv/plugins"

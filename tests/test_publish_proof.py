@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twin_mirrors import Twin, empty_mirror
 
 from mirror.publish import PublishOptions, publish
-from mirror.publish.columns import REFUSED, tables_of, undecided
+from mirror.publish.selection import REFUSED, tables_of, undecided
 
 CANARY = "CANARY"
 

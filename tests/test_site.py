@@ -18,9 +18,8 @@ from twin_mirrors import Twin, empty_mirror
 
 from mirror.errors import ConfigError, StoreError, StoreLocked
 from mirror.site import MadeSite, SiteOptions, make_site
-from mirror.site.feed import MOST_URLS, sitemaps
-from mirror.site.folder import MANIFEST, PROGRESS, open_folder
-from mirror.site.paths import file_name
+from mirror.site.folder import MANIFEST, PROGRESS, file_name, open_folder
+from mirror.site.pages import MOST_URLS, sitemaps
 
 OPTIONS = SiteOptions()
 PISTON = "r/je/jespern/django-piston.html"

@@ -9,10 +9,10 @@ import pytest
 from fixtures_db import FixtureDb, hg_ref, repository
 
 from mirror.publish import public_rows
-from mirror.publish.columns import COPIED
+from mirror.publish.selection import COPIED
 from mirror.site.fingerprints import Sources
+from mirror.site.folder import PagePaths
 from mirror.site.pages import Pages
-from mirror.site.paths import PagePaths
 
 AT = "2026-11-03T00:00:00.000000Z"
 

@@ -12,8 +12,8 @@ import pytest
 from sync_harness import HASTY, Clock, Notes
 from upstream_fakes import answer
 
-from mirror.cli.output import print_summary
 from mirror.cli.printer import Printer
+from mirror.cli.sync import print_summary
 from mirror.config import UpstreamConfig
 from mirror.queries.status import read_status
 from mirror.report import Summary

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from sync_harness import SyncHarness, assert_matches_sandbox, crawling
 
-from mirror.cli.output import print_summary
 from mirror.cli.printer import Printer
+from mirror.cli.sync import print_summary
 from mirror.queries.status import UpstreamStatus, read_status
 from mirror.report import Summary
 from mirror.sandbox import Fault

@@ -5,8 +5,16 @@ Nothing is changed. Each upstream gets a few requests, which count in the ledger
 
 from collections.abc import Iterator
 
-from mirror.check.machine import check_database, check_disk, check_modes, check_schedules, check_service
-from mirror.check.result import Check, exit_code, faulty_configuration
+from mirror.check.machine import (
+    Check,
+    check_database,
+    check_disk,
+    check_modes,
+    check_schedules,
+    check_service,
+    exit_code,
+    faulty_configuration,
+)
 from mirror.check.upstream import check_upstream, scope_words
 from mirror.config import Config
 from mirror.upstream.transport import Transport

@@ -1,4 +1,4 @@
-"""Checks of this machine: schedules, modes of files, the disk, the mirror, the service."""
+"""The result of a check, and the checks of this machine: schedules, modes, disk, mirror, service."""
 
 import os
 import shutil
@@ -8,10 +8,11 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
+
 from mirror.background.jobs import scheduled_work
 from mirror.background.service import checked
 from mirror.background.triggers import next_time
-from mirror.check.result import CONFIGURATION, UNUSABLE, Check, bad
 from mirror.config import Config
 from mirror.config_checks import open_files
 from mirror.errors import ConfigError, NotFound, StoreError
@@ -20,6 +21,43 @@ from mirror.store.files import damage_explained, open_reader
 from mirror.store.integrity import check_file
 from mirror.store.lock import service_runs
 from mirror.times import day_text, utc_now
+
+CONFIGURATION, CREDENTIALS, UNUSABLE = 2, 3, 4
+"""Exit codes, the most basic fault first."""
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of one check. `remedy` is what to do, None if there is nothing to do.
+
+    A check that is ok may have a remedy too: advice. `code` is the exit code of a failed check.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str | None = None
+    code: int = 0
+
+    def public(self) -> dict[str, object]:
+        """Return the check as `--json` prints it."""
+        return {"name": self.name, "ok": self.ok, "detail": self.detail, "remedy": self.remedy}
+
+
+def exit_code(checks: list[Check]) -> int:
+    """Return the exit code of the most basic fault; 0 without faults."""
+    return min((check.code for check in checks if not check.ok), default=0)
+
+
+def faulty_configuration(error: ConfigError) -> Check:
+    """Return the check of a configuration that cannot be read: without one, nothing else can be checked."""
+    detail, _, remedy = str(error).partition("; ")
+    return bad("configuration", CONFIGURATION, detail, remedy or "mend the file; docs/configuration.md")
+
+
+def bad(name: str, code: int, detail: str, remedy: str) -> Check:
+    """Return the check of a fault."""
+    return Check(name=name, ok=False, detail=detail, remedy=remedy, code=code)
+
 
 LEAST_FREE = 256 * 1024 * 1024
 """Bytes that must be free on the disk."""

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from mirror.check.result import CONFIGURATION, CREDENTIALS, UNUSABLE, Check, bad
+from mirror.check.machine import CONFIGURATION, CREDENTIALS, UNUSABLE, Check, bad
 from mirror.config import Config, Duration, Retry, UpstreamConfig
 from mirror.credentials import read_credential
 from mirror.errors import (

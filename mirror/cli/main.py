@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from mirror import __version__
-from mirror.cli.printer import Printer, plain
+from mirror.cli.printer import Printer, clean_console, plain
 from mirror.config import DEFAULT_FILE, Config, read_config
 from mirror.errors import ConfigError, Interrupted, MirrorError, StoreError
 from mirror.readable import did_you_mean
@@ -26,27 +26,26 @@ from mirror.store.files import damage_explained, open_reader
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-    from mirror.cli.console import CleanConsole
+    from rich.console import Console
 
 COMMANDS = {
-    "init": ("init", "Write a commented mirror.toml to start from; never overwrites."),
+    "init": ("setup", "Write a commented mirror.toml to start from; never overwrites."),
     "check": (
-        "check",
+        "status",
         "Check that everything is in place: configuration, credentials, upstreams, disk, file, service.",
     ),
     "sync": ("sync", "Bring the mirror up to date; resume an interrupted run."),
     "status": ("status", "Show counts, age, budget and failures of each upstream."),
     "verify": ("sync", "Check the file and its search index, and compare rows with the upstream."),
     "search": ("search", "Find repositories by part of their name, offline."),
-    "refs": ("refs", "Find branches and tags in every repository, offline."),
+    "refs": ("search", "Find branches and tags in every repository, offline."),
     "show": ("read", "Show one repository with its branches and tags, and when they were read."),
     "changes": ("read", "List changes of repositories and refs, oldest first."),
-    "inventory": ("inventory", "List what a migration must know of each repository, by name."),
+    "inventory": ("read", "List what a migration must know of each repository, by name."),
     "mcp": ("mcp", "Offer read-only tools to an editor or assistant (MCP, over stdio)."),
     "serve": ("serve", "Serve the mirror: pages, tables, SQL and APIs."),
-    "schedule": ("run", "Sync by the schedules of the configuration, until Ctrl-C."),
-    "run": ("run", "Sync by schedule and serve, in one process or in several."),
+    "schedule": ("serve", "Sync by the schedules of the configuration, until Ctrl-C."),
+    "run": ("serve", "Sync by schedule and serve, in one process or in several."),
     "publish": (
         "publish",
         "Write what is public into a new file, to host anywhere; also while a sync writes.",
@@ -63,8 +62,8 @@ COMMANDS = {
     "token": ("token", "Make, list and revoke local API tokens; the mirror keeps only their hashes."),
     "repo": ("repo", "Create, change, delete and fork repositories, upstream and in the mirror."),
     "sandbox": ("sandbox", "Serve a simulated Bitbucket, to try the mirror without an account."),
-    "completions": ("packaging", "Print what completes commands and options in a shell."),
-    "man": ("packaging", "Print the manual page of all commands, for section 1."),
+    "completions": ("setup", "Print what completes commands and options in a shell."),
+    "man": ("setup", "Print the manual page of all commands, for section 1."),
 }
 """Which file of this package holds a command, and the first sentence of its help, for lists of commands."""
 
@@ -198,11 +197,9 @@ def out() -> Printer:
     return Printer()
 
 
-def errors() -> "CleanConsole":
+def errors() -> "Console":
     """Return the console for progress, notes and errors: standard error."""
-    from mirror.cli.console import CleanConsole  # noqa: PLC0415 - rich is slow to import
-
-    return CleanConsole(stderr=True, highlight=False)
+    return clean_console(stderr=True)
 
 
 def leave(code: int) -> NoReturn:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 from mirror.readable import visible
 
 if TYPE_CHECKING:
-    from mirror.cli.console import CleanConsole
+    from rich.console import Console
 
 NO_TERMINAL = 200
 """How many columns a line has where there is no terminal."""
@@ -25,6 +25,25 @@ _FIRST_COMBINING = "\u0300"
 def plain(text: str) -> str:
     """Escape invisible and control characters; write a tab as a space."""
     return visible(text).replace("\t", " ")
+
+
+def clean_console(**settings: Any) -> "Console":
+    """Return a console of rich that escapes control characters in texts of others."""
+    # slow to import
+    from rich.console import Console, ConsoleOptions, RenderableType  # noqa: PLC0415
+    from rich.segment import Segment  # noqa: PLC0415
+
+    class CleanConsole(Console):
+        def render(
+            self, renderable: RenderableType, options: ConsoleOptions | None = None
+        ) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else segment._replace(text=plain(segment.text))
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # which `main` handles: it is not an error
+
+    return CleanConsole(highlight=False, **settings)
 
 
 class Marked(NamedTuple):
@@ -86,11 +105,9 @@ class Printer:
         self._width = NO_TERMINAL if width is None and not self._stream.isatty() else width
 
     @cached_property
-    def console(self) -> "CleanConsole":
+    def console(self) -> "Console":
         """The same for rich."""
-        from mirror.cli.console import CleanConsole  # noqa: PLC0415 - slow to import
-
-        return CleanConsole(file=self._stream, width=self._width, highlight=False)
+        return clean_console(file=self._stream, width=self._width)
 
     @property
     def width(self) -> int:

@@ -1,7 +1,9 @@
-"""`mirror show`, `mirror changes`: read the file, without requests."""
+"""`mirror show`, `mirror changes`, `mirror inventory`: print what the file holds, without requests."""
 
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 
 import click
 import msgspec
@@ -9,14 +11,17 @@ import msgspec
 from mirror.cli.main import json_option, out, reader
 from mirror.cli.printer import Grid, Printer, plain
 from mirror.errors import ConfigError, NotFound
+from mirror.queries.accounts import owners_named
 from mirror.queries.changes import EXPORTED, changes_since
+from mirror.queries.inventory import COLUMNS, InventoryLine, all_lines
 from mirror.queries.past import past_named
 from mirror.queries.past_copy import details_of, past_exported
 from mirror.queries.past_state import Looks, Past, PastRef
 from mirror.queries.repositories import RepositoryDetails, repository_details
 from mirror.queries.rows import ChangeRow, RefRow, RepositoryRow
 from mirror.queries.visibility import OPERATOR
-from mirror.readable import size_text
+from mirror.readable import csv_chunks, size_text
+from mirror.search.find import one_snapshot
 from mirror.times import ago, day_text, from_text, machine_zone, moment_of, past_moment, to_text, utc_now
 
 
@@ -245,3 +250,80 @@ def _change_line(change: ChangeRow) -> str:
     ref = f" {change.ref}" if change.ref else ""
     forced = ", forced" if change.was_forced else ""
     return plain(f"{change.at[:19]}Z  {change.kind:<15} {about}{ref}{arrow}{forced}").replace("\n", " ")
+
+
+UNKNOWN = "not known"
+SHOWN = 20
+"""The number of lines to print for people; programs get all."""
+
+
+@click.command()
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV that is safe to open as a spreadsheet.")
+@json_option
+@click.option("--owner", metavar="NAME", help="Only repositories of this owner.")
+@click.pass_context
+def inventory(ctx: click.Context, as_csv: bool, as_json: bool, owner: str | None) -> None:
+    """List what a migration must know of each repository, by name.
+
+    Owner, project, slug, size in bytes, visibility, archived, default branch, last push, branches, tags,
+    forks, last author, webhooks. What is not known is an empty cell in CSV, null in JSON; --json prints an
+    object on each line.
+
+    \b
+    Examples:
+        mirror inventory --csv > inventory.csv
+        mirror inventory --owner jespern --json
+    """
+    if as_csv and as_json:
+        raise ConfigError("--csv and --json exclude each other; choose one")
+    with reader(ctx) as connection, one_snapshot(connection):
+        lines = all_lines(connection, OPERATOR, _ids(connection, owner))
+        if as_csv:
+            rows = ([getattr(line, column) for column in COLUMNS] for line in lines)
+            for text in csv_chunks(COLUMNS, rows):
+                click.echo(text, nl=False)
+        elif as_json:
+            for line in lines:
+                click.echo(msgspec.json.encode(line))
+        else:
+            _print_some(lines)
+
+
+def _ids(connection: sqlite3.Connection, owner: str | None) -> tuple[int, ...]:
+    """Return the row ids of an owner, none for all owners; raises NotFound."""
+    if owner is None:
+        return ()
+    found = owners_named(connection, owner)
+    if not found:
+        raise NotFound(f"the mirror has no owner {owner}; `mirror search {owner}/` searches by a part of it")
+    return tuple(row.id for row in found)
+
+
+def _print_some(lines: Iterator[InventoryLine]) -> None:
+    """Print the first lines as a table, and how many there are."""
+    shown = list(islice(lines, SHOWN))
+    count = len(shown) + sum(1 for _ in lines)
+    titles = ("repository", "size", "visibility", "default branch", "last push", "branches", "tags")
+    numbers = dict.fromkeys(("size", "branches", "tags"), "right")
+    table = Grid(*({"header": title, "justify": numbers.get(title, "left")} for title in titles))
+    for line in shown:
+        unknown = "none" if line.branches == 0 else UNKNOWN  # an empty repository is known to have none
+        cells = (
+            UNKNOWN if line.size is None else size_text(line.size),
+            line.visibility,
+            line.default_branch or unknown,
+            line.last_push[:10] if line.last_push else unknown,
+            _number(line.branches),
+            _number(line.tags),
+        )
+        table.add(f"{line.owner}/{line.slug}", *cells)
+    more = "; --csv or --json prints all of them, with all columns" if count else ""
+    noun = "repository" if count == 1 else "repositories"
+    printer = out()
+    printer.say((f"{count:,} {noun}, {len(shown)} shown{more}", "dim"))
+    if shown:
+        printer.table(table)
+
+
+def _number(value: int | None) -> str:
+    return UNKNOWN if value is None else f"{value:,}"

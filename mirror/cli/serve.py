@@ -1,4 +1,4 @@
-"""`mirror serve`, and what it shares with `mirror run`: options, the server, the end of a process."""
+"""`mirror serve`, `mirror schedule`, `mirror run`: serve, sync by schedule, or both, until Ctrl-C."""
 
 import os
 import queue
@@ -7,30 +7,33 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 from datasette.app import Datasette
 
-from mirror.cli.main import configured, exit_code_of, leave
+from mirror.cli.main import configured, errors, exit_code_of, leave
 from mirror.config import MOST_WORKERS, Config
 from mirror.config_checks import warn_of_open_files
 from mirror.credentials import read_secret
 from mirror.errors import ConfigError
-from mirror.observe.logs import secrets_of, set_up
+from mirror.observe.logs import Logged, secrets_of, set_up
 from mirror.serve.server import Listener, answer, build, listening
 from mirror.serve.state import served
 from mirror.serve.webhooks import Hook, accept
 from mirror.serve.workers import Ready, Task, Workers
-from mirror.store.files import is_snapshot
+from mirror.store.files import is_snapshot, refuse_snapshot
 from mirror.store.ledger import reported_limits
 from mirror.store.lock import server_mark
 from mirror.upstream.endpoint import accounts_by_upstream
 from mirror.write import PassThrough
+
+if TYPE_CHECKING:
+    from mirror.report import Reporter
 
 LONGEST_END = 2.2
 """Seconds from a signal to the end of the process; the documentation promises three."""
@@ -206,3 +209,127 @@ def with_options(
         "workers": workers or config.serve.workers,
     }
     return msgspec.structs.replace(config, serve=msgspec.structs.replace(config.serve, **told))
+
+
+@click.command()
+@click.pass_context
+def schedule(ctx: click.Context) -> None:
+    """Sync by the schedules of the configuration, until Ctrl-C.
+
+    It serves nothing, and is what `python scheduler.py` starts.
+
+    \b
+    Example:
+        mirror schedule
+    """
+    # Slow to import, and `mirror serve` needs neither the scheduler nor an upstream.
+    from mirror.background.service import Background  # noqa: PLC0415
+    from mirror.operations import built_in_sandbox  # noqa: PLC0415
+
+    config = configured(ctx)
+    refuse_snapshot(Path(config.database))
+    log_as(config)
+    warn_of_open_files(config)
+    with built_in_sandbox(config):
+        background = Background(config, report=Logged(), reread=lambda: configured(ctx), adopt=log_as)
+        end_soon_after(background.stop)
+        leave_now_unless(background.run())
+
+
+@click.command()
+@serve_options
+@click.pass_context
+def run(ctx: click.Context, /, **options: Any) -> None:
+    """Sync by schedule and serve, in one process or in several.
+
+    \b
+    Example:
+        mirror run --port 8001
+    """
+    from mirror.store import Store  # noqa: PLC0415 - `mirror serve` opens the file another way
+
+    config = with_options(configured(ctx), **options)
+    if config.serve.read_only:
+        raise ConfigError("[serve] read_only = true is for `mirror serve`: `mirror run` syncs into the file")
+    Store(Path(config.database), config.mode).close()  # there must be a file to serve before the first sync
+    datasette = application(config)
+    warn_of_open_files(config)
+    with listening(config.serve.host, config.serve.port) as listener:
+        if config.serve.workers > 1:
+            leave(run_in_processes(ctx, config, datasette, listener, options))
+        idle = run_in_one(ctx, config, datasette, listener, options)
+    leave_now_unless(idle)
+
+
+def run_in_one(
+    ctx: click.Context, config: Config, datasette: Datasette, listener: Listener, options: dict[str, Any]
+) -> bool:
+    """Sync and serve in this process; return whether its jobs ended in time."""
+    from mirror.background.service import Background  # noqa: PLC0415 - as in `schedule`
+    from mirror.operations import built_in_sandbox  # noqa: PLC0415 - as in `schedule`
+
+    arrange(datasette, config)
+    stop = threading.Event()
+    end_soon_after(stop)
+    with built_in_sandbox(config, lively=True), watching(config) as reporter:
+        background = Background(
+            config,
+            report=reporter,
+            stop=stop,
+            reread=lambda: with_options(configured(ctx), **options),
+            adopt=lambda new: arrange(datasette, new),
+        )
+
+        def ready(address: str) -> None:
+            announce(address)
+            background.start()
+
+        try:
+            with background.signals(ends=False):
+                answer(datasette, listener, ready=ready, stop=stop)
+        finally:
+            idle = background.end()
+    return idle
+
+
+def run_in_processes(
+    ctx: click.Context, config: Config, datasette: Datasette, listener: Listener, options: dict[str, Any]
+) -> int:
+    """Serve in several processes and sync in another one; return the exit code."""
+    from mirror.background.service import Background, acceptable  # noqa: PLC0415 - as in `schedule`
+    from mirror.operations import built_in_sandbox  # noqa: PLC0415 - as in `schedule`
+
+    now = [config]  # the configuration of processes that replace others
+
+    def reread() -> Config:
+        return acceptable(with_options(configured(ctx), **options), now[0])
+
+    def sync(stop: threading.Event, ready: Ready) -> int:
+        def work() -> None:
+            log_as(now[0])
+            end_soon_after(stop)
+            with built_in_sandbox(now[0], lively=True), watching(now[0]) as reporter:
+                background = Background(now[0], report=reporter, stop=stop, reread=reread, adopt=log_as)
+                ready()
+                leave_now_unless(background.run())
+
+        return exit_code_of(work)
+
+    def adopt() -> None:
+        with suppress(ConfigError):  # the process that syncs reports it
+            now[0] = reread()
+
+    tasks = [*answering(datasette, listener, lambda: now[0], reread), Task("the process that syncs", sync)]
+    return Workers(tasks, ready=lambda: announce(listener.address), reread=adopt).run()
+
+
+@contextmanager
+def watching(config: Config) -> "Iterator[Reporter]":
+    """Log what a run does, and show its progress on a terminal, if there is one."""
+    if config.log.format == "json" or not sys.stderr.isatty():
+        yield Logged()
+        return
+    from mirror.cli.bars import TerminalProgress  # noqa: PLC0415 - a log needs no bars
+
+    with TerminalProgress(errors()) as bars:
+        yield Logged(bars)

@@ -1,4 +1,4 @@
-"""`mirror status`: counts, age, budget and failures, read from the file."""
+"""`mirror status` and `mirror check`: what state the mirror is in, and whether everything is in place."""
 
 import re
 import textwrap
@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from mirror.cli.main import configured, json_option, out
+from mirror.cli.main import configured, json_option, leave, out
 from mirror.cli.printer import Grid, Printer
+from mirror.errors import ConfigError
 from mirror.queries.crawl import progress_text
 from mirror.queries.status import HistoryStatus, UpstreamStatus, history_status, read_status
 from mirror.readable import repositories_text, size_text
@@ -21,6 +22,9 @@ from mirror.store.ledger import reported_limits
 from mirror.store.lock import is_syncing, service_runs
 from mirror.times import age_text, from_text, local, time_text, utc_now
 from mirror.upstream.endpoint import accounts_by_upstream
+
+if TYPE_CHECKING:
+    from mirror.check import Check
 
 WIDTH = 80
 MOST_FAILURES = 20
@@ -165,3 +169,59 @@ def _failure_line(failure: dict[str, Any], width: int) -> str:
 def _short(error: str) -> str:
     """Remove addresses from an error."""
     return re.sub(r"https?://\S+: ", "", error)
+
+
+@click.command()
+@json_option
+@click.pass_context
+def check(ctx: click.Context, as_json: bool) -> None:
+    """Check that everything is in place: configuration, credentials, upstreams, disk, file, service.
+
+    Nothing is changed; each upstream is asked a few requests. Exit code 0 if all is well, 2 for the
+    configuration, 3 for a credential, 4 for anything else.
+
+    \b
+    Examples:
+        mirror check
+        mirror check --json | jq '.checks[] | select(.ok | not)'
+    """
+    from mirror.check import exit_code  # noqa: PLC0415 - httpx and APScheduler are slow to import
+
+    found = _found(ctx, as_json=as_json)
+    code = exit_code(found)
+    if as_json:
+        told = {"ok": code == 0, "checks": [each.public() for each in found]}
+        click.echo(msgspec.json.encode(told))
+    leave(code)
+
+
+def _found(ctx: click.Context, *, as_json: bool) -> "list[Check]":
+    """Run all checks; without JSON, print each as soon as it is done."""
+    from mirror.check import faulty_configuration, run_checks  # noqa: PLC0415 - as in `check`
+    from mirror.operations import built_in_sandbox  # noqa: PLC0415 - as in `check`
+
+    found = list["Check"]()
+
+    def add(one: "Check") -> None:
+        found.append(one)
+        if not as_json:
+            _print(one)
+
+    try:
+        config = configured(ctx)
+    except ConfigError as error:
+        add(faulty_configuration(error))
+        return found
+    where = ctx.find_root().obj
+    with built_in_sandbox(config):
+        for one in run_checks(config, where=str(Path(where)) if where else "the built-in sandbox"):
+            add(one)
+    return found
+
+
+def _print(one: "Check") -> None:
+    mark, style = ("ok  ", "green") if one.ok else ("BAD ", "bold red")
+    printer = out()
+    printer.say((mark, style), (f" {one.name}: ", "bold"), one.detail, wraps=False)
+    if one.remedy:
+        printer.say(f"      {'advice' if one.ok else 'remedy'}: {one.remedy}", wraps=False)

@@ -1,8 +1,10 @@
-"""`mirror sync` and `mirror verify`."""
+"""`mirror sync` and `mirror verify`, and what they print: progress, summaries, plans, findings."""
 
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -11,14 +13,21 @@ from typing import TYPE_CHECKING
 import click
 
 from mirror.cli.main import configured, errors, leave, out
-from mirror.cli.output import LogProgress, print_findings, print_plan, print_summary
 from mirror.cli.printer import Printer
 from mirror.config_checks import warn_of_open_files
 from mirror.errors import ConfigError, Interrupted, StoreError, StoreLocked
 from mirror.observe.alerts import Alerts
-from mirror.observe.logs import Logged, log_run, secrets_of, set_up
+from mirror.observe.logs import EveryMinute, Logged, log_run, row_counts, seconds_text, secrets_of, set_up
 from mirror.operations import SyncOptions, built_in_sandbox, plan_all, sync_all, verify_all
+from mirror.queries.crawl import line_of
+from mirror.readable import repositories_text
+from mirror.report import Summary
+from mirror.store.crawl_state import Progress
+from mirror.store.failures import HIDDEN_MEMBERS, Failure
 from mirror.store.integrity import check_file
+from mirror.sync.plan import BudgetShare, Plan
+from mirror.sync.verify import Difference
+from mirror.times import age_text, day_text, from_text
 
 if TYPE_CHECKING:
     from mirror.cli.bars import TerminalProgress
@@ -173,3 +182,125 @@ def _whole(text: str) -> int:
     if not text.isdecimal():
         raise ConfigError(f"--sample: {text!r} is neither a number nor all")
     return int(text)
+
+
+MOST_NAMES, MOST_FAILURES = 10, 50
+
+
+class LogProgress:
+    """The progress of a run in a log: a line for each phase, and one every minute."""
+
+    def __init__(self, printer: Printer, stopwatch: Callable[[], float] = time.monotonic) -> None:
+        self._printer = printer
+        self._minute = EveryMinute(stopwatch)
+        self._waits = ""
+
+    def phase(self, what: str, total: int | None) -> None:
+        """Print the phase that begins."""
+        self._minute.begin()
+        if total != 0:
+            self._printer.say(what + (f": {total:,}" if total is not None else ""), wraps=False)
+
+    def progress(self, progress: Progress) -> None:
+        """Print the progress, once a minute."""
+        if self._minute.is_over():
+            self._printer.say(line_of(progress), wraps=False)
+
+    def waiting(self, seconds: float, why: str) -> None:
+        """Print the reason of a wait, once."""
+        if why != self._waits:
+            self._waits = why
+            self._printer.say(f"waiting {age_text(seconds)}: {why}", wraps=False)
+
+    def note(self, text: str) -> None:
+        """Print a note."""
+        self._printer.say(text, wraps=False)
+
+
+def print_summary(printer: Printer, summary: Summary) -> None:
+    """Print the summary of a run: what was new, changed or gone, its requests, and what is missing."""
+    counts = summary.counts
+    rows, refs = row_counts(counts)
+    git = f" and {counts.git_requests:,} by git" if counts.git_requests else ""
+    slept = f", {age_text(counts.slept_seconds)} of it waiting" if counts.slept_seconds >= 1 else ""
+    mark = {"complete": "complete", "incomplete": "finished, but some items are missing"}
+    printer.say(f"{summary.upstream}: {mark.get(summary.state, summary.state)}", wraps=False)
+    printer.say(f"  repositories  {rows}", wraps=False)
+    printer.say(f"  refs          {refs}", wraps=False)
+    printer.say(
+        f"  requests      {counts.requests:,}{git} in {seconds_text(summary.seconds)}{slept}", wraps=False
+    )
+    if summary.error:
+        printer.say(f"  {summary.state:<13} {summary.error}", wraps=False)
+    print_missing(printer, summary)
+
+
+def print_plan(printer: Printer, plans: Sequence[Plan]) -> None:
+    """Print the requests that a sync needs, the remaining budget, and the expected end."""
+    for plan in plans:
+        by_git = f" and {plan.git.total:,} by git" if plan.git.total else ""
+        printer.say(f"{plan.upstream}: {plan.api.total:,} requests{by_git}", wraps=False)
+        for what, count in plan.requests.items():
+            if count:
+                printer.say(f"  {what:<24} {count:>9,}")
+        printer.say(f"  budget                   {_left(plan.api)}")
+        if plan.git.total:
+            printer.say(f"  budget of git            {_left(plan.git)}")
+        done = f"{day_text(plan.done_at)}, in {age_text(plan.seconds)}"
+        printer.say(f"  expected to be done      {done}")
+        for note in plan.notes:
+            printer.say(f"  note: {note}", wraps=False)
+
+
+def _left(share: BudgetShare) -> str:
+    return "no limit" if share.left is None else f"{share.left:,} of {share.limit:,} left in this hour"
+
+
+def print_findings(printer: Printer, summaries: Sequence[Summary], findings: Sequence[Difference]) -> None:
+    """Print the results of a comparison with the upstreams."""
+    for finding in findings:
+        mended = ", mended" if finding.mended else ""
+        printer.say(f"{finding.repository}: {finding.verdict}{mended}: {finding.what}", wraps=False)
+    wrong = sum(finding.is_fault for finding in findings)
+    for summary in summaries:
+        asked = f"{summary.counts.requests:,} requests in {seconds_text(summary.seconds)}"
+        error = f": {summary.error}" if summary.error else ""
+        printer.say(f"{summary.upstream}: {summary.state}{error}; {asked}", wraps=False)
+        print_missing(printer, summary)
+    old = sum(finding.verdict == "old" for finding in findings)
+    printer.say(f"{wrong:,} wrong, {old:,} merely old" if findings else "no difference", wraps=False)
+
+
+def print_missing(printer: Printer, summary: Summary) -> None:
+    """List what is missing with the next tries, then what is accepted as missing."""
+    hidden = [failure for failure in summary.accepted if failure.kind == HIDDEN_MEMBERS]
+    accepted = [failure for failure in summary.accepted if failure.kind != HIDDEN_MEMBERS]
+    _print_failures(printer, "failed", summary.failures)
+    _print_failures(printer, "waiting", summary.waiting)
+    if summary.refs_waiting:
+        printer.say(
+            f"  waiting       refs: branches and tags of {repositories_text(summary.refs_waiting)}",
+            wraps=False,
+        )
+    _print_failures(printer, "accepted", accepted)
+    if hidden:
+        names = ", ".join(failure.subject for failure in hidden[:MOST_NAMES])
+        more = f" and {len(hidden) - MOST_NAMES:,} more" if len(hidden) > MOST_NAMES else ""
+        printer.say(f"  not visible   members of {names}{more}: {hidden[0].error}", wraps=False)
+
+
+def _print_failures(printer: Printer, what: str, failures: Sequence[Failure]) -> None:
+    """List failures with their next tries."""
+    for failure in failures[:MOST_FAILURES]:
+        moment = failure.next_try_at
+        due = f" (next try {day_text(from_text(moment))})" if moment else ""
+        printer.say(f"  {what:<13} {failure.kind}: {_named(failure)}{due}", wraps=False)
+    if len(failures) > MOST_FAILURES:
+        printer.say(f"  ... and {len(failures) - MOST_FAILURES:,} more: mirror status", wraps=False)
+
+
+def _named(failure: Failure) -> str:
+    """Return the error, after its subject unless the error names it or it is only a uuid."""
+    if failure.subject in failure.error or failure.subject.startswith("{"):
+        return failure.error
+    return f"{failure.subject}: {failure.error}"

@@ -1,22 +1,179 @@
-"""Make one mirror from a merged lake, or from some of its owners, with indexes and ready to serve."""
+"""Make one mirror from a merged lake, or from some of its owners, with indexes and ready to serve.
 
-from collections.abc import Iterator
+Refs and changes are first written to another file, `staged`, and sorted there: unsorted rows would be
+scattered over the whole new file.
+"""
+
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from mirror.errors import ConfigError, StoreError
-from mirror.lake.columns import OnProgress
-from mirror.lake.fill import COLUMNS, ORDER, Batch, counts, finish, save_batch, save_upstreams, stage
+from mirror.lake.columns import PROJECTS, REFS, REPOSITORIES, USERS, OnProgress
 from mirror.lake.merge import MERGED, read_merged
 from mirror.lake.parquet import read_lists
 from mirror.search.index.backlog import rebuild_index
 from mirror.search.index.refs.changes import rebuild_refs_index
 from mirror.store.backup import place_of_copy, replacing
+from mirror.store.changes import CLOSED, MEASURED_SINCE
 from mirror.store.files import explained, faults_of
 from mirror.store.new_files import create_unindexed, open_unjournalled
+
+Batch = Mapping[str, Sequence[Any]]
+"""Rows of a table of the lake, by column."""
+
+_GIVEN = {"instance", "owner_uuid", "seq", "op", "refs_listed_at", "refs_hidden"}
+"""Columns of the lake that have no column of the same name in a mirror."""
+
+_REF = [column.name for column in REFS.columns if column.name.startswith("target_")]
+_KEPT: Mapping[str, Sequence[str]] = {
+    table.name: [column.name for column in table.columns if column.name not in _GIVEN]
+    for table in (USERS, REPOSITORIES, PROJECTS)
+}
+
+_USER = "(SELECT id FROM users WHERE upstream_id = :instance AND uuid = :{})"
+_OWNED = """INSERT INTO {table} (upstream_id, owner_id, {columns}{more})
+    SELECT :instance, o.id, {values}{given}
+    FROM users o WHERE o.upstream_id = :instance AND o.uuid = :owner_uuid"""
+
+_SAVE: Mapping[str, str] = {
+    "users": f"""INSERT INTO users (upstream_id, {", ".join(_KEPT["users"])})
+        VALUES (:instance, {", ".join(f":{name}" for name in _KEPT["users"])})""",
+    "repositories": _OWNED.format(
+        table="repositories",
+        columns=", ".join(_KEPT["repositories"]),
+        values=", ".join(f":{name}" for name in _KEPT["repositories"]),
+        more=", refs_synced_at, refs_stale, public_from",
+        given=f""", :refs_listed_at, :refs_listed_at IS NULL AND :deleted_at IS NULL,
+            iif(:refs_hidden, {CLOSED}, 0)""",
+    ),
+    "projects": _OWNED.format(
+        table="projects",
+        columns=", ".join(_KEPT["projects"]),
+        values=", ".join(f":{name}" for name in _KEPT["projects"]),
+        more="",
+        given="",
+    ),
+    "members": f"""INSERT INTO members SELECT w.id, u.id, :permission, :last_seen_at
+        FROM users w, users u WHERE w.upstream_id = :instance AND w.uuid = :workspace_uuid
+            AND u.id = {_USER.format("user_uuid")}""",
+    "followers": f"""INSERT INTO followers SELECT r.id, u.id
+        FROM repositories r, users u WHERE r.upstream_id = :instance AND r.uuid = :repository_uuid
+            AND u.id = {_USER.format("user_uuid")}""",
+    "refs": f"""INSERT INTO staged.refs SELECT r.id, :kind, :name, {", ".join(f":{name}" for name in _REF)},
+            :heads, :tagger, :message, :date
+        FROM repositories r WHERE r.upstream_id = :instance AND r.uuid = :repository_uuid""",
+    "changes": f"""INSERT INTO staged.changes SELECT :at, :kind, :ref, :old, :new,
+        (SELECT id FROM repositories WHERE upstream_id = :instance AND uuid = :repository_uuid),
+        {_USER.format("user_uuid")}""",
+}
+"""By table of the lake: the statement that writes a row. Rows of missing repositories are left out."""
+
+COLUMNS: Mapping[str, Sequence[str]] = {
+    table: list(dict.fromkeys(re.findall(r":(\w+)", sql))) for table, sql in _SAVE.items()
+}
+"""By table of the lake: the columns that a mirror takes."""
+
+ORDER = ("users", "repositories", "projects", "members", "followers", "refs", "changes")
+"""The order in which tables are filled."""
+
+_STAGED = (
+    f"""CREATE TABLE staged.refs (repository_id INTEGER, kind TEXT, name TEXT, {", ".join(_REF)},
+        heads, tagger, message, date)""",
+    "CREATE TABLE staged.changes (at, kind, ref, old, new, repository_id INTEGER, user_id INTEGER)",
+)
+
+_FINISH = (
+    *(
+        f"""INSERT INTO {table} (repository_id, name, {", ".join(_REF)}, {more})
+            SELECT repository_id, name, {", ".join(_REF)}, {more} FROM staged.refs WHERE kind = '{kind}'
+            ORDER BY repository_id, name"""
+        for table, kind, more in (("branches", "branch", "heads"), ("tags", "tag", "tagger, message, date"))
+    ),
+    """INSERT INTO changes (at, kind, ref, old, new, repository_id, user_id)
+        SELECT * FROM staged.changes WHERE repository_id IS NOT NULL OR user_id IS NOT NULL
+        ORDER BY at, repository_id, kind, ref""",
+    # Changes from before a repository was made public stay hidden from strangers.
+    """UPDATE repositories SET public_from = made.last
+        FROM (SELECT repository_id, max(id) AS last FROM changes
+            WHERE kind = 'made_public' GROUP BY repository_id) AS made
+        WHERE made.repository_id = repositories.id AND public_from = 0""",
+    # A lake has no former sizes.
+    f"""INSERT OR REPLACE INTO mirror_meta (key, value)
+        SELECT '{MEASURED_SINCE}', max(last_seen_at) FROM repositories WHERE true HAVING count(*) > 0""",
+    """UPDATE repositories SET parent_id = (SELECT p.id FROM repositories p
+        WHERE p.upstream_id = repositories.upstream_id AND p.uuid = repositories.parent_uuid)
+        WHERE parent_uuid IS NOT NULL""",
+)
+
+_OF_OTHERS = (
+    "DELETE FROM members WHERE workspace_id NOT IN (SELECT owner_id FROM repositories)",
+    "DELETE FROM projects WHERE owner_id NOT IN (SELECT owner_id FROM repositories)",
+    """DELETE FROM changes
+        WHERE repository_id IS NULL AND user_id NOT IN (SELECT owner_id FROM repositories)""",
+    """DELETE FROM users WHERE id NOT IN (SELECT owner_id FROM repositories
+        UNION SELECT user_id FROM followers UNION SELECT user_id FROM members)""",
+)
+"""Remove from a slice the rows of owners that are not in it."""
+
+
+def stage(connection: sqlite3.Connection) -> None:
+    """Create the tables of the file that is attached as `staged`."""
+    for statement in _STAGED:
+        connection.execute(statement)
+
+
+def save_upstreams(connection: sqlite3.Connection, rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Write the upstreams; return the row id of each `instance` of the lake."""
+    numbers, names = dict[str, int](), set[str]()
+    for number, row in enumerate(rows, 1):
+        name = row["kind"] if row["kind"] not in names else f"{row['kind']}-{number}"
+        names.add(name)
+        connection.execute(
+            "INSERT INTO upstreams (id, name, kind, url, refs) VALUES (?, ?, ?, ?, ?)",
+            (number, name, row["kind"], row["url"], row["refs"]),
+        )
+        numbers[row["instance"]] = number
+    return numbers
+
+
+def save_batch(
+    connection: sqlite3.Connection, table: str, batch: Batch, instances: Mapping[str, int]
+) -> None:
+    """Write rows of a table of the lake."""
+    names = COLUMNS[table]
+    numbered = re.sub(r":(\w+)", lambda found: f"?{names.index(found[1]) + 1}", _SAVE[table])
+    columns = [
+        [instances[value] for value in batch[name]] if name == "instance" else batch[name] for name in names
+    ]
+    connection.executemany(numbered, zip(*columns, strict=True))
+
+
+def finish(connection: sqlite3.Connection, *, moment: str | None, sliced: bool) -> None:
+    """Write the staged rows and derived columns; record the rows' moment as a complete sync."""
+    for statement in _FINISH:
+        connection.execute(statement)
+    for statement in _OF_OTHERS if sliced else ():
+        connection.execute(statement)
+    connection.execute(
+        """INSERT INTO sync_runs (upstream_id, kind, started_at, finished_at, state, repositories_new)
+            SELECT u.id, 'full', :moment, :moment, 'complete',
+                (SELECT count(*) FROM repositories WHERE upstream_id = u.id)
+            FROM upstreams u WHERE :moment IS NOT NULL""",
+        {"moment": moment},
+    )
+
+
+def counts(connection: sqlite3.Connection) -> dict[str, int]:
+    """Count the rows of each table that a lake fills."""
+    tables = ("repositories", "branches", "tags", "users", "members", "followers", "projects", "changes")
+    return {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,20 +16,19 @@ import msgspec
 
 from mirror.errors import ConfigError
 from mirror.lake.columns import LIVING, LIVING_OF_CHOSEN, TABLES, OnProgress, Table, instance_of, selects_of
-from mirror.lake.manifest import (
+from mirror.lake.parquet import BATCH, ExportFiles, Part, batches, holding
+from mirror.lake.place import (
     LakeFile,
     Manifest,
+    Place,
     check_place,
     place_manifest,
     read_latest,
     remove_superseded,
     write_about,
 )
-from mirror.lake.parquet import BATCH, batches
-from mirror.lake.place import Place
-from mirror.lake.staging import ExportFiles, Part, holding
 from mirror.publish import public_rows
-from mirror.publish.fill import moment_of
+from mirror.publish.selection import moment_of
 from mirror.publish.snapshot import sha256_of
 from mirror.readable import size_text
 from mirror.store import Store

@@ -14,8 +14,7 @@ import msgspec
 from mirror.errors import ConfigError, StoreError
 from mirror.lake import address_of
 from mirror.lake.columns import TABLES, Kind, Table
-from mirror.lake.manifest import Manifest, read_all
-from mirror.lake.place import Place
+from mirror.lake.place import Manifest, Place, read_all
 from mirror.store.backup import held, sync_to_disk
 from mirror.store.files import explained
 from mirror.times import Clock, to_text, utc_now

@@ -1,5 +1,11 @@
-"""The storage of a lake: a folder, or a bucket of an object store. Files appear there as a whole."""
+"""The place of a lake, and the files that describe it: `README.md`, `_SCHEMA.json`, manifests of exports.
 
+A manifest names all files of a mirror's export, and is written last. A reader that takes the files of
+`latest.json`, and no others, always has one whole export. The files of the last few manifests are kept for
+readers that have begun.
+"""
+
+import json
 import os
 import shutil
 import tempfile
@@ -8,8 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mirror.errors import ConfigError, StoreError
 from mirror.lake import address_of
+from mirror.lake.columns import BUCKETS, LAYOUT, TABLES, Table
 from mirror.store.backup import held, sync_to_disk
 
 try:
@@ -139,3 +148,182 @@ class Place:
 def _first_line(error: BaseException) -> str:
     text = getattr(error, "strerror", None) or str(error)
     return str(text).strip().partition("\n")[0][:300] or type(error).__name__
+
+
+KEPT = 3
+"""The number of manifests that are kept, with their files."""
+
+LATEST = "latest.json"
+
+
+class LakeFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of an export, by its path in the lake.
+
+    `content` is a digest of its rows without their `seq` and the times when they were last seen. A `base`
+    file replaces earlier files instead of adding to them.
+    """
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+    content: str
+    base: bool
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """One export of a mirror. `moment` is that of its rows: the last complete sync, else the last listing.
+
+    - `export`: a random id, by which the mirror's file records what was exported.
+    - `additions`: the number of exports after the last full one that added files.
+    """
+
+    layout: int = LAYOUT
+    mirror: str
+    seq: int
+    export: str
+    public: bool
+    exported_at: str
+    moment: str | None
+    additions: int = 0
+    tables: dict[str, list[LakeFile]] = {}
+
+    def files(self) -> dict[str, LakeFile]:
+        """Map the path of each file to it."""
+        return {file.path: file for files in self.tables.values() for file in files}
+
+
+def folder_of(mirror: str) -> str:
+    """Return the folder of a mirror's manifests."""
+    return f"_manifests/mirror={mirror}"
+
+
+def read_latest(place: Place, mirror: str) -> Manifest | None:
+    """Return the current manifest of a mirror, None if there is none; raises StoreError."""
+    text = place.read(f"{folder_of(mirror)}/{LATEST}")
+    return None if text is None else _decoded(text, f"{place}/{folder_of(mirror)}/{LATEST}")
+
+
+def read_all(place: Place) -> list[Manifest]:
+    """Return the current manifests of all mirrors, ordered by id; raises StoreError."""
+    names = [path for path in place.list("_manifests") if path.endswith(f"/{LATEST}")]
+    found = [(path, place.read(path)) for path in sorted(names)]
+    return [_decoded(text, f"{place}/{path}") for path, text in found if text is not None]
+
+
+def _decoded(text: bytes, where: str) -> Manifest:
+    try:
+        manifest = msgspec.json.decode(text, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise StoreError(f"{where}: not a manifest of a lake: {error}") from error
+    if manifest.layout != LAYOUT:
+        raise StoreError(f"{where}: is of layout {manifest.layout}, and this program knows {LAYOUT}")
+    return manifest
+
+
+def place_manifest(place: Place, manifest: Manifest, staging: Path) -> None:
+    """Write a manifest, and make it the current one."""
+    text = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    folder = folder_of(manifest.mirror)
+    place.write(staging, f"{folder}/{manifest.seq:08}.json", text)
+    place.write(staging, f"{folder}/{LATEST}", text)
+
+
+def remove_superseded(place: Place, manifest: Manifest) -> None:
+    """Remove all but the last few manifests, and the files that none of these names."""
+    folder = folder_of(manifest.mirror)
+    numbered = sorted(path for path in place.list(folder) if not path.endswith(f"/{LATEST}"))
+    there = [path for path in numbered if path <= f"{folder}/{manifest.seq:08}.json"]
+    kept = dict.fromkeys(manifest.files())
+    for path in there[-KEPT:]:
+        text = place.read(path)
+        kept |= {} if text is None else dict.fromkeys(_decoded(text, path).files())
+    for table in {path.partition("/")[0] for path in kept} | set(manifest.tables):
+        for path in place.list(f"{table}/mirror={manifest.mirror}"):
+            if path not in kept:
+                place.remove(path)
+    for path in numbered:
+        if path not in there[-KEPT:]:
+            place.remove(path)
+
+
+SCHEMA = "_SCHEMA.json"
+
+README = """\
+# A lake of Bitbucket mirrors
+
+Each mirror writes only to its own folders `TABLE/mirror=ID/`; refs are in {buckets} buckets, by
+`crc32(uuid) % {buckets}`. `_manifests/mirror=ID/latest.json` names the files of the mirror's last export.
+Read only these: other files will be removed soon, or belong to an unfinished export.
+
+The identity of a row is `(instance, uuid)`. Times are UTC. `_SCHEMA.json` describes every column.
+
+Rows are added, never changed. In `repositories`, `users`, `projects` and `listings`, the row with the highest
+`seq` is current, for each mirror and identity. In `refs`, `followers` and `members`, the rows are current
+that have the `seq` of the row they belong to.
+
+With DuckDB, from this folder:
+
+    SET VARIABLE files = (SELECT list(file.path) FROM (SELECT unnest(tables.repositories) AS file
+        FROM read_json('_manifests/*/latest.json')));
+    CREATE VIEW repositories AS SELECT * FROM read_parquet(getvariable('files'), hive_partitioning = true,
+        hive_types = {{'mirror': VARCHAR}}, union_by_name = true)
+        QUALIFY row_number() OVER (PARTITION BY mirror, instance, uuid ORDER BY seq DESC) = 1;
+    SELECT instance, full_name, is_private, deleted_at FROM repositories LIMIT 10;
+
+`mirror lake merge DIR OUT` makes one row of each repository, even if many mirrors have it.
+"""
+
+
+class _Schema(msgspec.Struct):
+    layout: int
+
+
+def check_place(place: Place) -> None:
+    """Check that a place is a lake of this layout or empty; raises ConfigError, StoreError.
+
+    `_SCHEMA.json` and manifests mark a lake. Until the first export is complete, a place may only hold the
+    tables and staging folders of that export.
+    """
+    text = place.read(SCHEMA)
+    if text is None:
+        names = place.names()
+        ours = {table.name for table in TABLES}
+        others = sorted(name for name in names - ours if not name.startswith(STAGING))
+        if others and "_manifests" not in names:
+            raise ConfigError(f"{place}: not a lake, it has other files ({others[0]}); give an empty folder")
+        return
+    try:
+        layout = msgspec.json.decode(text, type=_Schema).layout
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise ConfigError(f"{place}/{SCHEMA}: does not belong to a lake; give an empty folder") from None
+    if layout != LAYOUT:
+        raise StoreError(f"{place}: is of layout {layout}, and this program knows {LAYOUT}")
+
+
+def write_about(place: Place, staging: Path) -> None:
+    """Write `README.md` and `_SCHEMA.json` if they are missing or differ."""
+    texts = {SCHEMA: schema_text(), "README.md": README.format(buckets=BUCKETS)}
+    for name, text in texts.items():
+        if place.read(name) != text.encode():
+            place.write(staging, name, text.encode())
+
+
+def schema_text() -> str:
+    """Return the text of `_SCHEMA.json`."""
+    tables = {table.name: _described(table) for table in TABLES}
+    return json.dumps({"layout": LAYOUT, "buckets": BUCKETS, "tables": tables}, indent=1) + "\n"
+
+
+def _described(table: Table) -> dict[str, object]:
+    kinds = {"moment": "timestamp[us, UTC]", "texts": "list<string>", "flag": "bool", "number": "double"}
+    types = {**kinds, "integer": "int64", "text": "string", "instance": "string"}
+    return {
+        "about": table.about,
+        "folders": ["mirror", "bucket"] if table.in_buckets else ["mirror"],
+        "rows_follow": table.follows,
+        "columns": [
+            {"name": column.name, "type": types[column.kind], "about": column.about}
+            for column in table.columns
+        ],
+    }

@@ -1,7 +1,7 @@
 """A public-only copy of the mirror, to host anywhere. It depends on the public rows alone.
 
-`columns.py` names every column that may be copied, `fill.py` copies the rows, `snapshot.py` makes the file
-and checks it, `sidecars.py` makes the files beside it.
+`selection.py` names every column that may be copied, and copies the rows; `snapshot.py` makes the file and
+checks it, `sidecars.py` makes the files beside it.
 """
 
 from mirror.publish.snapshot import (

@@ -21,8 +21,7 @@ from typing import NamedTuple
 import msgspec
 
 from mirror.errors import ConfigError, MirrorError, StoreError
-from mirror.publish.columns import tables_of, undecided
-from mirror.publish.fill import choose_rows, copy_rows, moment_of
+from mirror.publish.selection import choose_rows, copy_rows, moment_of, tables_of, undecided
 from mirror.queries.rows import fetch
 from mirror.queries.visibility import ANONYMOUS, is_unconfirmed, visible, visible_project
 from mirror.search.index.backlog import rebuild_index

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from datasette.utils.asgi import Request, Response
 
-from mirror.content_policy import sources_of
+from mirror.config_checks import sources_of
 from mirror.serve.api_edge import Api
 from mirror.serve.auth import NotAccepted
 from mirror.serve.exchange import (

@@ -19,7 +19,7 @@ from datasette.database import Database
 from datasette.utils import StartupError
 
 from mirror.config import ServeConfig
-from mirror.content_policy import sources_of
+from mirror.config_checks import sources_of
 from mirror.errors import ConfigError, StoreError
 from mirror.observe.metrics import FileMetrics, Latencies, Limits
 from mirror.serve.connections import Peers

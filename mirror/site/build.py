@@ -10,11 +10,9 @@ import msgspec
 
 from mirror.errors import ConfigError
 from mirror.publish import OnProgress, inside_hosts, public_rows
-from mirror.site.feed import feed, robots, sitemaps
 from mirror.site.fingerprints import PageSource, Sources, fingerprint
-from mirror.site.folder import SiteFolder, open_folder
-from mirror.site.pages import Pages
-from mirror.site.paths import PagePaths
+from mirror.site.folder import PagePaths, SiteFolder, open_folder
+from mirror.site.pages import Pages, feed, robots, sitemaps
 from mirror.site.shards import DIRECTORY, Named, files, read_names
 from mirror.store.files import open_reader
 from mirror.store.lock import site_lock

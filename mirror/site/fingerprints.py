@@ -20,7 +20,7 @@ import msgspec
 import mirror
 from mirror.queries.forks import DEEPEST, HIGHEST
 from mirror.queries.rows import fetch
-from mirror.site.paths import PagePaths
+from mirror.site.folder import PagePaths
 
 PER_PAGE = 100
 """How many repositories a page of an owner has."""

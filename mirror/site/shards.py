@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from mirror.queries.rows import fetch
 from mirror.readable import visible
 from mirror.search.names import BOUNDARY, normalise, popularity, searched_names
-from mirror.site.paths import PagePaths
+from mirror.site.folder import PagePaths
 
 RARE, RARE_OWNER = 150, 2_000
 """The most repositories of a leaf, in texts of names and of owners."""
