@@ -29,9 +29,7 @@ from pages import ask
 from publish import make_repositories
 from search import _percentile
 
-from mirror.queries.past import past_named
-from mirror.queries.past_copy import details_of, past_exported
-from mirror.queries.past_functions import register_past
+from mirror.queries.past import details_of, past_exported, past_named, register_past
 from mirror.queries.visibility import OPERATOR
 from mirror.store import Store
 from mirror.store.files import open_reader

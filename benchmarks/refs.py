@@ -25,7 +25,7 @@ from publish import make_repositories
 from search import _percentile
 from search_corpus import make_queries
 
-from mirror.queries.ref_search import find_refs
+from mirror.queries.search import find_refs
 from mirror.queries.visibility import ANONYMOUS, OPERATOR
 from mirror.search.index.refs.changes import FLUSH_FROM, flush_refs_step
 from mirror.search.index.refs.verify import check_refs_index

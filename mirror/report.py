@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from mirror.store.crawl_state import Progress
-from mirror.store.failures import Failure
+from mirror.store.runs import Failure
 
 State = Literal["complete", "incomplete", "paused", "interrupted", "failed"]
 

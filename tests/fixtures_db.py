@@ -9,10 +9,10 @@ from prepared_files import copy_empty, copy_made
 from mirror.model import Member, Owner, Ref, Repository
 from mirror.store import Store
 from mirror.store.changes import reopen
-from mirror.store.failures import Failure, Failures
 from mirror.store.owners import save_members
 from mirror.store.refs import save_refs
 from mirror.store.repositories import mark_gone
+from mirror.store.runs import Failure, Failures
 from mirror.times import from_text, to_text
 
 SEEN = "2026-11-01T12:00:00.000000Z"

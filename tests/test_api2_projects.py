@@ -10,7 +10,7 @@ from older_files import DUMPS, restored
 from sync_harness import Clock, SyncHarness
 
 from mirror.model import Project, Repository
-from mirror.queries.projects import project_named
+from mirror.queries.accounts import project_named
 from mirror.queries.visibility import ANONYMOUS, OPERATOR, Caller
 from mirror.sandbox import Sandbox, World, running
 from mirror.store import Store, tokens

@@ -11,8 +11,8 @@ from fixtures_db import fill_public
 from sync_harness import Notes
 from whole_files import all_rows
 
-from mirror.background.chores import chores_of, is_overdue
 from mirror.background.service import Background, checked
+from mirror.background.worker import chores_of, is_overdue
 from mirror.config import Config, from_toml, read_config
 from mirror.errors import ConfigError, Interrupted
 from mirror.store.backup import dated_copies

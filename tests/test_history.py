@@ -13,14 +13,14 @@ import pytest
 from cli_runner import Folder
 from fixtures_db import FixtureDb, hg_ref, repository
 
-from mirror.background.chores import chores_of, is_overdue
+from mirror.background.worker import chores_of, is_overdue
 from mirror.config import read_config
 from mirror.errors import Interrupted
 from mirror.queries.past import past_of
 from mirror.queries.visibility import OPERATOR
 from mirror.store import Store
+from mirror.store.changes import compact, compacted_before
 from mirror.store.files import open_reader
-from mirror.store.history import compact, compacted_before
 from mirror.times import from_text, to_text
 
 START = datetime(2016, 3, 1, tzinfo=UTC)

@@ -19,9 +19,9 @@ from mirror.lake.place import Place
 from mirror.publish import PublishOptions, publish
 from mirror.queries.search import find_repositories
 from mirror.queries.visibility import ANONYMOUS
-from mirror.store.backup import held
 from mirror.store.changes import CLOSED
 from mirror.store.files import open_reader
+from mirror.store.lock import held
 
 
 def built(folder: Path, *mirrors: Path, owners: str | None = None, force: bool = False) -> Built:

@@ -17,7 +17,7 @@ from mirror.errors import ConfigError, StoreError, StoreLocked
 from mirror.lake.export import ExportOptions, export
 from mirror.lake.merge import OUTPUT, Merged, merge, read_merged
 from mirror.lake.place import Place
-from mirror.store.backup import held
+from mirror.store.lock import held
 
 LATEST = "2026-11-03T12:00:00.000000Z"
 

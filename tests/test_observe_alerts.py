@@ -27,7 +27,7 @@ from mirror.observe.alerts import Alerts, address_of, events_of
 from mirror.observe.delivery import MOST_WAITING, Courier, NotDelivered, call, post
 from mirror.report import RunCounts, Silent, Summary
 from mirror.sandbox import parse_fault, visible_repositories
-from mirror.store.failures import Failure
+from mirror.store.runs import Failure
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 

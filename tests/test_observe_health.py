@@ -12,9 +12,8 @@ from mirror.observe.health import LEAST_FREE, Health, read_health
 from mirror.store import Store
 from mirror.store.crawl_state import WorkspaceState
 from mirror.store.cursors import Cursors
-from mirror.store.failures import Failure, Failures
 from mirror.store.files import open_reader
-from mirror.store.runs import finish_run, start_run
+from mirror.store.runs import Failure, Failures, finish_run, start_run
 from mirror.times import to_text
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -11,9 +11,8 @@ from webhook_client import NEW, OLD, WebhookClient
 from mirror.observe.metrics import FileMetrics
 from mirror.serve.middleware import kind_of
 from mirror.store import Store
-from mirror.store.failures import HIDDEN_MEMBERS, Failure, Failures
 from mirror.store.files import open_reader
-from mirror.store.runs import add_answers
+from mirror.store.runs import HIDDEN_MEMBERS, Failure, Failures, add_answers
 
 
 class Samples(dict[tuple[str, frozenset[str]], float]):

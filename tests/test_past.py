@@ -21,16 +21,23 @@ from older_files import older
 from mirror.errors import NotFound
 from mirror.model import Ref, Repository
 from mirror.queries.accounts import known_account_by_id
-from mirror.queries.changes import FEW, KINDS, MOMENTS, OF_OWNERS, ChangeFilter, latest_changes, timeline
-from mirror.queries.past import known_since, past_named, past_of, pasts_owned
-from mirror.queries.past_copy import details_of, past_exported
+from mirror.queries.changes import (
+    FEW,
+    KINDS,
+    MOMENTS,
+    OF_OWNERS,
+    UNEXPECTED,
+    ChangeFilter,
+    latest_changes,
+    lines_of_run,
+    timeline,
+)
+from mirror.queries.past import details_of, known_since, past_exported, past_named, past_of, pasts_owned
 from mirror.queries.past_state import Past
 from mirror.queries.repositories import repository_details
-from mirror.queries.unexpected import UNEXPECTED, lines_of_run
 from mirror.queries.visibility import ANONYMOUS, OPERATOR, Caller
-from mirror.store.changes import DESCRIBED, MEASURED
+from mirror.store.changes import DESCRIBED, MEASURED, RARE
 from mirror.store.files import open_reader
-from mirror.store.history import RARE
 from mirror.times import to_text
 
 KNOWN = (

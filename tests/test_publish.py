@@ -22,7 +22,7 @@ from mirror.cli.main import main
 from mirror.errors import ConfigError, StoreError
 from mirror.publish import PrivateFound, PublishOptions, publish
 from mirror.publish.snapshot import sha256_of
-from mirror.queries.ref_search import find_refs
+from mirror.queries.search import find_refs
 from mirror.queries.visibility import ANONYMOUS
 from mirror.search import search
 from mirror.search.index.check import check_index

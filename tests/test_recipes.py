@@ -18,7 +18,7 @@ from doc_examples import DOCS, ROOT, Example, Place, differences, examples, has_
 from fixtures_db import FixtureDb, hg_ref, repository
 
 from mirror.cli.main import mirror
-from mirror.queries.past_functions import register_past
+from mirror.queries.past import register_past
 from mirror.sandbox import RunningSandbox, Sandbox, World, running
 from mirror.search import register
 from mirror.search.refs.find import register_refs

@@ -17,7 +17,7 @@ from refs_oracle import RefPlayground, naive
 
 from mirror.cli.main import mirror as mirror_command
 from mirror.model import Ref
-from mirror.queries.ref_search import COMMITS_NOT_SEARCHED, SOME_UNREAD, find_refs
+from mirror.queries.search import COMMITS_NOT_SEARCHED, SOME_UNREAD, find_refs
 from mirror.queries.visibility import ANONYMOUS, OPERATOR, Caller
 from mirror.search.index.refs import layout
 from mirror.search.index.refs.changes import FLUSH_FROM, apply_refs_backlog, rebuild_refs_index
@@ -26,8 +26,8 @@ from mirror.search.index.refs.verify import check_refs_index
 from mirror.search.refs.find import register_refs, search_refs
 from mirror.search.refs.reader import Chunk, page_of
 from mirror.store.changes import CLOSED
-from mirror.store.integrity import check_file
 from mirror.store.refs import save_refs
+from mirror.store.repair import check_file
 
 OLD, NEW = "2015-01-01T00:00:00.000000Z", "2025-01-01T00:00:00.000000Z"
 HASH = "1a2b3c4d5e" + "0" * 30

@@ -31,8 +31,8 @@ from mirror.queries.status import read_status
 from mirror.queries.visibility import OPERATOR
 from mirror.report import Silent, Summary
 from mirror.store import Store
-from mirror.store.failures import Failure, Failures
 from mirror.store.files import open_reader
+from mirror.store.runs import Failure, Failures
 from mirror.times import from_text, utc_now
 
 UNREAD = repository("jespern/unread", JESPERN)

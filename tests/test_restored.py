@@ -12,9 +12,8 @@ from sync_harness import SyncHarness, crawling
 from mirror.observe.health import read_health
 from mirror.sandbox import Sandbox
 from mirror.store import Store, tokens
-from mirror.store.backup import back_up
+from mirror.store.backup import Trust, back_up, restore_copy
 from mirror.store.files import open_reader
-from mirror.store.restore import Trust, restore_copy
 
 FIVE: dict[str, Any] = {"workspaces": ("jespern", "ubernostrum")}
 HIDDEN = "ubernostrum/django-registration"

@@ -15,7 +15,7 @@ from mirror.cli.main import mirror
 from mirror.queries.search import find_repositories
 from mirror.queries.visibility import ANONYMOUS
 from mirror.search import search
-from mirror.store.integrity import check_descriptions, check_file
+from mirror.store.repair import check_descriptions, check_file
 
 DESCRIBED = {
     "a/rest-api": "Answers",

@@ -19,7 +19,7 @@ from mirror.serve.guarded_database import THREADS, GuardedDatabase, mirrors, rea
 from mirror.serve.sql_access import current_visitor
 from mirror.serve.stored_queries import QUERIES
 from mirror.store import tokens
-from mirror.store.failures import Failure, Failures
+from mirror.store.runs import Failure, Failures
 from mirror.times import from_text
 
 HIDDEN = repository("jespern/arriving", is_private=True, description="Arriving soon")

@@ -9,8 +9,7 @@ from fixtures_db import SECRETS, SEEN, fill_mixed, fill_public, repository
 from mirror.config import from_toml, read_config
 from mirror.errors import ConfigError
 from mirror.store import Store, tokens
-from mirror.store.backup import back_up
-from mirror.store.restore import Trust, restore_copy
+from mirror.store.backup import Trust, back_up, restore_copy
 from mirror.store.schema import mark_as_snapshot
 from mirror.times import utc_now
 

@@ -19,11 +19,10 @@ from whole_files import Rows, all_rows, killed_at
 from mirror.cli.main import main
 from mirror.errors import ConfigError, StoreError, StoreLocked
 from mirror.store import Store, tokens
-from mirror.store.backup import back_up
+from mirror.store.backup import Restored, Trust, back_up, restore_copy
 from mirror.store.cursors import Cursors
 from mirror.store.ledger import RequestLedger
 from mirror.store.lock import server_mark, service_mark, sync_lock
-from mirror.store.restore import Restored, Trust, restore_copy
 from mirror.store.runs import start_run
 from mirror.store.schema import VERSION, awaits_listing
 

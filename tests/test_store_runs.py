@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mirror.store import Store
-from mirror.store.failures import FIRST_DELAY, LONGEST_DELAY, Failure, Failures
+from mirror.store.runs import FIRST_DELAY, LONGEST_DELAY, Failure, Failures
 from mirror.times import from_text
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

@@ -14,8 +14,8 @@ from mirror.queries.visibility import OPERATOR
 from mirror.search import search
 from mirror.store import Store
 from mirror.store.files import open_reader
-from mirror.store.integrity import check_file
 from mirror.store.migrations import migrations
+from mirror.store.repair import check_file
 
 
 def objects(path: Path) -> list[Any]:

@@ -23,7 +23,7 @@ from mirror.sandbox import (
     repository_refs,
     visible_repositories,
 )
-from mirror.store.failures import Failure
+from mirror.store.runs import Failure
 
 MIRRORED = ("jespern", "erik", "ubernostrum")
 ELSEWHERE = ("brodie", "mcatalbas")

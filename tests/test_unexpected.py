@@ -21,14 +21,13 @@ from sync_harness import Clock, SyncHarness, WithoutNetwork, crawling
 
 from mirror.config import from_toml
 from mirror.observe.alerts import Alerts
-from mirror.queries.changes import ChangeFilter, latest_changes
-from mirror.queries.unexpected import TITLES, UNEXPECTED, lines_of_run
+from mirror.queries.changes import TITLES, UNEXPECTED, ChangeFilter, latest_changes, lines_of_run
 from mirror.queries.visibility import OPERATOR
 from mirror.report import Summary
 from mirror.sandbox import Fault, Sandbox, World
 from mirror.serve.webhook_events import read_event
 from mirror.store.files import open_reader
-from mirror.store.webhooks import RefUpdate, RepositoryEvent, save_event
+from mirror.store.refs import RefUpdate, RepositoryEvent, save_event
 
 NAME, OTHER = "jespern/django-piston", "ubernostrum/django-registration"
 

@@ -22,11 +22,10 @@ from apscheduler.job import Job as ScheduledJob
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from mirror.background.chores import chores_of, is_overdue
 from mirror.background.freshness import Watches
 from mirror.background.jobs import ENDED, Work, is_missed, read_last, scheduled_work, with_hints
 from mirror.background.triggers import Every, must_come, trigger_of, zone_of
-from mirror.background.worker import Worker
+from mirror.background.worker import Worker, chores_of, is_overdue
 from mirror.config import BUILT_IN, Config
 from mirror.errors import ConfigError
 from mirror.observe.alerts import Alerts

@@ -18,8 +18,8 @@ from mirror.config_checks import open_files
 from mirror.errors import ConfigError, NotFound, StoreError
 from mirror.readable import repositories_text, size_text
 from mirror.store.files import damage_explained, open_reader
-from mirror.store.integrity import check_file
 from mirror.store.lock import service_runs
+from mirror.store.repair import check_file
 from mirror.times import day_text, utc_now
 
 CONFIGURATION, CREDENTIALS, UNUSABLE = 2, 3, 4

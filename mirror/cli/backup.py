@@ -14,10 +14,9 @@ from mirror.cli.main import configured
 from mirror.config import Config
 from mirror.errors import ConfigError, StoreError
 from mirror.readable import repositories_text, size_text
-from mirror.store.backup import OnProgress, back_up, back_up_dated
+from mirror.store.backup import OnProgress, Restored, Trust, back_up, back_up_dated, restore_copy
 from mirror.store.files import open_reader
 from mirror.store.ledger import reported_limits
-from mirror.store.restore import Restored, Trust, restore_copy
 from mirror.times import utc_now
 from mirror.upstream.budget import GIT_LIMIT
 from mirror.upstream.endpoint import accounts_by_upstream

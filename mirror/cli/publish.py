@@ -14,7 +14,7 @@ from mirror.publish import OnProgress, Published, PublishOptions
 from mirror.publish import publish as write
 from mirror.publish.sidecars import check_tools, write_checksum, write_compressed, write_inspect
 from mirror.readable import size_text
-from mirror.store.backup import place_of_copy
+from mirror.store.lock import place_of_copy
 from mirror.times import to_text
 
 EPOCH = "SOURCE_DATE_EPOCH"

@@ -14,8 +14,7 @@ from mirror.errors import ConfigError, NotFound
 from mirror.queries.accounts import owners_named
 from mirror.queries.changes import EXPORTED, changes_since
 from mirror.queries.inventory import COLUMNS, InventoryLine, all_lines
-from mirror.queries.past import past_named
-from mirror.queries.past_copy import details_of, past_exported
+from mirror.queries.past import details_of, past_exported, past_named
 from mirror.queries.past_state import Looks, Past, PastRef
 from mirror.queries.repositories import RepositoryDetails, repository_details
 from mirror.queries.rows import ChangeRow, RefRow, RepositoryRow

@@ -1,7 +1,7 @@
 """`mirror search` and `mirror refs`: find repositories, or branches, tags and commits, in the file."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import click
 import msgspec
@@ -10,15 +10,12 @@ from mirror.cli.main import json_option, limit_option, offset_option, out, reade
 from mirror.cli.printer import Grid, Marked, columns_of, cut, plain
 from mirror.model import RefKind
 from mirror.queries.rows import LISTED, RepositoryRow
-from mirror.queries.search import FoundRepositories, find_repositories
+from mirror.queries.search import FoundRepositories, ListedRef, find_refs, find_repositories
 from mirror.queries.visibility import OPERATOR
 from mirror.readable import repositories_text
 from mirror.search import highlight_ranges
 from mirror.search.query import SWITCHES
 from mirror.times import ago, utc_now
-
-if TYPE_CHECKING:
-    from mirror.queries.ref_search import ListedRef
 
 _SWITCHED = {"yes": None, "no": False, "only": True}
 _PRIVATE = {"public": False, "private": True}
@@ -216,8 +213,6 @@ def refs(
         mirror refs hotfix --kind tag
         mirror refs 1a2b3c4 --json
     """
-    from mirror.queries.ref_search import find_refs  # noqa: PLC0415 - `mirror search` needs none of it
-
     with reader(ctx) as connection:
         found = find_refs(
             connection,
@@ -246,7 +241,7 @@ def refs(
         printer.table(_table(found.refs, query))
 
 
-def _table(listed: "list[ListedRef]", query: str) -> Grid:
+def _table(listed: list[ListedRef], query: str) -> Grid:
     """Make the table of results."""
     table = Grid(*[{"overflow": "fold"}] * 2, *[{"no_wrap": True}] * 3)
     now = utc_now()

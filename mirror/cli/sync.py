@@ -23,8 +23,8 @@ from mirror.queries.crawl import line_of
 from mirror.readable import repositories_text
 from mirror.report import Summary
 from mirror.store.crawl_state import Progress
-from mirror.store.failures import HIDDEN_MEMBERS, Failure
-from mirror.store.integrity import check_file
+from mirror.store.repair import check_file
+from mirror.store.runs import HIDDEN_MEMBERS, Failure
 from mirror.sync.plan import BudgetShare, Plan
 from mirror.sync.verify import Difference
 from mirror.times import age_text, day_text, from_text

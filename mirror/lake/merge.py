@@ -15,8 +15,8 @@ from mirror.errors import ConfigError, StoreError
 from mirror.lake import address_of
 from mirror.lake.columns import TABLES, Kind, Table
 from mirror.lake.place import Manifest, Place, read_all
-from mirror.store.backup import held, sync_to_disk
 from mirror.store.files import explained
+from mirror.store.lock import held, sync_to_disk
 from mirror.times import Clock, to_text, utc_now
 
 Engine = Literal["duckdb", "spark"]

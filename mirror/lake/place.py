@@ -19,7 +19,7 @@ import msgspec
 from mirror.errors import ConfigError, StoreError
 from mirror.lake import address_of
 from mirror.lake.columns import BUCKETS, LAYOUT, TABLES, Table
-from mirror.store.backup import held, sync_to_disk
+from mirror.store.lock import held, sync_to_disk
 
 try:
     from pyarrow import fs

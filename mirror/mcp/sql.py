@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from mirror.errors import ConfigError
-from mirror.queries.past_functions import register_past
+from mirror.queries.past import register_past
 from mirror.queries.visibility import Caller, hides
 from mirror.search import register
 from mirror.search.find import one_snapshot

@@ -14,15 +14,13 @@ from typing import Any, Literal, NamedTuple
 from mirror.errors import ConfigError, NotFound, StoreError
 from mirror.mcp import sql as guarded
 from mirror.queries.changes import ChangeFilter, latest_changes
-from mirror.queries.counts import counts_of
 from mirror.queries.crawl import missing, upstreams
-from mirror.queries.past import past_named
-from mirror.queries.past_copy import past_copy
-from mirror.queries.ref_search import SOME_UNREAD, find_refs
+from mirror.queries.past import past_copy, past_named
 from mirror.queries.refs import REFS_READ, RefsWanted, refs_page
 from mirror.queries.repositories import repository_named
 from mirror.queries.rows import ChangeRow, RefRow, RepositoryRow
-from mirror.queries.search import find_repositories
+from mirror.queries.search import SOME_UNREAD, find_refs, find_repositories
+from mirror.queries.status import counts_of
 from mirror.queries.visibility import Caller, hides, is_unconfirmed
 from mirror.queries.web_links import RepositoryLinks, WebLinks
 from mirror.search.find import one_snapshot

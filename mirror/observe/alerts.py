@@ -20,7 +20,7 @@ from mirror.config_checks import address_complaint
 from mirror.credentials import read_secret, redacting
 from mirror.errors import ConfigError, StoreError
 from mirror.observe.logs import run_line, secrets_of
-from mirror.queries.unexpected import UNEXPECTED, lines_of_run
+from mirror.queries.changes import UNEXPECTED, lines_of_run
 from mirror.report import Summary
 from mirror.store.files import open_reader
 from mirror.times import Clock, to_text, utc_now

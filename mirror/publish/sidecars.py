@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mirror.errors import ConfigError, StoreError
 from mirror.publish.snapshot import READ_ONLY, Published, sha256_of
-from mirror.store.backup import replacing
 from mirror.store.files import explained, reading_address
+from mirror.store.lock import replacing
 
 ZSTD = ("zstd", "-3", "--threads=1", "--quiet", "--force", "--no-progress", "--stdout")
 """Compresses to 43 % in the time it takes to read the file. One thread always gives the same bytes."""

@@ -26,10 +26,15 @@ from mirror.queries.rows import fetch
 from mirror.queries.visibility import ANONYMOUS, is_unconfirmed, visible, visible_project
 from mirror.search.index.backlog import rebuild_index
 from mirror.search.index.refs.changes import rebuild_refs_index
-from mirror.store.backup import BESIDE, place_of_copy, replacing
 from mirror.store.files import explained, faults_of, open_reader, reading_address
-from mirror.store.new_files import CACHE_KIB, create_unindexed, open_unjournalled, rebuild_descriptions
-from mirror.store.schema import mark_as_snapshot
+from mirror.store.lock import BESIDE, place_of_copy, replacing
+from mirror.store.schema import (
+    CACHE_KIB,
+    create_unindexed,
+    mark_as_snapshot,
+    open_unjournalled,
+    rebuild_descriptions,
+)
 
 _WORD = re.compile(rb"[^\s\"'`<>()\[\],;:?#=&|]+")
 """A possible name, path or uuid."""

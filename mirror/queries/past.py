@@ -1,19 +1,26 @@
-"""Find repositories of the past: by row, by name, by owner; as far as a caller may see them."""
+"""Repositories of the past, as far as a caller may see them: by row, by name, by owner, as SQL functions.
+
+A mirror in memory holds them as they were, so that all code that reads the file also shows the past.
+"""
 
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import datetime
 from typing import Any
 
 from mirror.errors import NotFound, NotKnownThen
-from mirror.queries.past_state import Line, Looks, Measures, Past, Rebuilt
-from mirror.queries.refs import KINDS, select_refs
+from mirror.model import NAMED
+from mirror.queries.past_state import NOT_RECORDED, Line, Looks, Measures, Past, Rebuilt
+from mirror.queries.refs import KINDS, TABLES, select_refs
+from mirror.queries.repositories import RepositoryDetails, repository_details
 from mirror.queries.rows import AccountRow, RefRow, fetch, fetch_as, fetch_dicts, fetch_value
-from mirror.queries.visibility import Caller, forks_count, is_own, visible
-from mirror.store.changes import CLOSED, MEASURED, MEASURED_SINCE
-from mirror.store.history import compacted_before
-from mirror.store.schema import snapshot_moment
+from mirror.queries.visibility import OPERATOR, Caller, forks_count, is_own, visible
+from mirror.store.changes import CLOSED, MEASURED, MEASURED_SINCE, compacted_before
+from mirror.store.schema import memory_copy, snapshot_moment
+from mirror.times import Clock, past_moment, utc_now
 
 
 def past_of(connection: sqlite3.Connection, caller: Caller, row_id: int, at: str) -> Past:
@@ -193,3 +200,154 @@ def _ids_named(connection: sqlite3.Connection, caller: Caller, full_name: str) -
 def _is_seen(caller: Caller, change: str) -> str:
     """Return the condition under which a caller sees a change, by its number, of the repository `r`."""
     return "1" if caller.sees_all else f"({change} > r.public_from OR {is_own('r')})"
+
+
+_OF_PEOPLE = ("display_name", "first_name", "last_name", "nickname", "avatar_url")
+"""Columns of accounts whose changes are not recorded."""
+
+
+@contextmanager
+def past_copy(connection: sqlite3.Connection, pasts: Sequence[Past]) -> Iterator[sqlite3.Connection]:
+    """Give a mirror in memory that holds some repositories as they were, with their owners and refs."""
+    owners, repositories = dict[int, dict[str, Any]](), list[dict[str, Any]]()
+    for past in pasts:
+        owner = _owner(connection, past)
+        owners[owner["id"]] = owner
+        repositories.append({**past.columns, "owner_id": owner["id"]})
+    copy = memory_copy(
+        connection,
+        {
+            "upstreams": fetch_dicts(connection, "SELECT * FROM upstreams"),
+            "users": owners.values(),
+            "members": [row for owner in owners for row in _members(connection, owner)],
+            "repositories": repositories,
+            **{table: list(_refs(pasts, kind)) for kind, table in TABLES.items()},
+        },
+    )
+    try:
+        yield copy
+    finally:
+        copy.close()
+
+
+def _refs(pasts: Sequence[Past], kind: str) -> Iterator[dict[str, Any]]:
+    for past in pasts:
+        for ref in past.refs:
+            if ref.row.kind == kind:
+                yield {"repository_id": past.columns["id"], **ref.row.columns()}
+
+
+def _members(connection: sqlite3.Connection, owner_id: int) -> list[dict[str, Any]]:
+    """Read who is a member today, which decides who may see what."""
+    return fetch_dicts(connection, "SELECT * FROM members WHERE workspace_id = :id", {"id": owner_id})
+
+
+def _owner(connection: sqlite3.Connection, past: Past) -> dict[str, Any]:
+    """Return the account that owned a repository, by the name that it had.
+
+    After a transfer only the name of the former owner is known: one of that name today is taken for it.
+    """
+    name, row = past.full_name.partition("/")[0], past.columns
+    found = fetch_dicts(
+        connection,
+        """SELECT * FROM users WHERE id = :id OR (:id IS NULL AND upstream_id = :upstream
+            AND username = :name COLLATE NOCASE) ORDER BY NOT is_owner, id LIMIT 1""",
+        {"id": row["owner_id"], "upstream": row["upstream_id"], "name": name},
+    )
+    owner = found[0] if found else _unknown_owner(row, name)
+    if past.at < owner["last_seen_at"]:
+        owner |= dict.fromkeys(_OF_PEOPLE)
+    if past.at < (owner["deleted_at"] or ""):
+        owner |= {"deleted_at": None, "gone_reason": None}
+    return {**owner, "username": name, "last_seen_at": row["last_seen_at"]}
+
+
+def _unknown_owner(row: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the row of an owner of whom only the name is known; the file has no row of its number."""
+    return {
+        "id": -row["id"],
+        "upstream_id": row["upstream_id"],
+        "uuid": f"{NAMED}{name.lower()}",
+        "kind": "user",
+        "is_owner": 1,
+        "first_seen_at": row["first_seen_at"],
+        "last_seen_at": row["last_seen_at"],
+        "deleted_at": None,
+        "gone_reason": None,
+    }
+
+
+def details_of(connection: sqlite3.Connection, past: Past) -> RepositoryDetails | None:
+    """Return the result of `repository_details` at the moment, for a caller who may see everything."""
+    with past_copy(connection, [past]) as copy:
+        return repository_details(copy, OPERATOR, past.full_name)
+
+
+def past_exported(details: RepositoryDetails, past: Past) -> dict[str, Any]:
+    """Return the data of `mirror show --json` at a moment: its usual keys, and the looks around it."""
+    told, looks = details.exported(), past.refs_by_name()
+    for kind, table in TABLES.items():
+        for ref in told[table] or ():
+            ref.update(looks[kind, ref["name"]].exported())
+    return {**told, **past.bounds()}
+
+
+_TOLD = (
+    "id", "full_name", "slug", "name", "scm", "is_private", "description", "website", "language",
+    "main_branch", "fork_policy", "has_issues", "has_wiki", "archived", "project_key", *MEASURED,
+    *NOT_RECORDED, "created_at", "deleted_at", "gone_reason",
+)  # fmt: skip
+"""The columns of `mirror_repository_at`: all except those that may name a hidden parent."""
+
+
+def register_past(
+    connection: sqlite3.Connection,
+    *,
+    reading: Callable[[], AbstractContextManager[None]] = nullcontext,
+    clock: Clock = utc_now,
+) -> None:
+    """Add two SQL functions to a connection, for those who may read the whole file.
+
+    ``mirror_refs_at(repository, moment)`` returns a JSON array of branches and tags, for `json_each`; a third
+    argument is the name of those wanted. ``mirror_repository_at(repository, moment)`` returns a JSON object.
+    `repository` is a name or a number, `moment` as for `mirror show --at`, in UTC where it names no zone.
+    Both return NULL where nothing is known, and for a moment that is in the future or none. Example::
+
+        SELECT value ->> 'target_hash' FROM json_each(mirror_refs_at('ann/tool', '2026-11-03', 'master'))
+
+    :param reading: a context that is entered around each read
+    """
+
+    def found(repository: Any, moment: Any) -> Past | None:
+        with reading():
+            return _found(connection, repository, str(moment or ""), clock())
+
+    def mirror_refs_at(repository: Any, moment: Any, name: str | None = None) -> str | None:
+        past = found(repository, moment)
+        if past is None or not past.ref_looks.before:
+            return None
+        wanted = [ref for ref in past.refs if name is None or ref.row.name == name]
+        named = ("kind", "name", "target_hash")
+        return json.dumps(
+            [{**{key: getattr(ref.row, key) for key in named}, **ref.exported()} for ref in wanted]
+        )
+
+    def mirror_repository_at(repository: Any, moment: Any) -> str | None:
+        past = found(repository, moment)
+        return (
+            None if past is None else json.dumps({name: past.columns[name] for name in _TOLD} | past.bounds())
+        )
+
+    connection.create_function("mirror_refs_at", 2, mirror_refs_at)
+    connection.create_function("mirror_refs_at", 3, mirror_refs_at)
+    connection.create_function("mirror_repository_at", 2, mirror_repository_at)
+
+
+def _found(connection: sqlite3.Connection, repository: Any, moment: str, now: datetime) -> Past | None:
+    try:
+        at = past_moment(moment, now)
+        if isinstance(repository, int):
+            return past_of(connection, OPERATOR, repository, at)
+        return past_named(connection, OPERATOR, str(repository), at)
+    except (ValueError, NotFound):
+        return None

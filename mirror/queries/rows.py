@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mirror.addresses import web_of
-from mirror.queries.web_pages import WebPages
 from mirror.store.schema import snapshot_moment
 
 MOST_COUNTS = 200
@@ -259,6 +257,9 @@ class AccountRow(msgspec.Struct, frozen=True):
         return known_uuid(self.uuid)
 
 
+ACCOUNT_COLUMNS = ", ".join(f"u.{field}" for field in AccountRow.__struct_fields__)
+
+
 class ProjectRow(msgspec.Struct, frozen=True):
     """A row of `projects`; `is_private` is 1, 0 or None for unknown."""
 
@@ -278,6 +279,9 @@ class ProjectRow(msgspec.Struct, frozen=True):
     def known_uuid(self) -> str | None:
         """The upstream's uuid; None if the upstream has none."""
         return known_uuid(self.uuid)
+
+
+PROJECT_COLUMNS = ", ".join(f"p.{field}" for field in ProjectRow.__struct_fields__)
 
 
 class Membership(msgspec.Struct, frozen=True):
@@ -354,11 +358,6 @@ class UpstreamRow(msgspec.Struct, frozen=True):
     name: str
     kind: str
     url: str
-
-    @property
-    def pages(self) -> WebPages:
-        """The addresses of its pages for people."""
-        return WebPages(web_of(self.url), self.kind)
 
 
 Upstreams = Mapping[int, UpstreamRow]

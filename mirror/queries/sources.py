@@ -1,4 +1,4 @@
-"""The tables and conditions of API listings, including what the caller may see.
+"""The tables and conditions of API listings with their counts, including what the caller may see.
 
 `mirror.serve.api2.paging` and `mirror.serve.datacenter.edge` add the caller's own conditions and order.
 """
@@ -6,17 +6,16 @@
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from mirror.model import RefKind
-from mirror.queries.accounts import ACCOUNT_COLUMNS
-from mirror.queries.counts import Owners, counter
 from mirror.queries.refs import select_refs
-from mirror.queries.rows import ProjectRow, RefRow, Values
+from mirror.queries.rows import ACCOUNT_COLUMNS, PROJECT_COLUMNS, RefRow, Values, fetch_value, file_state
 from mirror.queries.visibility import IS_OWN_ID, Caller, is_known, is_own, visible, visible_project
 
-PROJECT_COLUMNS = ", ".join(f"p.{field}" for field in ProjectRow.__struct_fields__)
+if TYPE_CHECKING:
+    from mirror.model import RefKind
 
 _RANK = "CASE m.permission WHEN 'owner' THEN 3 WHEN 'collaborator' THEN 2 ELSE 1 END"
 _IN_WORKSPACE = f"""(SELECT CASE max({_RANK}) WHEN 3 THEN 'admin' WHEN 2 THEN 'write' WHEN 1 THEN 'read' END
@@ -224,7 +223,7 @@ def watchers(repository: int) -> Source:
     )
 
 
-def refs(repository: int, *kinds: RefKind) -> Source:
+def refs(repository: int, *kinds: "RefKind") -> Source:
     """List branches, tags or both."""
     return Source(
         columns=", ".join(RefRow.__struct_fields__),
@@ -237,3 +236,39 @@ def refs(repository: int, *kinds: RefKind) -> Source:
 
 def _quoted(words: Sequence[str]) -> str:
     return ", ".join(f"'{word}'" for word in words)
+
+
+class Owners(msgspec.Struct, frozen=True):
+    """The owners whose repositories to count: a condition on `r.owner_id`, "" for all, and its values."""
+
+    condition: str
+    values: Values
+
+    def counting(self, *conditions: str) -> str:
+        """Return a subquery that counts repositories; without conditions, SQLite reads no entry."""
+        where = " AND ".join(one for one in (*conditions, self.condition) if one)
+        return f"(SELECT count(*) FROM repositories r {'WHERE ' if where else ''}{where})"
+
+
+def counter(caller: Caller, owners: Owners) -> Callable[[sqlite3.Connection], int]:
+    """Return a function that counts the living repositories of some owners that a caller may see.
+
+    It takes all, minus gone ones, minus living private ones, plus the private ones that the caller may see.
+    """
+    private = ("r.is_private = 1", "r.deleted_at IS NULL")
+    parts = [owners.counting(), "-", owners.counting("r.deleted_at IS NOT NULL")]
+    if not caller.sees_all:
+        parts += ["-", owners.counting(*private)]
+        if caller.user_ids:
+            parts += ["+", owners.counting(*private, visible(caller, "r"))]
+
+    sql = f"SELECT {' '.join(parts)}"
+    return lambda connection: _remembered(connection, sql, owners.values)
+
+
+def _remembered(connection: sqlite3.Connection, sql: str, values: Values) -> int:
+    """Count once for each state of the file: counting 100,000 costs as much as reading a page."""
+    counts, key = file_state(connection).counts, (sql, repr(values))
+    if key not in counts:
+        counts[key] = int(fetch_value(connection, sql, values))
+    return counts[key]

@@ -2,7 +2,7 @@
 
 Each address is its own TimeGate, and mementos have no addresses of their own: pattern 1.3 of the RFC. A time
 before the first look gets the first look, a future time gets the latest (section 4.5.3); `Memento-Datetime`
-says which. The reader answers from a copy that holds the repository as it was (`queries/past_copy.py`).
+says which. The reader answers from a copy that holds the repository as it was (`queries/past.py`).
 """
 
 import sqlite3
@@ -15,13 +15,11 @@ from typing import NamedTuple
 import msgspec
 
 from mirror.errors import NotFound, NotKnownThen
-from mirror.queries.accounts import owner_named
-from mirror.queries.past import past_named, past_of
-from mirror.queries.past_copy import past_copy
+from mirror.queries.accounts import PERSONAL, owner_named
+from mirror.queries.past import past_copy, past_named, past_of
 from mirror.queries.past_state import Past
 from mirror.queries.repositories import repository_in_workspace
 from mirror.queries.visibility import Caller
-from mirror.queries.web_pages import PERSONAL
 from mirror.serve.exchange import Answer, ApiError
 from mirror.times import from_text, to_text
 

@@ -16,7 +16,7 @@ from datasette.utils.asgi import Request, Response
 from jinja2 import Environment
 
 from mirror.errors import ConfigError
-from mirror.queries.past_functions import register_past
+from mirror.queries.past import register_past
 from mirror.search import register
 from mirror.search.refs.find import register_refs
 from mirror.serve import auth, middleware, urls, webhooks

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mirror.queries.unexpected import TITLES, UNEXPECTED
+from mirror.queries.changes import TITLES, UNEXPECTED
 from mirror.serve.repository_questions import CLEANING, IS_THEIRS, NAMES, OWNER, TAGS, Question, ago, days
 
 CRAWLING = {

@@ -33,7 +33,7 @@ from mirror.serve.guarded_database import mirrors
 from mirror.serve.state import Served, served
 from mirror.serve.webhook_events import PING, Malformed, read_event
 from mirror.store import Store
-from mirror.store.webhooks import KEPT_HOURS, Delivery, RepositoryEvent, is_new, save_event
+from mirror.store.refs import KEPT_HOURS, Delivery, RepositoryEvent, is_new, save_event
 from mirror.times import to_text, utc_now
 
 MOST_FILES = 1_000

@@ -1,26 +1,46 @@
-"""Back up a mirror while it may be written to: copy one state, check the copy, put it in place as a whole."""
+"""Back up a mirror while it may be written to, and replace a mirror by such a copy.
+
+A restore accounts for what the copy cannot know. After the copy was made, requests were sent, tokens were
+revoked and repositories were made private. So the budget of the hour counts as spent unless the replaced file
+has the requests, tokens are revoked, and strangers see nothing until a full listing has shown what is still
+public (`mirror.sync.missing`).
+"""
 
 import fcntl
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
+
 from mirror.errors import ConfigError, StoreError, StoreLocked
-from mirror.store.files import PRIVATE, explained, faults_of, open_reader
-from mirror.store.schema import APPLICATION_ID
+from mirror.store import tokens
+from mirror.store.cursors import Cursors
+from mirror.store.database import Store
+from mirror.store.files import explained, faults_of, one_at_a_time, open_reader
+from mirror.store.ledger import count_all_as_spent, take_over
+from mirror.store.lock import (
+    BESIDE,
+    beside,
+    is_served,
+    place_of_copy,
+    replacing,
+    service_runs,
+    sync_lock,
+    sync_to_disk,
+)
+from mirror.store.schema import snapshot_moment
+from mirror.times import to_text
 
 PAGES = 500
 """Pages that are copied before progress is reported and Ctrl-C is noticed: 2 MB."""
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of copied pages and of all pages; an exception stops the copy."""
-
-BESIDE = ("-wal", "-shm", "-journal")
-"""Suffixes of the files that SQLite keeps beside a database."""
 
 
 def back_up(mirror: Path, target: Path, *, progress: OnProgress | None = None) -> Path:
@@ -63,41 +83,6 @@ def dated_copies(mirror: Path, folder: Path) -> list[Path]:
     return []
 
 
-def place_of_copy(mirror: Path, target: Path) -> Path:
-    """Return the real path of a target, if a copy may replace it; raises ConfigError, StoreError."""
-    real, ours = Path(os.path.realpath(target)), Path(os.path.realpath(mirror))
-    taken = {
-        ours,
-        *(
-            ours.with_name(f"{ours.name}{end}")
-            for end in (*BESIDE, ".lock", ".export", ".service", ".server")
-        ),
-    }
-    if real in taken or (real.exists() and ours.exists() and real.samefile(ours)):
-        raise ConfigError(f"{target}: is the mirror itself; give another file")
-    if real.exists() and not real.is_file():
-        raise ConfigError(f"{target}: not a regular file; give a file or a folder")
-    with explained(target):
-        head = _head(real)
-    if head and not _is_copy(head):
-        raise ConfigError(f"{target}: exists, and is not a copy of a mirror; give another name, or remove it")
-    return real
-
-
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(100)
-    except FileNotFoundError:
-        return b""
-
-
-def _is_copy(head: bytes) -> bool:
-    """Return whether a file's header shows a copy: mirrors in use are in WAL mode."""
-    number = int.from_bytes(head[68:72], "big")
-    return head.startswith(b"SQLite format 3\0") and number == APPLICATION_ID and head[18] != 2
-
-
 def copy_checked(source: Path, part: Path, *, target: Path, progress: OnProgress | None = None) -> None:
     """Copy one state of a mirror into an empty file, and check the copy; errors name the `target`.
 
@@ -128,82 +113,218 @@ def _reporting(progress: OnProgress | None) -> Callable[[int, int, int], None]:
     return report
 
 
-@contextmanager
-def replacing(target: Path, *, part: Path, mode: int = PRIVATE) -> Iterator[Path]:
-    """Yield an empty file, `part`, that replaces `target` if the block succeeds, and is removed otherwise.
+PENDING_BYTE = 0x40000000
+LOCK_BYTES = 512
+"""The bytes of a file that SQLite locks: every process with the file open locks some of them."""
 
-    `part` must be in the folder of the target; a leftover of a killed process is emptied first. Raises
-    StoreLocked while another process fills it, StoreError if the folder cannot be written to.
+
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of a restore: the place of the replaced file, and what was marked.
+
+    - `kept`: None if there was no file.
+    - `repositories`: their number in the copy; `as_of`: when its last run began, None before the first.
+    - `revoked`: the number of revoked tokens.
+    - `budget_is_known`: whether the replaced file had the requests of the last hour.
+    - `unconfirmed`: the upstreams that must be listed in full before strangers see anything.
     """
-    with explained(target):
-        descriptor = _claimed(part, mode)
+
+    kept: Path | None
+    repositories: int
+    as_of: str | None
+    revoked: int
+    budget_is_known: bool
+    unconfirmed: tuple[str, ...]
+
+
+class Trust(msgspec.Struct, frozen=True, kw_only=True):
+    """What a restore trusts: that the copy's tokens are still valid, and its public rows are still public."""
+
+    tokens: bool = False
+    public: bool = False
+
+
+def restore_copy(
+    copy: Path,
+    mirror: Path,
+    now: datetime,
+    *,
+    mode: int,
+    trust: Trust,
+    limits: Mapping[str, int | None],
+    progress: OnProgress | None = None,
+) -> Restored:
+    """Replace a mirror by a copy; the old file is kept under another name.
+
+    `mode` is the mode of the new file if there was none. `limits` maps the accounts of the configuration to
+    their requests per hour, None for no limit. Raises ConfigError if both are the same file, StoreLocked if a
+    process syncs, serves or reads the mirror, StoreError for a file that is not a copy, has faults or is
+    newer than this program. If killed at any moment, it leaves the old file or the new one.
+    """
+    _refuse_unfit(copy, mirror)
+    mirror = Path(os.path.realpath(mirror))
+    if service_runs(mirror) is not False or is_served(mirror) is not False:
+        raise StoreLocked(f"{mirror}: a service runs on it; stop it first")
+    with sync_lock(mirror, mode):
+        part, kept = beside(mirror, ".restoring"), _kept_name(mirror, now)
+        # The stack is closed last, when the copy is in its place.
+        with ExitStack() as alone, replacing(mirror, part=part, mode=_mode_of(mirror, mode)):
+            copy_checked(copy, part, target=mirror, progress=progress)
+            restored = _marked(part, mirror, now, trust, limits)
+            _give(part, mirror)
+            alone.enter_context(one_at_a_time(mirror.parent))
+            alone.enter_context(_nobody_else(mirror))
+            _keep(mirror, kept)
+    return msgspec.structs.replace(restored, kept=kept if kept.exists() else None)
+
+
+def _refuse_unfit(copy: Path, mirror: Path) -> None:
+    """Raise ConfigError for a file that cannot be a copy of the mirror, StoreError for no mirror at all."""
+    if copy.is_dir():
+        raise ConfigError(f"{copy}: a folder; give one of the copies in it")
+    if not copy.exists():
+        raise ConfigError(f"{copy}: no such file; give a copy that `mirror backup` made")
+    if mirror.exists() and copy.samefile(mirror):
+        raise ConfigError(f"{copy}: is the mirror itself; give a copy of it")
+    with closing(open_reader(copy, older=True)) as connection, explained(copy):
+        if snapshot_moment(connection) is not None:
+            raise ConfigError(
+                f"{copy}: a published file, without private rows; give one that `mirror backup` made"
+            )
+
+
+def _mode_of(mirror: Path, mode: int) -> int:
+    """Return the mode of the replaced file, or `mode` without one."""
     try:
-        yield part
-        with explained(target):
-            sync_to_disk(part)
-            part.replace(target)
-            sync_to_disk(target.parent)
-    finally:
+        return mirror.stat().st_mode & 0o777
+    except OSError:
+        return mode
+
+
+def _marked(
+    part: Path, mirror: Path, now: datetime, trust: Trust, limits: Mapping[str, int | None]
+) -> Restored:
+    """Migrate the copy to this version, and write what it cannot know into it."""
+    at = to_text(now)
+    with Store(part) as store, store.transaction() as connection:
+        is_known = _take_over(connection, mirror)
+        if not is_known:
+            count_all_as_spent(connection, limits, now)
+        revoked = 0 if trust.tokens else tokens.revoke_all(connection, at=at)
+        tokens.retire_numbers(connection, up_to=int(now.timestamp()), at=at)
+        upstreams = dict(connection.execute("SELECT id, name FROM upstreams ORDER BY id").fetchall())
+        if not trust.public:
+            for upstream_id in upstreams:
+                Cursors(connection, upstream_id).await_listing(at=at)
+        restored = Restored(
+            kept=None,
+            repositories=store.value("SELECT count(*) FROM repositories WHERE deleted_at IS NULL"),
+            as_of=store.value("SELECT max(started_at) FROM sync_runs"),
+            revoked=revoked,
+            budget_is_known=is_known,
+            unconfirmed=() if trust.public else tuple(upstreams.values()),
+        )
+    with closing(sqlite3.connect(part)) as connection, explained(mirror):
+        connection.execute("PRAGMA journal_mode = DELETE")
+    return restored
+
+
+def _take_over(connection: sqlite3.Connection, mirror: Path) -> bool:
+    """Copy the requests of the last hours and the revoked tokens from the replaced file.
+
+    Return whether that file continues from the end of the copy, so that it has all requests.
+    """
+    if not mirror.exists():
+        return False
+    last = connection.execute("SELECT id, started_at FROM sync_runs ORDER BY id DESC LIMIT 1").fetchone()
+    try:
+        with closing(open_reader(mirror)) as old:
+            old.row_factory = None
+            goes_on = old.execute("SELECT 1 FROM sync_runs WHERE id = ? AND started_at = ?", last or (0, ""))
+            if goes_on.fetchone() is None:
+                return False
+            take_over(connection, old)
+            tokens.revoke_like(connection, old)
+    except (StoreError, sqlite3.Error, UnicodeDecodeError):  # damaged: a reason to restore a copy
+        return False
+    return True
+
+
+def _give(part: Path, mirror: Path) -> None:
+    """Give the new file to the owner of the old one, or of the folder, if root restores for a service."""
+    if os.geteuid() == 0:
+        model = (mirror if mirror.exists() else mirror.parent).stat()
         with suppress(OSError):
-            if os.path.samestat(os.fstat(descriptor), part.stat()):
-                _remove(part)
-        os.close(descriptor)
+            os.chown(part, model.st_uid, model.st_gid)
+
+
+def _kept_name(mirror: Path, now: datetime) -> Path:
+    """Return an unused name for the replaced file."""
+    name, number = f"{mirror.name}.before-{now:%Y%m%dT%H%M%SZ}", 1
+    while mirror.with_name(name).exists():
+        number += 1
+        name = f"{mirror.name}.before-{now:%Y%m%dT%H%M%SZ}-{number}"
+    return mirror.with_name(name)
 
 
 @contextmanager
-def held(path: Path, doing: str) -> Iterator[None]:
-    """Hold a lock file, and remove it at the end.
+def _nobody_else(mirror: Path) -> Iterator[None]:
+    """Keep all other programs from opening a file; raises StoreLocked where one has it open.
 
-    Raises StoreError, and StoreLocked if another process holds it; `doing` says what that process does.
+    A file that is damaged cannot be asked for that by SQL, so its locks are tried one level below.
     """
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = _claimed(path, PRIVATE)
-        except StoreLocked:
-            raise StoreLocked(f"another process is {doing}; try again later") from None
+    if not mirror.exists():
+        yield
+        return
+    _without_journal(mirror)
+    with explained(mirror):
+        descriptor = os.open(mirror, os.O_RDWR | os.O_CLOEXEC)
     try:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, LOCK_BYTES, PENDING_BYTE)
+        except (BlockingIOError, PermissionError):
+            raise StoreLocked(f"{mirror}: {_IN_USE}") from None
         yield
     finally:
-        path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
-def _claimed(part: Path, mode: int) -> int:
-    """Create or take over a part, empty it, and lock it against other processes."""
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+def _without_journal(mirror: Path) -> None:
+    """Move the content of the journal into the file; this needs exclusive access."""
     try:
-        _lock(descriptor, part)
+        with closing(sqlite3.connect(mirror, timeout=1.0)) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise StoreLocked(f"{mirror}: {_IN_USE}") from None
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
+        pass  # it is damaged, and kept as it is
+
+
+_IN_USE = "another program has it open: a server, a shell, a replicator; stop it first"
+
+
+def _keep(mirror: Path, kept: Path) -> None:
+    """Give the replaced file a second name, and remove its journal, which SQLite would apply to the new file.
+
+    There is still a journal if the old file is damaged.
+    """
+    if not mirror.exists():
+        _drop_journals(mirror)
+        return
+    try:
+        os.link(mirror, kept)
+        journal = mirror.with_name(f"{mirror.name}-wal")
+        if journal.exists() and journal.stat().st_size:
+            os.link(journal, kept.with_name(f"{kept.name}-wal"))
+    except OSError as error:
+        raise StoreError(
+            f"{mirror}: cannot be given a second name ({error.strerror}); move it away, and restore again"
+        ) from error
+    sync_to_disk(mirror.parent)
+    _drop_journals(mirror)
+
+
+def _drop_journals(mirror: Path) -> None:
+    with explained(mirror):
         for end in BESIDE:
-            part.with_name(f"{part.name}{end}").unlink(missing_ok=True)
-        os.ftruncate(descriptor, 0)
-        os.fchmod(descriptor, mode)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _lock(descriptor: int, part: Path) -> None:
-    """Lock a part; raises StoreLocked, also if another process has just renamed it to its final name."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_there = os.path.samestat(os.fstat(descriptor), part.stat())
-    except (BlockingIOError, FileNotFoundError):
-        is_there = False
-    if not is_there:
-        raise StoreLocked(f"{part}: another process is writing it; try again later")
-
-
-def _remove(part: Path) -> None:
-    for path in (part, *(part.with_name(f"{part.name}{end}") for end in BESIDE)):
-        path.unlink(missing_ok=True)
-
-
-def sync_to_disk(path: Path) -> None:
-    """Sync a file, or the entries of a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            mirror.with_name(f"{mirror.name}{end}").unlink(missing_ok=True)

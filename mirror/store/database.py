@@ -17,9 +17,9 @@ from mirror.search.index.refs.changes import (
 )
 from mirror.store.changes import Change, close
 from mirror.store.files import PRIVATE, explained, open_writer
-from mirror.store.new_files import rebuild_descriptions
 from mirror.store.owners import save_owner, save_project, save_projects_of
 from mirror.store.repositories import SavedRepositories, save_repositories, split_identifiable
+from mirror.store.schema import rebuild_descriptions
 
 Row = TypeVar("Row")
 Values: TypeAlias = Sequence[Any] | dict[str, Any]

@@ -11,8 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from mirror.errors import MirrorError, StoreError
-from mirror.store import schema
-from mirror.store.schema import snapshot_moment
+from mirror.store.schema import VERSION, bring_up_to_date, schema_version, snapshot_moment
 
 BUSY_SECONDS = 30
 
@@ -63,7 +62,7 @@ def _prepared(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -64000")
         connection.execute("PRAGMA temp_store = MEMORY")
-        bring_up_to_date(connection, path)
+        _bring_up_to_date(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -140,6 +139,20 @@ def is_read_as_it_is(path: Path) -> bool:
 _WAL_MARK = slice(18, 20)  # bytes of the header: both are 2 in WAL mode
 
 
+def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
+    """Migrate a file to this version; raises StoreError if that cannot be done."""
+    try:
+        bring_up_to_date(connection)
+    except sqlite3.DatabaseError as error:
+        if known_remedy(str(error)):
+            raise
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        raise StoreError(
+            f"{path}: cannot be brought up to date from schema {version} to {VERSION} ({error});"
+            " the version that made it can still read it: keep it, and give a new path as `database`"
+        ) from error
+
+
 def _refuse_irregular(path: Path) -> None:
     """Raise StoreError for a folder, a named pipe or a device, on which SQLite would hang or fail."""
     if path.exists() and not path.is_file():
@@ -147,38 +160,21 @@ def _refuse_irregular(path: Path) -> None:
         raise StoreError(f"{path}: {kind}; give the path of a file as `database`")
 
 
-def schema_version(connection: sqlite3.Connection) -> int | None:
-    """Return the number of migrations of a file, or None for another program's database.
-
-    The `.dump` of the sqlite3 program loses both numbers of the header, but keeps the list of migrations.
-    """
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    number = connection.execute("PRAGMA application_id").fetchone()[0]
-    if number == schema.APPLICATION_ID and version:
-        return version
-    listed = connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone()
-    applied = connection.execute(_APPLIED, (schema.MIGRATIONS,)).fetchone()[0] if listed else 0
-    return applied if applied or number == schema.APPLICATION_ID else None
-
-
-_APPLIED = "SELECT count(*) FROM _sqlite_migrations WHERE migration_set = ?"
-
-
 def _refuse_strangers(connection: sqlite3.Connection, path: Path) -> None:
     """Raise StoreError for another program's database and for a file newer than this program."""
     version = schema_version(connection)
     if version is None:
         raise StoreError(f"{path}: a database, but not a mirror; give another path as `database`")
-    if version > schema.VERSION:
+    if version > VERSION:
         raise StoreError(
-            f"{path}: written by a newer version (schema {version}, this program knows {schema.VERSION}); "
+            f"{path}: written by a newer version (schema {version}, this program knows {VERSION}); "
             "install that version, nothing was changed"
         )
 
 
 def _refuse_older(connection: sqlite3.Connection, path: Path) -> None:
     """Raise StoreError for a file that only a writer can bring up to date."""
-    if (schema_version(connection) or 0) < schema.VERSION:
+    if (schema_version(connection) or 0) < VERSION:
         if snapshot_moment(connection) is not None:
             raise StoreError(f"{path}: published by an older version; publish it again with this one")
         raise StoreError(f"{path}: made by an older version; `mirror sync` brings it up to date")
@@ -211,44 +207,6 @@ def _refuse_snapshot(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: a published snapshot of {moment[:16]}Z, which is never written to;"
             " give the path of a mirror as `database`"
         )
-
-
-def bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
-    """Apply the missing migrations in one transaction: if the process is killed, the file is as before.
-
-    Raises StoreError for a file that cannot be brought up to date.
-    """
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version == schema.VERSION and _is_marked(connection):
-        return
-    # Most files are up to date, and this import takes more time than a search.
-    from sqlite_utils import Database  # noqa: PLC0415
-
-    from mirror.store.migrations import migrations  # noqa: PLC0415
-
-    database = Database(connection, execute_plugins=False)
-    try:
-        with database.atomic():
-            connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
-            migrations.apply(database)
-            connection.execute(_INDEX_OF_MIGRATIONS)
-            connection.execute(f"PRAGMA user_version = {schema.VERSION}")
-    except sqlite3.DatabaseError as error:
-        if known_remedy(str(error)):
-            raise
-        raise StoreError(
-            f"{path}: cannot be brought up to date from schema {version} to {schema.VERSION} ({error});"
-            " the version that made it can still read it: keep it, and give a new path as `database`"
-        ) from error
-
-
-_INDEX_OF_MIGRATIONS = """CREATE UNIQUE INDEX IF NOT EXISTS idx__sqlite_migrations_migration_set_name
-    ON _sqlite_migrations (migration_set, name)"""
-"""Missing where an earlier version was killed while it created the file."""
-
-
-def _is_marked(connection: sqlite3.Connection) -> bool:
-    return bool(connection.execute("PRAGMA application_id").fetchone()[0] == schema.APPLICATION_ID)
 
 
 @contextmanager

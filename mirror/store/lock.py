@@ -1,5 +1,6 @@
-"""Locks between processes: one run at a time syncs a mirror; any number of services may use it.
+"""Locks between processes, and files that are replaced as a whole.
 
+One run at a time syncs a mirror; any number of services may use it.
 A lock file beside the mirror belongs to the process that holds it; the system drops the lock when that
 process ends, however it ends.
 """
@@ -11,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from mirror.errors import StoreLocked
+from mirror.errors import ConfigError, StoreLocked
 from mirror.store.files import PRIVATE, explained
+from mirror.store.schema import APPLICATION_ID
 
 SHARED_FOR = 1.0
 """Seconds that a run waits for processes that only test the lock, which takes a moment."""
@@ -108,21 +110,21 @@ def sync_lock(path: Path, mode: int = PRIVATE) -> AbstractContextManager[None]:
 
     Raises StoreLocked, which names the process that holds it.
     """
-    return _lock(path, ".lock", mode, "is syncing into it")
+    return _held_lock(path, ".lock", mode, "is syncing into it")
 
 
 def export_lock(path: Path) -> AbstractContextManager[None]:
     """Hold the mirror's part of all lakes for one export; raises StoreLocked as `sync_lock` does."""
-    return _lock(path, ".export", PRIVATE, "is exporting it")
+    return _held_lock(path, ".export", PRIVATE, "is exporting it")
 
 
 def site_lock(path: Path) -> AbstractContextManager[None]:
     """Hold the mirror while its site is made; raises StoreLocked as `sync_lock` does."""
-    return _lock(path, ".site", PRIVATE, "is making the site")
+    return _held_lock(path, ".site", PRIVATE, "is making the site")
 
 
 @contextmanager
-def _lock(path: Path, suffix: str, mode: int, doing: str) -> Iterator[None]:
+def _held_lock(path: Path, suffix: str, mode: int, doing: str) -> Iterator[None]:
     lock_path = beside(path, suffix)
     with explained(lock_path):
         lock_path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,3 +142,123 @@ def _lock(path: Path, suffix: str, mode: int, doing: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+BESIDE = ("-wal", "-shm", "-journal")
+"""Suffixes of the files that SQLite keeps beside a database."""
+
+
+@contextmanager
+def replacing(target: Path, *, part: Path, mode: int = PRIVATE) -> Iterator[Path]:
+    """Yield an empty file, `part`, that replaces `target` if the block succeeds, and is removed otherwise.
+
+    `part` must be in the folder of the target; a leftover of a killed process is emptied first. Raises
+    StoreLocked while another process fills it, StoreError if the folder cannot be written to.
+    """
+    with explained(target):
+        descriptor = _claimed(part, mode)
+    try:
+        yield part
+        with explained(target):
+            sync_to_disk(part)
+            part.replace(target)
+            sync_to_disk(target.parent)
+    finally:
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(descriptor), part.stat()):
+                _remove(part)
+        os.close(descriptor)
+
+
+@contextmanager
+def held(path: Path, doing: str) -> Iterator[None]:
+    """Hold a lock file, and remove it at the end.
+
+    Raises StoreError, and StoreLocked if another process holds it; `doing` says what that process does.
+    """
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = _claimed(path, PRIVATE)
+        except StoreLocked:
+            raise StoreLocked(f"another process is {doing}; try again later") from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _claimed(part: Path, mode: int) -> int:
+    """Create or take over a part, empty it, and lock it against other processes."""
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        _lock_part(descriptor, part)
+        for end in BESIDE:
+            part.with_name(f"{part.name}{end}").unlink(missing_ok=True)
+        os.ftruncate(descriptor, 0)
+        os.fchmod(descriptor, mode)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _lock_part(descriptor: int, part: Path) -> None:
+    """Lock a part; raises StoreLocked, also if another process has just renamed it to its final name."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_there = os.path.samestat(os.fstat(descriptor), part.stat())
+    except (BlockingIOError, FileNotFoundError):
+        is_there = False
+    if not is_there:
+        raise StoreLocked(f"{part}: another process is writing it; try again later")
+
+
+def _remove(part: Path) -> None:
+    for path in (part, *(part.with_name(f"{part.name}{end}") for end in BESIDE)):
+        path.unlink(missing_ok=True)
+
+
+def sync_to_disk(path: Path) -> None:
+    """Sync a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def place_of_copy(mirror: Path, target: Path) -> Path:
+    """Return the real path of a target, if a copy may replace it; raises ConfigError, StoreError."""
+    real, ours = Path(os.path.realpath(target)), Path(os.path.realpath(mirror))
+    taken = {
+        ours,
+        *(
+            ours.with_name(f"{ours.name}{end}")
+            for end in (*BESIDE, ".lock", ".export", ".service", ".server")
+        ),
+    }
+    if real in taken or (real.exists() and ours.exists() and real.samefile(ours)):
+        raise ConfigError(f"{target}: is the mirror itself; give another file")
+    if real.exists() and not real.is_file():
+        raise ConfigError(f"{target}: not a regular file; give a file or a folder")
+    with explained(target):
+        head = _head(real)
+    if head and not _is_copy(head):
+        raise ConfigError(f"{target}: exists, and is not a copy of a mirror; give another name, or remove it")
+    return real
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(100)
+    except FileNotFoundError:
+        return b""
+
+
+def _is_copy(head: bytes) -> bool:
+    """Return whether a file's header shows a copy: mirrors in use are in WAL mode."""
+    number = int.from_bytes(head[68:72], "big")
+    return head.startswith(b"SQLite format 3\0") and number == APPLICATION_ID and head[18] != 2

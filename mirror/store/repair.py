@@ -1,4 +1,7 @@
-"""Repair rows of earlier versions and of wrong clocks, before a run sends its first request.
+"""Check the file, and repair what earlier versions and wrong clocks left in its rows.
+
+The check covers SQLite's own checks, foreign keys, and the search indexes against the rows. Rows are repaired
+before a run sends its first request.
 
 Duplicate rows: earlier versions saved a repository or an owner again, by name, when an answer had no uuid.
 Such rows are merged into the row with the uuid.
@@ -8,11 +11,92 @@ a failure would wait that long for its next try. Until they are corrected, reade
 """
 
 import sqlite3
+from contextlib import closing
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
 
 from mirror.model import canonical_uuid
 from mirror.store.cursors import Cursors
+from mirror.store.files import damage_explained, faults_of, open_reader
 from mirror.times import to_text
+
+MOST = 20
+
+
+class Complaint(NamedTuple):
+    """A fault of a file in one line, and whether it was repaired."""
+
+    text: str
+    mended: bool = False
+
+
+def check_file(path: Path, *, repair: bool) -> list[Complaint]:
+    """Return the faults of a mirror; with `repair`, rebuild a broken search index.
+
+    Raises StoreError if the file cannot be opened, StoreLocked if another process syncs when the index is to
+    be rebuilt.
+    """
+    open_reader(path).close()
+    with damage_explained(path):
+        faults = faults_of(path, MOST)
+    return [Complaint(line) for line in faults] or _check_index(path, repair=repair)
+
+
+def _check_index(path: Path, *, repair: bool) -> list[Complaint]:
+    """Compare the index with the rows, which SQLite cannot do; with `repair`, rebuild it from them."""
+    found = _faults(path)
+    if not found or not repair:
+        return [Complaint(line) for line in found]
+    # Only a repair needs these, and status pages read this file too.
+    from mirror.store import Store  # noqa: PLC0415
+    from mirror.store.lock import sync_lock  # noqa: PLC0415
+
+    with sync_lock(path), Store(path) as store:
+        store.rebuild_search_index()
+    return [*(Complaint(line, mended=True) for line in found), *map(Complaint, _faults(path))]
+
+
+def _faults(path: Path) -> list[str]:
+    from mirror.search.index.check import check_index  # noqa: PLC0415 - only a check needs it
+    from mirror.search.index.refs.verify import check_refs_index  # noqa: PLC0415 - numpy is slow to import
+
+    with closing(open_reader(path)) as connection, damage_explained(path):
+        faults = [f"search index: {line}" for line in check_index(connection)]
+        faults += [f"search index of refs: {line}" for line in check_refs_index(connection)]
+        faults += [f"search index of descriptions: {line}" for line in check_descriptions(connection)]
+    return (
+        faults if len(faults) <= MOST else [*faults[:MOST], f"search index: {len(faults) - MOST} faults more"]
+    )
+
+
+_WORDS_OF = "tokenize='unicode61 remove_diacritics 2', columnsize=0"
+"""The tokenizer, the same as in the migration."""
+
+_HAVE = """SELECT term, count(*) AS rows, sum(doc) AS ids, sum(doc * doc % 1000003) AS squares
+    FROM temp.{} GROUP BY term"""
+
+
+def check_descriptions(connection: sqlite3.Connection) -> list[str]:
+    """Compare the index of descriptions with the rows; return a line if it is wrong, else an empty list.
+
+    FTS5's own check writes, which a reader may not. So this builds a second index in a temporary table, and
+    compares the repositories of each word. Raises sqlite3.Error.
+    """
+    for statement in (
+        f"CREATE VIRTUAL TABLE temp.anew USING fts5(description, content='', {_WORDS_OF})",
+        "INSERT INTO temp.anew (rowid, description) SELECT id, description FROM main.repositories",
+        "CREATE VIRTUAL TABLE temp.words_there USING fts5vocab('main', 'search_descriptions', 'instance')",
+        "CREATE VIRTUAL TABLE temp.words_anew USING fts5vocab('temp', 'anew', 'instance')",
+    ):
+        connection.execute(statement)
+    there, anew = _HAVE.format("words_there"), _HAVE.format("words_anew")
+    count, first = connection.execute(
+        f"""SELECT count(DISTINCT term), min(term) FROM (
+            SELECT * FROM ({there} EXCEPT {anew}) UNION ALL SELECT * FROM ({anew} EXCEPT {there}))"""
+    ).fetchone()
+    return [f"{count} words of descriptions differ from the rows, the first is {first!r}"] if count else []
+
 
 _ODD = """(uuid < '{' OR uuid >= '|' OR length(uuid) > 66 OR uuid GLOB '*[A-Z ]*')"""
 """Finds every uuid that is not in canonical form by the index, and some that are."""

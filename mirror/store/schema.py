@@ -1,9 +1,14 @@
-"""Recognise a mirror's file, a published one, a restored one, and its version.
+"""The schema of a mirror's file: recognise it and its version, bring it up to date, make a new file.
 
 Kept apart from the migrations, which readers do not need.
 """
 
 import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 APPLICATION_ID = 0x4D495252
 """`PRAGMA application_id`: "MIRR", so that another program's file is never mistaken for a mirror."""
@@ -48,3 +53,121 @@ def awaits_listing(connection: sqlite3.Connection) -> bool:
         (RESTORED,),
     )
     return found.fetchone() is not None
+
+
+def schema_version(connection: sqlite3.Connection) -> int | None:
+    """Return the number of migrations of a file, or None for another program's database.
+
+    The `.dump` of the sqlite3 program loses both numbers of the header, but keeps the list of migrations.
+    """
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    number = connection.execute("PRAGMA application_id").fetchone()[0]
+    if number == APPLICATION_ID and version:
+        return version
+    listed = connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone()
+    applied = connection.execute(_APPLIED, (MIGRATIONS,)).fetchone()[0] if listed else 0
+    return applied if applied or number == APPLICATION_ID else None
+
+
+_APPLIED = "SELECT count(*) FROM _sqlite_migrations WHERE migration_set = ?"
+
+
+def bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """Apply the missing migrations in one transaction: if the process is killed, the file is as before."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    number = connection.execute("PRAGMA application_id").fetchone()[0]
+    if (version, number) == (VERSION, APPLICATION_ID):
+        return
+    # Most files are up to date, and this import takes more time than a search.
+    from sqlite_utils import Database  # noqa: PLC0415
+
+    from mirror.store.migrations import migrations  # noqa: PLC0415
+
+    database = Database(connection, execute_plugins=False)
+    with database.atomic():
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        migrations.apply(database)
+        # Missing where an earlier version was killed while it created the file.
+        connection.execute(_INDEX_OF_MIGRATIONS)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+_INDEX_OF_MIGRATIONS = """CREATE UNIQUE INDEX IF NOT EXISTS idx__sqlite_migrations_migration_set_name
+    ON _sqlite_migrations (migration_set, name)"""
+
+CACHE_KIB = 40_000
+"""Memory for the pages of a file, and for sorting an index before it is written."""
+
+
+def open_unjournalled(path: Path) -> sqlite3.Connection:
+    """Open a file that is deleted if anything fails, so that it needs no journal."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    for setting in ("journal_mode = OFF", "synchronous = OFF", "temp_store = FILE"):
+        connection.execute(f"PRAGMA {setting}")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    return connection
+
+
+def create_unindexed(path: Path) -> list[str]:
+    """Create a mirror without rows and indexes in an empty file; return the statements for its indexes."""
+    contents, indexes = _unindexed()
+    path.write_bytes(contents)
+    return list(indexes)
+
+
+@cache
+def _unindexed() -> tuple[bytes, tuple[str, ...]]:
+    """Create that file once per process: migrations take more time than the rows of a small file."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        bring_up_to_date(connection)
+        found = connection.execute(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY name"
+        ).fetchall()
+        for name, _ in found:
+            connection.execute(f'DROP INDEX "{name}"')
+        return connection.serialize(), tuple(sql for _, sql in found)
+
+
+Rows = Mapping[str, Iterable[Mapping[str, Any]]]
+"""Rows by table, each as a mapping of columns to values."""
+
+
+def memory_copy(connection: sqlite3.Connection, rows: Rows) -> sqlite3.Connection:
+    """Return a database in memory with the tables of a file and only these rows; the caller closes it."""
+    memory = sqlite3.connect(":memory:", isolation_level=None)
+    for name, columns in _tables(connection).items():
+        listed = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
+        memory.execute(f'CREATE TABLE "{name}" ({listed})')
+    memory.execute("BEGIN")
+    for name, found in rows.items():
+        for row in found:
+            names, places = ", ".join(row), ", ".join("?" * len(row))
+            memory.execute(f"INSERT INTO {name} ({names}) VALUES ({places})", tuple(row.values()))
+    for table, column in (("repositories", "id"), ("branches", "repository_id"), ("tags", "repository_id")):
+        memory.execute(f"CREATE INDEX {table}_{column} ON {table} ({column})")
+    memory.execute("COMMIT")
+    return memory
+
+
+def _tables(connection: sqlite3.Connection) -> dict[str, dict[str, str]]:
+    """Map each table of a file to its columns and their types, without constraints."""
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    found = dict[str, dict[str, str]]()
+    for table, column, kind in cursor.execute(
+        """SELECT m.name, c.name, c.type FROM main.sqlite_master m, pragma_table_info(m.name, 'main') c
+           WHERE m.type = 'table' AND m.name NOT GLOB 'sqlite_*'"""
+    ):
+        found.setdefault(table, {})[column] = kind
+    return found
+
+
+def rebuild_descriptions(connection: sqlite3.Connection) -> None:
+    """Rebuild the full-text index of descriptions from the rows, in a transaction of the caller.
+
+    The index stores no text. Triggers update it with each change, so it has no backlog.
+    """
+    connection.execute("INSERT INTO search_descriptions (search_descriptions) VALUES ('delete-all')")
+    connection.execute(
+        "INSERT INTO search_descriptions (rowid, description) SELECT id, description FROM repositories"
+    )

@@ -18,9 +18,9 @@ from mirror.model import NAMED, Repository, RepositoryKey
 from mirror.readable import repositories_text
 from mirror.store.changes import Change
 from mirror.store.crawl_state import ListingProgress, WorkspaceState
-from mirror.store.failures import Failure, Failures
 from mirror.store.repair import merge_second_rows, without_uuid
 from mirror.store.repositories import make_private, mark_gone
+from mirror.store.runs import Failure, Failures
 from mirror.sync import listing_state
 from mirror.sync.engine import Step
 from mirror.sync.pages import NEWEST, save_row

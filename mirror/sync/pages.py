@@ -7,8 +7,8 @@ from datetime import timedelta
 from mirror.errors import MirrorError, UpstreamShapeError
 from mirror.model import Repository
 from mirror.store.crawl_state import ListingProgress, WorkspaceState
-from mirror.store.failures import Failure, Failures
 from mirror.store.repositories import SavedRepositories
+from mirror.store.runs import Failure, Failures
 from mirror.sync import listing_state
 from mirror.sync.engine import Step
 from mirror.sync.progress import PAGE

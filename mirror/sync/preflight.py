@@ -9,7 +9,7 @@ import msgspec
 from mirror.errors import CredentialsRefused, UpstreamShapeError
 from mirror.store.crawl_state import LastCheck
 from mirror.store.cursors import Cursors
-from mirror.store.failures import Failure, Failures
+from mirror.store.runs import Failure, Failures
 from mirror.sync.engine import ask_once
 from mirror.sync.listing_state import is_identity, next_landmark, refuse_cut_off
 from mirror.sync.run import Run, record_progress

@@ -23,7 +23,6 @@ from mirror.model import Ref, RepositoryKey
 from mirror.store.changes import Change, Move, moves_to_ask_about, reopen, save_forced
 from mirror.store.crawl_state import RefsListing
 from mirror.store.cursors import Cursors
-from mirror.store.failures import Failure
 from mirror.store.refs import (
     SavedRefs,
     has_refs,
@@ -32,6 +31,7 @@ from mirror.store.refs import (
     save_main_branch,
     save_refs,
 )
+from mirror.store.runs import Failure
 from mirror.sync.engine import Step
 from mirror.sync.listing_state import PASSES, refs_advanced, refuse_cut_off
 from mirror.sync.run import Run

@@ -25,9 +25,8 @@ from mirror.store import Store
 from mirror.store.changes import last_change
 from mirror.store.crawl_state import Progress
 from mirror.store.cursors import Cursors
-from mirror.store.failures import Failure, Failures
 from mirror.store.repair import correct_future_moments, latest_ahead
-from mirror.store.runs import finish_run, save_counts, start_run
+from mirror.store.runs import Failure, Failures, finish_run, save_counts, start_run
 from mirror.sync.progress import RunProgress, usual_pace
 from mirror.sync.workspace_states import WorkspaceStates
 from mirror.times import Clock, to_text

@@ -16,9 +16,9 @@ from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Ref, Repository, RepositoryKey
 from mirror.report import Summary
 from mirror.store.changes import SAID
-from mirror.store.failures import ACCEPTABLE, Failure
 from mirror.store.refs import TABLES
 from mirror.store.repositories import KEPT_WHEN_UNSAID
+from mirror.store.runs import ACCEPTABLE, Failure
 from mirror.sync.engine import Step, run_steps
 from mirror.sync.hints import refs_anew
 from mirror.sync.missing import make_tombstone, merge_duplicates

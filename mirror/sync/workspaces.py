@@ -12,9 +12,9 @@ import msgspec
 from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Repository
 from mirror.store.crawl_state import ListingProgress, Members, WorkspaceState
-from mirror.store.failures import HIDDEN_MEMBERS, Failure
 from mirror.store.owners import drop_members, has_unseen_members, save_members
 from mirror.store.repositories import is_named, known_by_uuid
+from mirror.store.runs import HIDDEN_MEMBERS, Failure
 from mirror.sync import listing_state
 from mirror.sync.engine import Step
 from mirror.sync.missing import close_listing

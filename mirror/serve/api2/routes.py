@@ -9,7 +9,7 @@ import sqlite3
 from mirror.api2_objects import moment
 from mirror.model import RefKind
 from mirror.queries import accounts
-from mirror.queries.projects import project_named
+from mirror.queries.accounts import project_named
 from mirror.queries.refs import Ambiguous, ref_named, ref_of_commit
 from mirror.queries.repositories import repositories_by_ids
 from mirror.queries.rows import AccountRow, ProjectRow, RefRow, RepositoryRow

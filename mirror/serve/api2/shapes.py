@@ -17,7 +17,7 @@ from mirror.api2_objects import (
     workspace_object,
 )
 from mirror.queries.rows import AccountRow, ProjectRow, RepositoryRow, Upstreams, flag, known_uuid
-from mirror.queries.web_pages import WebPages
+from mirror.queries.web_links import WebPages, pages_of
 from mirror.serve.exchange import Json
 
 _ENCODER = msgspec.json.Encoder()
@@ -136,7 +136,7 @@ class AccountShapes:
             row = self._upstreams.get(upstream_id)
             known = self._links
             if row is not None:
-                known = msgspec.structs.replace(known, pages=row.pages)
+                known = msgspec.structs.replace(known, pages=pages_of(row))
             self._by_upstream[upstream_id] = known
         return known
 

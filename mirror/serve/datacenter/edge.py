@@ -16,13 +16,12 @@ from urllib.parse import quote
 import msgspec
 from datasette.utils.asgi import Request
 
-from mirror.queries.projects import key_of, person_named, projects_keyed
+from mirror.queries.accounts import PERSONAL, key_of, person_named, projects_keyed
 from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
 from mirror.queries.repositories import repository_owned
 from mirror.queries.rows import AccountRow, RepositoryRow, fetch
 from mirror.queries.sources import Source
 from mirror.queries.visibility import Caller
-from mirror.queries.web_pages import PERSONAL
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.datacenter.shapes import DataCenterShapes, Resource
 from mirror.serve.exchange import (

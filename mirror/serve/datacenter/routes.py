@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Sequence
 from mirror import __version__
 from mirror.model import RefKind
 from mirror.queries import sources
-from mirror.queries.accounts import accounts_by_ids
-from mirror.queries.projects import (
+from mirror.queries.accounts import (
+    accounts_by_ids,
     key_of,
     project_details,
     projects_keyed,

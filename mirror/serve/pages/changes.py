@@ -10,11 +10,10 @@ from urllib.parse import quote, urlencode
 from datasette.utils.asgi import Response
 from feedgenerator import Atom1Feed  # type: ignore[import-untyped]
 
-from mirror.queries.changes import KINDS, ChangeFilter, ChangesPage, latest_changes
+from mirror.queries.changes import KINDS, TITLES, UNEXPECTED, ChangeFilter, ChangesPage, latest_changes
 from mirror.queries.crawl import UpstreamSummary, upstreams
 from mirror.queries.refs import REFS_READ
 from mirror.queries.rows import ChangeRow
-from mirror.queries.unexpected import TITLES, UNEXPECTED
 from mirror.queries.web_links import WebLinks
 from mirror.readable import visible
 from mirror.serve.middleware import PAGE

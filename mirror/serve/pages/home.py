@@ -10,9 +10,9 @@ from datasette.views.index import IndexView
 
 from mirror.queries.accounts import owners_named
 from mirror.queries.changes import ChangeFilter, latest_changes
-from mirror.queries.counts import counts_of, ref_counts_of
 from mirror.queries.inventory import CHUNK, COLUMNS, InventoryPage, InventoryPlace, inventory_page
 from mirror.queries.repositories import recent_ids, still_visible
+from mirror.queries.status import counts_of, ref_counts_of
 from mirror.queries.web_links import WebLinks
 from mirror.readable import csv_chunks
 from mirror.serve.exchange import mirror_of

@@ -11,8 +11,7 @@ from mirror.errors import NotFound
 from mirror.queries.accounts import known_account_by_id, known_account_named, members_of, workspaces_of
 from mirror.queries.changes import ChangeFilter, latest_changes, timeline
 from mirror.queries.crawl import upstreams
-from mirror.queries.past import pasts_owned
-from mirror.queries.past_copy import past_copy
+from mirror.queries.past import past_copy, pasts_owned
 from mirror.queries.repositories import OWNED_ORDERS, owned_page, updates_by_month
 from mirror.queries.rows import AccountRow
 from mirror.queries.visibility import Caller

@@ -15,14 +15,12 @@ from mirror.queries import refs
 from mirror.queries.changes import ChangeFilter, Timeline, latest_changes, timeline
 from mirror.queries.crawl import failures_of, upstreams
 from mirror.queries.forks import family_of
-from mirror.queries.past import known_since, past_named, past_of
-from mirror.queries.past_copy import past_copy
+from mirror.queries.past import known_since, past_copy, past_named, past_of
 from mirror.queries.past_state import Past
 from mirror.queries.repositories import namesakes, repository_by_id, repository_named
 from mirror.queries.rows import RefRow, RepositoryRow
 from mirror.queries.visibility import Caller
-from mirror.queries.web_links import WebLinks
-from mirror.queries.web_pages import safe_external
+from mirror.queries.web_links import WebLinks, safe_external
 from mirror.serve.pages.view import NotHere, Visit
 from mirror.times import from_text
 

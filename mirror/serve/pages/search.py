@@ -9,11 +9,10 @@ import msgspec
 from datasette.utils import add_cors_headers
 from datasette.utils.asgi import Response
 
-from mirror.queries.ref_search import FoundRefs, find_refs
 from mirror.queries.refs import KINDS
 from mirror.queries.repositories import languages
 from mirror.queries.rows import LISTED
-from mirror.queries.search import FoundRepositories, find_repositories
+from mirror.queries.search import FoundRefs, FoundRepositories, find_refs, find_repositories
 from mirror.queries.visibility import Caller
 from mirror.queries.web_links import RepositoryLinks
 from mirror.readable import csv_chunks
