@@ -51,7 +51,7 @@ def plugin() -> Iterator[AsksHeaders]:
         pm.unregister(one)
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE"])
 @pytest.mark.parametrize("sender", ["anonymous", "token", "bad", "trusted"])
 def test_answers_past_the_router_are_those_that_it_gives(
     mixed: MixedMirror, method: str, sender: str

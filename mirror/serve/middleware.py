@@ -1,7 +1,7 @@
 """The ASGI middleware around every answer, from the outermost layer inwards.
 
-A request that only reads an API, without a cookie, skips Datasette's router. The router protects forms, asks
-plugins for the actor, and tries all routes, which costs more than most answers of an API.
+A request to an API, without a cookie, skips Datasette's router. The router protects forms, asks plugins for
+the actor, and tries all routes, which costs more than most answers of an API.
 """
 
 import re
@@ -58,6 +58,8 @@ _CROSS_SITE = {
         " behind a proxy that changes Host, configure public_url.",
     },
 }
+
+_REFUSAL_HEADERS = {**SAFETY, "Referrer-Policy": "same-origin"}
 
 _KINDS = (
     ("api1", re.compile(r"^/(?:(?:!|%21)?api/)?1\.0(/|$)")),
@@ -132,8 +134,8 @@ def wrapped(
         refuse methods themselves.
     """
     inside = bounding_bodies(answering_errors(application), is_for_programs)
-    inside = checking_methods(refusing_cross_site(inside), is_for_programs)
-    inside = measuring(datasette, passing_router(datasette, adding_headers(inside), apis))
+    inside = adding_headers(checking_methods(inside, is_for_programs))
+    inside = measuring(datasette, refusing_cross_site(passing_router(datasette, inside, apis)))
     if datasette.setting("base_url") != "/":
         inside = stripping_prefix(datasette, inside)
     server = served(datasette)
@@ -230,23 +232,21 @@ def _with_allow(message: Message, allowed: bytes) -> Message:
 
 
 def refusing_cross_site(application: Application) -> Application:
-    """Protect against cross-site requests: answer 403 to writes that a page of another site sends.
-
-    Browsers add a cached Basic login to every request, whichever page sends it.
-    """
+    """Protect against cross-site requests: answer 403 to writes that a page of another site sends."""
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
-        if scope["method"] not in READING:
-            headers = Request(scope, receive).headers
-            if is_cross_site(headers, scope[SERVED].config.public_url):
-                await Response.json(_CROSS_SITE, status=403, headers=dict(SAFETY)).asgi_send(send)
-                return
-        await application(scope, receive, send)
+        # Browsers add a cached Basic login to every request, whichever page sends it.
+        if scope["method"] not in READING and _is_cross_site(
+            Request(scope, receive).headers, scope[SERVED].config.public_url
+        ):
+            await Response.json(_CROSS_SITE, status=403, headers=dict(_REFUSAL_HEADERS)).asgi_send(send)
+        else:
+            await application(scope, receive, send)
 
     return answer
 
 
-def is_cross_site(headers: Mapping[str, str], public_url: str) -> bool:
+def _is_cross_site(headers: Mapping[str, str], public_url: str) -> bool:
     """Return whether a page of another site sent a request."""
     if headers.get("authorization", "").partition(" ")[0].lower() == "bearer":
         return False
@@ -340,7 +340,7 @@ def passing_router(datasette: "Datasette", application: Application, apis: Seque
 def _plain_path(datasette: "Datasette", scope: AsgiScope) -> str:
     """Return the path that the router would match; "" if the answer depends on more than the path."""
     raw: bytes = scope.get("raw_path") or b""
-    if scope["method"] not in ("GET", "HEAD") or not raw.isascii():
+    if not raw.isascii():
         return ""
     if any(name == b"cookie" for name, _ in scope["headers"]) or not datasette._startup_invoked:  # noqa: SLF001
         return ""

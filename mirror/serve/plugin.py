@@ -41,7 +41,7 @@ from mirror.serve.pages.view import View, page
 from mirror.serve.sql_access import current_visitor
 from mirror.serve.state import served
 from mirror.serve.stored_queries import datasette_queries
-from mirror.serve.table_metadata import is_faceted, metadata
+from mirror.serve.table_metadata import metadata
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -99,8 +99,9 @@ def startup(datasette: "Datasette") -> None:
 def get_metadata(datasette: "Datasette") -> dict[str, Any]:
     """Describe the mirrors' tables."""
     known = served(datasette)
-    described = (datasette.databases, [is_faceted(bytes_of(each)) for each in datasette.databases.values()])
-    if known.metadata is None or known.described_databases != described:
+    # Datasette asks many times for each page, and a file may grow or be replaced while it is served.
+    described = (datasette.databases, [bytes_of(one) for one in datasette.databases.values()])
+    if known.described_databases != described:
         known.described_databases = described
         known.metadata = metadata({database.name: bytes_of(database) for database in mirrors(datasette)})
     return known.metadata

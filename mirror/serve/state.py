@@ -154,7 +154,7 @@ class Served:
     """The state of one Datasette.
 
     - `writer` passes writes to the upstreams; None if writes are not configured.
-    - `described_databases`: what `metadata` describes: the databases, and which are small enough for facets.
+    - `described_databases`: what `metadata` describes: the databases, and the sizes of their files.
     - `use_saved_at` maps (mirror, token id) to the monotonic time at which the token's use was last saved.
     - `limits` reads the budgets of the upstreams from the request ledger.
     - `stale_after` maps an upstream to the age, in seconds, at which its last complete sync is too old.
@@ -166,7 +166,7 @@ class Served:
         self.config = _plain_config(datasette)
         self.writer: Any = None
         self.peers = Peers()
-        self.metadata: dict[str, Any] | None = None
+        self.metadata = dict[str, Any]()
         self.described_databases: object = None
         self.use_saved_at = dict[tuple[str, int], float]()
         self.counts = CountCache()

@@ -231,7 +231,7 @@ def metadata(databases: Mapping[str, int]) -> dict[str, Any]:
         name: {
             "title": "Bitbucket mirror",
             "description_html": DESCRIPTION,
-            "tables": _tables(with_facets=is_faceted(size)),
+            "tables": _tables(with_facets=size <= MOST_BYTES_FACETED),
         }
         for name, size in databases.items()
     }
@@ -244,8 +244,3 @@ def _tables(*, with_facets: bool) -> dict[str, dict[str, Any]]:
         if not with_facets:
             table.pop("facets", None)
     return tables
-
-
-def is_faceted(size: int) -> bool:
-    """Return whether the tables of a file of this many bytes show facets by default."""
-    return size <= MOST_BYTES_FACETED

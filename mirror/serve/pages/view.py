@@ -14,7 +14,7 @@ from datasette.utils.asgi import Forbidden, Request, Response
 from mirror.queries.crawl import UpstreamSummary, standing, upstreams
 from mirror.queries.visibility import Caller, is_unconfirmed
 from mirror.readable import visible_html
-from mirror.serve.auth import ActorVisitor, caller_of, is_closed
+from mirror.serve.auth import ActorVisitor, caller_of
 from mirror.serve.exchange import (
     RESTORED_SECONDS,
     UNCONFIRMED,
@@ -71,22 +71,15 @@ class Unconfirmed(Exception):
 
 
 class Visit:
-    """A request for a page. `is_open`: the visitor may use tables and SQL."""
+    """A request for a page."""
 
     def __init__(
-        self,
-        datasette: "Datasette",
-        request: Request,
-        database: "GuardedDatabase",
-        caller: Caller,
-        *,
-        is_open: bool,
+        self, datasette: "Datasette", request: Request, database: "GuardedDatabase", caller: Caller
     ) -> None:
         self.datasette = datasette
         self.request = request
         self.database = database
         self.caller = caller
-        self.is_open = is_open
         self.now = utc_now()
         self.links = SiteLinks(datasette.urls.path, str(database.route or database.name))
         given = parameters_of(request)
@@ -123,9 +116,11 @@ class Visit:
             raise NotHere(f"{error}.") from None
 
     def is_open_in(self, connection: sqlite3.Connection) -> bool:
-        """Return whether tables are open to the visitor in the snapshot of a connection."""
+        """Return whether tables and SQL are open to the visitor in the snapshot of a connection."""
         asking = ActorVisitor(self.request.actor)
-        return asking.sees_all(self.database.name) or not asking.lacks(connection, self.database.name)
+        return asking.sees_all(self.database.name) or not (
+            self.database.lacks_changes() or asking.lacks(connection, self.database.name)
+        )
 
     def standing(self, connection: sqlite3.Connection) -> list[UpstreamSummary]:
         """Read how each upstream stands. Visitors with access to tables also see how far its sync is."""
@@ -186,16 +181,23 @@ class Visit:
 
     async def page(self, template: str, context: dict[str, Any], *, status: int = 200) -> Response:
         """Render a page, with the age of the data in its footer."""
-        context |= {
-            "visit": self,
-            "foot": await self.read(upstreams),
-            "snapshot": await self.read(snapshot_moment),
-        }
+
+        def work(connection: sqlite3.Connection) -> dict[str, Any]:
+            return {
+                "foot": upstreams(connection),
+                "snapshot": snapshot_moment(connection),
+                "is_open": self.is_open_in(connection),
+            }
+
+        context |= {"visit": self, **await self.read(work)}
         return await rendered(self.datasette, self.request, template, context, status=status)
 
     async def fragment(self, template: str, context: dict[str, Any]) -> Response:
         """Render a part of a page, for the script."""
-        return await rendered(self.datasette, self.request, template, {"visit": self, **context})
+        # Not by Datasette, which asks all plugins for what only whole pages have, at each keystroke.
+        found = self.datasette.jinja_env.get_template(template)
+        body = await found.render_async({"links": self.links, "now": self.now, **context})
+        return Response.html(safe_html(body), headers=PAGE)
 
 
 async def rendered(
@@ -261,9 +263,7 @@ async def _visit(datasette: "Datasette", request: Request) -> Visit:
     allowed = datasette.metadata("allow", database=database.name, fallback=False)
     if not actor_matches_allow(request.actor, allowed):
         raise Forbidden("view-database")
-    closed = await is_closed(datasette, request.actor, database.name)
-    caller = caller_of(request.actor, database.name)
-    return Visit(datasette, request, database, caller, is_open=not closed)
+    return Visit(datasette, request, database, caller_of(request.actor, database.name))
 
 
 def _in_snapshot(
