@@ -110,28 +110,37 @@ def test_an_early_empty_page_is_read_again(tmp_path: Path) -> None:
 
 
 class LostPages(ShortPages):
-    """Answers a page of every listing of some kind without its link onward, and perhaps without its rows."""
+    """Answers a page of every listing of some kind without its link onward, and perhaps without its rows.
 
-    def __init__(self, path: str, number: str | None, *, empty: bool) -> None:
+    The page after it has the status `after`, and its rows if that is 200.
+    """
+
+    def __init__(self, path: str, number: str | None, *, empty: bool, after: int = 403) -> None:
         super().__init__(2)
-        self.path, self.number, self.empty = path, number, empty
+        self.path, self.number, self.empty, self.after = path, number, empty, after
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Ask, and take what is lost out of that page."""
         answer = super().handle_request(request)
-        if request.url.params.get("page") != self.number or not request.url.path.endswith(self.path):
+        asked = request.url.params.get("page")
+        if not request.url.path.endswith(self.path):
             return answer
+        if asked == str(int(self.number or "1") + 1) and self.after != 200:
+            return httpx.Response(self.after, json={"type": "error", "error": {"message": "Invalid page"}})
         answer.read()
-        body = {key: value for key, value in answer.json().items() if key != "next"}
-        return httpx.Response(200, json={**body, **({"values": []} if self.empty else {"size": 99})})
+        body = answer.json() if self.empty else {**answer.json(), "size": 99}
+        if asked == self.number:
+            body.pop("next", None)
+            body["values"] = [] if self.empty else body["values"]
+        return httpx.Response(200, json=body)
 
 
 @pytest.mark.parametrize("empty", [True, False])
 def test_a_listing_that_loses_its_pages_stays_open(tmp_path: Path, *, empty: bool) -> None:
     """The total tells that pages must follow: nothing is complete, full or incremental, until they do."""
     with crawling(tmp_path, page_length=2, workspaces=("jespern",)) as (sandbox, crawl):
-        plain, empty_page = crawl.transport, LostPages("/repositories/jespern", "2", empty=empty)
-        crawl.transport = empty_page
+        plain, lost_page = crawl.transport, LostPages("/repositories/jespern", "2", empty=empty)
+        crawl.transport = lost_page
         for _ in range(2):
             summary = crawl.sync(later=7200)
             assert (summary.state, summary.exit_code) == ("incomplete", 1)
@@ -140,11 +149,34 @@ def test_a_listing_that_loses_its_pages_stays_open(tmp_path: Path, *, empty: boo
         assert crawl.sync(later=7200).state == "complete"
         for (name,) in crawl.rows("SELECT full_name FROM repositories"):
             sandbox.do("push", name)
-        crawl.transport = empty_page
+        crawl.transport = lost_page
         assert crawl.sync().state == "incomplete"
         crawl.transport = plain
         assert crawl.sync(later=7200).state == "complete"
         assert_matches_sandbox(crawl, sandbox, ("jespern",))
+
+
+@pytest.mark.parametrize("listing", ["/refs", "/brodie/members", "/user/workspaces", "/repositories/brodie"])
+def test_a_lost_link_onward_is_found(tmp_path: Path, listing: str) -> None:
+    """A full page below the total has no link: the page after it is asked for, and the mirror is whole."""
+    workspaces = None if listing == "/user/workspaces" else ("brodie",)
+    with crawling(tmp_path, page_length=2, kind="cloud", workspaces=workspaces) as (sandbox, crawl):
+        crawl.transport = LostPages(listing, None, empty=False, after=200)
+        assert crawl.sync().state == "complete"
+        assert_matches_sandbox(crawl, sandbox, sandbox.workspaces() if workspaces is None else workspaces)
+
+
+@pytest.mark.parametrize("listing", ["/members", "/repositories/jespern"])
+def test_a_total_may_count_what_cannot_be_seen_after_a_full_page(tmp_path: Path, listing: str) -> None:
+    """The page after the last one answers 404: the listing is complete, at one more request for a page."""
+    with crawling(tmp_path, page_length=2, workspaces=("jespern",)) as (sandbox, crawl):
+        sandbox.do("delete", "jespern/arriving")
+        crawl.transport = LostPages(listing, "2", empty=False, after=404)
+        assert crawl.sync().state == "complete"
+        assert_matches_sandbox(crawl, sandbox, ("jespern",))
+        sandbox.reset()
+        assert crawl.sync().state == "complete"
+        assert sandbox.state()["by_kind"] == {"listing": 1}
 
 
 @pytest.mark.parametrize("listing", ["/refs", "/brodie/members", "/user/workspaces"])

@@ -198,6 +198,50 @@ def test_a_broken_page_with_a_bad_next_does_not_loop() -> None:
         ours.upstream.fetch_repositories("w", "created", same.replace("=next", "=next,size"))
 
 
+FULL = page({"name": "x"}, {"name": "y"}, pagelen=2, size=3)
+
+
+@pytest.mark.parametrize(
+    ("after", "is_last"),
+    [
+        (page(pagelen=2, size=3), True),
+        (answer({"error": {"message": "Invalid page"}}, 404), True),
+        (page(pagelen=2, size=3, next="https://api.bitbucket.org/2.0/x?page=3"), False),
+        (answer({}, 403), False),
+        (answer({}, 410), False),
+        (answer("<html>", 200), False),
+        (answer({"values": None}), False),
+        (answer({}, 503), False),
+        (httpx.ReadError("cut off"), False),
+    ],
+)
+def test_the_page_after_a_full_one_below_the_total_tells_whether_it_was_the_last(
+    after: httpx.Response | Exception, *, is_last: bool
+) -> None:
+    """An empty page or a 404 says so; everything else proves nothing, and the page stays suspicious."""
+    fake = faked(FULL, after)
+    found = fake.upstream.fetch_repositories("acme", "created", None)
+    assert (found.next, found.full_length) == (None, 0 if is_last else 2)
+    assert fake.server.urls[1] == f"{fake.server.urls[0]}&page=2"
+
+
+def test_rows_on_the_page_after_a_full_one_are_read() -> None:
+    """A lost link is replaced; a page at its total, of an opaque number or with a link is not asked about."""
+    fake = faked(FULL, page({"name": "z"}, pagelen=2, size=3))
+    first = fake.upstream.fetch_repositories("acme", "created", None)
+    assert first.next == fake.server.urls[1]
+    for asked, found in (
+        (first.next.replace("page=2", "page=7"), page({}, {}, pagelen=2, size=14)),
+        (first.next.replace("page=2", "page=Zx3"), FULL),
+        (first.next, page({}, {}, pagelen=2, size=9, next=first.next.replace("page=2", "page=3"))),
+        (first.next, page({}, {}, pagelen=2)),
+        (first.next, page({}, pagelen=2, size=9)),
+    ):
+        fake = faked(found)
+        fake.upstream.fetch_repositories("acme", "created", asked)
+        assert fake.server.urls == [asked]
+
+
 def test_refs_are_one_listing() -> None:
     """Branches and tags come together, by the repository's identity with its braces escaped."""
     ours = faked(answer(recorded("cloud/refs.json")))

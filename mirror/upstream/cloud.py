@@ -25,7 +25,7 @@ from mirror.upstream.cloud_decode import (
     WorkspaceAccessJson,
     WorkspaceJson,
 )
-from mirror.upstream.endpoint import ApiAddresses, fields_of, with_fields, with_shorter_pages
+from mirror.upstream.endpoint import ApiAddresses, fields_of, page_after, with_fields, with_shorter_pages
 from mirror.upstream.git import GitRefs
 from mirror.upstream.protocol import SHRINKS_BY, ListingOrder, Page, RowDecoder, is_reached
 from mirror.upstream.response import Response
@@ -231,7 +231,7 @@ class Cloud:
             return self._page(shorter, rows)
         good, bad = rows.decode(envelope.values, self._with_told)
         most = count(envelope.pagelen) or PAGE_LENGTH
-        return Page(
+        page = Page(
             rows=good,
             next=self._next(envelope.next, answer),
             size=count(envelope.size),
@@ -239,6 +239,29 @@ class Cloud:
             bad=bad,
             full_length=most if len(envelope.values) >= most else 0,
         )
+        return page if page.next or not page.full_length else self._surely_last(target, page)
+
+    def _surely_last(self, target: str, page: Page[Row]) -> Page[Row]:
+        """Ask for the page after a full one without `next`, if its total promises more rows.
+
+        Totals may count rows that cannot be seen, and a link may be lost: only that page tells which. The
+        page is returned as the last one, with the link to the next, or as it was where the answer tells
+        neither.
+        """
+        after = page_after(self._http.address(target))
+        if after is None or page.size is None or page.size <= after[0] * page.full_length:
+            return page
+        try:
+            envelope, _ = self._http.get_json(after[1], _Envelope, attempts=2)
+        except UpstreamRefused as error:
+            is_last = error.status == 404
+        except UpstreamError:
+            return page
+        else:
+            if envelope.values:
+                return msgspec.structs.replace(page, next=after[1])
+            is_last = not envelope.next
+        return msgspec.structs.replace(page, full_length=0) if is_last else page
 
     def _page_or_skipped(self, target: str) -> Page[Repository]:
         """Ask once more for a page of an unknown shape, then skip it: it must not end the listing."""

@@ -171,6 +171,17 @@ def with_shorter_pages(url: str, by: int) -> str | None:
     return _PAGE_LENGTH.sub(f"pagelen={shorter}", url)
 
 
+def page_after(url: str) -> tuple[int, str] | None:
+    """Return the number of a page and the address of the one after it; None if its number is a text."""
+    number = _PAGE_NUMBER.search(url)
+    if number is None:
+        return 1, f"{url}{'&' if '?' in url else '?'}page=2"
+    if re.fullmatch(r"[1-9][0-9]{0,8}", number[1]) is None:
+        return None
+    following = int(number[1]) + 1
+    return following - 1, f"{url[: number.start(1)]}{following}{url[number.end(1) :]}"
+
+
 def without_login(url: str) -> str:
     """Remove the login from a clone address; ``git@`` and ``hg@`` are the service's own users, and stay.
 

@@ -34,8 +34,8 @@ class Page(msgspec.Struct, Generic[Row], frozen=True, kw_only=True):
     the number of rows in the whole listing, None where the upstream does not report it. `date` is the
     upstream's clock at the time of the answer. `skipped` is true where the upstream could not give this page
     at all and the listing goes on behind it. `full_length` is how many rows a page may have, if this one has
-    so many, else 0. `note` tells the user what the listing leaves out. `told` tells pages apart where their
-    rows do not: repositories whose owners alone are the rows.
+    so many and is not known to be the last, else 0. `note` tells the user what the listing leaves out. `told`
+    tells pages apart where their rows do not: repositories whose owners alone are the rows.
     """
 
     rows: tuple[Row, ...]
