@@ -451,6 +451,65 @@ def test_unmirrored_resources_are_501(mirror: Mirror, path: str, said: str) -> N
     assert said in told(answer)
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("build-status/1.0/commits/abc", "no builds; ask the upstream"),
+        ("build-status/latest/commits/stats/abc/", "no builds; ask the upstream"),
+        ("mirroring/latest/mirrorServers", "no mirrors of the server; ask the upstream"),
+        ("mirroring", "no mirrors of the server; ask the upstream"),
+        ("ssh/1.0/keys?user=x", "no keys; ask the upstream"),
+        ("capabilities", "no capabilities; ask the upstream"),
+        (
+            "branch-permissions/2.0/projects/acme-inc/repos/tool/restrictions",
+            f"no branch permissions; ask {CLOUD}",
+        ),
+        (
+            "access-tokens/latest/projects/ACME-inc",
+            "no access tokens; ask https://api.example.com/2.0/workspaces/acme-Inc",
+        ),
+        (
+            "keys/1.0/projects/prj/repos/one/ssh/a%20b?x=1",
+            "no keys; ask https://dc.example.com/x/rest/keys/1.0/projects/prj/repos/one/ssh/a%20b?x=1",
+        ),
+        (
+            "sync/latest/projects/prj",
+            "no settings of forks; ask https://dc.example.com/x/rest/sync/latest/projects/prj",
+        ),
+    ],
+)
+def test_the_other_apis_of_a_data_center_are_501(mirror: Mirror, path: str, said: str) -> None:
+    """Each in this API's form, for reads and writes; an API that there is not is 404 in that form too."""
+    for method in ("GET", "POST", "DELETE"):
+        answer = mirror.client(method, f"/rest/{path}")
+        assert (answer.status_code, answer.headers["Cache-Control"]) == (501, "no-store"), answer.text
+        assert said in told(answer)
+    assert mirror.client("OPTIONS", f"/rest/{path}").headers["Allow"] == "GET, HEAD, OPTIONS"
+
+
+def test_other_apis_tell_nothing_of_what_is_hidden(mirror: Mirror) -> None:
+    """Hidden and unknown are 404, byte for byte; persons need credentials; unknown APIs are 404."""
+    for api in ("build-status/latest", "branch-utils/1.0", "insights/1.0"):
+        path = f"/rest/{api}/projects/acme-inc/repos/"
+        hidden, missing = (mirror.client.get(f"{path}{slug}/x") for slug in ("secret", "absent"))
+        assert hidden.status_code == missing.status_code == 404
+        assert "does not exist" in told(hidden)
+        assert hidden.content.replace(b"secret", b"absent") == missing.content
+        assert mirror.client.get(f"/rest/{api}/projects/nobody").status_code == 404
+        assert mirror.client.get(f"{path}secret/x", headers=bearer(mirror.token)).status_code == 501
+    assert mirror.client.get("/rest/access-tokens/latest/users/ann").status_code == 401
+    of_ann = mirror.client.get("/rest/access-tokens/latest/users/ann", headers=bearer(mirror.of_ann))
+    assert (of_ann.status_code, "no access tokens" in told(of_ann)) == (501, True)
+    for path in ("invented/1.0/x", "invented/latest", "api/2.0/projects", "api/1.1", "api", "api/"):
+        assert "no API hosted" in told(mirror.client.get(f"/rest/{path}")), path
+    leading = client_of(mirror.path, redirect_unmirrored=True)
+    answer = leading.get("/rest/git/1.0/projects/PRJ/repos/one/tags?access_token=mir_x")
+    assert answer.status_code == 401
+    answer = leading.get("/rest/git/1.0/projects/PRJ/repos/one/tags")
+    assert answer.headers["Location"] == "https://dc.example.com/x/rest/git/1.0/projects/PRJ/repos/one/tags"
+    assert leading.get("/rest/git/1.0/projects/acme-inc/repos/tool/tags").status_code == 501
+
+
 @pytest.mark.parametrize("more", ["", "/branches", "/pull-requests", "/commits/abc", "/whatever"])
 def test_hidden_and_unknown_are_the_same(mirror: Mirror, more: str) -> None:
     """Byte for byte, before anything is said of what is not mirrored."""

@@ -24,6 +24,7 @@ from mirror.serve.api1.routes import API as API_1
 from mirror.serve.api2 import query_language
 from mirror.serve.api2.routes import API as API_2
 from mirror.serve.datacenter.routes import API as DATA_CENTER
+from mirror.serve.datacenter.routes import OTHER_APIS
 from mirror.serve.exchange import Application, mirror_of
 from mirror.serve.guarded_database import bytes_of, guard, mirror_named, mirrors
 from mirror.serve.openapi import document as openapi
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).with_name("templates")
 
-APIS = (API_1, API_2, DATA_CENTER)
+APIS = (API_1, API_2, DATA_CENTER, OTHER_APIS)
 _FOR_PROGRAMS = tuple(re.compile(one) for one in (*(api.pattern for api in APIS), webhooks.PATTERN))
 _CREDENTIALS = {"authorization", "cookie"}
 

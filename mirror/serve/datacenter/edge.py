@@ -125,6 +125,11 @@ def route(names: Sequence[str]) -> tuple[Names, Names]:
     return (names[0], MORE), (names[0],)
 
 
+def other_route(names: Sequence[str]) -> tuple[Names, Names]:
+    """Return the pattern of a path of another API, and its names: those of the API and the version first."""
+    return (names[0], MORE), tuple(names)
+
+
 def _below_project(key: str, more: Sequence[str]) -> tuple[Names, Names]:
     here = ("projects", PROJECT)
     match more:
@@ -346,6 +351,37 @@ _ALONE = {
 }
 """Resources below a project or a repository, and at the top level."""
 
+_OTHER_APIS = {
+    "access-tokens": "access tokens",
+    "analytics": "statistics",
+    "audit": "audit logs",
+    "branch-permissions": "branch permissions",
+    "branch-utils": "other data of branches",
+    "build-status": "builds",
+    "capabilities": "capabilities",
+    "code-owners": "code owners",
+    "comment-likes": "likes",
+    "default-reviewers": "reviewers",
+    "default-tasks": "tasks",
+    "git": "settings of git",
+    "gpg": "keys",
+    "insights": "reports on commits",
+    "jira": "issues",
+    "keys": "keys",
+    "mirroring": "mirrors of the server",
+    "policies": "policies",
+    "required-builds": "required builds",
+    "search": "search in files",
+    "ssh": "keys",
+    "sync": "settings of forks",
+}
+"""The server's other REST APIs, each with versions of its own."""
+
+# An unknown name needs a version behind it: it may be a database of Datasette's.
+OTHER_PATTERN = (
+    rf"^/rest(?P<rest>/(?:{'|'.join(['api', *_OTHER_APIS])}|[a-z][a-z-]*/(?:[0-9]+\.[0-9]+|latest))(?:/.*)?)$"
+)
+
 _KEPT_BY_NOBODY = {"Cache-Control": "no-store"}
 
 
@@ -393,18 +429,42 @@ def of_project(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answ
     raise _not_mirrored(_noun(rest), asked, resource)
 
 
-def of_person(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
-    """Refuse users/U/..."""
+def of_person(connection: sqlite3.Connection, asked: DataCenterRequest, what: str = "") -> Answer:
+    """Refuse users/U/..., where `what` is, or what the path says."""
     row = find_person(connection, asked)
     page = asked.shapes.addresses.project_page(row.upstream_id, key_of(row))
-    raise _not_mirrored(_noun(asked.names[1]), asked, Resource(page or "the upstream", is_same=False))
+    raise _not_mirrored(what or _noun(asked.names[1]), asked, Resource(page or "the upstream", is_same=False))
 
 
 def alone(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """Refuse resources outside all projects; their path does not show which upstream has them."""
     del connection
-    message = f"This mirror holds no {_ALONE[asked.names[0]]}; ask the upstream"
-    raise ApiError(501, message, headers=_KEPT_BY_NOBODY)
+    raise _alone(_ALONE[asked.names[0]])
+
+
+def _alone(what: str) -> ApiError:
+    return ApiError(501, f"This mirror holds no {what}; ask the upstream", headers=_KEPT_BY_NOBODY)
+
+
+def of_other_api(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
+    """Refuse a path of another API, after checking that the caller may know what it is about."""
+    what, addresses = _OTHER_APIS[asked.names[0]], asked.shapes.addresses
+
+    def about(*names: str) -> DataCenterRequest:
+        return msgspec.structs.replace(asked, names=names)
+
+    match asked.names[2:]:
+        case ["projects", key, "repos", slug, *_]:
+            owner, found = find_repository(connection, about(key, slug))
+            near = addresses.below_repository(found.upstream_id, key_of(owner), found.slug, "")
+            raise _not_mirrored(what, asked, addresses.of_other_api(found.upstream_id, asked.names, near))
+        case ["projects", key, *_]:
+            row = find_projects(connection, about(key))[0]
+            near = addresses.below_project(row.upstream_id, key_of(row), "")
+            raise _not_mirrored(what, asked, addresses.of_other_api(row.upstream_id, asked.names, near))
+        case ["users", name, *more]:
+            return of_person(connection, about(name, "/".join(more)), what)
+    raise _alone(what)
 
 
 UNMIRRORED: dict[tuple[str, ...], Reader] = {
@@ -414,3 +474,6 @@ UNMIRRORED: dict[tuple[str, ...], Reader] = {
     **{(first, MORE): alone for first in _ALONE},
 }
 """Addresses that are not mirrored, below something that may be; `MORE` is the rest of the path."""
+
+UNMIRRORED_APIS: dict[tuple[str, ...], Reader] = {(name, MORE): of_other_api for name in _OTHER_APIS}
+"""The server's other APIs, of which nothing is mirrored."""

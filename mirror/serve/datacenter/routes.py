@@ -26,9 +26,11 @@ from mirror.serve.datacenter import edge
 from mirror.serve.datacenter.edge import (
     HERE,
     NAME,
+    OTHER_PATTERN,
     PERSON,
     PROJECT,
     UNMIRRORED,
+    UNMIRRORED_APIS,
     DataCenterRequest,
     Filter,
     Reader,
@@ -320,3 +322,13 @@ API = Api(
     dated=DATED,
     at_once=DATED,
 )
+
+OTHER_APIS = API._replace(
+    pattern=OTHER_PATTERN,
+    route=edge.other_route,
+    readers={},
+    unmirrored=UNMIRRORED_APIS.get,
+    dated=(),
+    at_once=(),
+)
+"""Data Center's other APIs (``/rest/build-status/...``): nothing of them is mirrored."""

@@ -6,6 +6,7 @@ of most keys, as old servers lack them.
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from urllib.parse import quote
@@ -86,6 +87,13 @@ class Addresses(msgspec.Struct, frozen=True):
             if found:
                 return Resource(f"{here}/{_escaped(found.expand(there))}", is_same=True)
         return Resource(here, is_same=False)
+
+    def of_other_api(self, upstream_id: int, names: Sequence[str], near: Resource) -> Resource:
+        """Return where a Data Center has a path of another API; `near` is what other upstreams have."""
+        if not self._is_datacenter(upstream_id):
+            return near._replace(is_same=False)
+        root = self._url(upstream_id).partition("/rest/api/")[0]
+        return Resource(f"{root}/rest/{_escaped('/'.join(names))}", is_same=True)
 
     def _is_datacenter(self, upstream_id: int) -> bool:
         return self.upstreams[upstream_id].kind == "datacenter"
