@@ -58,6 +58,34 @@ def size_text(size: float | None) -> str:
     return f"{value:.1f} {SIZES[unit]}" if value < 9.95 else f"{value:,.0f} {SIZES[unit]}"
 
 
+def edits(old: str | None, new: str | None) -> Iterator[tuple[str, str, str]]:
+    """Yield what an edit changed: each setting with its former and its new value, as people write them.
+
+    `old` and `new` are JSON objects of columns, as `changes` has them; other texts have no settings.
+    """
+    before, after = _object(old), _object(new)
+    for name in {**before, **after}:
+        yield name.replace("_", " "), _in_words(before.get(name)), _in_words(after.get(name))
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    import json  # noqa: PLC0415 - few commands show edits
+
+    try:
+        value = json.loads(text or "")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _in_words(value: Any) -> str:
+    if value is None or value == "":
+        return "nothing"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
 def _escape(found: re.Match[str]) -> str:
     letter, text, at = found[0], found.string, found.start()
     before, after = text[max(0, at - 1) : at], text[at + 1 : at + 2]

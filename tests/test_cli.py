@@ -200,18 +200,35 @@ def test_status_fits_a_terminal(synced: Folder) -> None:
 
 
 def test_changes_print_one_line_each(folder: Folder) -> None:
-    """A rename and a push, for people and for programs."""
+    """A rename, an edit, a deletion and a tag, for people and for programs."""
+    fields = {"description": "", "website": f"a\n{'x' * 99}"}
     with small_sandbox() as served:
         folder.configure(served.url)
         folder.run("sync")
         served.sandbox.do("rename", "ubernostrum/django-profiles", name="django-faces")
+        served.sandbox.do("edit", "jespern/django-piston", fields=fields)
+        served.sandbox.do("create_tag", "jespern/django-piston", name="v9")
+        served.sandbox.do("delete", "ubernostrum/django-registration")
         assert folder.run("sync").code == 0
     lines = [json.loads(line) for line in folder.run("changes", "--since", "1h", "--json").out.splitlines()]
-    renamed = [line for line in lines if line["kind"] == "renamed"]
-    assert [(line["old"], line["new"]) for line in renamed] == [
-        ("ubernostrum/django-profiles", "ubernostrum/django-faces")
-    ]
-    assert "renamed" in folder.run("changes", "--since", "1h").out
+    told = {(line["kind"], line["repository"]): (line["old"], line["new"]) for line in lines}
+    assert told["renamed", "ubernostrum/django-faces"] == (
+        "ubernostrum/django-profiles",
+        "ubernostrum/django-faces",
+    )
+    assert json.loads(told["updated", "jespern/django-piston"][1]) == fields
+    printed = folder.run("changes", "--since", "1h").out.splitlines()
+    edited = "description: Piston is a Django mini-framework creating APIs. -> nothing"
+    assert {(line[22:37].strip(), line[38:].partition(" v9 at ")[0]) for line in printed} >= {
+        ("renamed", "ubernostrum/django-faces  ubernostrum/django-profiles -> ubernostrum/django-faces"),
+        ("updated", "ubernostrum/django-faces  name: django-profiles -> django-faces"),
+        ("deleted", "ubernostrum/django-registration, no longer visible"),
+        ("tag_created", "jespern/django-piston"),
+        (
+            "updated",
+            f"jespern/django-piston  {edited}; website: nothing -> a {'x' * 57}…",
+        ),
+    }
 
 
 def test_verify_finds_and_repairs_differences(folder: Folder, box: RunningSandbox) -> None:

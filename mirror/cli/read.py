@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from mirror.cli.main import json_option, out, reader
-from mirror.cli.printer import Grid, Printer, plain
+from mirror.cli.printer import Grid, Printer, cut, plain
 from mirror.errors import ConfigError, NotFound
 from mirror.queries.accounts import owners_named
 from mirror.queries.changes import EXPORTED, changes_since
@@ -19,7 +19,7 @@ from mirror.queries.past_state import Looks, Past, PastRef
 from mirror.queries.repositories import RepositoryDetails, repository_details
 from mirror.queries.rows import ChangeRow, RefRow, RepositoryRow
 from mirror.queries.visibility import OPERATOR
-from mirror.readable import csv_chunks, size_text
+from mirror.readable import csv_chunks, edits, size_text
 from mirror.search.find import one_snapshot
 from mirror.times import ago, day_text, from_text, machine_zone, moment_of, past_moment, to_text, utc_now
 
@@ -204,6 +204,10 @@ def _moment_text(moment: str | None) -> str:
     return day_text(from_text(moment)) if moment else "never"
 
 
+_LONGEST_VALUE = 60
+"""How many columns a value of an edit has."""
+
+
 @click.command()
 @click.option(
     "--since",
@@ -244,11 +248,31 @@ def changes(ctx: click.Context, since: str, as_json: bool) -> None:
 def _change_line(change: ChangeRow) -> str:
     """Write a change on one line, with hashes cut to twelve digits."""
     about = change.repository or change.owner or ""
-    old, new = ((value[:12] if change.ref and value else value) for value in (change.old, change.new))
-    arrow = f" {old or ''} -> {new or ''}" if old or new else ""
     ref = f" {change.ref}" if change.ref else ""
     forced = ", forced" if change.was_forced else ""
-    return plain(f"{change.at[:19]}Z  {change.kind:<15} {about}{ref}{arrow}{forced}").replace("\n", " ")
+    return _one_line(f"{change.at[:19]}Z  {change.kind:<15} {about}{ref}{_difference(change)}{forced}")
+
+
+def _one_line(text: str) -> str:
+    return plain(text).replace("\n", " ")
+
+
+def _difference(change: ChangeRow) -> str:
+    """Write what a change made of what; it begins with a space, and is "" where the kind says it all."""
+    if change.kind == "updated":
+        told = (
+            f"{what}: {' -> '.join(cut(_one_line(value), _LONGEST_VALUE) for value in values)}"
+            for what, *values in edits(change.old, change.new)
+        )
+        return f"  {'; '.join(told)}".rstrip()
+    if change.kind == "deleted":
+        return f", {change.new}" if change.new else ""
+    if change.kind == "restored":
+        return f", was {change.old}" if change.old else ""
+    old, new = ((value[:12] if change.ref and value else value) for value in (change.old, change.new))
+    if old and new:
+        return f" {old} -> {new}" if change.ref else f"  {old} -> {new}"
+    return f" at {new}" if new else f", was at {old}" if old else ""
 
 
 UNKNOWN = "not known"

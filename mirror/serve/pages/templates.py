@@ -8,16 +8,13 @@ and templates write: `extra_body_script` and `extra_js_urls`. A script in a valu
 """
 
 import hashlib
-import json
 import re
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import version
 from importlib.util import cache_from_source
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 from jinja2 import BytecodeCache, Environment, FileSystemBytecodeCache
@@ -28,7 +25,7 @@ from markupsafe import Markup, escape
 from mirror import times
 from mirror.queries.crawl import progress_text
 from mirror.queries.rows import ChangeRow
-from mirror.readable import size_text
+from mirror.readable import edits, size_text
 from mirror.search import highlight_ranges
 from mirror.serve.middleware import current_policy
 from mirror.times import from_text
@@ -168,7 +165,7 @@ def add_filters(env: Environment) -> None:
         "shortened": shortened,
         "host": lambda url: urlsplit(url).netloc,
         "first_line": lambda text: (text or "").strip().partition("\n")[0],
-        "differences": lambda change: list(differences(change)),
+        "differences": lambda change: list(edits(change.old, change.new)),
     }
 
 
@@ -225,29 +222,6 @@ def tone(kind: str) -> str:
     if kind in ("deleted", "branch_deleted", "tag_deleted", "made_private"):
         return "bad"
     return "good" if kind in ("created", "restored", "branch_created", "tag_created") else "even"
-
-
-def differences(change: ChangeRow) -> Iterator[tuple[str, str, str]]:
-    """Yield the columns that an edit changed: name, old value, new value."""
-    old, new = _object(change.old), _object(change.new)
-    for name in [*old, *(name for name in new if name not in old)]:
-        yield name.replace("_", " "), _value(old.get(name)), _value(new.get(name))
-
-
-def _object(text: str | None) -> dict[str, Any]:
-    try:
-        value = json.loads(text or "")
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _value(value: Any) -> str:
-    if value is None or value == "":
-        return "nothing"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return shortened(str(value))
 
 
 def sentence(change: ChangeRow) -> str:
