@@ -12,9 +12,9 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mirror.queries.rows import fetch_value
 from mirror.queries.visibility import ANONYMOUS, visible_parent, visible_project
 from mirror.store.changes import CLOSED
+from mirror.store.files import fetch_value
 
 
 def _same(alias: str, names: str) -> dict[str, str]:

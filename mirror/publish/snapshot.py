@@ -22,11 +22,10 @@ import msgspec
 
 from mirror.errors import ConfigError, MirrorError, StoreError
 from mirror.publish.selection import choose_rows, copy_rows, moment_of, tables_of, undecided
-from mirror.queries.rows import fetch
 from mirror.queries.visibility import ANONYMOUS, is_unconfirmed, visible, visible_project
 from mirror.search.index.backlog import rebuild_index
 from mirror.search.index.refs.changes import rebuild_refs_index
-from mirror.store.files import explained, faults_of, open_reader, reading_address
+from mirror.store.files import explained, faults_of, fetch, open_reader, reading_address
 from mirror.store.lock import BESIDE, place_of_copy, replacing
 from mirror.store.schema import (
     CACHE_KIB,

@@ -18,9 +18,6 @@ from mirror.queries.rows import (
     Membership,
     ProjectRow,
     Values,
-    fetch,
-    fetch_as,
-    fetch_value,
     file_state,
 )
 from mirror.queries.visibility import (
@@ -31,6 +28,7 @@ from mirror.queries.visibility import (
     visible,
     visible_project,
 )
+from mirror.store.files import fetch, fetch_as, fetch_value
 
 PERSONAL = "~"
 """The prefix of a personal project's key on a Data Center."""

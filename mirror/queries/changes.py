@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from mirror.queries.refs import refs_state
-from mirror.queries.rows import ChangeRow, Values, fetch, fetch_as, fetch_value
+from mirror.queries.rows import ChangeRow, Values
 from mirror.queries.visibility import Caller, visible_changes
 from mirror.store.changes import RARE, RARE_KINDS
+from mirror.store.files import fetch, fetch_as, fetch_value
 from mirror.store.refs import PSEUDO_TAG
 
 # One index has the rare kinds, another the forced moves of main branches. SQLite uses them only for

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from mirror.queries.rows import fetch_as, fetch_dicts, fetch_value
 from mirror.queries.visibility import Caller, visible
 from mirror.store.crawl_state import Progress
 from mirror.store.cursors import Cursors
+from mirror.store.files import fetch_as, fetch_dicts, fetch_value
 from mirror.store.runs import ENDED_UNSEEN
 from mirror.times import from_text, minute_text
 

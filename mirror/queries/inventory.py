@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from mirror.queries.refs import REFS_READ, refs_state
-from mirror.queries.rows import fetch, flag
+from mirror.queries.rows import flag
 from mirror.queries.visibility import Caller, forks_count, visible
+from mirror.store.files import fetch
 
 CHUNK = 2_000
 """The number of rows that `all_lines` reads at a time."""

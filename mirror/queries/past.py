@@ -16,9 +16,10 @@ from mirror.model import NAMED
 from mirror.queries.past_state import NOT_RECORDED, Line, Looks, Measures, Past, Rebuilt
 from mirror.queries.refs import KINDS, TABLES, select_refs
 from mirror.queries.repositories import RepositoryDetails, repository_details
-from mirror.queries.rows import AccountRow, RefRow, fetch, fetch_as, fetch_dicts, fetch_value
+from mirror.queries.rows import AccountRow, RefRow
 from mirror.queries.visibility import OPERATOR, Caller, forks_count, is_own, visible
 from mirror.store.changes import CLOSED, MEASURED, MEASURED_SINCE, compacted_before
+from mirror.store.files import fetch, fetch_as, fetch_dicts, fetch_value
 from mirror.store.schema import memory_copy, snapshot_moment
 from mirror.times import Clock, past_moment, utc_now
 

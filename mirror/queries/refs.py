@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mirror.queries.rows import NOT_OF, RefRow, fetch, fetch_as, fetch_value
+from mirror.queries.rows import NOT_OF, RefRow
+from mirror.store.files import fetch, fetch_as, fetch_value
 
 if TYPE_CHECKING:
     from mirror.model import RefKind

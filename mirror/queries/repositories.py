@@ -13,7 +13,7 @@ import msgspec
 
 from mirror.queries.accounts import ANY_UPSTREAM, owner_named
 from mirror.queries.refs import KINDS, REFS_READ, newest_refs, refs_state
-from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, Values, fetch, fetch_as, fetch_value
+from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, Values
 from mirror.queries.visibility import (
     IS_OWN_ID,
     SHOWN_TO_ALL,
@@ -24,6 +24,7 @@ from mirror.queries.visibility import (
     visible_parent,
 )
 from mirror.queries.web_links import RefKey, RefLinks, RepositoryLinks, WebLinks
+from mirror.store.files import fetch, fetch_as, fetch_value
 
 RECENT = 8
 """The length of the list of the repositories that were updated last."""

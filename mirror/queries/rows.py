@@ -10,10 +10,11 @@ belong to threads, so each thread has its own cache.
 import sqlite3
 import threading
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
+from mirror.store.files import fetch_as, fetch_value
 from mirror.store.schema import snapshot_moment
 
 MOST_COUNTS = 200
@@ -22,7 +23,6 @@ MOST_ENCODED = 2000
 """The most repositories that are kept as JSON, of about 2 KB each."""
 
 Values = Mapping[str, Any]
-Row = TypeVar("Row")
 DERIVED = ("owner_username", "is_fork", "parent_name", "refs")
 FLAGS = ("is_private", "has_issues", "has_wiki", "archived")
 """Columns that are yes, no or unknown."""
@@ -60,9 +60,7 @@ _memory = _Memory()
 
 def file_state(connection: sqlite3.Connection) -> FileState:
     """Return the cache for the present state of the file; an empty one if the file changed or it is full."""
-    cursor = connection.cursor()
-    cursor.row_factory = None
-    (version,) = cursor.execute("PRAGMA data_version").fetchone()
+    version = fetch_value(connection, "PRAGMA data_version")
     known = _memory.state
     if (
         known is None
@@ -89,36 +87,6 @@ def published_at(connection: sqlite3.Connection) -> str | None:
     if state.published_at is msgspec.UNSET:
         state.published_at = snapshot_moment(connection)
     return state.published_at
-
-
-def fetch(connection: sqlite3.Connection, sql: str, values: Values | None = None) -> list[Any]:
-    """Read plain tuples, regardless of the connection's row factory."""
-    cursor = connection.cursor()
-    cursor.row_factory = None
-    return cursor.execute(sql, values or {}).fetchall()
-
-
-def fetch_as(
-    row_type: type[Row], connection: sqlite3.Connection, sql: str, values: Values | None = None
-) -> list[Row]:
-    """Read rows as a struct whose fields are in the order of the selected columns."""
-    return [row_type(*row) for row in fetch(connection, sql, values)]
-
-
-def fetch_dicts(
-    connection: sqlite3.Connection, sql: str, values: Values | None = None
-) -> list[dict[str, Any]]:
-    """Read rows as mappings of column names to values, for reports."""
-    cursor = connection.cursor()
-    cursor.row_factory = None
-    cursor.execute(sql, values or {})
-    columns = [column[0] for column in cursor.description]
-    return [dict(zip(columns, row, strict=True)) for row in cursor]
-
-
-def fetch_value(connection: sqlite3.Connection, sql: str, values: Values | None = None) -> Any:
-    """Read one value, or None."""
-    return next((row[0] for row in fetch(connection, sql, values)), None)
 
 
 def known_uuid(identity: str | None) -> str | None:

@@ -8,12 +8,13 @@ import msgspec
 
 from mirror.queries.refs import TABLES
 from mirror.queries.repositories import repositories_by_ids
-from mirror.queries.rows import RepositoryRow, fetch_value
+from mirror.queries.rows import RepositoryRow
 from mirror.queries.visibility import Caller, private_owners, visible
 from mirror.queries.web_links import RefLinks, RepositoryLinks, WebLinks
 from mirror.search import search
 from mirror.search.find import one_snapshot
 from mirror.search.query import Filters, plain_cursor
+from mirror.store.files import fetch_value
 
 if TYPE_CHECKING:
     from mirror.search.refs.find import FoundRef

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mirror.queries.refs import select_refs
-from mirror.queries.rows import ACCOUNT_COLUMNS, PROJECT_COLUMNS, RefRow, Values, fetch_value, file_state
+from mirror.queries.rows import ACCOUNT_COLUMNS, PROJECT_COLUMNS, RefRow, Values, file_state
 from mirror.queries.visibility import IS_OWN_ID, Caller, is_known, is_own, visible, visible_project
+from mirror.store.files import fetch_value
 
 if TYPE_CHECKING:
     from mirror.model import RefKind

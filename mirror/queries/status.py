@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 
 from mirror.queries.crawl import SyncProgress, read_progress, run_now
-from mirror.queries.rows import Values, fetch, fetch_value
+from mirror.queries.rows import Values
 from mirror.queries.visibility import Caller, visible
 from mirror.store.changes import compacted_before
 from mirror.store.cursors import Cursors
+from mirror.store.files import fetch, fetch_value
 from mirror.store.repair import SKEW, latest_ahead
 from mirror.times import from_text, to_text
 

@@ -15,7 +15,8 @@ import msgspec
 
 from mirror.addresses import Json
 from mirror.api2_objects import PUBLIC, changed, public_part, unpacked
-from mirror.queries.rows import fetch, fetch_value, file_state
+from mirror.queries.rows import file_state
+from mirror.store.files import fetch, fetch_value
 from mirror.store.schema import awaits_listing
 
 IS_OWN_ID = "IN (SELECT value FROM json_each(:ids))"

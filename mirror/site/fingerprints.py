@@ -19,8 +19,8 @@ import msgspec
 
 import mirror
 from mirror.queries.forks import DEEPEST, HIGHEST
-from mirror.queries.rows import fetch
 from mirror.site.folder import PagePaths
+from mirror.store.files import fetch
 
 PER_PAGE = 100
 """How many repositories a page of an owner has."""

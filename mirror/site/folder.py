@@ -24,8 +24,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from mirror.errors import ConfigError, StoreLocked
-from mirror.queries.rows import fetch
-from mirror.store.files import explained
+from mirror.store.files import explained, fetch
 
 HOME, SEARCH, CHANGES, OWNERS, FEED = (
     "index.html",

@@ -24,7 +24,7 @@ from mirror.queries.accounts import accounts_by_ids
 from mirror.queries.changes import ChangeFilter, latest_changes
 from mirror.queries.crawl import upstreams
 from mirror.queries.repositories import recent_ids, repositories_by_ids, still_visible
-from mirror.queries.rows import AccountRow, ChangeRow, RepositoryRow, fetch
+from mirror.queries.rows import AccountRow, ChangeRow, RepositoryRow
 from mirror.queries.status import counts_of, ref_counts_of
 from mirror.queries.visibility import ANONYMOUS
 from mirror.queries.web_links import WebLinks
@@ -37,6 +37,7 @@ from mirror.serve.urls import FOLDER as SERVED_ASSETS
 from mirror.serve.urls import assets
 from mirror.site.fingerprints import PER_PAGE, PageSource
 from mirror.site.folder import CHANGES, FEED, HOME, SEARCH, PagePaths, StaticLinks, owners_page, top_of
+from mirror.store.files import fetch
 from mirror.times import from_text
 
 HERE = Path(__file__).parent

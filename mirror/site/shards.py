@@ -26,10 +26,10 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from mirror.queries.rows import fetch
 from mirror.readable import visible
 from mirror.search.names import BOUNDARY, normalise, popularity, searched_names
 from mirror.site.folder import PagePaths
+from mirror.store.files import fetch
 
 RARE, RARE_OWNER = 150, 2_000
 """The most repositories of a leaf, in texts of names and of owners."""

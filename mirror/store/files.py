@@ -1,4 +1,4 @@
-"""Open the mirror file, and turn SQLite's errors into errors with their remedies.
+"""Open the mirror file, read its rows, and turn SQLite's errors into errors with their remedies.
 
 A mirror is in WAL mode: readers see every commit and never wait for the writer.
 """
@@ -6,14 +6,18 @@ A mirror is in WAL mode: readers see every commit and never wait for the writer.
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 from mirror.errors import MirrorError, StoreError
 from mirror.store.schema import VERSION, bring_up_to_date, schema_version, snapshot_moment
 
 BUSY_SECONDS = 30
+
+Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
+Row = TypeVar("Row")
 
 PRIVATE = 0o600
 """The mode of new files: only for their owner."""
@@ -137,6 +141,40 @@ def is_read_as_it_is(path: Path) -> bool:
 
 
 _WAL_MARK = slice(18, 20)  # bytes of the header: both are 2 in WAL mode
+
+
+def fetch(connection: sqlite3.Connection, sql: str, values: Values = ()) -> list[Any]:
+    """Read plain tuples, regardless of the connection's row factory."""
+    return _plain(connection, sql, values).fetchall()
+
+
+def fetch_row(connection: sqlite3.Connection, sql: str, values: Values = ()) -> Any:
+    """Read the first row as a plain tuple; None without rows."""
+    return _plain(connection, sql, values).fetchone()
+
+
+def fetch_value(connection: sqlite3.Connection, sql: str, values: Values = ()) -> Any:
+    """Read the first column of the first row; None without rows."""
+    row = _plain(connection, sql, values).fetchone()
+    return row[0] if row else None
+
+
+def fetch_as(row_type: type[Row], connection: sqlite3.Connection, sql: str, values: Values = ()) -> list[Row]:
+    """Read rows as a struct whose fields are in the order of the selected columns."""
+    return [row_type(*row) for row in _plain(connection, sql, values)]
+
+
+def fetch_dicts(connection: sqlite3.Connection, sql: str, values: Values = ()) -> list[dict[str, Any]]:
+    """Read rows as mappings of column names to values, for reports."""
+    cursor = _plain(connection, sql, values)
+    columns = [column[0] for column in cursor.description]
+    return [dict(zip(columns, row, strict=True)) for row in cursor]
+
+
+def _plain(connection: sqlite3.Connection, sql: str, values: Values) -> sqlite3.Cursor:
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    return cursor.execute(sql, values)
 
 
 def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:

@@ -13,12 +13,13 @@ import msgspec
 
 from mirror.queries.accounts import accounts_by_ids
 from mirror.queries.repositories import repositories_by_ids
-from mirror.queries.rows import AccountRow, RepositoryRow, Values, encoded_in, fetch, fetch_value
+from mirror.queries.rows import AccountRow, RepositoryRow, Values, encoded_in
 from mirror.queries.sources import Source
 from mirror.queries.visibility import extras_of
 from mirror.serve.api2.edge import Api2Request
 from mirror.serve.api2.query_language import Condition, Field, QueryError, condition_of
 from mirror.serve.exchange import Answer, ApiError, Json, oldest
+from mirror.store.files import fetch, fetch_value
 
 DEFAULT_LENGTH = 10
 LONGEST = 100

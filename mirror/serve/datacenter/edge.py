@@ -19,7 +19,7 @@ from datasette.utils.asgi import Request
 from mirror.queries.accounts import PERSONAL, key_of, person_named, projects_keyed
 from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
 from mirror.queries.repositories import repository_owned
-from mirror.queries.rows import AccountRow, RepositoryRow, fetch
+from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.queries.sources import Source
 from mirror.queries.visibility import Caller
 from mirror.serve.api_edge import Names, Parameters
@@ -36,6 +36,7 @@ from mirror.serve.exchange import (
     unauthorized,
 )
 from mirror.serve.unmirrored import NotMirrored, noun, passed_on
+from mirror.store.files import fetch
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
