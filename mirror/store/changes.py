@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mirror.model import Repository
+from mirror.store.files import fetch, fetch_as, fetch_row, fetch_value
 from mirror.times import from_text, to_text
 
 SAID = tuple(
@@ -142,7 +143,7 @@ def ref_change(
 
 def last_change(connection: sqlite3.Connection) -> int:
     """Return the number of the last change; 0 where there is none."""
-    return int(connection.execute("SELECT coalesce(max(id), 0) FROM changes").fetchone()[0])
+    return int(fetch_value(connection, "SELECT coalesce(max(id), 0) FROM changes"))
 
 
 class Move(NamedTuple):
@@ -160,7 +161,9 @@ def moves_to_ask_about(
     connection: sqlite3.Connection, upstream_id: int, *, after: int, since: str, most: int
 ) -> list[Move]:
     """List moves of main branches after a change (by id) and since a moment, in order."""
-    found = connection.execute(
+    return fetch_as(
+        Move,
+        connection,
         """SELECT c.id, r.uuid, r.full_name, r.scm, c.old, c.new
            FROM changes c CROSS JOIN repositories r ON r.id = c.repository_id
            WHERE c.id > :after AND c.id >= coalesce((SELECT min(id) FROM changes WHERE at >= :since), :last)
@@ -168,7 +171,6 @@ def moves_to_ask_about(
                AND r.upstream_id = :upstream AND r.deleted_at IS NULL ORDER BY c.id LIMIT :most""",
         {"after": after, "since": since, "last": CLOSED, "upstream": upstream_id, "most": most},
     )
-    return [Move(*row) for row in found]
 
 
 def save_forced(connection: sqlite3.Connection, change_id: int, *, forced: bool | None) -> None:
@@ -187,7 +189,7 @@ _CLOSE = f"""UPDATE repositories SET refs_stale = max(refs_stale, :with_refs), p
 _OPEN = """UPDATE repositories SET public_from = (SELECT coalesce(max(id), 0) FROM changes) WHERE id = ?"""
 
 
-def close(connection: sqlite3.Connection, published: Iterable[int], *, with_refs: bool) -> None:
+def close(connection: sqlite3.Connection, published: Iterable[int | None], *, with_refs: bool) -> None:
     """Hide the history of repositories that were just made public; call it after saving their changes.
 
     It stays hidden until their refs have been listed again. If the file has no refs of them and none are
@@ -203,14 +205,15 @@ def reopen(connection: sqlite3.Connection, repository_id: int, *, listed_since: 
     `listed_since` is when the listing of refs began. If that was before the repository was made public, the
     refs are listed again.
     """
-    closed = connection.execute(
-        "SELECT 1 FROM repositories WHERE id = ? AND public_from = ?", (repository_id, CLOSED)
-    ).fetchone()
+    closed = fetch_row(
+        connection,
+        f"""SELECT (SELECT max(at) FROM changes WHERE repository_id = r.id AND kind = 'made_public')
+            FROM repositories r WHERE id = ? AND public_from = {CLOSED}""",
+        (repository_id,),
+    )
     if closed is None:
         return
-    published_at = connection.execute(
-        "SELECT max(at) FROM changes WHERE repository_id = ? AND kind = 'made_public'", (repository_id,)
-    ).fetchone()[0]
+    (published_at,) = closed
     if listed_since >= (published_at or ""):
         connection.execute(_OPEN, (repository_id,))
     else:
@@ -262,13 +265,12 @@ def link_written(connection: sqlite3.Connection, number: int, uuid: str) -> None
 def recently_written(connection: sqlite3.Connection, now: str) -> dict[int, str]:
     """Map repositories written within OLDEST_PAGE to their last action: a page under way may be older."""
     since = to_text(from_text(now) - OLDEST_PAGE)
-    return dict(
-        connection.execute(
-            """SELECT repository_id, action FROM writes
-               WHERE at > ? AND at <= ? AND outcome = 'done' AND repository_id IS NOT NULL ORDER BY id""",
-            (since, now),
-        ).fetchall()
+    found = connection.execute(
+        """SELECT repository_id, action FROM writes
+           WHERE at > ? AND at <= ? AND outcome = 'done' AND repository_id IS NOT NULL ORDER BY id""",
+        (since, now),
     )
+    return dict(found)
 
 
 if TYPE_CHECKING:
@@ -332,11 +334,12 @@ def _compact_measures(store: "Store", until: str, *, on_batch: Callable[[], obje
     place, dropped = (0, ""), 0
     while True:
         with store.reading() as connection:
-            found = connection.execute(
+            found = fetch(
+                connection,
                 """SELECT repository_id, until FROM measures WHERE (repository_id, until) > (?, ?)
                     AND until < ? ORDER BY repository_id, until LIMIT ?""",
                 (*place, until, batch),
-            ).fetchall()
+            )
         if not found:
             return dropped
         later = [row for before, row in pairwise([place, *found]) if _is_same_day(before, row)]
@@ -356,9 +359,7 @@ def _next_day(store: "Store", until: str) -> str | None:
     """Return the start of the first day that has changes and is not compacted yet."""
     with store.reading() as connection:
         done = _noted(connection, DONE) or ""
-        first = connection.execute(
-            "SELECT min(at) FROM changes WHERE at >= ? AND at < ?", (done, until)
-        ).fetchone()[0]
+        first = fetch_value(connection, "SELECT min(at) FROM changes WHERE at >= ? AND at < ?", (done, until))
     return None if first is None else f"{first[:10]}T00:00:00.000000Z"
 
 
@@ -368,12 +369,13 @@ def _day_after(day: str) -> str:
 
 def _superfluous(connection: sqlite3.Connection, start: str, end: str) -> Iterator[int]:
     """Yield the changes of a day that are neither the first nor the last of any subject."""
-    found = connection.execute(
+    found = fetch(
+        connection,
         """SELECT id, repository_id, kind, ref, old FROM changes WHERE at >= ? AND at < ?
             AND kind IN ('updated', 'branch_created', 'branch_moved', 'tag_created')
             AND NOT (forced IS 1 AND is_main IS 1) ORDER BY id""",
         (start, end),
-    ).fetchall()
+    )
     first, last = dict[tuple[object, ...], int](), dict[tuple[object, ...], int]()
     for row_id, *about in found:
         for subject in _subjects(*about):
@@ -393,8 +395,8 @@ def _subjects(
 
 
 def _noted(connection: sqlite3.Connection, key: str) -> str | None:
-    found = connection.execute("SELECT value FROM mirror_meta WHERE key = ?", (key,)).fetchone()
-    return None if found is None else str(found[0])
+    found: str | None = fetch_value(connection, "SELECT value FROM mirror_meta WHERE key = ?", (key,))
+    return found
 
 
 def _note(connection: sqlite3.Connection, key: str, moment: str) -> None:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, TypeAlias, TypeVar, overload
+from typing import Any, Self, overload
 
 from mirror.model import Owner, Repository
 from mirror.search.index.backlog import flush_step, rebuild_index, update_after_page
@@ -16,13 +16,20 @@ from mirror.search.index.refs.changes import (
     update_after_refs,
 )
 from mirror.store.changes import Change, close
-from mirror.store.files import PRIVATE, explained, open_writer
+from mirror.store.files import (
+    PRIVATE,
+    Row,
+    Values,
+    explained,
+    fetch,
+    fetch_as,
+    fetch_row,
+    fetch_value,
+    open_writer,
+)
 from mirror.store.owners import save_owner, save_project, save_projects_of
 from mirror.store.repositories import SavedRepositories, save_repositories, split_identifiable
 from mirror.store.schema import rebuild_descriptions
-
-Row = TypeVar("Row")
-Values: TypeAlias = Sequence[Any] | dict[str, Any]
 
 
 class Store:
@@ -119,8 +126,8 @@ class Store:
 
     def value(self, sql: str, values: Values = ()) -> Any:
         """Read the first column of the first row; None without rows."""
-        row = self.row(sql, values)
-        return row[0] if row else None
+        with self.reading() as connection:
+            return fetch_value(connection, sql, values)
 
     @overload
     def row(self, sql: str, values: Values = ...) -> Any: ...
@@ -129,7 +136,7 @@ class Store:
     def row(self, sql: str, values: Values = (), kind: Any = None) -> Any:
         """Read the first row, as a `kind` whose fields match the columns; None without rows."""
         with self.reading() as connection:
-            row = connection.execute(sql, values).fetchone()
+            row = fetch_row(connection, sql, values)
         return kind(*row) if kind and row else row
 
     @overload
@@ -139,8 +146,7 @@ class Store:
     def rows(self, sql: str, values: Values = (), kind: Any = None) -> list[Any]:
         """Read all rows, each as a `kind` whose fields match the columns."""
         with self.reading() as connection:
-            rows = connection.execute(sql, values).fetchall()
-        return [kind(*row) for row in rows] if kind else rows
+            return fetch_as(kind, connection, sql, values) if kind else fetch(connection, sql, values)
 
     def save_upstream(self, name: str, kind: str, url: str, *, refs: str = "api") -> int:
         """Insert or update an upstream and return its id; `refs` is how refs are read: api, git or none.
@@ -195,7 +201,8 @@ class Store:
                 listed_since=listed_since,
             )
             self.save_changes(saved.changes, run_id=run_id, at=seen_at)
-            close(self.connection, _published(saved.changes), with_refs=with_refs)
+            published = [one.repository_id for one in saved.changes if one.kind == "made_public"]
+            close(self.connection, published, with_refs=with_refs)
             if not first_listing:
                 update_after_page(self.connection)
                 update_after_refs(self.connection)
@@ -247,12 +254,3 @@ class Store:
                        AND ?6 = (SELECT main_branch FROM repositories WHERE id = ?4), 1, NULL))""",
                 rows,
             )
-
-
-def _published(changes: Iterable[Change]) -> list[int]:
-    """List the repositories that were made public."""
-    return [
-        change.repository_id
-        for change in changes
-        if change.kind == "made_public" and change.repository_id is not None
-    ]

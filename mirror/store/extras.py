@@ -18,6 +18,7 @@ from mirror.api2_objects import (
     workspace_object,
 )
 from mirror.model import Owner, Ref, Repository
+from mirror.store.files import fetch_dicts, fetch_row
 
 ExtraKind = Literal[
     "repository", "branch", "tag", "account", "workspace", "repository-1.0", "branch-1.0", "tag-1.0"
@@ -46,25 +47,26 @@ def save_repository_extras(
     connection: sqlite3.Connection, rows: Mapping[int, Repository], owner_ids: Mapping[str, int]
 ) -> None:
     """Write the extras of a page of repositories, by row id, and of their owners."""
-    old = [_as_told("repository-1.0", row_id, row.told) for row_id, row in rows.items()
-           if row.told is not None and row.told.api == "1.0"]  # fmt: skip
-    connection.executemany(_SAVE, old)
-    told = {row_id: row for row_id, row in rows.items() if row.told is not None and row.told.api == "2.0"}
-    _drop(connection, "repository", [row_id for row_id in rows if row_id not in told])
-    if not told:
+    old = [(row_id, row.told) for row_id, row in rows.items() if row.told and row.told.api == "1.0"]
+    connection.executemany(_SAVE, [_as_told("repository-1.0", row_id, told) for row_id, told in old])
+    new = [(row_id, row, row.told) for row_id, row in rows.items() if row.told and row.told.api == "2.0"]
+    without = rows.keys() - {row_id for row_id, *_ in new}
+    if without:
+        connection.execute(
+            "DELETE FROM extras WHERE kind = 'repository' AND row_id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(without)),),
+        )
+    if not new:
         return
     owners = _owners(connection, owner_ids.values())
-    extras = list[_Extra]()
-    accounts = dict[int, _Extra]()
-    for row_id, row in told.items():
-        owner, object_told = owners[owner_ids[row.owner.uuid]], _value(row.told)
+    extras, accounts = list[_Extra](), dict[int, _Extra]()
+    for row_id, row, told in new:
+        owner = owners[owner_ids[row.owner.uuid]]
         ours = repository_object(row, owner, API, WEB)
-        extras.append(_extra("repository", row_id, row.told, object_told, ours))
-        account = object_told.get("owner")
+        extras.append(_extra("repository", row_id, told, told.value, ours))
+        account = told.value.get("owner")
         if isinstance(account, dict) and account.get("uuid") == owner.uuid:
-            accounts[owner.id] = _extra(
-                "account", owner.id, row.told, account, account_object(owner, API, WEB)
-            )
+            accounts[owner.id] = _extra("account", owner.id, told, account, account_object(owner, API, WEB))
     connection.executemany(_SAVE, [*extras, *accounts.values()])
 
 
@@ -75,50 +77,39 @@ def save_owner_extra(connection: sqlite3.Connection, user_id: int, owner: Owner)
     row = _owners(connection, [user_id])[user_id]
     kind: ExtraKind = "workspace" if owner.kind == "workspace" else "account"
     shape = workspace_object if kind == "workspace" else account_object
-    connection.execute(_SAVE, _extra(kind, user_id, owner.told, _value(owner.told), shape(row, API, WEB)))
+    connection.execute(_SAVE, _extra(kind, user_id, owner.told, owner.told.value, shape(row, API, WEB)))
 
 
 def save_ref_extras(connection: sqlite3.Connection, repository_id: int, refs: Iterable[Ref]) -> None:
     """Write the extras of branches and tags; those read by git have none."""
     refs = list(refs)
     unread = [(ref.kind, repository_id, ref.name) for ref in refs if ref.told is None]
-    if (
-        unread
-        and connection.execute(
-            "SELECT 1 FROM extras WHERE kind IN ('branch', 'tag') AND row_id = ? LIMIT 1", (repository_id,)
-        ).fetchone()
-    ):
+    held = "SELECT 1 FROM extras WHERE kind IN ('branch', 'tag') AND row_id = ? LIMIT 1"
+    if unread and fetch_row(connection, held, (repository_id,)):
         drop_ref_extras(connection, unread)
-    old = [ref for ref in refs if ref.told is not None and ref.told.api == "1.0"]
     connection.executemany(
         _SAVE,
         [
             _as_told("branch-1.0" if ref.kind == "branch" else "tag-1.0", repository_id, ref.told, ref.name)
-            for ref in old
+            for ref in refs
+            if ref.told and ref.told.api == "1.0"
         ],
     )
-    told = [ref for ref in refs if ref.told is not None and ref.told.api == "2.0"]
-    if told:
-        connection.executemany(_SAVE, _ref_extras(connection, repository_id, told))
+    new = [(ref, ref.told) for ref in refs if ref.told and ref.told.api == "2.0"]
+    if new:
+        connection.executemany(_SAVE, _ref_extras(connection, repository_id, new))
 
 
-def _ref_extras(connection: sqlite3.Connection, repository_id: int, told: list[Ref]) -> list[_Extra]:
+def _ref_extras(
+    connection: sqlite3.Connection, repository_id: int, refs: Iterable[tuple[Ref, Told]]
+) -> list[_Extra]:
     """Return the differences between refs as API 2.0 sent them and as their columns give them."""
-    names = ("uuid", "full_name", "name", "avatar_url")
-    found = connection.execute(
-        f"SELECT {', '.join(names)} FROM repositories WHERE id = ?", (repository_id,)
-    ).fetchone()
-    repository = SimpleNamespace(**dict(zip(names, found, strict=True)))
+    named = "SELECT uuid, full_name, name, avatar_url FROM repositories WHERE id = ?"
+    (repository,) = fetch_dicts(connection, named, (repository_id,))
+    of = SimpleNamespace(**repository)
     return [
-        _extra(
-            ref.kind,
-            repository_id,
-            ref.told,
-            _value(ref.told),
-            ref_object(repository, ref, API, WEB),
-            ref.name,
-        )
-        for ref in told
+        _extra(ref.kind, repository_id, told, told.value, ref_object(of, ref, API, WEB), ref.name)
+        for ref, told in refs
     ]
 
 
@@ -128,44 +119,32 @@ def drop_ref_extras(connection: sqlite3.Connection, refs: Sequence[tuple[str, in
     connection.executemany("DELETE FROM extras WHERE kind = ? AND row_id = ? AND name = ?", both)
 
 
-def _drop(connection: sqlite3.Connection, kind: ExtraKind, ids: Sequence[int]) -> None:
-    if ids:
-        connection.execute(
-            "DELETE FROM extras WHERE kind = ? AND row_id IN (SELECT value FROM json_each(?))",
-            (kind, json.dumps(ids)),
-        )
-
-
-def _value(told: Told | None) -> Json:
-    return {} if told is None else told.value
-
-
-def _extra(
-    kind: ExtraKind, row_id: int, told: Told | None, value: Json, ours: Json, name: str = ""
-) -> _Extra:
+def _extra(kind: ExtraKind, row_id: int, told: Told, value: Json, ours: Json, name: str = "") -> _Extra:
     """Compare an object as sent with the one that the columns give; return the row of the difference.
 
     If it is too large, only known keys are kept.
     """
-    anonymous = told is not None and told.anonymous
     extra = difference(value, ours)
     kept = packed(extra)
     if len(kept) > LARGEST:
         kept = packed(public_part(extra, PUBLIC["ref" if kind in ("branch", "tag") else kind]))
-    return _Extra(kind, row_id, name, int(anonymous), kept if len(kept) <= LARGEST else packed({}))
+    return _row(kind, row_id, name, told, kept)
 
 
-def _as_told(kind: ExtraKind, row_id: int, told: Told | None, name: str = "") -> _Extra:
+def _as_told(kind: ExtraKind, row_id: int, told: Told, name: str = "") -> _Extra:
     """Return the row with all data of an object of API 1.0."""
-    anonymous = told is not None and told.anonymous
-    kept = packed(difference(_value(told), {}))
-    return _Extra(kind, row_id, name, int(anonymous), kept if len(kept) <= LARGEST else packed({}))
+    return _row(kind, row_id, name, told, packed(difference(told.value, {})))
+
+
+def _row(kind: ExtraKind, row_id: int, name: str, told: Told, kept: bytes) -> _Extra:
+    return _Extra(kind, row_id, name, int(told.anonymous), kept if len(kept) <= LARGEST else packed({}))
 
 
 def _owners(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, Any]:
     """Read the columns of owners as the server reads them."""
-    found = connection.execute(
+    found = fetch_dicts(
+        connection,
         f"SELECT {', '.join(_OWNER_FIELDS)} FROM users WHERE id IN (SELECT value FROM json_each(?))",
         (json.dumps(sorted(set(ids))),),
     )
-    return {row[0]: SimpleNamespace(**dict(zip(_OWNER_FIELDS, row, strict=True))) for row in found}
+    return {row["id"]: SimpleNamespace(**row) for row in found}

@@ -6,7 +6,7 @@ A mirror is in WAL mode: readers see every commit and never wait for the writer.
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mirror.model import NoRoom
-from mirror.store.files import open_reader
+from mirror.store.files import fetch, fetch_value, open_reader
 
 if TYPE_CHECKING:
     from mirror.store.database import Store
@@ -25,7 +25,6 @@ HOUR = 3600
 
 MORE_THAN_ANY = 1_000_000
 """The number of requests that count as sent if it is unknown: more than any limit."""
-
 
 AHEAD = 50
 """The most requests that a sync reserves ahead."""
@@ -80,9 +79,9 @@ class RequestLedger:
         second = int(now.timestamp())
         with self._store.transaction() as connection:
             self._settle(connection, bucket)
-            held = connection.execute(_HELD, (bucket, now.timestamp(), second + HOUR + 1)).fetchone()
-            if held:
-                return NoRoom(datetime.fromtimestamp(held[0], UTC), held=True)
+            held_until = fetch_value(connection, _HELD, (bucket, now.timestamp(), second + HOUR + 1))
+            if held_until:
+                return NoRoom(datetime.fromtimestamp(held_until, UTC), held=True)
             room = None if limit is None else limit - self._count(bucket, second)
             if room is not None and room <= 0:
                 return NoRoom(self._next_free(bucket, second, limit or 0), held=False)
@@ -186,7 +185,9 @@ class RequestLedger:
 
     def sent(self, bucket: str, now: datetime) -> list[tuple[int, int]]:
         """List the seconds of the last hour with their requests, oldest first."""
-        second = int(now.timestamp())
+        return self._seconds(bucket, int(now.timestamp()))
+
+    def _seconds(self, bucket: str, second: int) -> list[tuple[int, int]]:
         return self._store.rows(
             "SELECT at, requests FROM request_ledger WHERE bucket = ? AND at BETWEEN ? AND ? ORDER BY at",
             (bucket, second - HOUR, second + HOUR),
@@ -236,10 +237,7 @@ class RequestLedger:
     def _next_free(self, bucket: str, second: int, limit: int) -> datetime:
         """Return when enough seconds have left the hour to allow one request."""
         excess = self._count(bucket, second) - limit + 1
-        for at, requests in self._store.rows(
-            "SELECT at, requests FROM request_ledger WHERE bucket = ? AND at BETWEEN ? AND ? ORDER BY at",
-            (bucket, second - HOUR, second + HOUR),
-        ):
+        for at, requests in self._seconds(bucket, second):
             excess -= requests
             if excess <= 0:
                 return datetime.fromtimestamp(at, UTC) + timedelta(seconds=HOUR + 1)
@@ -257,11 +255,8 @@ def _add(connection: sqlite3.Connection, bucket: str, second: int, *, reserved: 
 
 def reported_limits(connection: sqlite3.Connection) -> dict[str, int]:
     """Map buckets to the hourly limits that their upstreams reported."""
-    return dict(
-        connection.execute(
-            "SELECT bucket, requests_per_hour FROM request_limits WHERE requests_per_hour IS NOT NULL"
-        ).fetchall()
-    )
+    sql = "SELECT bucket, requests_per_hour FROM request_limits WHERE requests_per_hour IS NOT NULL"
+    return dict(fetch(connection, sql))
 
 
 def count_all_as_spent(
@@ -272,7 +267,7 @@ def count_all_as_spent(
     `limits` maps buckets to requests per hour, None for no limit.
     """
     named = connection.execute("SELECT bucket FROM request_ledger UNION SELECT bucket FROM request_limits")
-    spent = {**dict.fromkeys((row[0] for row in named), MORE_THAN_ANY), **limits}
+    spent = {**dict.fromkeys((bucket for (bucket,) in named), MORE_THAN_ANY), **limits}
     connection.executemany(
         """INSERT INTO request_ledger (bucket, at, requests, sent) VALUES (?, ?, ?, 0)
            ON CONFLICT DO UPDATE SET requests = requests + excluded.requests""",

@@ -18,6 +18,7 @@ from mirror.store.changes import Change, RefTarget, ref_change, ref_changes
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
 from mirror.store.extras import drop_ref_extras, save_ref_extras
+from mirror.store.files import fetch_row, fetch_value
 
 _COMMON = (
     "target_hash", "target_date", "target_author", "target_author_name", "target_author_uuid",
@@ -61,11 +62,12 @@ def save_refs(
 ) -> SavedRefs:
     """Write one page of a repository's refs; with `last_page`, delete the refs that no page named.
 
-    `keep_unnamed` deletes none, because rows that were not understood may have named them. The first listing
-    records no changes: the repository's own `created` covers it. Nor do moves of Mercurial's pseudo tag.
+    `keep_unnamed` deletes none, because rows that were not understood may have named them.
     """
     page = list(refs)
-    previous_look = _listed_at(connection, repository_id)
+    previous_look = fetch_value(
+        connection, "SELECT refs_synced_at FROM repositories WHERE id = ?", (repository_id,)
+    )
     is_first_listing = previous_look is None
     is_only_page = first_page and last_page
     if not is_only_page:
@@ -95,6 +97,7 @@ def save_refs(
     if last_page:
         _finish_listing(connection, repository_id, seen_at)
     update_after_refs(connection)
+    # The first listing records no changes: the repository's own `created` covers it.
     recorded = [] if is_first_listing else changes
     return SavedRefs(
         new=uncompared + _count(changes, "created"),
@@ -143,10 +146,9 @@ def has_unnamed(connection: sqlite3.Connection, repository_id: int) -> bool:
 
 
 def save_main_branch(connection: sqlite3.Connection, repository_id: int, name: str | None) -> list[Change]:
-    """Write the main branch that branches report; return the change, if refs were read before."""
-    old, seen = connection.execute(
-        "SELECT main_branch, refs_synced_at FROM repositories WHERE id = ?", (repository_id,)
-    ).fetchone()
+    """Write the main branch that a list of branches names; return the change, if refs were read before."""
+    read = "SELECT main_branch, refs_synced_at FROM repositories WHERE id = ?"
+    old, seen = fetch_row(connection, read, (repository_id,))
     if old == name:
         return []
     connection.execute("UPDATE repositories SET main_branch = ? WHERE id = ?", (name, repository_id))
@@ -185,17 +187,9 @@ def mark_old_refs_stale(
 def has_refs(connection: sqlite3.Connection, repository_id: int) -> bool:
     """Return whether the mirror holds any branch or tag of a repository."""
     return any(
-        connection.execute(f"SELECT 1 FROM {table} WHERE repository_id = ?", (repository_id,)).fetchone()
+        fetch_row(connection, f"SELECT 1 FROM {table} WHERE repository_id = ?", (repository_id,))
         for table in TABLES.values()
     )
-
-
-def _listed_at(connection: sqlite3.Connection, repository_id: int) -> str | None:
-    """Return when all refs of a repository were last read; None for never."""
-    row = connection.execute(
-        "SELECT refs_synced_at FROM repositories WHERE id = ?", (repository_id,)
-    ).fetchone()
-    return row[0] if row else None
 
 
 def _targets(
@@ -212,9 +206,8 @@ def _targets(
 
 def _values(repository_id: int, ref: Ref) -> Sequence[Any]:
     """Return the values of a ref's row; lists are JSON."""
-    row = _SAID_BY[ref.kind](ref)
-    listed = [_json(value) if value.__class__ is tuple else value for value in row]
-    return (repository_id, ref.name, *listed)
+    said = [_json(value) if value.__class__ is tuple else value for value in _SAID_BY[ref.kind](ref)]
+    return (repository_id, ref.name, *said)
 
 
 def _json(values: tuple[str, ...]) -> str:
@@ -310,11 +303,12 @@ def save_event(
     repository is not mirrored but its workspace is, the hint is at the workspace.
     """
     cursors = Cursors(connection, upstream_id)
-    row = connection.execute(
+    row = fetch_row(
+        connection,
         """SELECT id, refs_synced_at FROM repositories
            WHERE upstream_id = ? AND uuid = ? AND deleted_at IS NULL""",
         (upstream_id, event.uuid),
-    ).fetchone()
+    )
     if row is None:
         workspace = event.full_name.partition("/")[0]
         if cursors.workspace(workspace).exists():
@@ -336,29 +330,22 @@ def _applied(
     connection: sqlite3.Connection, repository_id: int, update: RefUpdate, seen: str
 ) -> list[Change]:
     """Apply one update if the ref is at the old commit of the push."""
-    table = TABLES[update.kind]
-    found = connection.execute(
-        f"SELECT target_hash, target_date FROM {table} WHERE repository_id = ? AND name = ?",
-        (repository_id, update.name),
-    ).fetchone()
-    stands = RefTarget(*found) if found else None
-    target = update.new.target_hash if update.new else None
-    if (stands and stands.hash) != update.old or update.old == target:
+    kind, name = update.kind, update.name
+    before = _targets(connection, kind, repository_id, [name]).get(name)
+    after = update.new.target_hash if update.new else None
+    if (before and before.hash) != update.old or update.old == after:
         return []
+    change = ref_change(
+        repository_id,
+        kind,
+        name,
+        before,
+        after,
+        previous_look=seen,
+        forced=update.forced if after else None,
+    )
     if update.new is None:
-        connection.execute(
-            f"DELETE FROM {table} WHERE repository_id = ? AND name = ?", (repository_id, update.name)
-        )
+        _drop_deleted(connection, repository_id, [change])
     else:
         write_refs(connection, repository_id, [update.new])
-    return [
-        ref_change(
-            repository_id,
-            update.kind,
-            update.name,
-            stands,
-            target,
-            previous_look=seen,
-            forced=update.forced if target else None,
-        )
-    ]
+    return [change]

@@ -9,7 +9,7 @@ be a duplicate that nothing keeps current.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from mirror.store.changes import MEASURED, SAID, Change, recently_written, repos
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
 from mirror.store.extras import save_repository_extras
+from mirror.store.files import fetch_row, fetch_value
 from mirror.store.repair import give_uuid
 
 KEPT_WHEN_UNSAID = ("followers_count", "forks_count")
@@ -92,7 +93,7 @@ def save_repositories(
     known = _known(connection, upstream_id, list(page))
     parents = _ids(connection, upstream_id, {row.parent_uuid for row in page.values() if row.parent_uuid})
     written = recently_written(connection, seen_at)
-    next_id = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM repositories").fetchone()[0]
+    next_id = fetch_value(connection, "SELECT coalesce(max(id), 0) + 1 FROM repositories")
     compared = _ComparedPage(seen_at, with_refs=with_refs, listed_since=listed_since)
     created, told = list[Change](), dict[int, Repository]()
     for uuid, row in page.items():
@@ -106,7 +107,7 @@ def save_repositories(
         elif old.id not in written or not _is_outdated(old, row, written[old.id]):
             compared.update(old, row, values)
             told[old.id] = row
-    compared.write(connection, Cursors(connection, upstream_id))
+    compared.write(connection, upstream_id)
     save_repository_extras(connection, told, owner_ids)
     if created:
         connection.execute(_ADOPT, (upstream_id, json.dumps(list(page))))
@@ -120,10 +121,11 @@ class _ComparedPage:
     def __init__(self, seen_at: str, *, with_refs: bool, listed_since: str | None) -> None:
         self._seen_at, self._with_refs, self._listed_since = seen_at, with_refs, listed_since
         self.new, self.changed, self.changes = list[int](), list[int](), list[Change]()
-        self._inserts, self._updates = list[Sequence[Any]](), list[Sequence[Any]]()
-        self._touches, self._outdated_refs = list[Sequence[Any]](), list[int]()
-        self._former_measures = list[Sequence[Any]]()
-        self._hints = list[Hint]()
+        # The values of each statement's rows.
+        self._inserts, self._updates, self._touches, self._former_measures = (
+            list[tuple[Any, ...]]() for _ in range(4)
+        )
+        self._outdated_refs, self._hints = list[int](), list[Hint]()
 
     def insert(self, row_id: int, upstream_id: int, row: Repository, values: tuple[Any, ...]) -> None:
         """Insert a row; `values` are those of `_WRITTEN`."""
@@ -151,15 +153,17 @@ class _ComparedPage:
         self.changes.extend(repository_changes(old.id, old.named(), dict(zip(_WRITTEN, values, strict=True))))
         self._updates.append((*values, int(is_stale), self._seen_at, old.id))
 
-    def write(self, connection: sqlite3.Connection, cursors: Cursors) -> None:
+    def write(self, connection: sqlite3.Connection, upstream_id: int) -> None:
         """Write all of it."""
         connection.executemany(_INSERT, self._inserts)
         connection.executemany(_UPDATE, self._updates)
         connection.executemany(_TOUCH, self._touches)
         connection.executemany(_KEEP_MEASURES, self._former_measures)
-        cursors.drop_refs(self._outdated_refs)
-        for hint in self._hints:
-            cursors.hints.add(hint)
+        if self._outdated_refs or self._hints:
+            cursors = Cursors(connection, upstream_id)
+            cursors.drop_refs(self._outdated_refs)
+            for hint in self._hints:
+                cursors.hints.add(hint)
 
 
 class _Known(NamedTuple):
@@ -228,7 +232,7 @@ def _ids(connection: sqlite3.Connection, upstream_id: int, uuids: set[str]) -> d
            WHERE upstream_id = ? AND uuid IN (SELECT value FROM json_each(?))""",
         (upstream_id, json.dumps(sorted(uuids))),
     )
-    return dict(found.fetchall())
+    return dict(found)
 
 
 def mark_gone(
@@ -241,9 +245,8 @@ def mark_gone(
         (seen_at, reason, repository_id),
     )
     connection.execute("DELETE FROM sync_failures WHERE repository_id = ?", (repository_id,))
-    name, seen = connection.execute(
-        "SELECT full_name, last_seen_at FROM repositories WHERE id = ?", (repository_id,)
-    ).fetchone()
+    read = "SELECT full_name, last_seen_at FROM repositories WHERE id = ?"
+    name, seen = fetch_row(connection, read, (repository_id,))
     return [Change("deleted", repository_id, old=name, new=reason, previous_look=seen)]
 
 
@@ -322,6 +325,6 @@ def make_private(connection: sqlite3.Connection, upstream_id: int, *, unseen_sin
            AND last_seen_at < ? ORDER BY id""",
         (upstream_id, unseen_since),
     )
-    hidden = [row[0] for row in found.fetchall()]
+    hidden = [row_id for (row_id,) in found.fetchall()]
     connection.executemany("UPDATE repositories SET is_private = 1 WHERE id = ?", [(one,) for one in hidden])
     return hidden
