@@ -43,6 +43,7 @@ from mirror.serve.sql_access import current_visitor
 from mirror.serve.state import served
 from mirror.serve.stored_queries import datasette_queries
 from mirror.serve.table_metadata import metadata
+from mirror.store.files import MAPPED_BYTES
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -267,4 +268,4 @@ def prepare_connection(conn: Any, database: str, datasette: "Datasette") -> None
         register_past(conn, reading=reading)
         query_language.register(conn)
         conn.execute("PRAGMA busy_timeout = 5000")
-        conn.execute("PRAGMA mmap_size = 268435456")
+        conn.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
