@@ -261,3 +261,15 @@ def test_few_statements_answer_a_keystroke(tmp_path: Path, query: str, most: int
         mirror.connection.set_trace_callback(None)
         assert (bool(found.count), found.fuzzy) == (len(query) < 20, query == "djngo-tool")
         assert len(said) <= most
+
+
+@pytest.mark.parametrize("said", [{"description": b"\xff\0"}, {"size": 1.5}, {"size": float("inf")}])
+def test_a_row_is_read_that_json_cannot_hold(tmp_path: Path, said: dict[str, Any]) -> None:
+    """Rows are read as JSON; where somebody wrote a value of another type, as they are."""
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store, mirror.store.transaction():
+        row_id = mirror.add('odd "\\ \x00\x1fü', slug="odd")
+        mirror.change(row_id, **said)
+        [row] = find_repositories(mirror.connection, OPERATOR, "odd").repositories
+        assert row.name == 'odd "\\ \x00\x1fü'
+        assert row.columns(*said) == said

@@ -38,6 +38,7 @@ OWNED_ORDERS = {
 """The orders of an owner's repositories."""
 
 _OWNER = "(SELECT username FROM users WHERE id = r.owner_id)"
+_DECODER = msgspec.json.Decoder(list[RepositoryRow])
 BY_NAME = "ORDER BY r.full_name COLLATE NOCASE, r.id"
 
 
@@ -76,8 +77,14 @@ def read_repositories(
 ) -> list[RepositoryRow]:
     """Read repositories `r` from a source; the condition may end in an order and a limit."""
     columns, join = _columns(sees_all=caller.sees_all, has_rows=bool(caller.user_ids))
-    sql = f"SELECT {columns} FROM {source} {join} {condition}"
-    return fetch_as(RepositoryRow, connection, sql, {**values, **caller.values})
+    rest, values = f"FROM {source} {join} {condition}", {**values, **caller.values}
+    try:  # a text of each row takes half the time that all its values do
+        rows = fetch(connection, f"SELECT json_array({columns}) {rest}", values)
+        return _DECODER.decode(f"[{','.join([text for (text,) in rows])}]")
+    except (msgspec.DecodeError, sqlite3.OperationalError) as error:  # somebody wrote what JSON cannot hold
+        if isinstance(error, sqlite3.OperationalError) and "BLOB" not in str(error):
+            raise
+        return fetch_as(RepositoryRow, connection, f"SELECT {columns} {rest}", values)
 
 
 def repository_named(

@@ -99,7 +99,7 @@ def flag(value: int | None) -> bool | None:
     return None if value is None else bool(value)
 
 
-class RepositoryRow(msgspec.Struct, frozen=True):
+class RepositoryRow(msgspec.Struct, frozen=True, array_like=True):
     """A repository as a caller may see it.
 
     The fields are the columns of `repositories`, in their order, and the DERIVED ones. It holds nothing that
