@@ -18,10 +18,13 @@ import msgspec
 from mirror.search.index.format import IndexReader, Leaf, Node, unpack_best
 from mirror.search.names import BOUNDARY, EXACT, PREFIX, SUBSTRING
 from mirror.search.query import Filters, Query, owned_ids, parse_query, sql_conditions
-from mirror.search.scan import Hit, PendingMatches, described_hits, new_hits
+from mirror.search.scan import Hit, PendingMatches, RowReader, described_hits, new_hits
 
 FEW = 1_500
 """So many rows are read by their ids and compared one by one, in 8 ms; more are found with arrays."""
+
+
+_MORE = 5
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,12 +176,14 @@ class QueryEngine:
         query: Query,
         few: int = FEW,
         index: IndexReader | None = None,
+        rows: RowReader | None = None,
     ) -> None:
-        """Prepare an answer; `few` is for tests, `index` that of the same snapshot, if one was opened."""
+        """Prepare an answer; `few` is for tests, `index` and `rows` are of a query with the same filters."""
         self.connection = connection
         self.query = query
         self.index = index or IndexReader(connection)
-        self.conditions = sql_conditions(connection, query)
+        self.rows = rows or RowReader(connection, sql_conditions(connection, query), self.index.up_to)
+        self.conditions = self.rows.conditions
         self._few = few
 
     @cached_property
@@ -197,13 +202,11 @@ class QueryEngine:
         # Most queries match something, and this import takes longer than they do.
         from mirror.search.fuzzy import nearest_name  # noqa: PLC0415
 
-        name = nearest_name(
-            self.connection, self.index, self.query.part, self.query.collections, self.conditions
-        )
+        name = nearest_name(self.connection, self.index, self.rows, self.query.part, self.query.collections)
         if name is None:
             return None
         query = msgspec.structs.replace(self.query, part=name)
-        return QueryEngine(self.connection, query, self._few, self.index)
+        return QueryEngine(self.connection, query, self._few, self.index, self.rows)
 
     def answer(self, start: int, stop: int) -> ResultPage:
         """Return the number of all hits, and hits `start` to `stop` of them."""
@@ -235,7 +238,10 @@ class QueryEngine:
             if collection in found.summaries:
                 total += found.summaries[collection].count - self.pending.lost(collection)
         stop = min(total, stop)
-        hits = self._best_hits(found, fresh, stop) if start < stop else []
+        if start >= stop:
+            return ResultPage(total, [])
+        # Few of a small collection are on the page: a share of its list is nearly always enough.
+        hits = self._best_hits(found, fresh, stop, share=True) or self._best_hits(found, fresh, stop)
         return None if hits is None else ResultPage(total, hits[start:])
 
     def _by_arrays(self, start: int, stop: int) -> ResultPage:
@@ -243,7 +249,7 @@ class QueryEngine:
         from mirror.search.many import ManyHits  # noqa: PLC0415 - numpy is slow to import
 
         fresh = [*self._matching(self.pending.ids), *self._new_hits()]
-        many = ManyHits(self.connection, self.index, self.query, self.conditions, fresh, self._few)
+        many = ManyHits(self.connection, self.index, self.rows, self.query, fresh, self._few)
         return ResultPage(many.count(), many.page(start, stop, self._class_paths()))
 
     def _few_candidates(self, found: Node | Leaf) -> set[int] | None:
@@ -255,7 +261,9 @@ class QueryEngine:
             return self.index.ids_below(self.query.needle)
         return owned_ids(self.connection, self.conditions, self._few)
 
-    def _best_hits(self, found: Node, fresh: list[Hit], stop: int) -> list[Hit] | None:
+    def _best_hits(
+        self, found: Node, fresh: list[Hit], stop: int, *, share: bool = False
+    ) -> list[Hit] | None:
         """Return the best `stop` hits in order; None if the lists of the index are too short to tell.
 
         For each match class, the best `stop` ids of its path are enough: a hit that ranks above them is of a
@@ -267,42 +275,46 @@ class QueryEngine:
         cut_at = list[tuple[int, int]]()  # (match class, id): the list of that class ends with that id
         for match, path in self._class_paths():
             of_path = found if match == SUBSTRING else self.index.find(path)
-            ids, lasts = self._best_ids(of_path, stop)
+            ids, lasts = self._best_ids(of_path, stop, share=share)
             cut_at += [(match, last) for last in lasts]
             new = ids - known
             if isinstance(of_path, Node):
-                hits += self.index.ranked(new, match)
+                hits += self.rows.ranked(new, match)
             else:
                 hits += self._matching(new)
             known |= ids
-            if sum([hit[0] <= match for hit in hits]) >= stop:
+            # Each class adds hits of its own or of worse classes, so that those before it count in full.
+            if len(hits) >= stop and sum([hit[0] <= match for hit in hits]) >= stop:
                 break
-        best = heapq.nsmallest(stop, hits)
+        best = sorted(hits)[:stop]
+        if not cut_at:
+            return best
         popularity = {hit[-1]: hit[1:] for hit in hits}
         # A list that is too short does not matter if the page ends above the last id that it has.
         if any(last not in popularity or best[-1] > (match, *popularity[last]) for match, last in cut_at):
             return None
-        return best if not cut_at or len(best) == stop else None
+        return best if len(best) == stop else None
 
-    def _best_ids(self, found: Node | Leaf, limit: int) -> tuple[set[int], list[int]]:
+    def _best_ids(self, found: Node | Leaf, limit: int, *, share: bool) -> tuple[set[int], list[int]]:
         """Return the ids of the best `limit` repositories of a path, without pending ones.
 
-        Also return the last id of each list that is neither complete nor `limit` long; 0 for an empty list.
+        With `share`, return fewer of a collection: its share of the path, and some more. Also return the last
+        id of each list that is neither complete nor `limit` long; 0 for an empty list.
         """
         if isinstance(found, Leaf):
             return set(found.ids) - self.pending.among(found.ids), []
         best, lasts = set[int](), list[int]()
-        for collection in self.query.collections:
-            if collection in found.summaries:
-                summary = found.summaries[collection]
-                ranked, unranked = unpack_best(summary.best)
-                pending = self.pending.among([*ranked, *unranked])
-                ids = [row_id for row_id in ranked if row_id not in pending]
-                if len(ranked) + len(unranked) < summary.count:
-                    ids = ids[:limit]
-                    if len(ids) < limit:
-                        lasts.append(ids[-1] if ids else 0)
-                best |= {*ids, *unranked} - pending
+        summaries = [found.summaries[key] for key in self.query.collections if key in found.summaries]
+        total = sum([summary.count for summary in summaries])
+        for summary in summaries:
+            ranked, unranked = unpack_best(summary.best)
+            pending = self.pending.among([*ranked, *unranked])
+            ids = [row_id for row_id in ranked if row_id not in pending]
+            if len(ranked) + len(unranked) < summary.count:
+                ids = ids[: min(limit, limit * summary.count // total + _MORE) if share else limit]
+                if len(ids) < limit:
+                    lasts.append(ids[-1] if ids else 0)
+            best |= {*ids, *unranked} - pending
         return best, lasts
 
     def _class_paths(self) -> list[tuple[int, bytes]]:
@@ -315,7 +327,7 @@ class QueryEngine:
         return [*paths, (SUBSTRING, needle)]
 
     def _matching(self, ids: set[int]) -> list[Hit]:
-        return self.index.matching(ids, self.query.part, self.conditions) if ids else []
+        return self.rows.matching(ids, self.query.part) if ids else []
 
     def _new_hits(self) -> list[Hit]:
         """Return the hits among the rows that are newer than the index."""

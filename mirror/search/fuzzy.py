@@ -19,15 +19,16 @@ from rapidfuzz.distance import OSA
 
 from mirror.search.index.format import IndexReader, Leaf, Node
 from mirror.search.names import BOUNDARY
-from mirror.search.query import Conditions, plain_cursor
-from mirror.search.scan import LONG_ENOUGH, names_of
+from mirror.search.query import plain_cursor
+from mirror.search.scan import RowReader
 
 MAX_CANDIDATES = 300
 """The highest number of repositories whose names are compared; it takes half a millisecond."""
 
 _LONGEST_CORRECTED = 200
 
-_WITHOUT_INDEX = f"SELECT id FROM repositories NOT INDEXED WHERE {LONG_ENOUGH} AND {{}} LIMIT 20000"
+_WITHOUT_INDEX = """SELECT id FROM repositories NOT INDEXED
+    WHERE (length(name) >= :shortest OR length(slug) >= :shortest) AND {} LIMIT 20000"""
 
 
 def errors_allowed(part: str) -> int:
@@ -38,9 +39,9 @@ def errors_allowed(part: str) -> int:
 def nearest_name(
     connection: sqlite3.Connection,
     index: IndexReader,
+    rows: RowReader,
     part: str,
-    collections: list[int],
-    conditions: Conditions,
+    collections: Collection[int],
 ) -> str | None:
     """Return the name, or the words within one, that was probably meant; None if none is near enough.
 
@@ -48,27 +49,29 @@ def nearest_name(
 
     :param part: the normalised query
     :param collections: the collections that may be shown
-    :param conditions: which rows may be shown
     """
     allowed = errors_allowed(part)
     if not allowed or len(part) > _LONGEST_CORRECTED:
         return None
-    cursor, shortest = plain_cursor(connection), len(part) - allowed
-    if index.up_to:
-        ids = _candidates(index, part, collections)
-    else:
-        values = conditions.values | {"shortest": shortest}
-        ids = [row_id for (row_id,) in cursor.execute(_WITHOUT_INDEX.format(conditions.sql), values)]
+    shortest = len(part) - allowed
+    ids = _candidates(index, part, collections) if index.up_to else _all_ids(connection, rows, shortest)
     texts = defaultdict[str, list[int]](list)
-    for row_id, (name, slug) in names_of(cursor, conditions, ids, shortest):
-        texts[name].append(row_id)
-        if slug is not name:
+    for row_id, (name, slug) in rows.names(ids).items():
+        if len(name) >= shortest:
+            texts[name].append(row_id)
+        if slug is not name and len(slug) >= shortest:
             texts[slug].append(row_id)
     meant = _nearest(part, allowed, texts)
     if not meant:
         return None
-    most_popular = min(index.ranked(meant, 0))
+    most_popular = min(rows.ranked(meant, 0))
     return meant[most_popular[-1]]
+
+
+def _all_ids(connection: sqlite3.Connection, rows: RowReader, shortest: int) -> list[int]:
+    values = rows.conditions.values | {"shortest": shortest}
+    found = plain_cursor(connection).execute(_WITHOUT_INDEX.format(rows.conditions.sql), values)
+    return [row_id for (row_id,) in found]
 
 
 def _nearest(part: str, allowed: int, texts: Mapping[str, list[int]]) -> dict[int, str]:
@@ -77,27 +80,27 @@ def _nearest(part: str, allowed: int, texts: Mapping[str, list[int]]) -> dict[in
     That is one of the texts, or a run of as many words in it as `part` has. Text that equals `part` is left
     out, because it corrects nothing.
     """
+    whole, errors = _fewest_errors(part, allowed, texts)
+    # Words within a name are meant only if they have fewer errors than any name.
     runs_of = _word_runs(1 + len(_SEPARATORS.findall(part))).findall
-    near = {
-        (errors, is_run, one)
-        for is_run, choices in enumerate((texts, set(runs_of("\n".join(texts)))))
-        for one, errors in _near(part, allowed, choices)
-    }
-    if not near:
-        return {}
-    fewest, is_run, _ = min(near)
+    runs, _ = _fewest_errors(part, errors - 1, set(runs_of("\n".join(texts)))) if errors > 1 else ([], 0)
     meant = dict[int, str]()
-    for one in sorted(one for *rank, one in near if rank == [fewest, is_run]):
-        having = [text for text in texts if one in text and one in runs_of(text)] if is_run else [one]
+    for one in sorted(runs or whole):
+        having = [text for text in texts if one in text and one in runs_of(text)] if runs else [one]
         for text in having:
             meant = dict.fromkeys(texts[text], one) | meant
     return meant
 
 
-def _near(part: str, allowed: int, texts: Collection[str]) -> list[tuple[str, int]]:
-    """Return the texts with one to `allowed` errors, each with their number."""
+def _fewest_errors(part: str, allowed: int, texts: Collection[str]) -> tuple[list[str], int]:
+    """Return the texts that have the fewest errors, one to `allowed`, and how many errors those are.
+
+    If there is none, that number is `allowed` and one more.
+    """
     found = process.extract(part, list(texts), scorer=OSA.distance, score_cutoff=allowed, limit=None)
-    return [(text, errors) for text, errors, _ in found if errors]
+    near = [(text, errors) for text, errors, _ in found if errors]
+    fewest = min([errors for _, errors in near], default=allowed + 1)
+    return [text for text, errors in near if errors == fewest], fewest
 
 
 _SEPARATORS = re.compile(r"[-._]")
@@ -110,7 +113,7 @@ def _word_runs(words: int) -> re.Pattern[str]:
     return re.compile(word if words == 1 else rf"{start}(?=({word}(?:[-._]{word}){{{words - 1}}}))")
 
 
-def _candidates(index: IndexReader, part: str, collections: list[int]) -> list[int]:
+def _candidates(index: IndexReader, part: str, collections: Collection[int]) -> list[int]:
     """Return the ids of repositories that may be meant, short lists first; those of nodes come last."""
     sure, popular = list[list[int]](), list[list[int]]()
     for boundary in (BOUNDARY, b""):  # as a whole name, then as words within one
@@ -137,8 +140,15 @@ def _rare_beginning(index: IndexReader, part: str, boundary: bytes) -> tuple[Lea
 
 def _rare_end(index: IndexReader, part: str, boundary: bytes) -> tuple[Leaf, int]:
     """Return the leaf of the query's shortest rare end, and where in `part` that end begins."""
-    for start in range(len(part) - 1, -1, -1):
-        found = index.find(part[start:].encode() + boundary)
-        if isinstance(found, Leaf):
-            return found, start
-    return Leaf([]), 0
+
+    def at(start: int) -> Node | Leaf:
+        return index.find(part[start:].encode() + boundary)
+
+    # An end of a common text is common. Most common ends have up to three letters: so look there first.
+    start = max(len(part) - 4, 0)
+    while start and isinstance(at(start), Node):
+        start -= 1
+    while start + 1 < len(part) and isinstance(at(start + 1), Leaf):
+        start += 1
+    found = at(start)
+    return (found, start) if isinstance(found, Leaf) else (Leaf([]), 0)

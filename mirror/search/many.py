@@ -25,8 +25,8 @@ from mirror.search.index.columns import (
     read_dense,
 )
 from mirror.search.index.format import IndexReader, Leaf
-from mirror.search.query import Conditions, Query, plain_cursor
-from mirror.search.scan import Hit
+from mirror.search.query import Query, plain_cursor
+from mirror.search.scan import Hit, RowReader
 
 Ids = NDArray[np.int64]
 Marks = NDArray[np.bool_]
@@ -39,7 +39,7 @@ _SCMS = {"git": GIT, "hg": HG}
 class ManyHits:
     """The hits of one query within one snapshot.
 
-    :param conditions: those of the query, for the rows that are read
+    :param rows: reads the rows that the arrays are not sure of
     :param pending: the hits among pending and new rows, of which the index is out of date
     :param few: up to how many repositories that pass the filters are read and compared one by one
     """
@@ -48,14 +48,14 @@ class ManyHits:
         self,
         connection: sqlite3.Connection,
         index: IndexReader,
+        rows: RowReader,
         query: Query,
-        conditions: Conditions,
         pending: list[Hit],
         few: int,
     ) -> None:
         self._cursor = plain_cursor(connection)
-        self._query, self._conditions = query, conditions
-        self._index = index
+        self._query, self._conditions = query, rows.conditions
+        self._index, self._rows = index, rows
         self._kept = kept_columns(self._cursor)
         self._columns = dict[str, NDArray[Any]]()
         self._size = self._column("flags").size
@@ -196,7 +196,7 @@ class ManyHits:
     def _matching(self, ids: Iterable[int]) -> list[Hit]:
         """Read the rows with these ids; return those that are hits."""
         wanted = [int(row_id) for row_id in ids]
-        return self._index.matching(wanted, self._query.part, self._conditions) if wanted else []
+        return self._rows.matching(wanted, self._query.part) if wanted else []
 
     def _column(self, name: str) -> NDArray[Any]:
         """Return a column; each is read once."""

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import msgspec
@@ -86,19 +87,25 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         return True
 
     @property
-    def collections(self) -> list[int]:
+    def collections(self) -> tuple[int, ...]:
         """The collections of the index that may be shown."""
-        hidden = {None: set[int](), True: {PUBLIC, GONE_PUBLIC}, False: {PRIVATE, GONE_PRIVATE}}[self.private]
-        if not self.visible_private and not self.private_of:
-            hidden |= {PRIVATE, GONE_PRIVATE}
-        if not self.gone:
-            hidden |= {GONE_PUBLIC, GONE_PRIVATE}
-        return [collection for collection in COLLECTIONS if collection not in hidden]
+        shows_private = self.visible_private or bool(self.private_of)
+        return _collections(private=self.private, shows_private=shows_private, gone=self.gone)
 
     @property
     def filters_owners(self) -> bool:
         """Whether the repositories of only some owners are wanted."""
         return bool(self.owner_prefix) or self.owner is not None
+
+
+@cache
+def _collections(*, private: bool | None, shows_private: bool, gone: bool) -> tuple[int, ...]:
+    hidden = {None: set[int](), True: {PUBLIC, GONE_PUBLIC}, False: {PRIVATE, GONE_PRIVATE}}[private]
+    if not shows_private:
+        hidden |= {PRIVATE, GONE_PRIVATE}
+    if not gone:
+        hidden |= {GONE_PUBLIC, GONE_PRIVATE}
+    return tuple(collection for collection in COLLECTIONS if collection not in hidden)
 
 
 def parse_query(

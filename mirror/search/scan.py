@@ -5,10 +5,9 @@ SQL counts and ranks *prepared* rows, whose derived columns `prepare_pending` ha
 rows are read and compared one by one: those that were changed by anyone but the sync.
 """
 
-import json
 import sqlite3
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -58,26 +57,57 @@ def new_hits(connection: sqlite3.Connection, part: str, conditions: Conditions, 
             yield (match, *popularity(followers, forks, created_at, row_id))
 
 
-LONG_ENOUGH = "(length(name) >= :shortest OR length(slug) >= :shortest)"
+class RowReader:
+    """The rows that meet some conditions, by id, within one snapshot. A search reads no name twice."""
+
+    def __init__(self, connection: sqlite3.Connection, conditions: Conditions, up_to: int) -> None:
+        """`up_to` is the highest id that the index knows."""
+        self._cursor = plain_cursor(connection)
+        self.conditions = conditions
+        self._up_to = up_to
+        self._names = dict[int, tuple[str, str] | None]()
+
+    def names(self, ids: Iterable[int]) -> dict[int, tuple[str, str]]:
+        """Return the normalised name and slug of those of some repositories that meet the conditions."""
+        ids = list(ids)
+        missing = [row_id for row_id in ids if row_id not in self._names]
+        if missing:
+            self._names |= dict.fromkeys(missing)
+            # Three texts take half the time that hundreds of rows do.
+            found = self._cursor.execute(
+                f"""SELECT json_group_array(id), json_group_array(name), json_group_array(slug)
+                    FROM {_BY_ID} WHERE {self.conditions.sql}""",
+                self.conditions.values | {"wanted": _as_json(missing)},
+            ).fetchone()
+            row_ids, names, slugs = map(msgspec.json.decode, found)
+            self._names.update(zip(row_ids, all_searched_names(names, slugs), strict=True))
+        return {row_id: names for row_id in ids if (names := self._names[row_id]) is not None}
+
+    def matching(self, ids: Iterable[int], part: str) -> list[Hit]:
+        """Return the hits among some repositories: those whose name or slug contains `part`."""
+        classes = defaultdict[int, list[int]](list)
+        # A list may contain the id of a deleted row, and SQLite may have given it to a new row that the index
+        # does not know. New rows are read elsewhere.
+        for row_id, names in self.names(row_id for row_id in ids if row_id <= self._up_to).items():
+            match = match_class(names, part)
+            if match is not None:
+                classes[match].append(row_id)
+        return [hit for match, some in classes.items() for hit in self.ranked(some, match)]
+
+    def ranked(self, ids: Iterable[int], match: int) -> list[Hit]:
+        """Return hits of one match class: read what their order depends on, but no names."""
+        rows = self._cursor.execute(_RANKED, {"wanted": _as_json(ids)})
+        return [(match, *popularity(*ranked)) for ranked in rows]
 
 
-def names_of(
-    cursor: sqlite3.Cursor, conditions: Conditions, ids: Iterable[int], shortest: int = 0
-) -> Iterator[tuple[int, tuple[str, str]]]:
-    """Yield the repositories that meet some conditions, each with its normalised name and slug.
+# Faster than `id IN (...)`, which sorts the ids first.
+_BY_ID = """(SELECT value AS wanted FROM json_each(:wanted))
+    CROSS JOIN repositories NOT INDEXED ON id = wanted"""
+_RANKED = f"SELECT followers_count, forks_count, created_at, id FROM {_BY_ID}"
 
-    :param ids: those that are looked at
-    :param shortest: how many characters the name or the slug must have
-    """
-    # Three texts take half the time that hundreds of rows do.
-    row_ids, names, slugs = cursor.execute(
-        f"""SELECT json_group_array(id), json_group_array(name), json_group_array(slug)
-            FROM repositories NOT INDEXED WHERE id IN (SELECT value FROM json_each(:wanted))
-            AND {LONG_ENOUGH} AND {conditions.sql}""",
-        conditions.values | {"wanted": msgspec.json.encode(list(ids)).decode(), "shortest": shortest},
-    ).fetchone()
-    decode = msgspec.json.decode
-    return zip(decode(row_ids), all_searched_names(decode(names), decode(slugs)), strict=True)
+
+def _as_json(ids: Iterable[int]) -> str:
+    return msgspec.json.encode(list(ids)).decode()
 
 
 DESCRIBED = 3
@@ -130,22 +160,24 @@ class PendingMatches:
 
     def __init__(self, connection: sqlite3.Connection, query: Query, *, has_any: bool = True) -> None:
         """`has_any` is whether any row is pending: most often none is, and nothing has to be read."""
-        self._cursor = plain_cursor(connection) if has_any else None
-        needle = query.needle
-        self._values = {
-            "part": query.part,
-            "needle": needle,
-            # The empty query has no exact and no prefix matches: no text has four BOUNDARYs in a row.
-            "prefix": BOUNDARY + needle if needle else BOUNDARY * 4,
-            "exact": BOUNDARY + needle + BOUNDARY if needle else BOUNDARY * 4,
-            "collections": json.dumps(query.collections),
-        }
         self._collections = query.collections
         self.unprepared = set[int]()
         # Collection to the number of matching rows that left it or entered it.
         self._lost = Counter[int | None]()
         self._gained = Counter[int | None]()
-        for row_id, collection, name, slug in self._rows(_UNPREPARED, self._values):
+        self._cursor = plain_cursor(connection) if has_any else None
+        if not has_any:
+            return
+        needle = query.needle
+        self._values: dict[str, Any] = {
+            "part": query.part,
+            "needle": needle,
+            # The empty query has no exact and no prefix matches: no text has four BOUNDARYs in a row.
+            "prefix": BOUNDARY + needle if needle else BOUNDARY * 4,
+            "exact": BOUNDARY + needle + BOUNDARY if needle else BOUNDARY * 4,
+            "collections": _as_json(query.collections),
+        }
+        for row_id, collection, name, slug in self._rows(_UNPREPARED):
             self.unprepared.add(row_id)
             if collection is not None and match_class(searched_names(name, slug), query.part) is not None:
                 self._lost[collection] += 1
@@ -153,7 +185,7 @@ class PendingMatches:
     @cached_property
     def ids(self) -> set[int]:
         """The ids of all pending rows. The index is out of date for these: read their rows."""
-        rows = self._rows(f"SELECT id FROM search_pending WHERE {_PREPARED}", self._values)
+        rows = self._rows(f"SELECT id FROM search_pending WHERE {_PREPARED}")
         return self.unprepared.union(row_id for (row_id,) in rows)
 
     def count(self) -> None:
@@ -161,7 +193,7 @@ class PendingMatches:
 
         A row that keeps both, most often for a new follower, would add one to either, so it is left out.
         """
-        for (was, now), number in Counter(self._rows(_MOVED, self._values)).items():
+        for (was, now), number in Counter(self._rows(_MOVED)).items():
             self._lost[was] += number
             self._gained[now] += number
 
@@ -175,13 +207,13 @@ class PendingMatches:
 
     def best(self, most: int) -> list[Hit]:
         """Return the best hits among the prepared rows, `most` at most, in order."""
-        return self._rows(_BEST, self._values | {"most": most})
+        return self._rows(_BEST, most=most)
 
     def among(self, ids: Iterable[int]) -> set[int]:
         """Return which of these repositories are pending, regardless of their name."""
         if self._cursor is None:
             return set()
-        return {row_id for (row_id,) in self._cursor.execute(_AMONG, (json.dumps(list(ids)),))}
+        return {row_id for (row_id,) in self._cursor.execute(_AMONG, (_as_json(ids),))}
 
-    def _rows(self, sql: str, values: Mapping[str, Any]) -> list[Any]:
-        return self._cursor.execute(sql, values).fetchall() if self._cursor else []
+    def _rows(self, sql: str, **more: int) -> list[Any]:
+        return self._cursor.execute(sql, self._values | more).fetchall() if self._cursor else []

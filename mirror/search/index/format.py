@@ -7,16 +7,14 @@ node that is not common is *rare*: its *leaf*, in `search_rare`, holds the compl
 
 import sqlite3
 import struct
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from operator import sub
 
 import msgspec
 
-from mirror.search.names import BOUNDARY, match_class, popularity
-from mirror.search.query import Conditions, plain_cursor
-from mirror.search.scan import Hit, names_of
+from mirror.search.names import BOUNDARY
+from mirror.search.query import plain_cursor
 
 END = b"\xfe"
 """Stands at the end of each searched text in a path. Like BOUNDARY, a byte that UTF-8 never uses."""
@@ -130,8 +128,6 @@ _NEAREST = """SELECT path, collection, repositories, best FROM search_common
 
 _STATE = """SELECT up_to, EXISTS (SELECT 1 FROM search_pending),
     up_to < coalesce((SELECT max(id) FROM repositories), 0) FROM search_state"""
-_RANKED = """SELECT followers_count, forks_count, created_at, id FROM repositories NOT INDEXED
-    WHERE id IN (SELECT value FROM json_each(?))"""
 _LEAVES_BELOW = "SELECT ids FROM search_rare WHERE path >= ? AND path < ?"
 _CROWDS_WITH = "SELECT ids FROM search_crowds WHERE instr(text, ?)"
 
@@ -211,23 +207,6 @@ class IndexReader:
             return found.ids
         summaries = [found.summaries[key] for key in collections if key in found.summaries]
         return [row_id for summary in summaries for ids in unpack_best(summary.best) for row_id in ids]
-
-    def matching(self, ids: Iterable[int], part: str, conditions: Conditions) -> list[Hit]:
-        """Read the rows with these ids and return those that meet the conditions and contain `part`."""
-        classes = defaultdict[int, list[int]](list)
-        # A list may contain the id of a deleted row, and SQLite may have given it to a new row that the index
-        # does not know. New rows are read elsewhere.
-        wanted = [row_id for row_id in ids if row_id <= self.up_to]
-        for row_id, names in names_of(self._cursor, conditions, wanted):
-            match = match_class(names, part)
-            if match is not None:
-                classes[match].append(row_id)
-        return [hit for match, some in classes.items() for hit in self.ranked(some, match)]
-
-    def ranked(self, ids: Iterable[int], match: int) -> list[Hit]:
-        """Return hits of one match class: read what their order depends on, but no names."""
-        rows = self._cursor.execute(_RANKED, (msgspec.json.encode(list(ids)).decode(),))
-        return [(match, *popularity(*ranked)) for ranked in rows]
 
 
 def _common_prefix(one: bytes, other: bytes) -> int:
