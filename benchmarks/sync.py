@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 
 from mirror.config import UpstreamConfig
-from mirror.report import Silent
+from mirror.report import Reporter
 from mirror.store import Store
 from mirror.store.ledger import AHEAD, RequestLedger
 from mirror.sync.crawl import Run, sync_upstream
@@ -72,7 +72,7 @@ def sync(origin: str, database: Path, threads: int, transport: Recorded | None =
             url=config.url,
             clock=utc_now,
             stop=threading.Event(),
-            report=Silent(),
+            report=Reporter(),
         )
         summary = sync_upstream(run)
         budget.close()

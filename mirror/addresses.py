@@ -1,6 +1,6 @@
-"""Addresses without a host: in stored objects, addresses begin with API or WEB.
+"""Addresses in stored objects: they begin with API or WEB instead of a host.
 
-The mirror replaces these by its own address and the upstream's when it serves the object.
+When the mirror serves an object, it replaces API by its own address and WEB by the upstream's.
 """
 
 import re
@@ -37,7 +37,7 @@ class Told(msgspec.Struct, frozen=True, eq=False):
     api: str = "2.0"
 
     def __eq__(self, other: object) -> bool:
-        """Always true: values of the model are compared without the objects that they came from."""
+        """Always true: values of the model are equal whatever objects they were decoded from."""
         return other is None or isinstance(other, Told)
 
     def __hash__(self) -> int:
@@ -45,7 +45,7 @@ class Told(msgspec.Struct, frozen=True, eq=False):
 
 
 def web_of(url: str) -> str:
-    """Return the address of the pages for people of whose API the address is known."""
+    """Return the address of an upstream's pages for people, by the address of its API."""
     if url.startswith(("https://api.bitbucket.org/", f"{CLOUD}/")):
         return CLOUD
     return _API_PATH.sub("", url).rstrip("/")
@@ -89,10 +89,8 @@ def teller(url: str, *, anonymous: bool = False) -> Callable[[bytes], Told]:
 
 
 def _plain_hrefs(raw: bytes) -> bytes | None:
-    """Return how each address of a JSON text begins; None if not all begin alike, without logins and escapes.
-
-    They are replaced in the text then, which takes a fifth of the time of doing it in the decoded object.
-    """
+    """Return how each address of a JSON text begins; None if they differ, or have logins or escapes."""
+    # Replacing addresses in the text takes a fifth of the time of doing it in the decoded object.
     if _ESCAPED.search(raw) or _LOGIN_WITHIN.search(raw):
         return None
     count = raw.count(b'"href"')

@@ -1,8 +1,9 @@
-"""The objects of API 2.0 as the mirror's columns make them, and how a sent one differs: its extra.
+"""The objects of API 2.0 as the mirror makes them from its columns, and how sent ones differ: their extras.
 
-With an extra, the mirror serves the same object again, with keys that changed over the years and keys that
-are still unknown. In an extra, a mapping contains keys that differ, ``[value]`` is another value, and ``[]``
-is a key that was not sent. The file stores extras, so the objects made here are part of its format.
+With an extra, the mirror serves exactly the object that was sent, including keys of former years and unknown
+ones. In an extra, a mapping contains the keys that differ, ``[value]`` is a different value, and ``[]`` is a
+key that was not sent. The file stores extras, so the objects made here are part of its format: a change of
+one would change all objects that are served.
 """
 
 import json
@@ -124,7 +125,7 @@ def repository_object(row: Any, owner: Any, api: str, web: str) -> Json:
 
 
 def _web(address: str, web: str) -> str:
-    """Write an address below the upstream's as the extras do, where `web` is the mark for it."""
+    """Write an address at Bitbucket Cloud as extras do, if `web` is the mark for it."""
     return address.replace(CLOUD, web, 1) if web == WEB and address.startswith(f"{CLOUD}/") else address
 
 
@@ -243,7 +244,7 @@ def difference(told: Json, ours: Json) -> Json:
     extra: Json = {}
     known = 0
     for key, value in told.items():
-        own = ours.get(key, extra)  # `extra` stands for a missing key: it equals nothing
+        own = ours.get(key, extra)  # `extra` itself stands for a missing key
         if own is extra:
             extra[key] = [value]
             continue
@@ -253,7 +254,7 @@ def difference(told: Json, ours: Json) -> Json:
         elif value.__class__ is not dict:
             if value != own:
                 extra[key] = [value]
-        # Links are texts, most of them alike: this saves a third. Elsewhere 1 equals True.
+        # Most links are equal: comparing them first saves a third. Elsewhere, 1 would equal True.
         elif (key != "links" or value != own) and (inner := difference(value, own)):
             extra[key] = inner
     if known < len(ours):

@@ -29,6 +29,7 @@ SANDBOX_PORT = 8002
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 Count = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+Concurrency = Annotated[int, Meta(ge=1, le=64)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 MOST_WORKERS = 64
 Workers = Annotated[int, Meta(ge=1, le=MOST_WORKERS)]
@@ -38,142 +39,114 @@ class Duration(float):
     """Seconds, written ``30s``, ``15m``, ``1h`` or ``7d`` in the file."""
 
 
+def about(text: str, example: object = None) -> Meta:
+    """Describe a setting by a sentence, and by an example if its default shows too little."""
+    return Meta(description=text, examples=None if example is None else [example])
+
+
 class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How often and how long a request is repeated."""
 
-    attempts: Annotated[Count, Meta(description="How often one request is sent at most.")] = 6
-    first_delay: Annotated[Duration, Meta(description="The delay before the second attempt.")] = Duration(1)
-    max_delay: Annotated[Duration, Meta(description="The longest delay between two attempts.")] = Duration(
-        600
-    )
+    attempts: Annotated[Count, about("How often one request is sent at most.")] = 6
+    first_delay: Annotated[Duration, about("The delay before the second attempt.")] = Duration(1)
+    max_delay: Annotated[Duration, about("The longest delay between two attempts.")] = Duration(600)
 
 
 class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[[upstream]]``: a server to mirror, and how often; one section for each server."""
 
-    name: Annotated[Name, Meta(description="A short name of your own.", examples=["cloud"])]
-    kind: Annotated[UpstreamKind, Meta(description="What the server is.")] = "cloud"
-    url: Annotated[
-        str, Meta(description='The address of its API; "": the default of the kind.', examples=[CLOUD_URL])
-    ] = ""
+    name: Annotated[Name, about("A short name of your own.", "cloud")]
+    kind: Annotated[UpstreamKind, about("What the server is.")] = "cloud"
+    url: Annotated[str, about('The address of its API; "": the default of the kind.', CLOUD_URL)] = ""
     workspaces: Annotated[
         tuple[str, ...] | None,
-        Meta(
-            description="The slugs of the workspaces or projects to mirror; "
-            "without the line: the credential's own.",
-            examples=[["atlassian"]],
+        about(
+            "The slugs of the workspaces or projects to mirror; omitted: the credential's own.",
+            ["atlassian"],
         ),
     ] = None
     workspaces_from: Annotated[
         str,
-        Meta(
-            description="A file with their slugs, one on each line, in the place of `workspaces`.",
-            examples=["workspaces.txt"],
-        ),
+        about("A file with their slugs, one on each line, in the place of `workspaces`.", "workspaces.txt"),
     ] = ""
     members: Annotated[
         bool,
-        Meta(
-            description="Read who belongs to each workspace; false saves a request for each, "
-            "and opens private repositories to no member.",
+        about(
+            "Read the members of each workspace, so that they see its private repositories; a request each."
         ),
     ] = True
     credential: Annotated[
         str | None,
-        Meta(
-            description="Where the secret is: env:NAME or file:PATH; never the secret itself.",
-            examples=["env:BITBUCKET_TOKEN"],
-        ),
+        about("Where the secret is: env:NAME or file:PATH; never the secret itself.", "env:BITBUCKET_TOKEN"),
     ] = None
     webhook_secret: Annotated[
         str | None,
-        Meta(
-            description="Where the secret of its webhook is; the webhook's address is /-/webhook/NAME.",
-            examples=["env:BITBUCKET_WEBHOOK_SECRET"],
+        about(
+            "Where the secret of its webhook is; the webhook's address is /-/webhook/NAME.",
+            "env:BITBUCKET_WEBHOOK_SECRET",
         ),
     ] = None
-    refs: Annotated[
-        RefsBy, Meta(description="How branches and tags are read; git costs no API requests.")
-    ] = "api"
+    refs: Annotated[RefsBy, about("How branches and tags are read; git costs no API requests.")] = "api"
     requests_per_hour: Annotated[
         Count | None,
-        Meta(
-            description="Requests in any hour; without the line: "
-            "what this credential is allowed, less a margin.",
-            examples=[950],
-        ),
+        about("Requests in any hour; omitted: what this credential is allowed, less a margin.", 950),
     ] = None
-    concurrency: Annotated[int, Meta(ge=1, le=64, description="Requests at the same time.")] = 4
-    timeout: Annotated[Duration, Meta(description="How long one request may take.")] = Duration(30)
-    retry: Annotated[
-        Retry, Meta(description="How often a failed request is repeated, and after which delay.")
-    ] = Retry()
+    concurrency: Annotated[Concurrency, about("Requests at the same time.")] = 4
+    timeout: Annotated[Duration, about("How long one request may take.")] = Duration(30)
+    retry: Annotated[Retry, about("How often a failed request is repeated, and after what delay.")] = Retry()
     overlap: Annotated[
-        Duration, Meta(description="How far an incremental sync looks back behind the last complete one.")
+        Duration, about("How far an incremental sync looks back before the last complete one.")
     ] = Duration(86_400)
-    sweep_every: Annotated[
-        Duration, Meta(description="The time between full listings, which find what is gone.")
-    ] = Duration(7 * 86_400)
+    sweep_every: Annotated[Duration, about("The time between full listings, which find what is gone.")] = (
+        Duration(7 * 86_400)
+    )
     refs_every: Annotated[
-        Duration, Meta(description="The age at which branches and tags are read again, changed or not.")
+        Duration, about("The age at which branches and tags are read again, changed or not.")
     ] = Duration(30 * 86_400)
     ask_forced: Annotated[
         bool,
-        Meta(
-            description="Ask, with one request for each move of a main branch, whether it was forced; "
-            "false: only webhooks say it.",
-        ),
+        about("Ask whether moves of a main branch were forced, a request each; false: only webhooks say so."),
     ] = False
     absence_brake: Annotated[
-        Share, Meta(description="The share of a workspace that may be marked as gone without confirmation.")
+        Share, about("The share of a workspace that may be marked as gone without confirmation.")
     ] = 0.10
     accept_missing: Annotated[
-        tuple[str, ...],
-        Meta(
-            description="Repositories whose refusal (403, 404, 451) is not a failure.",
-            examples=[["owner/slug"]],
-        ),
+        tuple[str, ...], about("Repositories whose refusal (403, 404, 451) is not a failure.", ["owner/slug"])
     ] = ()
     schedule: Annotated[
-        str, Meta(description='When to sync: five cron fields, or an interval like 15m; "": never by itself.')
+        str, about('When to sync: five cron fields, or an interval like 15m; "": never by itself.')
     ] = "*/15 * * * *"
     sweep_schedule: Annotated[
-        str, Meta(description='When to list everything; "": as sweep_every says.', examples=["0 3 * * sun"])
+        str, about('When to list everything; "": as sweep_every says.', "0 3 * * sun")
     ] = ""
     refs_schedule: Annotated[
-        str, Meta(description='When to read branches and tags; "": with each sync.', examples=["0 * * * *"])
+        str, about('When to read branches and tags; "": with each sync.', "0 * * * *")
     ] = ""
     retry_schedule: Annotated[
-        str, Meta(description='When to try again what failed; "": with each sync.', examples=["*/5 * * * *"])
+        str, about('When to try again what failed; "": with each sync.', "*/5 * * * *")
     ] = ""
-    verify_schedule: Annotated[
-        str, Meta(description='When to compare rows with the upstream; "": never.')
-    ] = "30 4 * * sun"
-    verify_sample: Annotated[
-        Count, Meta(description="How many repositories a scheduled verify compares.")
-    ] = 20
-    jitter: Annotated[Duration, Meta(description="The longest random delay of a scheduled start.")] = (
-        Duration(30)
+    verify_schedule: Annotated[str, about('When to compare rows with the upstream; "": never.')] = (
+        "30 4 * * sun"
     )
+    verify_sample: Annotated[Count, about("How many repositories a scheduled verify compares.")] = 20
+    jitter: Annotated[Duration, about("The longest random delay of a scheduled start.")] = Duration(30)
     stale_after: Annotated[
-        Duration, Meta(description="The age of the last complete sync that /-/health reports as stale.")
+        Duration, about("The age of the last complete sync that /-/health reports as stale.")
     ] = Duration(2 * 86_400)
     watch: Annotated[
-        Share, Meta(description="The share of the requests that goes where changes are likely; 0: none.")
+        Share, about("The share of requests for workspaces where changes are likely; 0: none.")
     ] = 0.3
-    watch_shortest: Annotated[
-        Duration, Meta(description="The shortest time between two looks at one workspace.")
-    ] = Duration(120)
+    watch_shortest: Annotated[Duration, about("The shortest time between two listings of one workspace.")] = (
+        Duration(120)
+    )
 
 
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[log]``: what the service logs."""
 
-    format: Annotated[
-        Literal["console", "json"], Meta(description="For people, or one JSON object a line.")
-    ] = "console"
+    format: Annotated[Literal["console", "json"], about("For people, or one JSON object a line.")] = "console"
     level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="The least level that is logged.")
+        Literal["debug", "info", "warning", "error"], about("The lowest level that is logged.")
     ] = "info"
 
 
@@ -182,31 +155,21 @@ class AlertConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     ping: Annotated[
         str,
-        Meta(
-            description="An address to request: itself on success, /fail behind it on failure; "
-            "or env:NAME, file:PATH.",
-            examples=["https://hc-ping.com/UUID"],
+        about(
+            "An address to request; on failure with /fail appended. Or env:NAME, file:PATH.",
+            "https://hc-ping.com/UUID",
         ),
     ] = ""
-    url: Annotated[
-        str,
-        Meta(
-            description="An address to post JSON to; or env:NAME, file:PATH.", examples=["env:CHAT_WEBHOOK"]
-        ),
-    ] = ""
+    url: Annotated[str, about("An address to post JSON to; or env:NAME, file:PATH.", "env:CHAT_WEBHOOK")] = ""
     command: Annotated[
         tuple[str, ...],
-        Meta(
-            description="A program that gets the same JSON as its standard input.",
-            examples=[["/usr/local/bin/page-me"]],
-        ),
+        about("A program that gets the same JSON as its standard input.", ["/usr/local/bin/page-me"]),
     ] = ()
     on: Annotated[
         tuple[AlertEvent, ...],
-        Meta(
-            description="What is told; [] is success, failure, brake for a ping, "
-            "else failure, recovery, brake.",
-            examples=[["failure", "recovery"]],
+        about(
+            "Which events are sent; []: success, failure, brake for a ping, else failure, recovery, brake.",
+            ["failure", "recovery"],
         ),
     ] = ()
 
@@ -220,42 +183,40 @@ class AlertConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[serve]``: where the mirror answers, and whom it believes."""
 
-    host: Annotated[str, Meta(description="The address to listen on.")] = "127.0.0.1"
-    port: Annotated[Port, Meta(description="The port to listen on; 0: any free one.")] = 8001
-    writes: Annotated[
-        bool, Meta(description="Let tokens of scope write create, update, delete and fork upstream.")
-    ] = False
+    host: Annotated[str, about("The address to listen on.")] = "127.0.0.1"
+    port: Annotated[Port, about("The port to listen on; 0: any free one.")] = 8001
+    writes: Annotated[bool, about("Let tokens of scope write create, update, delete and fork upstream.")] = (
+        False
+    )
     trust_basic_user: Annotated[
-        bool,
-        Meta(description="Linux, loopback: believe the Basic user name of programs of this system user."),
+        bool, about("Linux, loopback: trust the Basic user name that programs of this system user send.")
     ] = False
     read_only: Annotated[
-        bool,
-        Meta(description="Write nothing into the file: for a copy that newer ones take the place of."),
+        bool, about("Write nothing into the file: for a copy that newer copies replace.")
     ] = False
-    workers: Annotated[Workers, Meta(description="How many processes answer, one for each core.")] = 1
+    workers: Annotated[Workers, about("How many processes answer, one for each core.")] = 1
     public_snapshot: Annotated[
         str,
-        Meta(
-            description="A published file, whose tables and SQL are open to everybody, beside the mirror.",
-            examples=["public/public.db"],
+        about(
+            "A published file that is served beside the mirror; its tables and SQL are open to everybody.",
+            "public/public.db",
         ),
     ] = ""
     public_url: Annotated[
         str,
-        Meta(
-            description="Where a proxy publishes the mirror, with its path if it has one.",
-            examples=["https://code.example.com/mirror"],
+        about(
+            "Where a proxy publishes the mirror, with its path if it has one.",
+            "https://code.example.com/mirror",
         ),
     ] = ""
     redirect_unmirrored: Annotated[
-        bool, Meta(description="Send GET for what is not mirrored to the upstream (307) instead of 501.")
+        bool, about("Send GET for what is not mirrored to the upstream (307) instead of 501.")
     ] = False
     csp: Annotated[
         str,
-        Meta(
-            description="Sources that Datasette's pages may load from, for plugins, by directive.",
-            examples=["img-src https://*.tile.openstreetmap.org"],
+        about(
+            "Sources that Datasette's pages may load from, for plugins, by directive.",
+            "img-src https://*.tile.openstreetmap.org",
         ),
     ] = ""
 
@@ -265,84 +226,54 @@ class HistoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     keep: Annotated[
         Duration,
-        Meta(
-            description="What is older is compacted to the first and last change of a day; 0s: all is kept.",
-            examples=["10y"],
-        ),
+        about("Older history is compacted to the first and last change of each day; 0s: all is kept.", "10y"),
     ] = Duration(0)
-    schedule: Annotated[
-        str, Meta(description="When the service compacts: five cron fields, or an interval.")
-    ] = "40 3 * * *"
+    schedule: Annotated[str, about("When the service compacts: five cron fields, or an interval.")] = (
+        "40 3 * * *"
+    )
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file. `upstreams` is never empty: without any, the built-in sandbox is the upstream."""
 
-    database: Annotated[str, Meta(description="The SQLite file of the mirror.")] = "data/mirror.db"
-    file_mode: Annotated[
-        str, Meta(description='The mode of new files; "0640" or "0660" opens them to their group.')
-    ] = "0600"
+    database: Annotated[str, about("The SQLite file of the mirror.")] = "data/mirror.db"
+    file_mode: Annotated[str, about('The mode of new files; "0640" or "0660" opens them to their group.')] = (
+        "0600"
+    )
     timezone: Annotated[
-        str,
-        Meta(
-            description='The time zone of the schedules; "": that of this machine.',
-            examples=["Europe/Amsterdam"],
-        ),
+        str, about('The time zone of the schedules; "": that of this machine.', "Europe/Amsterdam")
     ] = ""
     backup_schedule: Annotated[
         str,
-        Meta(
-            description='When the service copies the file: five cron fields, or an interval; "": never.',
-            examples=["30 2 * * *"],
-        ),
+        about('When the service copies the file: five cron fields, or an interval; "": never.', "30 2 * * *"),
     ] = ""
-    backup_folder: Annotated[str, Meta(description="The folder of scheduled copies.")] = "backups"
-    backup_keep: Annotated[Count, Meta(description="How many scheduled copies stay.")] = 7
+    backup_folder: Annotated[str, about("The folder of scheduled copies.")] = "backups"
+    backup_keep: Annotated[Count, about("How many scheduled copies stay.")] = 7
     publish_schedule: Annotated[
         str,
-        Meta(
-            description="When the service publishes into public_snapshot: cron fields, or an interval.",
-            examples=["0 4 * * *"],
-        ),
+        about("When the service publishes into public_snapshot: cron fields, or an interval.", "0 4 * * *"),
     ] = ""
     site_schedule: Annotated[
         str,
-        Meta(
-            description="When the service makes the site in site_folder: cron fields, or an interval.",
-            examples=["0 5 * * *"],
-        ),
+        about("When the service makes the site in site_folder: cron fields, or an interval.", "0 5 * * *"),
     ] = ""
-    site_folder: Annotated[
-        str, Meta(description="The folder of the scheduled static site.", examples=["/srv/www"])
-    ] = ""
+    site_folder: Annotated[str, about("The folder of the scheduled static site.", "/srv/www")] = ""
     site_url: Annotated[
-        str,
-        Meta(
-            description="Where that site will be, for its feed and sitemap.",
-            examples=["https://code.example.com/"],
-        ),
+        str, about("Where that site will be, for its feed and sitemap.", "https://code.example.com/")
     ] = ""
-    site_title: Annotated[str, Meta(description="What that site is called.")] = "Bitbucket mirror"
+    site_title: Annotated[str, about("What that site is called.")] = "Bitbucket mirror"
     export_schedule: Annotated[
-        str,
-        Meta(
-            description="When the service exports into export_to: cron fields, or an interval.",
-            examples=["1h"],
-        ),
+        str, about("When the service exports into export_to: cron fields, or an interval.", "1h")
     ] = ""
     export_to: Annotated[
         str,
-        Meta(
-            description="The lake that the service exports into: a folder, or s3://BUCKET/PATH.",
-            examples=["s3://lake/bitbucket"],
+        about(
+            "The lake that the service exports into: a folder, or s3://BUCKET/PATH.", "s3://lake/bitbucket"
         ),
     ] = ""
-    export_public: Annotated[
-        bool, Meta(description="Let the service export only what strangers may see.")
-    ] = False
+    export_public: Annotated[bool, about("Let the service export only what strangers may see.")] = False
     search_commits: Annotated[
-        bool,
-        Meta(description="Find branches and tags by commit, too: an index of about 7 bytes for each."),
+        bool, about("Also find branches and tags by commit; the index takes about 7 bytes for each.")
     ] = True
     upstreams: tuple[UpstreamConfig, ...] = msgspec.field(default=(), name="upstream")
     serve: ServeConfig = ServeConfig()
@@ -369,9 +300,7 @@ BUILT_IN = Config(
 def read_config(path: Path | None) -> Config:
     """Read the file; None means `mirror.toml` if it is there, else the built-in sandbox.
 
-    Paths that it names are relative to its folder, wherever the program was started.
-
-    Raises ConfigError that names the file, the line, the key and the remedy.
+    Paths in it are relative to its folder. Raises a ConfigError that names the file, line, key and remedy.
     """
     if path is None and not DEFAULT_FILE.exists():
         return BUILT_IN
@@ -388,7 +317,7 @@ def read_config(path: Path | None) -> Config:
 
 
 def _placed(config: Config, folder: Path) -> Config:
-    """Make relative paths of a configuration relative to its folder."""
+    """Make paths relative to the folder of the configuration, wherever the program was started."""
 
     def source(text: str | None) -> str | None:
         scheme, _, place = (text or "").partition(":")
@@ -450,7 +379,6 @@ def from_toml(text: str, *, where: str = "mirror.toml") -> Config:
 
 
 def _mistake(message: str, text: str, where: str) -> ConfigError:
-    """Return the error for a message of the validator about a file."""
     from mirror.settings import explained  # noqa: PLC0415 - most files hold no mistake
 
     return ConfigError(explained(message, text, where, Config))

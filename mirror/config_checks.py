@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mirror.config import Config, UpstreamConfig
 
 OTHERS = 0o077
+"""The bits of a mode that concern other users."""
 
 
 def complaints(config: "Config") -> Iterator[tuple[str, str]]:
@@ -70,7 +71,7 @@ def _url_complaints(text: str, path: str) -> Iterator[tuple[str, str]]:
     try:
         url, port = urlsplit(text), urlsplit(text).port
     except ValueError:
-        yield path, "is not a web address"  # not shown: it may contain a login that cannot be removed
+        yield path, "is not a web address"  # not shown: it may contain a login, which cannot be found in it
         return
     if url.username is not None or url.password is not None:
         yield path, "an address must hold no login; put it where `credential` points"
@@ -137,7 +138,7 @@ def _secret_complaints(upstream: "UpstreamConfig", path: str) -> Iterator[tuple[
 
 
 def warn_of_open_files(config: "Config") -> None:
-    """Log a line for each file that is open to others."""
+    """Log a warning for each file that is open to other users."""
     import logging  # noqa: PLC0415 - reading commands log nothing
 
     for line in open_files(config):
@@ -159,14 +160,12 @@ def open_files(config: "Config") -> Iterator[str]:
 
 
 def _open_mode(path: Path, config: "Config") -> int:
-    """Return the mode of a file that is more open than configured, else 0; also 0 if it is unknown.
-
-    A folder or a device is named by mistake, and its mode must not be changed.
-    """
+    """Return the mode of a file that is more open than configured, else 0; also 0 if it is unknown."""
     try:
         state = path.stat().st_mode
     except (OSError, ValueError):
         return 0
+    # A folder or a device is named by mistake: nobody should be advised to change its mode.
     mode = stat.S_IMODE(state) & 0o777 if stat.S_ISREG(state) else 0
     return mode if mode & OTHERS & ~config.mode else 0
 

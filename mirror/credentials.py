@@ -33,7 +33,7 @@ _FORMS = 'it holds "user:token", "token" or "oauth:KEY:SECRET"'
 
 @dataclass(frozen=True, repr=False)
 class Credential:
-    """A credential; its secret is used in headers only.
+    """A credential; its secret appears in headers only.
 
     `user` is the user name or the OAuth consumer's key, "" for a token alone.
     """
@@ -142,9 +142,9 @@ def bare(text: str) -> str:
 
 
 def _read(what: str, source: str, environ: Mapping[str, str], *, so_that: str) -> str:
-    """Read the secret at ``env:NAME`` or ``file:PATH``. Nothing else reads secrets.
+    """Read the secret at ``env:NAME`` or ``file:PATH``, as nothing else does; raises ConfigError.
 
-    `what` and `so_that` are for the messages; raises ConfigError.
+    `what` and `so_that` are for its message.
     """
     scheme, _, place = source.partition(":")
     if scheme == "env" and place:
@@ -157,9 +157,10 @@ def _read(what: str, source: str, environ: Mapping[str, str], *, so_that: str) -
 
 
 def _file_content(place: Path, named: str, so_that: str) -> str:
-    """Read a small file; a pipe or a folder given by mistake must not hang or crash the program."""
+    """Read a small file of text; raises ConfigError."""
     try:
         path = place.expanduser()
+        # A named pipe given by mistake would hang the program.
         if not path.is_file():
             raise ConfigError(f"{named}: no such file; create it with mode 600 {so_that}")
         with path.open(encoding="utf-8") as file:

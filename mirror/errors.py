@@ -4,17 +4,17 @@ MirrorError                   a sentence for the user, and the exit code of a co
   ConfigError             2   the operator must change something
   CredentialsRefused      3   401, or a token that reads as anonymous: stop the run, never retry
   Paused                  0   stopped as asked before the work was done; the cursor is kept
-    BudgetSpent               no request is left now; knows when the next one is
+    BudgetSpent               no request is left now; has the time of the next one
   Interrupted           130   Ctrl-C or SIGTERM; the cursor is kept
-  UpstreamError           4   an answer that is not the one asked for
-    UpstreamBusy              repeat it: time-out, lost connection, 429, 5xx; knows retry_after
-    UpstreamRefused           do not repeat it: 400, 403, 404, 410, any other status; knows it
+  UpstreamError           4   not the answer that was asked for
+    UpstreamBusy              repeat it: timeout, lost connection, 429, 5xx; has retry_after
+    UpstreamRefused           do not repeat it: 400, 403, 404, 410, any other status; has the status
     UpstreamShapeError        a body that is not the JSON we know
-    OutcomeUnknown            a write that may or may not have been done: look before repeating it
+    OutcomeUnknown            a write that may or may not have happened: look before repeating it
   StoreError              4   the mirror file is missing, locked, full, broken or too new
     StoreLocked               another process is syncing into it
   NotFound                1   the mirror does not hold what was asked for
-    NotKnownThen              nothing is known of it at that moment; knows since when
+    NotKnownThen              nothing is known of it at that moment; has the first moment that is known
 """
 
 from collections.abc import Mapping
@@ -78,8 +78,9 @@ class UpstreamBusy(UpstreamError):
 class UpstreamRefused(UpstreamError):
     """Not worth a retry: the answer would be the same. `status` is the HTTP status.
 
-    `retry_after` is the delay in seconds after which it may differ, if the upstream sent one. `words` is the
-    upstream's message without its address, and `fields` its messages about single fields.
+    - `retry_after`: the delay in seconds after which the answer may differ, if the upstream sent one.
+    - `words`: the upstream's message without its address.
+    - `fields`: the upstream's messages about single fields.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class NotFound(MirrorError):
 
 
 class NotKnownThen(NotFound):
-    """Nothing is known of a repository at a moment, but `since` another one."""
+    """Nothing is known of a repository at a moment; `since` is the first moment of which something is."""
 
     def __init__(self, message: str, *, since: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Run a sync: lock and open the file, then sync each upstream in turn; waits are interruptible."""
+"""Sync, plan and verify: lock and open the file, then work on each upstream in turn; Ctrl-C ends waits."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ import msgspec
 from mirror.config import Config, UpstreamConfig
 from mirror.errors import ConfigError, Interrupted
 from mirror.readable import did_you_mean
-from mirror.report import Reporter, Silent, Summary
+from mirror.report import Reporter, Summary
 from mirror.store import Store
 from mirror.store.files import damage_explained
 from mirror.store.ledger import AHEAD, RequestLedger
@@ -30,14 +30,14 @@ SANDBOX_SIZE = 1_000
 
 
 class InterruptibleWait:
-    """A wait that reports its reason, counts down, and ends at once when the process is asked to stop."""
+    """A wait that reports its reason, counts down, and ends at once when `stop` is set."""
 
     def __init__(self, stop: threading.Event, report: Reporter) -> None:
         self.stop = stop
         self._report = report
 
     def __call__(self, seconds: float, why: str) -> None:
-        """Wait for a number of seconds; raises Interrupted as soon as `stop` is set."""
+        """Wait for a number of seconds; raises Interrupted."""
         left = seconds
         while left > 0 and not self.stop.is_set():
             self._report.waiting(left, why)
@@ -80,8 +80,8 @@ def chosen(config: Config, names: Sequence[str]) -> list[UpstreamConfig]:
 def built_in_sandbox(config: Config, *, lively: bool = False) -> Iterator[None]:
     """Serve the built-in sandbox, if an upstream of kind sandbox has no address of its own.
 
-    With `lively`, simulated people make changes; these are saved beside the database and repeated at the next
-    start. If a sandbox already answers at the default address, it is used.
+    With `lively`, simulated people make changes; these are saved beside the database and replayed at the next
+    start. If a sandbox already answers at the default address, it is used instead.
     """
     if not any(upstream.kind == "sandbox" and not upstream.url for upstream in config.upstreams):
         yield
@@ -126,7 +126,7 @@ def _keep_answers(run: Run) -> None:
 def plan_all(config: Config, options: SyncOptions) -> list[Plan]:
     """Estimate the requests of `sync_all`, without waiting; raises what it raises, and UpstreamError."""
     options = msgspec.structs.replace(options, may_wait=False)
-    with _runs(config, options, report=Silent(), stop=threading.Event(), clock=utc_now) as runs:
+    with _runs(config, options, report=Reporter(), stop=threading.Event(), clock=utc_now) as runs:
         return [plan_upstream(run) for run in runs]
 
 
@@ -172,7 +172,17 @@ def _runs(
         # Connect all first: an unreadable credential is reported before any request is sent.
         connections = list[ConnectedUpstream]()
         for upstream in upstreams:
-            connections.append(_connect(upstream, store, wait, options, clock))
+            connections.append(
+                connect(
+                    upstream,
+                    ledger=RequestLedger(store, ahead=AHEAD),
+                    wait=wait,
+                    clock=clock,
+                    may_wait=options.may_wait,
+                    max_requests=options.max_requests,
+                    timer=time.monotonic,
+                )
+            )
             stack.callback(connections[-1].upstream.close)
             stack.callback(connections[-1].budget.close)
         yield (
@@ -190,17 +200,3 @@ def _runs(
             )
             for upstream, connection in zip(upstreams, connections, strict=True)
         )
-
-
-def _connect(
-    upstream: UpstreamConfig, store: Store, wait: InterruptibleWait, options: SyncOptions, clock: Clock
-) -> ConnectedUpstream:
-    return connect(
-        upstream,
-        ledger=RequestLedger(store, ahead=AHEAD),
-        wait=wait,
-        clock=clock,
-        may_wait=options.may_wait,
-        max_requests=options.max_requests,
-        timer=time.monotonic,
-    )

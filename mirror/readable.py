@@ -1,4 +1,4 @@
-"""How texts of others, sizes, typing errors and CSV are written for people. Ages are in `mirror.times`."""
+"""Write texts of others, sizes, suggestions for typing errors, and CSV for people; ages: `mirror.times`."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -10,12 +10,12 @@ _JOINERS = "\u200c\u200d"
 _HIDDEN = (
     # control characters except tabs and line ends; surrogates and other code points without characters
     "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"
-    # what turns the letters around it the other way, and what is not seen at all
+    # what reverses the text around it, and what is invisible
     "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff"
     "\uffa0\ufff0-\ufffb"
 )
 _HIDDEN_BEYOND = ((0x13430, 0x1343F), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE00FF))
-"""The same beyond the first 65,536 characters, where only a short class is quick."""
+"""The same beyond the first 65,536 characters, where a regular expression slows down with each range."""
 _SUSPECT = re.compile(f"[{_HIDDEN}{_JOINERS}\r\U00010000-\U0010ffff]")
 
 _PARTS_OF_HTML = re.compile(r"<(script|style|textarea)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
@@ -91,7 +91,7 @@ def _escape(found: re.Match[str]) -> str:
     before, after = text[max(0, at - 1) : at], text[at + 1 : at + 2]
     if letter == "\r":
         return letter if after == "\n" else "\\r"
-    # Emoji and some scripts need joiners; between other letters they are just not seen.
+    # Emoji and some scripts need joiners; between other letters they are invisible.
     if letter in _JOINERS and before > "\x7f" and after > "\x7f":
         return letter
     code = ord(letter)
@@ -102,9 +102,9 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def did_you_mean(word: str, allowed: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """Return ``; did you mean 'search'?`` for a word that is nearly one of those allowed, else "".
+    """Return ``; did you mean 'search'?`` for a word that is nearly one of `allowed`, else "".
 
-    `cutoff` is how alike they must be, from 0 to 1.
+    `cutoff` is the least similarity, from 0 to 1.
     """
     from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
 
@@ -113,16 +113,17 @@ def did_you_mean(word: str, allowed: Iterable[str], *, cutoff: float = 0.6) -> s
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
+# Spreadsheets run a cell that begins with one of these as a formula (OWASP, "CSV injection").
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 CSV_ROWS = 1_000
-"""How many rows are written at a time."""
+"""Rows that are written at a time."""
 
 
 def csv_chunks(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Iterator[str]:
     """Yield the line of the columns, then the rows, CSV_ROWS at a time.
 
-    None is an empty cell, a boolean ``yes`` or ``no``. A text that a spreadsheet would run as a formula, as
-    it begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return, gets an apostrophe before it.
+    None is an empty cell, a boolean ``yes`` or ``no``. A text that a spreadsheet would run as a
+    formula gets an apostrophe before it.
     """
     import csv  # noqa: PLC0415 - most commands write none
     import io  # noqa: PLC0415
@@ -140,7 +141,6 @@ def csv_chunks(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Iterato
 
 
 def _cell(value: Any) -> Any:
-    """Quote a text that a spreadsheet would run as a formula; write flags as words."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

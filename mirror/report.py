@@ -1,7 +1,7 @@
 """The reports of a run while it works, and its summary at the end."""
 
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 
@@ -11,8 +11,11 @@ from mirror.store.runs import Failure
 State = Literal["complete", "incomplete", "paused", "interrupted", "failed"]
 
 
-class Reporter(Protocol):
-    """A listener of a run; called from the thread that syncs, `waiting` from others too."""
+class Reporter:
+    """A listener of a run, which does nothing by itself.
+
+    It is called from the thread that syncs, `waiting` from others too.
+    """
 
     def phase(self, what: str, total: int | None) -> None:
         """Report that a phase begins, and its number of steps, None if unknown."""
@@ -25,22 +28,6 @@ class Reporter(Protocol):
 
     def note(self, text: str) -> None:
         """Report something that the user should know, but is not a failure."""
-
-
-class Silent:
-    """A listener that does nothing."""
-
-    def phase(self, what: str, total: int | None) -> None:
-        """Do nothing."""
-
-    def progress(self, progress: Progress) -> None:
-        """Do nothing."""
-
-    def waiting(self, seconds: float, why: str) -> None:
-        """Do nothing."""
-
-    def note(self, text: str) -> None:
-        """Do nothing."""
 
 
 class RunCounts(msgspec.Struct):
@@ -60,18 +47,18 @@ class RunCounts(msgspec.Struct):
 
 
 class Summary(msgspec.Struct, kw_only=True):
-    """How one run went.
+    """The result of one run.
 
-    - `kind`: full, if any listing was a full one; or the kind of its scope.
-    - `state`: complete (nothing is known to be missing), incomplete (something is), paused (the budget was
-      spent, until `resumes_at`), interrupted, or failed (with `error`).
+    - `kind`: full, if any listing was a full one; otherwise the kind of its scope.
+    - `state`: complete (nothing is known to be missing), incomplete (something is), paused (the budget is
+      spent until `resumes_at`), interrupted, or failed (with `error`).
     - `seconds`: wall time.
-    - `failures`: those of this run. `waiting`: older ones whose next try is still to come.
-    - `refs_waiting`: how many repositories have branches and tags that this run did not read.
+    - `failures`: those of this run. `waiting`: older ones that are not due for another attempt yet.
+    - `refs_waiting`: the number of repositories whose branches and tags this run did not read.
     - `accepted`: failures that the operator accepts, and members that the credential may not see. They are
-      reported, and nothing is missing by them.
+      reported, but do not count as missing.
     - `run_id`: its row in `sync_runs`.
-    - `forced`: the changes of which it found that they were forced pushes; earlier runs may have seen them.
+    - `forced`: the changes that this run found to be forced pushes; earlier runs may have recorded them.
     - `changes`: the ids of the last change that an earlier run reported, and of the last one of all.
     """
 
@@ -94,5 +81,5 @@ class Summary(msgspec.Struct, kw_only=True):
 
     @property
     def missing(self) -> int:
-        """How many things the mirror is known to miss; each repository with unread refs counts as one."""
+        """The number of things that are known to be missing; a repository with unread refs counts as one."""
         return len(self.failures) + len(self.waiting) + self.refs_waiting

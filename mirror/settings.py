@@ -33,13 +33,13 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a section or of an inline table."""
 
     is_repeated: bool
-    """Whether it is a section that may stand there many times."""
+    """Whether it is a section that may occur many times."""
 
 
 def settings_of(struct: type[msgspec.Struct]) -> Iterator[Setting]:
     """Yield the settings that a struct declares, in its order."""
     found = inspect.type_info(struct)
-    assert isinstance(found, inspect.StructType)  # noqa: S101 - what a struct is
+    assert isinstance(found, inspect.StructType)  # noqa: S101 - for mypy
     for field in found.fields:
         about = (field.type.extra_json_schema or {}) if isinstance(field.type, inspect.Metadata) else {}
         type_ = _bare(field.type)
@@ -146,7 +146,7 @@ _SECRETS = frozenset({"credential", "webhook_secret", "ping", "url"})
 
 
 def _meant(setting: Setting, value: Any) -> str | None:
-    """Return a setting as it was probably meant, with brackets or quotes added or removed."""
+    """Return a setting as it was probably meant: brackets or quotes are added or removed."""
     if setting.name in _SECRETS:
         return None
     if isinstance(value, dict):
@@ -191,7 +191,6 @@ def _hint(setting: Setting) -> str:
 
 
 def _known(path: str, root: type[msgspec.Struct]) -> dict[str, Setting]:
-    """Return the settings of the section at a path."""
     found = {setting.name: setting for setting in settings_of(root)}
     for part in re.findall(r"\w+", re.sub(r"\[\d+\]", "", path)):
         setting = found.get(part)
@@ -201,9 +200,10 @@ def _known(path: str, root: type[msgspec.Struct]) -> dict[str, Setting]:
 
 
 def _line_of(text: str, path: str, key: str) -> int | None:
-    """Return the line of a key in its section; counts ``[[upstream]]`` headers."""
+    """Return the line of a key in its section, or of the section's header; None if neither is found."""
     section = re.match(r"\$\.(\w+)(?:\[(\d+)\])?", path)
     wanted = (section[1], int(section[2] or 0)) if section else ("", 0)
+    # tomllib tells no positions: this looks for the key in the text, and counts headers like [[upstream]].
     here, counts, header = ("", 0), dict[str, int](), None
     for number, line in enumerate(text.splitlines(), 1):
         heading = re.match(r"\s*\[\[?\s*(\w+)", line)

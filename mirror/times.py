@@ -124,12 +124,12 @@ def past_moment(text: str, now: datetime, zone: tzinfo = UTC) -> str:
     """Parse a moment of the past as `moment_of` does; return it as it is stored. Raises ValueError."""
     moment = moment_of(text, now, zone)
     if moment > now:
-        raise ValueError(f"{text!r} is in the future; the mirror knows what was, until now")
+        raise ValueError(f"{text!r} is in the future; the mirror only knows the past")
     return to_text(moment)
 
 
 SYSTEM_ZONE = Path("/etc/localtime")
-_USUAL_RULE = ",M3.2.0,M11.1.0"  # the C library's default for a rule with summer time but without dates
+_USUAL_RULE = ",M3.2.0,M11.1.0"  # the C library's default for a rule with daylight saving but no dates
 
 
 def local(moment: datetime) -> datetime:
@@ -162,7 +162,7 @@ def machine_zone(environ: Mapping[str, str] = os.environ) -> tzinfo:
 
 @lru_cache(maxsize=8)
 def _zone_from(text: str | None) -> tzinfo:
-    """Parse ``TZ``: a name, a file, or a rule (``CET-1CEST,M3.5.0,M10.5.0/3``), with or without a colon."""
+    """Parse ``TZ``: a name, a file, or a rule, with or without a colon."""
     if text is None:
         return _from_file(SYSTEM_ZONE) or UTC
     text = text.removeprefix(":")
@@ -192,11 +192,12 @@ def _from_file(path: Path) -> "ZoneInfo | None":
 
 
 def _by_rule(rule: str) -> "ZoneInfo | None":
-    """Parse a POSIX rule by a zone file made from it: `zoneinfo` reads rules only there."""
+    """Parse a POSIX rule, such as ``CET-1CEST,M3.5.0,M10.5.0/3``; None if it is none."""
     from zoneinfo import ZoneInfo  # noqa: PLC0415
 
     if not rule.isascii():
         return None
+    # `zoneinfo` reads rules only in a zone file: this makes one in memory (RFC 8536).
     block = (
         b"TZif2" + bytes(15) + struct.pack(">6l", 0, 0, 0, 0, 1, 4) + struct.pack(">lbb", 0, 0, 0) + b"UTC\0"
     )

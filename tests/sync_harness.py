@@ -15,7 +15,7 @@ from prepared_files import copy_empty
 from sandbox_comparison import REPOSITORY_COLUMNS, differences
 
 from mirror.config import Duration, Retry, UpstreamConfig
-from mirror.report import Silent, Summary
+from mirror.report import Reporter, Summary
 from mirror.sandbox import TOKEN, Principal, RunningSandbox, Sandbox, World, running
 from mirror.sandbox.exchange import Request, SandboxResponse, Transfer
 from mirror.store import Store
@@ -52,7 +52,7 @@ class Clock:
             self.waits.append(why)
 
 
-class Notes(Silent):
+class Notes(Reporter):
     """A listener that remembers what it was told."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from live_server import serving
 
 from mirror.config import Config, UpstreamConfig
 from mirror.operations import SyncOptions, sync_all
-from mirror.report import Silent, Summary
+from mirror.report import Reporter, Summary
 from mirror.sandbox import Sandbox, World, running
 from mirror.store import Store, tokens
 
@@ -44,7 +44,7 @@ def synced(path: Path, url: str, secret: str | None = None, **said: Any) -> list
         **{"name": "other", "kind": "cloud", "url": url, "credential": credential, **said}
     )
     config = Config(database=str(path), upstreams=(upstream,))
-    return sync_all(config, SyncOptions(may_wait=False), report=Silent(), stop=threading.Event())
+    return sync_all(config, SyncOptions(may_wait=False), report=Reporter(), stop=threading.Event())
 
 
 def rows_of(path: Path, table: str) -> list[dict[str, Any]]:

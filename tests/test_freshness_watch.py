@@ -14,7 +14,7 @@ from mirror.background.freshness import UpstreamWatch, Watches
 from mirror.background.jobs import Work
 from mirror.background.worker import do
 from mirror.config import Config
-from mirror.report import Silent
+from mirror.report import Reporter
 from mirror.sandbox import Fault, Sandbox
 from mirror.store.files import open_reader
 
@@ -99,7 +99,7 @@ def test_a_watch_run_lists_due_workspaces_only(
     def look(*names: str) -> int:
         crawl.clock.wait(60)
         (summary,) = do(
-            work, config, report=Silent(), stop=threading.Event(), clock=crawl.clock.now, due=names
+            work, config, report=Reporter(), stop=threading.Event(), clock=crawl.clock.now, due=names
         )
         assert (summary.state, summary.kind) == ("complete", "watch")
         return summary.counts.requests
@@ -124,7 +124,7 @@ def test_a_watch_run_is_never_counted_as_a_sync(
     sandbox.reset()
     (summary,) = do(
         Work(crawl.config, "watch", ""), config,
-        report=Silent(), stop=threading.Event(), clock=crawl.clock.now, due=["jespern"],
+        report=Reporter(), stop=threading.Event(), clock=crawl.clock.now, due=["jespern"],
     )  # fmt: skip
     assert sandbox.state()["by_kind"]["listing"] == 2  # the newest updates, then all
     assert (summary.state, summary.kind) == ("complete", "watch")

@@ -16,7 +16,7 @@ from mirror.lake.columns import OnProgress
 from mirror.lake.export import ExportOptions, export
 from mirror.lake.merge import merge
 from mirror.lake.place import Place
-from mirror.publish import PublishOptions, publish
+from mirror.publish.snapshot import PublishOptions, publish
 from mirror.queries.search import find_repositories
 from mirror.queries.visibility import ANONYMOUS
 from mirror.store.changes import CLOSED

@@ -25,7 +25,7 @@ from mirror.config import from_toml
 from mirror.errors import ConfigError
 from mirror.observe.alerts import Alerts, address_of, events_of
 from mirror.observe.delivery import MOST_WAITING, Courier, NotDelivered, call, post
-from mirror.report import RunCounts, Silent, Summary
+from mirror.report import Reporter, RunCounts, Summary
 from mirror.sandbox import parse_fault, visible_repositories
 from mirror.store.runs import Failure
 
@@ -156,7 +156,7 @@ def test_alerts_agree_with_the_health_route(folder: Folder, listener: Listener) 
     assert "the mirror is unwell: box: the last sync ended" in alert["text"]
 
 
-class Breaks(Silent):
+class Breaks(Reporter):
     """A listener with a programming error."""
 
     def phase(self, what: str, total: int | None) -> None:

@@ -20,8 +20,7 @@ from whole_files import all_rows, killed_at
 
 from mirror.cli.main import main
 from mirror.errors import ConfigError, StoreError
-from mirror.publish import PrivateFound, PublishOptions, publish
-from mirror.publish.snapshot import sha256_of
+from mirror.publish.snapshot import PrivateFound, PublishOptions, publish, sha256_of
 from mirror.queries.search import find_refs
 from mirror.queries.visibility import ANONYMOUS
 from mirror.search import search

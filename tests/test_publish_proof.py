@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twin_mirrors import Twin, empty_mirror
 
-from mirror.publish import PublishOptions, publish
 from mirror.publish.selection import REFUSED, tables_of, undecided
+from mirror.publish.snapshot import PublishOptions, publish
 
 CANARY = "CANARY"
 

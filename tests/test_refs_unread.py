@@ -29,7 +29,7 @@ from mirror.operations import SyncOptions, sync_all
 from mirror.queries.repositories import repository_details
 from mirror.queries.status import read_status
 from mirror.queries.visibility import OPERATOR
-from mirror.report import Silent, Summary
+from mirror.report import Reporter, Summary
 from mirror.store import Store
 from mirror.store.files import open_reader
 from mirror.store.runs import Failure, Failures
@@ -178,7 +178,7 @@ def synced(
     (summary,) = sync_all(
         Config(database=str(path), upstreams=(upstream,)),
         SyncOptions(may_wait=False),
-        report=Silent(),
+        report=Reporter(),
         stop=threading.Event(),
         clock=lambda: utc_now() + after,
     )

@@ -8,10 +8,10 @@ from cli_runner import small_sandbox
 
 from mirror.config import Config, UpstreamConfig
 from mirror.operations import SyncOptions, sync_all
-from mirror.report import Silent
+from mirror.report import Reporter
 
 
-class Breaks(Silent):
+class Breaks(Reporter):
     """A listener with a programming error."""
 
     def phase(self, what: str, total: int | None) -> None:
@@ -26,6 +26,6 @@ def test_a_failed_run_releases_the_lock(tmp_path: Path) -> None:
         config = Config(database=str(tmp_path / "mirror.db"), upstreams=upstreams)
         with pytest.raises(ZeroDivisionError) as kept:
             sync_all(config, SyncOptions(), report=Breaks(), stop=threading.Event())
-        (summary,) = sync_all(config, SyncOptions(), report=Silent(), stop=threading.Event())
+        (summary,) = sync_all(config, SyncOptions(), report=Reporter(), stop=threading.Event())
         assert summary.state == "complete"
         assert kept.value.args[0] == "listing workspaces"

@@ -17,7 +17,7 @@ from test_publish_proof import CANARY, plant
 from twin_mirrors import Twin, empty_mirror
 
 from mirror.errors import ConfigError, StoreError, StoreLocked
-from mirror.site import MadeSite, SiteOptions, make_site
+from mirror.site.build import MadeSite, SiteOptions, make_site
 from mirror.site.folder import MANIFEST, PROGRESS, file_name, open_folder
 from mirror.site.pages import MOST_URLS, sitemaps
 

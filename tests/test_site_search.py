@@ -19,7 +19,7 @@ from fixtures_db import FixtureDb, owner, repository
 
 from mirror.queries.search import find_repositories
 from mirror.queries.visibility import ANONYMOUS
-from mirror.site import SiteOptions, make_site
+from mirror.site.build import SiteOptions, make_site
 from mirror.site.shards import DIRECTORY, RARE, RARE_OWNER, Named, files, shard_file
 from mirror.store.files import open_reader
 

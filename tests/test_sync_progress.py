@@ -19,7 +19,7 @@ from mirror.observe.logs import Logged
 from mirror.observe.metrics import FileMetrics
 from mirror.queries.crawl import SyncProgress, progress_text, read_progress
 from mirror.queries.status import read_status
-from mirror.report import Silent
+from mirror.report import Reporter
 from mirror.store.crawl_state import Progress
 from mirror.store.cursors import Cursors
 from mirror.store.files import open_reader
@@ -188,7 +188,7 @@ def test_strangers_see_no_progress_of_private_rows(watched: tuple[Path, FixtureD
 def test_a_log_gets_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     """However many steps and phases there are, while nothing but a wait goes on, and not as a run begins."""
     moment = [0.0]
-    logged = Logged(Silent(), stopwatch=lambda: moment[0])
+    logged = Logged(Reporter(), stopwatch=lambda: moment[0])
     base = Progress(run_id=1, what="refs", done=0, total=2000, at=to_text(NOON))
     with caplog.at_level(logging.INFO, logger="mirror"):
         logged.phase("branches and tags", 2000)

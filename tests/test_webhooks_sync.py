@@ -11,7 +11,7 @@ from webhook_client import NEW, OLD, SOME, WebhookClient, webhook_mirror
 
 from mirror.background.jobs import with_hints
 from mirror.config import Config
-from mirror.report import Silent, Summary
+from mirror.report import Reporter, Summary
 from mirror.sandbox import parse_fault, repository_refs
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
@@ -41,7 +41,7 @@ def work(hook: WebhookClient, scope: Scope, later: float = 60) -> Summary:
                 url=crawl.config.url,
                 clock=crawl.clock.now,
                 stop=threading.Event(),
-                report=Silent(),
+                report=Reporter(),
             )
             return sync_upstream(run, scope)
 

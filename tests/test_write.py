@@ -12,7 +12,7 @@ from write_harness import WriteHarness, writable
 
 from mirror.model import RepositorySettings
 from mirror.operations import SyncOptions, sync_all
-from mirror.report import Silent
+from mirror.report import Reporter
 from mirror.sandbox import Fault, repository_refs, visible_repositories
 from mirror.store import Store
 from mirror.store.changes import OLDEST_PAGE
@@ -224,7 +224,7 @@ def test_a_write_does_not_disturb_a_running_sync(tmp_path: Path) -> None:
         config = made.with_credential(f"file:{token}")
         full = SyncOptions(full=True)
         sync = threading.Thread(
-            target=lambda: sync_all(config, full, report=Silent(), stop=threading.Event())
+            target=lambda: sync_all(config, full, report=Reporter(), stop=threading.Event())
         )
         sync.start()
         number = 0

@@ -14,7 +14,7 @@ from mirror.operations import SyncOptions, sync_all
 from mirror.queries.repositories import repository_named
 from mirror.queries.search import find_repositories
 from mirror.queries.visibility import OPERATOR
-from mirror.report import Silent
+from mirror.report import Reporter
 from mirror.sandbox import RunningSandbox, Sandbox, World, running, visible_repositories
 from mirror.store.files import open_reader
 from mirror.write import PassThrough
@@ -57,7 +57,7 @@ class WriteHarness:
         token = self.path.with_name("token")
         token.write_text(SECRET, "utf-8")
         config = self.with_credential(f"file:{token}")
-        for summary in sync_all(config, SyncOptions(), report=Silent(), stop=threading.Event()):
+        for summary in sync_all(config, SyncOptions(), report=Reporter(), stop=threading.Event()):
             assert summary.exit_code == 0, summary
 
     def row(self, full_name: str) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from mirror.observe.alerts import Alerts
 from mirror.observe.health import file_health
 from mirror.observe.logs import log_run
 from mirror.operations import SyncOptions, sync_all, verify_all
-from mirror.publish import PublishOptions, publish
+from mirror.publish.snapshot import PublishOptions, publish
 from mirror.readable import size_text
 from mirror.report import Reporter, Summary
 from mirror.store import Store
@@ -130,7 +130,7 @@ def _last_site(folder: Path) -> datetime | None:
 
 def _make_site(config: Config, stop: Stop) -> str:
     # Only making a site needs its templates.
-    from mirror.site import SiteOptions, make_site  # noqa: PLC0415
+    from mirror.site.build import SiteOptions, make_site  # noqa: PLC0415
 
     look = _until(stop)
     done = make_site(

@@ -5,16 +5,7 @@ Nothing is changed. Each upstream gets a few requests, which count in the ledger
 
 from collections.abc import Iterator
 
-from mirror.check.machine import (
-    Check,
-    check_database,
-    check_disk,
-    check_modes,
-    check_schedules,
-    check_service,
-    exit_code,
-    faulty_configuration,
-)
+from mirror.check.machine import Check, check_machine, check_schedules, exit_code, faulty_configuration, good
 from mirror.check.upstream import check_upstream, scope_words
 from mirror.config import Config
 from mirror.upstream.transport import Transport
@@ -29,11 +20,8 @@ def run_checks(config: Config, *, where: str, transport: Transport | None = None
     :param transport: replaces the network, in tests.
     """
     names = ", ".join(f"{one.name} ({one.kind})" for one in config.upstreams)
-    yield Check(name="configuration", ok=True, detail=f"{where}: {names}")
+    yield good("configuration", f"{where}: {names}")
     yield check_schedules(config)
     for upstream in config.upstreams:
         yield from check_upstream(config, upstream, transport)
-    yield from check_modes(config)
-    yield check_disk(config)
-    yield from check_database(config)
-    yield check_service(config)
+    yield from check_machine(config)

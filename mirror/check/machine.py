@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
@@ -54,13 +53,20 @@ def faulty_configuration(error: ConfigError) -> Check:
     return bad("configuration", CONFIGURATION, detail, remedy or "mend the file; docs/configuration.md")
 
 
+def good(name: str, detail: str, advice: str | None = None) -> Check:
+    """Return the result of a check that found no fault."""
+    return Check(name=name, ok=True, detail=detail, remedy=advice)
+
+
 def bad(name: str, code: int, detail: str, remedy: str) -> Check:
-    """Return the check of a fault."""
+    """Return the result of a check that found a fault."""
     return Check(name=name, ok=False, detail=detail, remedy=remedy, code=code)
 
 
 LEAST_FREE = 256 * 1024 * 1024
 """Bytes that must be free on the disk."""
+
+_COUNT = "SELECT count(*) FROM repositories WHERE deleted_at IS NULL"
 
 
 def check_schedules(config: Config) -> Check:
@@ -74,24 +80,30 @@ def check_schedules(config: Config) -> Check:
         moment = next_time(work.schedule, zone=config.timezone, after=now)
         due += [(moment, work.id)] if moment else []
     if not due:
-        return Check(
-            name="schedules", ok=True, detail="none is set", remedy="run `mirror sync` yourself, by cron"
-        )
+        return good("schedules", "none is set", "run `mirror sync` yourself, by cron")
     told = ", ".join(f"{name} {day_text(moment)}" for moment, name in sorted(due))
-    return Check(name="schedules", ok=True, detail=f"next {told}")
+    return good("schedules", f"next {told}")
 
 
-def check_modes(config: Config) -> Iterator[Check]:
+def check_machine(config: Config) -> Iterator[Check]:
+    """Run all other checks of this machine."""
+    yield from _check_modes(config)
+    yield _check_disk(config)
+    yield from _check_database(config)
+    yield _check_service(config)
+
+
+def _check_modes(config: Config) -> Iterator[Check]:
     """Check that neither the file nor a secret is open to other users of the machine."""
     lines = list(open_files(config))
     for line in lines:
         detail, _, remedy = line.partition("): ")
         yield bad("file modes", CONFIGURATION, f"{detail})", remedy)
     if not lines:
-        yield Check(name="file modes", ok=True, detail="other users can read neither the file nor a secret")
+        yield good("file modes", "other users can read neither the file nor a secret")
 
 
-def check_disk(config: Config) -> Check:
+def _check_disk(config: Config) -> Check:
     """Check that the folder of the file can be written, and has room."""
     folder = Path(os.path.realpath(config.database)).parent
     while not folder.exists():
@@ -102,19 +114,19 @@ def check_disk(config: Config) -> Check:
     detail = f"{size_text(free)} are free in {folder}"
     if free < LEAST_FREE:
         return bad("disk", UNUSABLE, detail, f"free at least {size_text(LEAST_FREE)}")
-    return Check(name="disk", ok=True, detail=detail)
+    return good("disk", detail)
 
 
-def check_database(config: Config) -> Iterator[Check]:
+def _check_database(config: Config) -> Iterator[Check]:
     """Check the file and its search index."""
     path = Path(config.database)
     if not path.exists():
         detail = f"{path}: no mirror there yet"
-        yield Check(name="database", ok=True, detail=detail, remedy="`mirror sync` makes one")
+        yield good("database", detail, "`mirror sync` makes one")
         return
     try:
         with closing(open_reader(path)) as connection, damage_explained(path):
-            count = _count(connection)
+            count = connection.execute(_COUNT).fetchone()[0]
         complaints = check_file(path, repair=False)
     except (StoreError, NotFound) as error:
         detail, _, remedy = str(error).partition("; ")
@@ -122,28 +134,22 @@ def check_database(config: Config) -> Iterator[Check]:
         return
     index = [each.text for each in complaints if each.text.startswith("search index: ")]
     faults = [each.text for each in complaints if each.text not in index]
-    told = f"{path}: {repositories_text(count)}"
     if faults:
         remedy = "restore a copy, or move the file away and run `mirror sync`"
         yield bad("database", UNUSABLE, f"{path}: {faults[0]}", remedy)
         return
-    yield Check(name="database", ok=True, detail=f"{told}; SQLite finds no fault")
+    yield good("database", f"{path}: {repositories_text(count)}; SQLite finds no fault")
     if index:
         yield bad("index", UNUSABLE, index[0].removeprefix("search index: "), "`mirror verify --repair`")
     else:
-        yield Check(name="index", ok=True, detail="it matches the rows")
+        yield good("index", "it matches the rows")
 
 
-def _count(connection: sqlite3.Connection) -> int:
-    row = connection.execute("SELECT count(*) FROM repositories WHERE deleted_at IS NULL").fetchone()
-    return int(row[0])
-
-
-def check_service(config: Config) -> Check:
-    """Say whether a service keeps the mirror current. It is no fault if none runs: cron may do the work."""
+def _check_service(config: Config) -> Check:
+    """Say whether a service keeps the mirror current; cron may do its work, so that none may be needed."""
     runs = service_runs(Path(config.database))
     if runs:
-        return Check(name="service", ok=True, detail="a service syncs by schedule")
+        return good("service", "a service syncs by schedule")
     detail = "none runs" if runs is False else "whether one runs cannot be found out here"
     remedy = "`mirror run` or `mirror schedule` keeps it current, or cron with `mirror sync --no-wait`"
-    return Check(name="service", ok=True, detail=detail, remedy=remedy)
+    return good("service", detail, remedy)

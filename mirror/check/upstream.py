@@ -1,4 +1,4 @@
-"""Checks of an upstream: its address, the credential and its scopes, whether it answers, and the clock."""
+"""Checks of an upstream: whether it answers, the credential and its scopes, the clock."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from mirror.check.machine import CONFIGURATION, CREDENTIALS, UNUSABLE, Check, bad
+from mirror.check.machine import CONFIGURATION, CREDENTIALS, UNUSABLE, Check, bad, good
 from mirror.config import Config, Duration, Retry, UpstreamConfig
 from mirror.credentials import read_credential
 from mirror.errors import (
@@ -29,7 +29,7 @@ from mirror.upstream.endpoint import url_of
 from mirror.upstream.transport import Transport
 
 CLOCK_OFF = 60
-"""Seconds by which this machine's clock may differ from the upstream's."""
+"""Seconds by which the clocks of this machine and of the upstream may differ."""
 ONCE = Retry(attempts=1)
 TIMEOUT = 10.0
 MOST_WORKSPACES = 5
@@ -93,7 +93,7 @@ def _asked(
         yield bad(credential, CREDENTIALS, str(error), "make a new one, or copy it again")
         return
     except BudgetSpent as error:
-        yield Check(name=reach, ok=True, detail=f"not tested: {error}", remedy="run it again then")
+        yield good(reach, f"not tested: {error}", "run it again then")
         return
     except UpstreamRefused as error:
         yield _of_refusal(upstream, error, form)
@@ -107,10 +107,10 @@ def _asked(
     who = f"{form}, of {caller.username}" if caller and caller.username else form
     if form == "anonymous":
         who = "none: only what is public is seen"
-    yield Check(name=credential, ok=True, detail=who)
+    yield good(credential, who)
     yield _scopes(config, upstream, connection.budget.heard.get("x-oauth-scopes"), form)
     read = f", {', '.join(rows)} can be read" if rows else ""
-    yield Check(name=reach, ok=True, detail=f"{url_of(upstream)} answers{read}")
+    yield good(reach, f"{url_of(upstream)} answers{read}")
     yield _clock(upstream, connection.budget.heard.get("date", ""))
 
 
@@ -161,10 +161,10 @@ def _scopes(config: Config, upstream: UpstreamConfig, told: str | None, form: st
     """Say what a credential may do, by the scopes that the upstream reports with its answers."""
     name = f"scopes {upstream.name}"
     if form == "anonymous":
-        return Check(name=name, ok=True, detail="may read what is public, and nothing else")
+        return good(name, "may read what is public, and nothing else")
     scopes = [scope for scope in re.split(r"[\s,]+", told or "") if scope]
     if not scopes:
-        return Check(name=name, ok=True, detail="the upstream reports none; what was requested may be read")
+        return good(name, "the upstream reports none; what was requested may be read")
     words = list(dict.fromkeys(map(scope_words, scopes)))
     detail = f"may {', '.join(words)}"
     verbs = {word.partition(" ")[0] for word in words if word.endswith(" repositories")}
@@ -177,8 +177,8 @@ def _scopes(config: Config, upstream: UpstreamConfig, told: str | None, form: st
     more = verbs - {"read"}
     if more and not config.serve.writes:
         remedy = "the mirror only reads: a token with scopes to read is safer"
-        return Check(name=name, ok=True, detail=detail, remedy=remedy)
-    return Check(name=name, ok=True, detail=detail)
+        return good(name, detail, remedy)
+    return good(name, detail)
 
 
 def _clock(upstream: UpstreamConfig, date: str) -> Check:
@@ -187,10 +187,10 @@ def _clock(upstream: UpstreamConfig, date: str) -> Check:
     try:
         moment = parsedate_to_datetime(date)
     except (ValueError, TypeError):
-        return Check(name=name, ok=True, detail="the upstream sends no time")
+        return good(name, "the upstream sends no time")
     off = (utc_now() - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))).total_seconds()
     if abs(off) <= CLOCK_OFF:
-        return Check(name=name, ok=True, detail=f"within {max(1, round(abs(off)))} s of the upstream's")
+        return good(name, f"within {max(1, round(abs(off)))} s of the upstream's")
     way = "ahead of" if off > 0 else "behind"
     remedy = "set the clock (timedatectl set-ntp true): budgets and cursors go by it"
     return bad(name, UNUSABLE, f"{age_text(abs(off))} {way} the upstream's", remedy)

@@ -10,7 +10,7 @@ import click
 from rich.progress import TimeRemainingColumn
 
 from mirror.cli.bars import progress_bar
-from mirror.cli.main import configured
+from mirror.cli.main import configured, number_option
 from mirror.config import Config
 from mirror.errors import ConfigError, StoreError
 from mirror.readable import repositories_text, size_text
@@ -24,12 +24,7 @@ from mirror.upstream.endpoint import accounts_by_upstream
 
 @click.command()
 @click.argument("target", metavar="FILE")
-@click.option(
-    "--keep",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="In a folder: remove all but the newest N copies. Default: keep all.",
-)
+@number_option("--keep", "In a folder: remove all but the newest N copies. Default: keep all.", least=1)
 @click.pass_context
 def backup(ctx: click.Context, target: str, keep: int | None) -> None:
     """Copy the mirror, also while a sync writes to it.
@@ -88,7 +83,7 @@ def restore(ctx: click.Context, copy: Path, keep_tokens: bool, keep_public: bool
 
 
 def _limits(config: Config, copy: Path) -> dict[str, int | None]:
-    """Map the accounts of a configuration to their requests per hour."""
+    """Map the accounts of a configuration to their hourly limits of requests."""
     try:
         with closing(open_reader(copy, older=True)) as connection:
             known = dict(accounts_by_upstream(config, reported_limits(connection)).values())
@@ -98,7 +93,6 @@ def _limits(config: Config, copy: Path) -> dict[str, int | None]:
 
 
 def _told(done: Restored, config: Config) -> Iterator[str]:
-    """Yield a line for each thing that was done, and for what to do next."""
     moment = done.as_of or "before any sync"
     yield f"{config.database}: {repositories_text(done.repositories)}, as of {moment}"
     if done.kept is not None:
@@ -119,6 +113,6 @@ def _told(done: Restored, config: Config) -> Iterator[str]:
 
 @contextmanager
 def _bar(what: str) -> Iterator[OnProgress]:
-    """Show a bar with the time that remains; yields a function of the pages copied and all pages."""
+    """Show a bar with the remaining time; yields a function of the pages copied and of all pages."""
     with progress_bar(what, TimeRemainingColumn()) as progress:
         yield lambda done, total: progress(what, done, total)

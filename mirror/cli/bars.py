@@ -20,6 +20,7 @@ from rich.text import Text
 
 from mirror.cli.main import errors
 from mirror.queries.crawl import line_of
+from mirror.report import Reporter
 from mirror.store.crawl_state import Progress
 from mirror.times import age_text
 
@@ -28,8 +29,8 @@ from mirror.times import age_text
 def progress_bar(what: str, *columns: ProgressColumn) -> Iterator[Callable[[str, int, int | None], None]]:
     """Show a bar on a terminal, and nothing elsewhere.
 
-    Yields a function of the present step, the steps done, and all steps. `columns` follow the bar; by
-    default the number of steps and the time that has passed.
+    Yields a function of the current step, the number of steps done, and that of all steps. `columns` follow
+    the bar; by default the number of steps and the elapsed time.
     """
     if not sys.stderr.isatty():
         yield lambda *_: None
@@ -42,7 +43,7 @@ def progress_bar(what: str, *columns: ProgressColumn) -> Iterator[Callable[[str,
         yield lambda step, done, total: bars.update(task, description=step, completed=done, total=total)
 
 
-class TerminalProgress:
+class TerminalProgress(Reporter):
     """Shows the progress of a run on a terminal: a bar for each phase."""
 
     def __init__(self, console: Console) -> None:
@@ -59,14 +60,14 @@ class TerminalProgress:
         self._progress.stop()
 
     def phase(self, what: str, total: int | None) -> None:
-        """Begin a bar; without a `total`, it only shows movement."""
+        """Begin a bar; without a `total`, it only shows that something moves."""
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._line = what
         self._task = self._progress.add_task(what, total=total)
 
     def progress(self, progress: Progress) -> None:
-        """Advance the bar, and show the progress as text beside it."""
+        """Advance the bar, with the progress as text beside it."""
         self._line = line_of(progress)
         if self._task is not None:
             self._progress.update(

@@ -81,12 +81,12 @@ def _unless_the_reader_has_gone() -> Iterator[None]:
 
 
 class WholeSummaries(click.Group):
-    """A group whose `--help` shows whole first sentences, and that knows what a typing error meant."""
+    """A group whose `--help` shows whole first sentences, and that suggests the command that was meant."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command; an unknown one is refused with the nearest of those that exist."""
+        """Find a command; an unknown one is refused, and the nearest one suggested."""
         name = args[0]
         known = self.list_commands(ctx)
         if name not in known and not name.startswith("-"):
@@ -113,10 +113,10 @@ class WholeSummaries(click.Group):
 
 
 class Commands(WholeSummaries):
-    """The commands, imported when they are called: `search` starts quickly."""
+    """The commands; each is imported when it is called, so that all start quickly."""
 
     def make_context(self, *arguments: Any, **more: Any) -> click.Context:
-        """Parse the command line, which prints what `--help` asks for."""
+        """Parse the command line; `--help` prints already here."""
         with _unless_the_reader_has_gone():
             return super().make_context(*arguments, **more)
 
@@ -126,7 +126,7 @@ class Commands(WholeSummaries):
             return super().invoke(ctx)
 
     def sentence(self, ctx: click.Context, name: str) -> str:
-        """Return it without importing the command."""
+        """Return the sentence without importing the command."""
         del ctx
         return COMMANDS[name][1]
 
@@ -136,13 +136,13 @@ class Commands(WholeSummaries):
         return list(FILES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command's file."""
+        """Import the file of a command."""
         del ctx
         if cmd_name not in FILES:
             return None
-        room = importlib.import_module(f"mirror.cli.{FILES[cmd_name]}")
+        module = importlib.import_module(f"mirror.cli.{FILES[cmd_name]}")
         gc.freeze()  # as in `mirror.cli`
-        command: click.Command = getattr(room, cmd_name.replace("-", "_"))
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
 
@@ -170,11 +170,9 @@ def mirror(ctx: click.Context, config_path: Path | None) -> None:
 
 
 def configured(ctx: click.Context) -> Config:
-    """Read the configuration that the command was called with; raises ConfigError.
-
-    A file that was read once must still exist when it is read again: the sandbox does not replace it.
-    """
+    """Read the configuration that the command was called with; raises ConfigError."""
     root = ctx.find_root()
+    # When a service rereads a default file that is gone by now, the sandbox must not take its place.
     if root.obj is None and DEFAULT_FILE.exists():
         root.obj = DEFAULT_FILE
     return read_config(root.obj)
@@ -193,7 +191,7 @@ def reader(ctx: click.Context) -> Iterator[sqlite3.Connection]:
 
 
 def out() -> Printer:
-    """Return what prints answers: on standard output."""
+    """Return the printer of answers, on standard output."""
     return Printer()
 
 
@@ -208,11 +206,12 @@ def leave(code: int) -> NoReturn:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command. Each error is one line on standard error, and decides the exit code.
+    """Run a command; an error is one line on standard error, and decides the exit code.
 
     `arguments` are those after the program's name; None takes them from the command line.
     """
-    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - the caller has closed it
+    # Python has None for a stream that the caller has closed.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     _show_all_characters()
     code = exit_code_of(lambda: mirror.main(args=arguments, prog_name="mirror", standalone_mode=False))
@@ -234,7 +233,7 @@ def exit_code_of(work: Callable[[], object]) -> int:  # noqa: PLR0911 - one for 
         _say("interrupted; what was saved is kept")
         return Interrupted.exit_code
     except BrokenPipeError:
-        _silence()  # the reader has gone: not an error
+        _silence()  # the reader, such as `head`, has gone: not an error
     except MirrorError as error:
         _say(str(error))
         return error.exit_code
@@ -256,7 +255,7 @@ def _show_all_characters() -> None:
 
 
 def _silence() -> None:
-    """Discard unprinted output: flushing it at exit would fail again."""
+    """Discard unprinted output: Python would flush it at exit, and fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -264,21 +263,44 @@ def _say(text: str) -> None:
     click.echo(plain(f"mirror: {text}"), err=True)
 
 
-json_option: Callable[[Any], Any] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-limit_option: Callable[[Any], Any] = click.option(
-    "--limit",
-    type=click.IntRange(min=0),
-    default=20,
-    show_default=True,
-    metavar="N",
-    help="How many to list.",
-)
-offset_option: Callable[[Any], Any] = click.option(
-    "--offset",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="How many of the first to skip.",
+Option = Callable[[Any], Any]
+"""What adds an option to a command."""
+
+
+def options(*several: Option) -> Option:
+    """Return what adds several options to a command, which its help lists in this order."""
+
+    def add(command: Any) -> Any:
+        for option in reversed(several):  # as a stack of decorators does
+            command = option(command)
+        return command
+
+    return add
+
+
+def number_option(
+    name: str,
+    text: str,
+    *,
+    least: int = 0,
+    most: int | None = None,
+    default: int | None = None,
+    metavar: str = "N",
+) -> Option:
+    """Return what adds an option for a whole number to a command; `text` is its help."""
+    return click.option(
+        name,
+        type=click.IntRange(least, most),
+        metavar=metavar,
+        default=default,
+        show_default=default is not None,
+        help=text,
+    )
+
+
+json_option: Option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+page_options = options(
+    number_option("--limit", "How many to list.", default=20),
+    number_option("--offset", "How many of the first to skip.", default=0),
 )
 """The options that every search has."""

@@ -1,7 +1,7 @@
-"""How answers are printed: lines, and tables without lines between their cells.
+"""How answers are printed: lines, and tables without borders.
 
-Into a file or a pipe, where nothing is coloured, what needs no layout is written as it is. The rest is left
-to rich, whose import takes longer than many an answer; both ways write the same.
+rich lays out and colours what goes to a terminal. Its import takes longer than most answers, so text that
+needs no layout is written directly into files and pipes; both ways write the same.
 """
 
 import os
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 NO_TERMINAL = 200
-"""How many columns a line has where there is no terminal."""
+"""The width of a line, in columns, where there is no terminal."""
 _GAP = "  "
 _FIRST_COMBINING = "\u0300"
-"""All letters before this one, if they can be printed, take one column of a terminal."""
+"""Printable characters before this one take one column of a terminal each."""
 
 
 def plain(text: str) -> str:
@@ -54,9 +54,9 @@ class Marked(NamedTuple):
 
 
 class Grid:
-    """Rows of cells; each column is described as `rich.table.Table.add_column` wants it.
+    """Rows of cells. Columns are described by the parameters of `rich.table.Table.add_column`.
 
-    All columns have a header, or none has.
+    Either all columns have a header, or none has.
     """
 
     def __init__(self, *columns: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ class Grid:
         self.rows.append([Marked(cell) if isinstance(cell, str) else cell for cell in cells])
 
     def lines(self, most: int) -> list[str] | None:
-        """Write the rows, filled with blanks; None where that is not enough, or is wider than `most`."""
+        """Lay out the rows with blanks; None if that needs rich, or lines longer than `most` columns."""
         texts = [[cell.text for cell in row] for row in self.rows]
         if self.has_header:
             texts.insert(0, [column["header"] for column in self.columns])
@@ -94,30 +94,30 @@ class Grid:
 class Printer:
     """Prints on a stream; None is standard output.
 
-    `width` is how many columns a line has: by default those of the terminal, or `NO_TERMINAL` without one.
+    `width` is that of a line: by default the terminal's, or `NO_TERMINAL` without one.
     """
 
     def __init__(self, stream: TextIO | None = None, width: int | None = None) -> None:
         self._stream = stream or sys.stdout
-        # Colours can be forced where there is no terminal.
+        # These variables force colours where there is no terminal.
         forced = os.environ.keys() & {"FORCE_COLOR", "TTY_COMPATIBLE"}
         self._is_plain = not (self._stream.isatty() or forced)
         self._width = NO_TERMINAL if width is None and not self._stream.isatty() else width
 
     @cached_property
     def console(self) -> "Console":
-        """The same for rich."""
+        """The stream as a console of rich."""
         return clean_console(file=self._stream, width=self._width)
 
     @property
     def width(self) -> int:
-        """How many columns a line has."""
+        """The width of a line, in columns."""
         return self._width or self.console.width
 
     def say(self, *parts: str | tuple[str, str], wraps: bool = True) -> None:
-        """Print a line; it is broken where it is too wide, unless it does not wrap.
+        """Print a line of parts, each a text or a text with a style of rich.
 
-        It is put together of parts, each perhaps with a style of rich.
+        A line that is too long is broken between words, if it `wraps`.
         """
         text = "".join(part if isinstance(part, str) else part[0] for part in parts)
         if self._is_plain and _is_narrow(text) and not (wraps and len(text) > self.width):
@@ -128,7 +128,7 @@ class Printer:
         self.console.print(Text.assemble(*parts), soft_wrap=not wraps)
 
     def table(self, table: Grid, most: int | None = None) -> None:
-        """Print a table, at most so many columns of the terminal wide."""
+        """Print a table, at most `most` columns of the terminal wide."""
         most = self.width if most is None else min(most, self.width)
         lines = table.lines(most) if self._is_plain else None
         if lines is None:
@@ -153,7 +153,7 @@ class Printer:
 
 
 def columns_of(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
+    """Return the width of a text on a terminal, in columns."""
     if _is_narrow(text):
         return len(text)
     from rich.cells import cell_len  # noqa: PLC0415 - slow to import
@@ -162,7 +162,7 @@ def columns_of(text: str) -> int:
 
 
 def cut(text: str, most: int) -> str:
-    """Cut a text to so many columns of a terminal."""
+    """Cut a text to `most` columns of a terminal."""
     if columns_of(text) <= most:
         return text
     if _is_narrow(text):
@@ -173,7 +173,7 @@ def cut(text: str, most: int) -> str:
 
 
 def _filled(cells: Sequence[str], layout: dict[str, Any]) -> list[str] | None:
-    """Fill the cells of a column up to its width; None where one does not fit."""
+    """Fill the cells of a column up to its width; None if one does not fit."""
     size = max(*map(len, cells), layout.get("min_width", 0))
     most = layout.get("max_width", size)
     if size > most:
@@ -185,5 +185,5 @@ def _filled(cells: Sequence[str], layout: dict[str, Any]) -> list[str] | None:
 
 
 def _is_narrow(text: str) -> bool:
-    """Return whether each letter takes one column, and none of them is to be escaped."""
+    """Return whether each character takes one column, and none must be escaped."""
     return text.isprintable() and max(text, default="") < _FIRST_COMBINING and plain(text) == text

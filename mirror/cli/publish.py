@@ -10,9 +10,16 @@ import msgspec
 from mirror.cli.bars import progress_bar
 from mirror.cli.main import configured, errors, json_option
 from mirror.errors import ConfigError
-from mirror.publish import OnProgress, Published, PublishOptions
-from mirror.publish import publish as write
-from mirror.publish.sidecars import check_tools, write_checksum, write_compressed, write_inspect
+from mirror.publish.snapshot import (
+    OnProgress,
+    Published,
+    PublishOptions,
+    check_tools,
+    write_checksum,
+    write_compressed,
+    write_inspect,
+)
+from mirror.publish.snapshot import publish as write
 from mirror.readable import size_text
 from mirror.store.lock import place_of_copy
 from mirror.times import to_text
@@ -139,8 +146,11 @@ def site(ctx: click.Context, folder: Path, base_url: str, title: str, as_json: b
         mirror site /srv/www --base-url https://code.example.com/ --title "Code of the institute"
     """
     # Only this command needs the templates of a site.
-    from mirror.site import SiteOptions, make_site  # noqa: PLC0415
-    from mirror.site.build import TITLE  # noqa: PLC0415
+    from mirror.site.build import (  # noqa: PLC0415
+        TITLE,
+        SiteOptions,
+        make_site,
+    )
 
     options = SiteOptions(title=title.strip() or TITLE, base_url=base_url)
     with progress_bar("pages") as progress:

@@ -8,7 +8,7 @@ from itertools import islice
 import click
 import msgspec
 
-from mirror.cli.main import json_option, out, reader
+from mirror.cli.main import json_option, number_option, out, reader
 from mirror.cli.printer import Grid, Printer, cut, plain
 from mirror.errors import ConfigError, NotFound
 from mirror.queries.accounts import owners_named
@@ -27,14 +27,7 @@ from mirror.times import ago, day_text, from_text, machine_zone, moment_of, past
 @click.command()
 @click.argument("name", metavar="OWNER/SLUG")
 @click.option("--web", is_flag=True, help="Open its page at the upstream, and print the address.")
-@click.option(
-    "--refs",
-    type=click.IntRange(min=0),
-    default=50,
-    show_default=True,
-    metavar="N",
-    help="At most N branches and N tags; --json has all.",
-)
+@number_option("--refs", "At most N branches and N tags; --json has all.", default=50)
 @click.option(
     "--at",
     metavar="WHEN",
@@ -76,7 +69,6 @@ def show(ctx: click.Context, name: str, web: bool, refs: int, at: str | None, as
 
 
 def _moment(at: str) -> str:
-    """Read the moment of `--at`; raises ConfigError."""
     try:
         return past_moment(at, utc_now(), machine_zone())
     except ValueError as error:
@@ -84,7 +76,6 @@ def _moment(at: str) -> str:
 
 
 def _open_page(details: RepositoryDetails) -> None:
-    """Open the page of a repository; also print its address, since there may be no browser."""
     row, url = details.row, details.last_page
     if url is None:
         raise NotFound(f"the upstream {details.upstream} has no web page of {row.full_name}")
@@ -92,7 +83,7 @@ def _open_page(details: RepositoryDetails) -> None:
         raise NotFound(
             f"{row.full_name} is gone since {row.deleted_at[:10]} ({row.gone_reason}); it was at {url}"
         )
-    click.echo(url)
+    click.echo(url)  # too, since there may be no browser
     click.launch(url)
 
 
@@ -165,19 +156,16 @@ def _kind(row: RepositoryRow) -> str:
 
 
 def _no_main_branch(details: RepositoryDetails) -> str:
-    """Say why there is no main branch: only a repository whose refs were read is known to be empty."""
-    if details.branches is None:
+    if details.branches is None:  # only a repository whose refs were read is known to be empty
         return "not known"
     return "none" if details.branches else "none, the repository is empty"
 
 
 def _day(moment: str | None, now: datetime) -> str:
-    """Write the day of a moment, and how long ago it was."""
     return "" if moment is None else f"{moment[:10]}, {ago(moment, now)}"
 
 
 def _as_of(past: Past) -> str:
-    """Describe the moment of the past that is shown."""
     exact = ", true to the day: older history was compacted" if past.to_the_day else ""
     return f"as the mirror knew it at {_moment_text(past.at)}{exact}"
 
@@ -246,7 +234,6 @@ def changes(ctx: click.Context, since: str, as_json: bool) -> None:
 
 
 def _change_line(change: ChangeRow) -> str:
-    """Write a change on one line, with hashes cut to twelve digits."""
     about = change.repository or change.owner or ""
     ref = f" {change.ref}" if change.ref else ""
     forced = ", forced" if change.was_forced else ""
@@ -277,7 +264,7 @@ def _difference(change: ChangeRow) -> str:
 
 UNKNOWN = "not known"
 SHOWN = 20
-"""The number of lines to print for people; programs get all."""
+"""The number of lines that are printed for people; programs get all."""
 
 
 @click.command()
@@ -323,7 +310,6 @@ def _ids(connection: sqlite3.Connection, owner: str | None) -> tuple[int, ...]:
 
 
 def _print_some(lines: Iterator[InventoryLine]) -> None:
-    """Print the first lines as a table, and how many there are."""
     shown = list(islice(lines, SHOWN))
     count = len(shown) + sum(1 for _ in lines)
     titles = ("repository", "size", "visibility", "default branch", "last push", "branches", "tags")

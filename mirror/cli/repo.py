@@ -1,7 +1,7 @@
 """`mirror repo create|update|delete|fork`: writes that pass through to the upstream."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from mirror.cli.main import WholeSummaries, configured, json_option, leave
+from mirror.cli.main import Option, WholeSummaries, configured, json_option, leave, options
 from mirror.config import Config
 from mirror.errors import ConfigError
 from mirror.model import FORK_POLICIES, Repository, RepositorySettings
@@ -21,7 +21,7 @@ from mirror.write import PassThrough
 
 BY = "the command line"
 
-_SETTINGS = (
+settings_options = options(
     click.option(
         "--private/--public",
         "is_private",
@@ -39,20 +39,14 @@ _SETTINGS = (
         help="Who may fork it: anyone, only privately, or no one.",
     ),
 )
+"""The options for the settings of a repository; omitted ones are left to the upstream."""
 
-upstream_option: Callable[[Any], Any] = click.option(
+upstream_option: Option = click.option(
     "--upstream",
     default="",
     metavar="NAME",
     help="The upstream's name. Default: the only one that has the owner or the repository.",
 )
-
-
-def settings_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options for a repository's settings; omitted ones are left to the upstream."""
-    for option in reversed(_SETTINGS):
-        command = option(command)
-    return command
 
 
 @click.group(cls=WholeSummaries)
@@ -190,7 +184,7 @@ def fork(
 
 @contextmanager
 def _writing(ctx: click.Context) -> Iterator[tuple[Config, PassThrough]]:
-    """Yield the configuration and a writer; runs the built-in sandbox if it is configured."""
+    """Yield the configuration and what writes; runs the built-in sandbox if it is configured."""
     config = configured(ctx)
     with built_in_sandbox(config):
         yield config, PassThrough(config)
@@ -212,7 +206,6 @@ def _tell(config: Config, what: str, made: Repository, *, as_json: bool) -> None
 
 
 def _print_row(config: Config, full_name: str) -> None:
-    """Print the row of the mirror as JSON."""
     with closing(open_reader(Path(config.database))) as connection:
         row = repository_named(connection, OPERATOR, full_name, gone=True)
     click.echo(msgspec.json.encode(row.columns() if row else None))

@@ -2,6 +2,7 @@
 
 import click
 
+from mirror.cli.main import number_option
 from mirror.config import SANDBOX_PORT
 from mirror.errors import ConfigError, MirrorError
 from mirror.sandbox import Lively, Sandbox, World, parse_fault, serve
@@ -14,36 +15,16 @@ PATHS = {"1.0": "/1.0", "2.0": "/2.0", "datacenter": "/rest/api/1.0"}
 @click.option(
     "--host", metavar="HOST", default="127.0.0.1", show_default=True, help="The address to listen on."
 )
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    metavar="PORT",
-    default=SANDBOX_PORT,
-    show_default=True,
-    help="The port to listen on; 0: any free one.",
+@number_option(
+    "--port", "The port to listen on; 0: any free one.", most=65535, default=SANDBOX_PORT, metavar="PORT"
 )
-@click.option(
-    "--repositories",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=1_000,
-    show_default=True,
-    help="The number of repositories.",
-)
+@number_option("--repositories", "The number of repositories.", default=1_000)
 @click.option(
     "--seed", type=int, metavar="N", default=1, show_default=True, help="The same seed makes the same data."
 )
-@click.option(
-    "--workspaces",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="The number of owners. Default: one for every 250 repositories.",
-)
-@click.option(
-    "--budget",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Answer at most N requests an hour, 60 without a credential. Default: no limit.",
+@number_option("--workspaces", "The number of owners. Default: one for every 250 repositories.", least=1)
+@number_option(
+    "--budget", "Answer at most N requests an hour, 60 without a credential. Default: no limit.", least=1
 )
 @click.option("--lively", is_flag=True, help="Simulate users who push, tag, rename, create and delete.")
 @click.option(

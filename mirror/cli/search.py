@@ -1,12 +1,11 @@
 """`mirror search` and `mirror refs`: find repositories, or branches, tags and commits, in the file."""
 
-from collections.abc import Callable
 from typing import Any, get_args
 
 import click
 import msgspec
 
-from mirror.cli.main import json_option, limit_option, offset_option, out, reader
+from mirror.cli.main import json_option, options, out, page_options, reader
 from mirror.cli.printer import Grid, Marked, columns_of, cut, plain
 from mirror.model import RefKind
 from mirror.queries.rows import LISTED, RepositoryRow
@@ -21,24 +20,24 @@ _SWITCHED = {"yes": None, "no": False, "only": True}
 _PRIVATE = {"public": False, "private": True}
 
 
-def _switches(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that include, exclude or require some repositories."""
-    for name in reversed(SWITCHES):
-        option = click.option(
+_switches = options(
+    *(
+        click.option(
             f"--{name}",
             type=click.Choice(list(_SWITCHED)),
             default="yes",
             show_default=True,
             help=f"{name.capitalize()}: yes lists them too, no leaves them out, only lists nothing else.",
         )
-        command = option(command)
-    return command
+        for name in SWITCHES
+    )
+)
+"""The options that include, exclude or require some repositories."""
 
 
 @click.command()
 @click.argument("query")
-@limit_option
-@offset_option
+@page_options
 @click.option("--owner", metavar="NAME", help="Only repositories of this owner.")
 @click.option("--scm", type=click.Choice(["git", "hg"]), help="Only repositories of this version control.")
 @click.option("--language", metavar="NAME", help="Only repositories of this programming language.")
@@ -112,18 +111,18 @@ def search(
         said = {name: getattr(found, name) for name in ("query", "count", "fuzzy", "corrected", "described")}
         click.echo(msgspec.json.encode({**said, "repositories": listed}))
         return
-    options = (owner, scm, language, visibility, *filters.values())
-    print_found(found, filtered=any(option is not None for option in options))
+    given = (owner, scm, language, visibility, *filters.values())
+    print_found(found, filtered=any(option is not None for option in given))
 
 
 _GAP = 2
 """Columns of the terminal between two cells."""
 _SHORTEST_ABOUT, _LONGEST_ABOUT = 20, 80
-"""The least and the most columns for a description."""
+"""The smallest and the largest width of a description."""
 
 
 def print_found(found: FoundRepositories, *, filtered: bool) -> None:
-    """Print the number of matches, and a page of them as a table; `filtered` if options exclude some."""
+    """Print the number of matches, and a page of them as a table; `filtered` if options exclude others."""
     query, printer = found.query, out()
     if found.count == 0:
         what = f" {query!r}" if query else ""
@@ -163,7 +162,6 @@ def _results(rows: list[RepositoryRow], needles: tuple[str, ...], width: int) ->
 
 
 def _marked(full_name: str, needles: tuple[str, ...]) -> Marked:
-    """Highlight what matches in the slug."""
     full_name = plain(full_name)
     start = full_name.find("/") + 1
     return Marked(
@@ -186,8 +184,7 @@ _LONGEST_NAME = 100
 @click.option("--owner", metavar="NAME", help="Only refs of repositories of this owner.")
 @click.option("--exact", is_flag=True, help="Only refs whose whole name, or whole hash, is QUERY.")
 @click.option("--gone", is_flag=True, help="Also list refs of repositories that are gone upstream.")
-@limit_option
-@offset_option
+@page_options
 @json_option
 @click.pass_context
 def refs(
@@ -242,7 +239,6 @@ def refs(
 
 
 def _table(listed: list[ListedRef], query: str) -> Grid:
-    """Make the table of results."""
     table = Grid(*[{"overflow": "fold"}] * 2, *[{"no_wrap": True}] * 3)
     now = utc_now()
     for ref in listed:
@@ -254,6 +250,5 @@ def _table(listed: list[ListedRef], query: str) -> Grid:
 
 
 def _marked_name(name: str, query: str) -> Marked:
-    """Cut a name to one line, and highlight what matches."""
     shown = cut(plain(name).replace("\n", " "), _LONGEST_NAME)
     return Marked(shown, highlight_ranges(name, query, owners=False))

@@ -16,7 +16,7 @@ import click
 import msgspec
 from datasette.app import Datasette
 
-from mirror.cli.main import configured, errors, exit_code_of, leave
+from mirror.cli.main import configured, errors, exit_code_of, leave, number_option, options
 from mirror.config import MOST_WORKERS, Config
 from mirror.config_checks import warn_of_open_files
 from mirror.credentials import read_secret
@@ -38,35 +38,33 @@ if TYPE_CHECKING:
 LONGEST_END = 2.2
 """Seconds from a signal to the end of the process; the documentation promises three."""
 
-host_option = click.option(
-    "--host",
-    metavar="HOST",
-    help="The address to listen on. Default: that of the configuration, else 127.0.0.1.",
+serve_options = options(
+    click.option(
+        "--host",
+        metavar="HOST",
+        help="The address to listen on. Default: that of the configuration, else 127.0.0.1.",
+    ),
+    number_option(
+        "--port",
+        "The port to listen on; 0: any free one. Default: that of the configuration, else 8001.",
+        most=65535,
+        metavar="PORT",
+    ),
+    click.option("--public", is_flag=True, help="Listen on all addresses of this machine, IPv4."),
+    number_option(
+        "--workers",
+        "How many processes answer, one for each core. Default: that of the configuration, else 1.",
+        least=1,
+        most=MOST_WORKERS,
+    ),
 )
-port_option = click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    metavar="PORT",
-    help="The port to listen on; 0: any free one. Default: that of the configuration, else 8001.",
-)
-public_option = click.option("--public", is_flag=True, help="Listen on all addresses of this machine, IPv4.")
-workers_option = click.option(
-    "--workers",
-    type=click.IntRange(1, MOST_WORKERS),
-    metavar="N",
-    help="How many processes answer, one for each core. Default: that of the configuration, else 1.",
-)
-
-
-def serve_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that override `[serve]`, all of which `with_options` takes."""
-    return host_option(port_option(public_option(workers_option(command))))
+"""The options that override `[serve]`, all of which `with_options` takes."""
 
 
 @click.command()
 @serve_options
 @click.pass_context
-def serve(ctx: click.Context, /, **options: Any) -> None:
+def serve(ctx: click.Context, /, **given: Any) -> None:
     """Serve the mirror: pages, tables, SQL and APIs.
 
     \b
@@ -74,7 +72,7 @@ def serve(ctx: click.Context, /, **options: Any) -> None:
         mirror serve --port 8080
         mirror serve --workers 4
     """
-    config = with_options(configured(ctx), **options)
+    config = with_options(configured(ctx), **given)
     datasette = application(config)
     database = Path(config.database)
     if not is_snapshot(database):  # it is public
@@ -99,7 +97,7 @@ def answering(
 ) -> list[Task]:
     """Return a task for each process that answers; it starts with the configuration that `config` returns.
 
-    On SIGHUP, they adopt the changeable part of the configuration from `reread`; `Background` reports errors.
+    On SIGHUP, they adopt what may change while they run from the configuration that `reread` returns.
     """
 
     def task(number: int) -> Task:
@@ -117,7 +115,7 @@ def answering(
 
 
 def adopt_on_hangup(adopt: Callable[[], None]) -> None:
-    """Call a function in a thread on each SIGHUP; it may raise ConfigError."""
+    """Call a function in a thread on each SIGHUP; its ConfigError is ignored, `Background` reports it."""
     asked = queue.SimpleQueue[int]()
     signal.signal(signal.SIGHUP, lambda number, _: asked.put(number))
 
@@ -170,11 +168,9 @@ def log_as(config: Config) -> None:
 
 
 def end_soon_after(stop: threading.Event) -> None:
-    """End the process within `LONGEST_END` seconds after `stop`, regardless of its threads.
+    """End the process within `LONGEST_END` seconds after `stop`, regardless of its threads."""
 
-    A query that SQLite cannot interrupt, or a missing answer, would otherwise delay the end.
-    """
-
+    # A query that SQLite cannot interrupt, or an upstream that does not answer, would delay the end.
     def watch() -> None:
         stop.wait()
         # Answers that are cut off may leave coroutines of Datasette that were never awaited.
@@ -202,7 +198,7 @@ def announce(address: str) -> None:
 def with_options(
     config: Config, *, host: str | None, port: int | None, public: bool, workers: int | None
 ) -> Config:
-    """Override the configuration of the server by the options of the command line."""
+    """Override the configuration of the server by options of the command line."""
     told = {
         "host": "0.0.0.0" if public else host or config.serve.host,  # noqa: S104 - asked for by --public
         "port": config.serve.port if port is None else port,
@@ -239,7 +235,7 @@ def schedule(ctx: click.Context) -> None:
 @click.command()
 @serve_options
 @click.pass_context
-def run(ctx: click.Context, /, **options: Any) -> None:
+def run(ctx: click.Context, /, **given: Any) -> None:
     """Sync by schedule and serve, in one process or in several.
 
     \b
@@ -248,7 +244,7 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     """
     from mirror.store import Store  # noqa: PLC0415 - `mirror serve` opens the file another way
 
-    config = with_options(configured(ctx), **options)
+    config = with_options(configured(ctx), **given)
     if config.serve.read_only:
         raise ConfigError("[serve] read_only = true is for `mirror serve`: `mirror run` syncs into the file")
     Store(Path(config.database), config.mode).close()  # there must be a file to serve before the first sync
@@ -256,13 +252,13 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     warn_of_open_files(config)
     with listening(config.serve.host, config.serve.port) as listener:
         if config.serve.workers > 1:
-            leave(run_in_processes(ctx, config, datasette, listener, options))
-        idle = run_in_one(ctx, config, datasette, listener, options)
+            leave(run_in_processes(ctx, config, datasette, listener, given))
+        idle = run_in_one(ctx, config, datasette, listener, given)
     leave_now_unless(idle)
 
 
 def run_in_one(
-    ctx: click.Context, config: Config, datasette: Datasette, listener: Listener, options: dict[str, Any]
+    ctx: click.Context, config: Config, datasette: Datasette, listener: Listener, given: dict[str, Any]
 ) -> bool:
     """Sync and serve in this process; return whether its jobs ended in time."""
     from mirror.background.service import Background  # noqa: PLC0415 - as in `schedule`
@@ -276,7 +272,7 @@ def run_in_one(
             config,
             report=reporter,
             stop=stop,
-            reread=lambda: with_options(configured(ctx), **options),
+            reread=lambda: with_options(configured(ctx), **given),
             adopt=lambda new: arrange(datasette, new),
         )
 
@@ -293,7 +289,7 @@ def run_in_one(
 
 
 def run_in_processes(
-    ctx: click.Context, config: Config, datasette: Datasette, listener: Listener, options: dict[str, Any]
+    ctx: click.Context, config: Config, datasette: Datasette, listener: Listener, given: dict[str, Any]
 ) -> int:
     """Serve in several processes and sync in another one; return the exit code."""
     from mirror.background.service import Background, acceptable  # noqa: PLC0415 - as in `schedule`
@@ -302,7 +298,7 @@ def run_in_processes(
     now = [config]  # the configuration of processes that replace others
 
     def reread() -> Config:
-        return acceptable(with_options(configured(ctx), **options), now[0])
+        return acceptable(with_options(configured(ctx), **given), now[0])
 
     def sync(stop: threading.Event, ready: Ready) -> int:
         def work() -> None:
@@ -316,7 +312,7 @@ def run_in_processes(
         return exit_code_of(work)
 
     def adopt() -> None:
-        with suppress(ConfigError):  # the process that syncs reports it
+        with suppress(ConfigError):  # the process that syncs reports the error
             now[0] = reread()
 
     tasks = [*answering(datasette, listener, lambda: now[0], reread), Task("the process that syncs", sync)]

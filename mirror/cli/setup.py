@@ -40,7 +40,7 @@ _POINTERS = frozenset({"credential", "webhook_secret"})
 """Settings that name the place of a secret."""
 
 _ALIKE = 0.85
-"""How alike a misspelt variable and a right one are; all have their beginning in common."""
+"""The similarity of a misspelt variable; it is high, since all have their beginning in common."""
 
 
 def template(environ: Mapping[str, str] | None = None) -> str:
@@ -104,7 +104,7 @@ def _told(section: str, setting: Setting, environ: Mapping[str, str]) -> str | N
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    """Raise ConfigError for a variable that looks like a setting's, but is none's."""
+    """Raise ConfigError for a variable that looks like that of a setting, but belongs to none."""
     known = set(_variables("", list(settings_of(Config))))
     sections = tuple({f"MIRROR_{setting.name.upper()}_" for setting in settings_of(Config) if setting.struct})
     for name in sorted(environ):
@@ -132,7 +132,6 @@ def _is_comment(section: Setting, settings: list[Setting]) -> bool:
 
 
 def _is_section(setting: Setting) -> bool:
-    """Return whether a setting is a section."""
     return setting.struct is not None and not setting.help
 
 
@@ -305,7 +304,7 @@ def _options(command: click.Command) -> Iterator[str]:
 
 
 def _text(text: str) -> Iterator[str]:
-    """Yield paragraphs. One that click must not wrap is an example, and is kept as it is."""
+    """Yield paragraphs; those that click does not wrap are examples, and are kept as they are."""
     for paragraph in cleandoc(text).split("\n\n"):
         lines = paragraph.removeprefix("\b\n").split("\n")
         if paragraph.startswith("\b"):

@@ -63,7 +63,6 @@ def status(ctx: click.Context, as_json: bool) -> None:
 
 
 def _history_line(history: HistoryStatus) -> str:
-    """Describe the recorded history, and how exact it is."""
     size = "" if history.bytes is None else f", {size_text(history.bytes)}"
     since = f" since {history.since[:10]}" if history.since else ""
     exact = f"; before {history.compacted_before[:10]} to the day" if history.compacted_before else ""
@@ -114,7 +113,7 @@ def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
         yield _run_line(status.last_run, now)
     if status.progress is not None:
         yield progress_text(status.progress, now)
-    # Progress is saved every few seconds; counts of this moment beside it would contradict it.
+    # Progress is saved every few seconds: newer counts beside it would contradict it.
     is_told = status.progress is not None
     found = [f"{status.gone:,} gone"] if status.gone else []
     found += [f"refs of {status.refs_waiting:,} waiting"] if status.refs_waiting and not is_told else []
@@ -167,7 +166,6 @@ def _failure_line(failure: dict[str, Any], width: int) -> str:
 
 
 def _short(error: str) -> str:
-    """Remove addresses from an error."""
     return re.sub(r"https?://\S+: ", "", error)
 
 

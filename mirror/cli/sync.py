@@ -4,15 +4,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
-from mirror.cli.main import configured, errors, leave, out
+from mirror.cli.main import configured, errors, leave, number_option, out
 from mirror.cli.printer import Printer
 from mirror.config_checks import warn_of_open_files
 from mirror.errors import ConfigError, Interrupted, StoreError, StoreLocked
@@ -21,7 +21,7 @@ from mirror.observe.logs import EveryMinute, Logged, log_run, row_counts, second
 from mirror.operations import SyncOptions, built_in_sandbox, plan_all, sync_all, verify_all
 from mirror.queries.crawl import line_of
 from mirror.readable import repositories_text
-from mirror.report import Summary
+from mirror.report import Reporter, Summary
 from mirror.store.crawl_state import Progress
 from mirror.store.repair import check_file
 from mirror.store.runs import HIDDEN_MEMBERS, Failure
@@ -44,12 +44,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Stop when the hour's budget is spent, instead of waiting; the next run resumes.",
 )
-@click.option(
-    "--max-requests",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Send at most N requests. Default: no limit.",
-)
+@number_option("--max-requests", "Send at most N requests. Default: no limit.", least=1)
 @click.option(
     "--confirm-absence",
     is_flag=True,
@@ -117,18 +112,18 @@ def progress() -> "AbstractContextManager[TerminalProgress | LogProgress]":
     return TerminalProgress(errors())
 
 
-class _sigterm_interrupts:  # noqa: N801 - reads as the context that it is
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
     """Treat SIGTERM as Ctrl-C: the cursor is kept, the run is recorded as interrupted."""
 
-    def __enter__(self) -> None:
-        self._before = signal.signal(signal.SIGTERM, self._interrupt)
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-
-    @staticmethod
-    def _interrupt(_: int, __: FrameType | None) -> None:
+    def interrupt(_: int, __: FrameType | None) -> None:
         raise Interrupted("terminated; the next run resumes from here")
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.command()
@@ -178,7 +173,6 @@ def verify(ctx: click.Context, names: tuple[str, ...], sample: str, repair: bool
 
 
 def _whole(text: str) -> int:
-    """Read a number of repositories; raises ConfigError."""
     if not text.isdecimal():
         raise ConfigError(f"--sample: {text!r} is neither a number nor all")
     return int(text)
@@ -187,7 +181,7 @@ def _whole(text: str) -> int:
 MOST_NAMES, MOST_FAILURES = 10, 50
 
 
-class LogProgress:
+class LogProgress(Reporter):
     """The progress of a run in a log: a line for each phase, and one every minute."""
 
     def __init__(self, printer: Printer, stopwatch: Callable[[], float] = time.monotonic) -> None:
@@ -207,7 +201,7 @@ class LogProgress:
             self._printer.say(line_of(progress), wraps=False)
 
     def waiting(self, seconds: float, why: str) -> None:
-        """Print the reason of a wait, once."""
+        """Print a wait once for each reason."""
         if why != self._waits:
             self._waits = why
             self._printer.say(f"waiting {age_text(seconds)}: {why}", wraps=False)
@@ -272,7 +266,7 @@ def print_findings(printer: Printer, summaries: Sequence[Summary], findings: Seq
 
 
 def print_missing(printer: Printer, summary: Summary) -> None:
-    """List what is missing with the next tries, then what is accepted as missing."""
+    """List what is missing, with the time of the next attempt, then what is accepted as missing."""
     hidden = [failure for failure in summary.accepted if failure.kind == HIDDEN_MEMBERS]
     accepted = [failure for failure in summary.accepted if failure.kind != HIDDEN_MEMBERS]
     _print_failures(printer, "failed", summary.failures)
@@ -290,7 +284,6 @@ def print_missing(printer: Printer, summary: Summary) -> None:
 
 
 def _print_failures(printer: Printer, what: str, failures: Sequence[Failure]) -> None:
-    """List failures with their next tries."""
     for failure in failures[:MOST_FAILURES]:
         moment = failure.next_try_at
         due = f" (next try {day_text(from_text(moment))})" if moment else ""
@@ -300,7 +293,7 @@ def _print_failures(printer: Printer, what: str, failures: Sequence[Failure]) ->
 
 
 def _named(failure: Failure) -> str:
-    """Return the error, after its subject unless the error names it or it is only a uuid."""
+    # A uuid says nothing to people.
     if failure.subject in failure.error or failure.subject.startswith("{"):
         return failure.error
     return f"{failure.subject}: {failure.error}"

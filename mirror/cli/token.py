@@ -89,7 +89,6 @@ def revoke(ctx: click.Context, name: str) -> None:
 
 
 def _reach(user: str | None, *, writes: bool) -> str:
-    """Describe what a new token may do."""
     if user is None:
         verb = "sees and writes" if writes else "sees"
         return f"this token {verb} everything in the mirror; --user NAME limits one to what a user may see"

@@ -6,7 +6,7 @@ scattered over the whole new file.
 
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,7 +16,7 @@ import msgspec
 
 from mirror.errors import ConfigError, StoreError
 from mirror.lake.columns import PROJECTS, REFS, REPOSITORIES, USERS, OnProgress
-from mirror.lake.merge import MERGED, read_merged
+from mirror.lake.merge import MERGED, Merged, read_merged
 from mirror.lake.parquet import read_lists
 from mirror.search.index.backlog import rebuild_index
 from mirror.search.index.refs.changes import rebuild_refs_index
@@ -73,15 +73,12 @@ _SAVE: Mapping[str, str] = {
         (SELECT id FROM repositories WHERE upstream_id = :instance AND uuid = :repository_uuid),
         {_USER.format("user_uuid")}""",
 }
-"""By table of the lake: the statement that writes a row. Rows of missing repositories are left out."""
+"""By table of the lake, in this order: the statement that writes a row, unless its repository is missing."""
 
 COLUMNS: Mapping[str, Sequence[str]] = {
     table: list(dict.fromkeys(re.findall(r":(\w+)", sql))) for table, sql in _SAVE.items()
 }
 """By table of the lake: the columns that a mirror takes."""
-
-ORDER = ("users", "repositories", "projects", "members", "followers", "refs", "changes")
-"""The order in which tables are filled."""
 
 _STAGED = (
     f"""CREATE TABLE staged.refs (repository_id INTEGER, kind TEXT, name TEXT, {", ".join(_REF)},
@@ -104,7 +101,7 @@ _FINISH = (
         FROM (SELECT repository_id, max(id) AS last FROM changes
             WHERE kind = 'made_public' GROUP BY repository_id) AS made
         WHERE made.repository_id = repositories.id AND public_from = 0""",
-    # A lake has no former sizes.
+    # A lake has no earlier sizes: measures are known from now on.
     f"""INSERT OR REPLACE INTO mirror_meta (key, value)
         SELECT '{MEASURED_SINCE}', max(last_seen_at) FROM repositories WHERE true HAVING count(*) > 0""",
     """UPDATE repositories SET parent_id = (SELECT p.id FROM repositories p
@@ -123,57 +120,13 @@ _OF_OTHERS = (
 """Remove from a slice the rows of owners that are not in it."""
 
 
-def stage(connection: sqlite3.Connection) -> None:
-    """Create the tables of the file that is attached as `staged`."""
-    for statement in _STAGED:
-        connection.execute(statement)
+# The rows are as current as the oldest export: searches and pages read it as a complete sync.
+_SYNCED = """INSERT INTO sync_runs (upstream_id, kind, started_at, finished_at, state, repositories_new)
+    SELECT u.id, 'full', :moment, :moment, 'complete',
+        (SELECT count(*) FROM repositories WHERE upstream_id = u.id)
+    FROM upstreams u WHERE :moment IS NOT NULL"""
 
-
-def save_upstreams(connection: sqlite3.Connection, rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Write the upstreams; return the row id of each `instance` of the lake."""
-    numbers, names = dict[str, int](), set[str]()
-    for number, row in enumerate(rows, 1):
-        name = row["kind"] if row["kind"] not in names else f"{row['kind']}-{number}"
-        names.add(name)
-        connection.execute(
-            "INSERT INTO upstreams (id, name, kind, url, refs) VALUES (?, ?, ?, ?, ?)",
-            (number, name, row["kind"], row["url"], row["refs"]),
-        )
-        numbers[row["instance"]] = number
-    return numbers
-
-
-def save_batch(
-    connection: sqlite3.Connection, table: str, batch: Batch, instances: Mapping[str, int]
-) -> None:
-    """Write rows of a table of the lake."""
-    names = COLUMNS[table]
-    numbered = re.sub(r":(\w+)", lambda found: f"?{names.index(found[1]) + 1}", _SAVE[table])
-    columns = [
-        [instances[value] for value in batch[name]] if name == "instance" else batch[name] for name in names
-    ]
-    connection.executemany(numbered, zip(*columns, strict=True))
-
-
-def finish(connection: sqlite3.Connection, *, moment: str | None, sliced: bool) -> None:
-    """Write the staged rows and derived columns; record the rows' moment as a complete sync."""
-    for statement in _FINISH:
-        connection.execute(statement)
-    for statement in _OF_OTHERS if sliced else ():
-        connection.execute(statement)
-    connection.execute(
-        """INSERT INTO sync_runs (upstream_id, kind, started_at, finished_at, state, repositories_new)
-            SELECT u.id, 'full', :moment, :moment, 'complete',
-                (SELECT count(*) FROM repositories WHERE upstream_id = u.id)
-            FROM upstreams u WHERE :moment IS NOT NULL""",
-        {"moment": moment},
-    )
-
-
-def counts(connection: sqlite3.Connection) -> dict[str, int]:
-    """Count the rows of each table that a lake fills."""
-    tables = ("repositories", "branches", "tags", "users", "members", "followers", "projects", "changes")
-    return {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}
+_COUNTED = ("repositories", "branches", "tags", "users", "members", "followers", "projects", "changes")
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,37 +156,13 @@ def build(
     place = place_of_copy(mirror, file)
     if place.exists() and not force:
         raise ConfigError(f"{file}: exists; --force replaces it")
+    staged = place.with_name(f"{place.name}.staged")
     with replacing(place, part=place.with_name(f"{place.name}.part")) as part, explained(file):
-        staged = place.with_name(f"{place.name}.staged")
-        staged.unlink(missing_ok=True)
         indexes = create_unindexed(part)
+        staged.unlink(missing_ok=True)
         try:
             with closing(open_unjournalled(part)) as connection:
-                if owners is not None:  # rows that a slice leaves out leave no bytes
-                    connection.execute("PRAGMA secure_delete = ON")
-                connection.execute("ATTACH ? AS staged", (str(staged),))
-                connection.execute("PRAGMA staged.journal_mode = OFF")
-                connection.execute("PRAGMA staged.synchronous = OFF")
-                connection.execute("BEGIN")
-                stage(connection)
-                instances = save_upstreams(connection, _instances(merged))
-                for table in ORDER:
-                    read = 0
-                    for batch in read_lists(merged / table, COLUMNS[table]):
-                        progress(table, read)
-                        read += len(batch["instance"])
-                        save_batch(connection, table, _chosen(table, batch, owners), instances)
-                    if read != source.rows.get(table):
-                        raise StoreError(
-                            f"{merged}: does not hold the {table} of its {MERGED}; merge the lake again"
-                        )
-                progress("sorting", 0)
-                moments = [one.moment for one in source.mirrors if one.moment]
-                finish(connection, moment=min(moments, default=None), sliced=owners is not None)
-                rows = counts(connection)
-                connection.execute("COMMIT")
-                if owners is not None and not rows["repositories"]:
-                    raise ConfigError(f"--owners {owners}: no repository has such an owner")
+                rows = _fill(connection, staged, merged, source, owners, progress)
                 progress("indexing", 0)
                 for sql in indexes:
                     connection.execute(sql)
@@ -241,7 +170,6 @@ def build(
                 rebuild_index(connection)
                 rebuild_refs_index(connection)
                 connection.execute("COMMIT")
-                connection.execute("DETACH staged")
         finally:
             staged.unlink(missing_ok=True)
         progress("checking", 0)
@@ -249,6 +177,45 @@ def build(
             raise StoreError(f"{part}: the new file has faults, and was not kept: {faults[0]}")
         size = part.stat().st_size
     return Built(file=str(file), bytes=size, rows=rows)
+
+
+def _fill(
+    connection: sqlite3.Connection,
+    staged: Path,
+    merged: Path,
+    source: Merged,
+    owners: str | None,
+    progress: OnProgress,
+) -> dict[str, int]:
+    """Write the rows of a merged lake in one transaction; return their number by table."""
+    if owners is not None:  # rows that a slice leaves out leave no bytes
+        connection.execute("PRAGMA secure_delete = ON")
+    connection.execute("ATTACH ? AS staged", (str(staged),))
+    connection.execute("PRAGMA staged.journal_mode = OFF")
+    connection.execute("PRAGMA staged.synchronous = OFF")
+    connection.execute("BEGIN")
+    for statement in _STAGED:
+        connection.execute(statement)
+    instances = _save_upstreams(connection, merged)
+    for table, statement in _SAVE.items():
+        read = 0
+        for batch in read_lists(merged / table, COLUMNS[table]):
+            progress(table, read)
+            read += len(batch["instance"])
+            _save_batch(connection, statement, COLUMNS[table], _chosen(table, batch, owners), instances)
+        if read != source.rows.get(table):
+            raise StoreError(f"{merged}: does not hold the {table} of its {MERGED}; merge the lake again")
+    progress("sorting", 0)
+    for statement in (*_FINISH, *(_OF_OTHERS if owners is not None else ())):
+        connection.execute(statement)
+    moment = min((one.moment for one in source.mirrors if one.moment), default=None)
+    connection.execute(_SYNCED, {"moment": moment})
+    rows = {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in _COUNTED}
+    connection.execute("COMMIT")
+    connection.execute("DETACH staged")
+    if owners is not None and not rows["repositories"]:
+        raise ConfigError(f"--owners {owners}: no repository has such an owner")
+    return rows
 
 
 def _chosen(table: str, batch: Batch, owners: str | None) -> Batch:
@@ -263,7 +230,32 @@ def _chosen(table: str, batch: Batch, owners: str | None) -> Batch:
     }
 
 
-def _instances(merged: Path) -> Iterator[dict[str, str]]:
+def _save_upstreams(connection: sqlite3.Connection, merged: Path) -> dict[str, int]:
+    """Write the upstreams; return the row id of each `instance` of the lake."""
+    numbers, names = dict[str, int](), set[str]()
     for batch in read_lists(merged / "instances", ("instance", "kind", "url", "refs")):
-        for values in zip(*batch.values(), strict=True):
-            yield dict(zip(batch, values, strict=True))
+        for instance, kind, url, refs in zip(*batch.values(), strict=True):
+            number = len(numbers) + 1
+            name = kind if kind not in names else f"{kind}-{number}"
+            names.add(name)
+            connection.execute(
+                "INSERT INTO upstreams (id, name, kind, url, refs) VALUES (?, ?, ?, ?, ?)",
+                (number, name, kind, url, refs),
+            )
+            numbers[instance] = number
+    return numbers
+
+
+def _save_batch(
+    connection: sqlite3.Connection,
+    statement: str,
+    names: Sequence[str],
+    batch: Batch,
+    instances: Mapping[str, int],
+) -> None:
+    """Write rows of a table of the lake."""
+    numbered = re.sub(r":(\w+)", lambda found: f"?{names.index(found[1]) + 1}", statement)
+    columns = [
+        [instances[value] for value in batch[name]] if name == "instance" else batch[name] for name in names
+    ]
+    connection.executemany(numbered, zip(*columns, strict=True))

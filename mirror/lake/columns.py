@@ -1,7 +1,7 @@
 """The tables of a lake: every column with its type, its meaning, and the SQL that reads it from a mirror.
 
 Names and types are a contract (`_SCHEMA.json`). Rows are identified by `instance` and `uuid`, never by row
-numbers of a file. A test fails for a column of the mirror's schema that is missing here.
+ids, which differ between mirrors. A test fails for a column of the mirror's schema that is missing here.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +12,7 @@ from zlib import crc32
 from mirror.store.changes import CLOSED
 
 OnProgress = Callable[[str, int], None]
-"""Called with the present table and its rows so far; what it raises ends an export or a build."""
+"""Called with the current table and its rows so far; an exception ends the export or the build."""
 
 LAYOUT = 1
 """The version of folders, manifests and columns; columns may be added within one."""
@@ -72,7 +72,7 @@ def _instance(alias: str) -> Column:
 
 
 def _columns(alias: str, kind: Kind, said: dict[str, str]) -> tuple[Column, ...]:
-    """Describe columns that are read unchanged."""
+    """Describe columns that are read as they are."""
     return tuple(Column(name, kind, about, f"{alias}.{name}") for name, about in said.items())
 
 

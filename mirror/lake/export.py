@@ -1,14 +1,15 @@
 """Export a mirror into its own folders of a lake: everything, or what changed since the last export there.
 
-Files that a manifest names are never changed. New files are put beside the old ones, then a new manifest that
-names them is written. A process that is killed before that has changed nothing for readers; the next export
-starts where the last manifest ends.
+Files that a manifest names are never changed. New files are put beside the old ones; then a new manifest
+names them. If the process is killed before that, readers see no change, and the next export starts where the
+last manifest ends.
 """
 
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,8 @@ from mirror.lake.place import (
     remove_superseded,
     write_about,
 )
-from mirror.publish import public_rows
 from mirror.publish.selection import moment_of
-from mirror.publish.snapshot import sha256_of
+from mirror.publish.snapshot import public_rows, sha256_of
 from mirror.readable import size_text
 from mirror.store import Store
 from mirror.store.changes import CLOSED
@@ -43,7 +43,7 @@ MOST_ADDITIONS = 100
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of an export: `what` is full, changes or nothing; the numbers count what is new."""
+    """The result of an export: `what` is full, changes or nothing; the numbers are those of new files."""
 
     place: str
     mirror: str
@@ -71,7 +71,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How to export: everything again (`full`), only what strangers see (`public`), into few files."""
+    """What to export: everything again (`full`), only what is public; `compact` then merges files."""
 
     full: bool = False
     public: bool = False
@@ -110,42 +110,35 @@ def export(
         return done
 
 
+@dataclass
 class _Series:
     """The exports of a mirror to one place; `latest` is the current manifest."""
 
-    def __init__(
-        self,
-        store: Store,
-        place: Place,
-        staging: Path,
-        latest: Manifest | None,
-        options: ExportOptions,
-        clock: Clock,
-        progress: OnProgress,
-    ) -> None:
-        self._store, self._place, self._staging, self.latest = store, place, staging, latest
-        self._options, self._clock, self._progress = options, clock, progress
+    _store: Store
+    _place: Place
+    _staging: Path
+    latest: Manifest | None
+    _options: ExportOptions
+    _clock: Clock
+    _progress: OnProgress
 
     def add(self) -> Exported:
         """Write what changed since the current manifest, and make a new one."""
         at, before = to_text(self._clock()), self.latest
+        held = before.export if before else None
         with self._store.transaction() as connection:
             begun = begin_export(
-                connection,
-                before=before.export if before else None,
-                place=str(self._place),
-                at=at,
-                full=self._options.full,
+                connection, before=held, place=str(self._place), at=at, full=self._options.full
             )
         if begun is None:
-            return self._nothing()
-        # Whether a row is public depends on other rows, so all are read; unchanged files stay.
+            return self._done("nothing", {})
+        # Whether a row is public depends on other rows, so all are read; files that would be equal stay.
         if self._options.public:
             begun = begun._replace(since=None)
         moment, parts = self._written(begun)
         if before is not None and self._options.public and _is_same(before, parts):
             self._finish(begun, before.export, at)
-            return self._nothing()
+            return self._done("nothing", {})
         tables = {name: [self._placed(part) for part in found] for name, found in parts.items()}
         self._put_in_force(
             Manifest(
@@ -163,7 +156,7 @@ class _Series:
         return self._done("changes" if begun.since else "full", tables)
 
     def compact(self, done: Exported) -> Exported:
-        """Replace base files and additions by new base files with the same current rows."""
+        """Replace the base files and what was added to them by new base files with the current rows."""
         latest = self.latest
         if latest is None or not latest.additions:
             return done
@@ -226,7 +219,7 @@ class _Series:
             yield connection
 
     def _counted(self, table: Table, rows: Iterable[Any]) -> Iterator[Any]:
-        """Report the number of rows as they pass."""
+        """Pass the rows on, and report their number."""
         count = 0
         for part in rows:
             self._progress(table.name, count)
@@ -234,7 +227,7 @@ class _Series:
             count += len(part)
 
     def _placed(self, part: Part) -> LakeFile:
-        """Put a file in its place, unless a public lake already has one with the same content."""
+        """Put a file in its place, unless a public lake has one of the same content already."""
         stays = self._options.public and not self._options.full and not part.name.startswith("listings/")
         if stays and self.latest is not None:
             for file in self.latest.tables.get(part.name.partition("/")[0], []):
@@ -256,9 +249,6 @@ class _Series:
     def _finish(self, begun: Begun, held: str, at: str) -> None:
         with self._store.transaction() as connection:
             finish_export(connection, begun, held=held, place=str(self._place), at=at)
-
-    def _nothing(self) -> Exported:
-        return self._done("nothing", {})
 
     def _done(self, what: str, tables: Mapping[str, Sequence[LakeFile]]) -> Exported:
         latest = self.latest
@@ -294,7 +284,6 @@ def _sources(connection: sqlite3.Connection, begun: Begun, *, public: bool) -> d
 
 
 def _read(connection: sqlite3.Connection, sql: str) -> Iterator[list[Any]]:
-    """Yield the rows of a query in batches."""
     cursor = connection.execute(sql)
     while rows := cursor.fetchmany(BATCH):
         yield rows

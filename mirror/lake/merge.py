@@ -158,7 +158,7 @@ def _by_duckdb(lake: Path, manifests: list[Manifest], part: Path, memory: str | 
                 _limit(connection, memory)
             for table in TABLES:
                 connection.execute(f"CREATE VIEW lake_{table.name} AS {_rows(table, lake, manifests)}")
-            # Three tables use it: as a view, it would be computed three times.
+            # Three tables use `verdicts`: DuckDB would compute a view three times.
             connection.execute(sql_text().replace("VIEW verdicts", "TABLE verdicts"))
             for name in OUTPUT:
                 (part / name).mkdir()

@@ -37,8 +37,8 @@ SETTINGS = {
     "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
     "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",
 }
-"""What the merge relies on: moments in UTC, and folders `mirror=ID` that are texts. The driver looks at the
-files that the manifests name; Spark would start a task for each.
+"""What the merge relies on: moments in UTC, folders `mirror=ID` as texts, and one driver that looks for the
+files of the manifests, where Spark would start a task for each.
 """
 
 TYPES: dict[str, DataType] = {
@@ -64,7 +64,7 @@ MICROSECONDS = "unix_micros({moment})"
 def merge(spark: SparkSession, lake: str, out: str, statements: list[str]) -> dict[str, Any]:
     """Run the merge, and write each table into a folder of OUT.
 
-    Return the exports that were merged, as `mirrors`, and how many `rows` each table has.
+    Return the exports that were merged, as `mirrors`, and the number of `rows` by table.
     """
     for name, value in SETTINGS.items():
         spark.conf.set(name, value)
@@ -106,10 +106,8 @@ def merge_folder(
 
 @contextmanager
 def _own_interrupt() -> Iterator[None]:
-    """Let Ctrl-C be what it was before Spark began.
-
-    PySpark's handler asks Spark while another answer is read, and py4j logs with tracebacks what comes of it.
-    """
+    """Restore the handler of Ctrl-C after Spark has begun."""
+    # PySpark's own talks to Spark while another answer is read, and py4j logs the error with a traceback.
     before = signal.getsignal(signal.SIGINT)
     logging.getLogger().addHandler(logging.NullHandler())
     yield
@@ -118,20 +116,20 @@ def _own_interrupt() -> Iterator[None]:
 
 
 def statements_of(sql: str) -> list[str]:
-    """Take a file of SQL apart into its statements."""
+    """Split SQL into its statements, without comments."""
     bare = re.sub(r"--[^\n]*", "", sql)
     return [statement.strip() for statement in bare.split(";") if statement.strip()]
 
 
 def ask(spark: SparkSession, out: str, question: str) -> list[list[Any]]:
-    """Ask a question of a merged lake, whose tables are called by their names."""
+    """Run a query on a merged lake, by the names of its tables."""
     for name in MERGED:
         spark.read.parquet(f"{out}/{name}").createOrReplaceTempView(name)
     return [list(row) for row in spark.sql(question).collect()]
 
 
 def _texts(spark: SparkSession, pattern: str) -> list[str]:
-    """Read small files. By Hadoop itself, since Spark's readers pass over names that begin with `_`."""
+    """Read small files by Hadoop itself: Spark's readers skip names that begin with `_`."""
     java, files, path = _hadoop(spark, pattern)
     texts = []
     for found in files.globStatus(path) or ():
@@ -142,14 +140,14 @@ def _texts(spark: SparkSession, pattern: str) -> list[str]:
 
 
 def _hadoop(spark: SparkSession, name: str) -> tuple[Any, Any, Any]:
-    """Return what Java has, the file system of an address, and the address as that takes it."""
-    java: Any = spark._jvm  # noqa: SLF001 - there is no other way to them
+    """Return the classes of Java, the file system of an address, and the address as its path."""
+    java: Any = spark._jvm  # noqa: SLF001 - there is no public way
     path = java.org.apache.hadoop.fs.Path(name)
     return java, path.getFileSystem(spark._jsc.hadoopConfiguration()), path  # noqa: SLF001
 
 
 def _rows(spark: SparkSession, base: str, paths: list[str], table: dict[str, Any]) -> DataFrame:
-    """Read the files of a table, with the columns of their folders; none are a table without rows."""
+    """Read the files of a table, with the columns of their folders; without files, it has no rows."""
     columns = [StructField(column["name"], TYPES[column["type"]]) for column in table["columns"]]
     schema = StructType(columns + [StructField(name, StringType()) for name in table["folders"]])
     if not paths:
@@ -158,14 +156,14 @@ def _rows(spark: SparkSession, base: str, paths: list[str], table: dict[str, Any
 
 
 def main() -> None:
-    """Merge, print how many rows there are, and write last of all what the folder is made of."""
+    """Merge, print the number of rows by table, and write the list of sources last."""
     if len(sys.argv) != 3:
         sys.exit("usage: spark-submit merge_spark.py LAKE OUT")
     lake, out = (text.rstrip("/") for text in sys.argv[1:])
     spark = SparkSession.builder.appName("merge of a lake").getOrCreate()
     sql = Path(__file__).with_name("merge.sql").read_text("utf-8")
     _, files, told = _hadoop(spark, f"{out}/_MERGED.json")
-    files.delete(told, False)  # noqa: FBT003 - Java knows no names
+    files.delete(told, False)  # noqa: FBT003 - Java has no named arguments
     done = merge(spark, lake, out, statements_of(sql))
     print(json.dumps(done["rows"]))
     at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"

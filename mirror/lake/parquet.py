@@ -33,13 +33,13 @@ TYPES = {
 }
 
 _LISTED = r'^\[("[0-9A-Za-z]*"(, "[0-9A-Za-z]*")*)?\]$'
-"""A list of hashes as the store writes it, which can be taken apart without a parser."""
+"""A list of hashes as the store writes it, which can be split without a parser of JSON."""
 
 _PLAIN = "^[0-9A-Za-z]*$"
-"""A text that JSON only puts between quotes."""
+"""A text that needs no escaping in JSON."""
 
 _ALL_DIFFERENT = ("uuid", "target_hash", "target_parents.list.element", "target_message", "description")
-"""Columns in which values hardly repeat: a dictionary of them would be built and thrown away."""
+"""Columns whose values hardly repeat: Parquet would build a dictionary of them and throw it away."""
 
 
 def schema_of(table: Table) -> pa.Schema:
@@ -210,7 +210,7 @@ class Part(NamedTuple):
 
 
 class ExportFiles:
-    """The files of one export of a mirror. A `base` file replaces earlier files instead of adding to them."""
+    """The files of one export of a mirror. `base` files replace earlier files instead of adding to them."""
 
     def __init__(self, staging: Path, mirror: str, seq: int) -> None:
         self._staging, self._mirror, self._seq = staging, mirror, seq
@@ -281,7 +281,7 @@ def _gathered(rows: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def _sorted_out(rows: pa.Table) -> Iterator[tuple[int, pa.Table]]:
     """Yield the rows of each bucket that has any, in their original order."""
-    rows = rows.combine_chunks()  # from many chunks, taking rows costs ten times as much
+    rows = rows.combine_chunks()  # taking rows from many chunks takes ten times as long
     known = dict[Any, int]()
     buckets = [
         known[uuid] if uuid in known else known.setdefault(uuid, bucket_of(uuid))
@@ -295,7 +295,7 @@ def _sorted_out(rows: pa.Table) -> Iterator[tuple[int, pa.Table]]:
 
 
 _BETWEEN = "\t"
-"""Joins the parts of a key. No address contains it, so different keys stay different."""
+"""Joins the parts of a key; no address contains it, so that different keys stay different."""
 
 
 def holding(place: Place, manifest: Manifest, table: Table) -> Iterator[pa.Table]:

@@ -1,8 +1,8 @@
 """The place of a lake, and the files that describe it: `README.md`, `_SCHEMA.json`, manifests of exports.
 
-A manifest names all files of a mirror's export, and is written last. A reader that takes the files of
-`latest.json`, and no others, always has one whole export. The files of the last few manifests are kept for
-readers that have begun.
+A place is a folder or a bucket of an object store; files appear there as a whole. A manifest names all files
+of a mirror's export, and is written last: a reader that takes the files of `latest.json`, and no others,
+always has one whole export. The files of the last few manifests are kept for readers that have begun.
 """
 
 import json
@@ -86,8 +86,7 @@ class Place:
             if self._is_local:
                 target = Path(self.path(name))
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with file.open("rb") as written:
-                    os.fsync(written.fileno())
+                sync_to_disk(file)
                 file.replace(target)
                 sync_to_disk(target.parent)
                 return

@@ -24,7 +24,7 @@ _READ_ONLY = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_wor
 
 
 class _Server(MCPServer[None]):
-    """Refuses parameters that a tool does not have. The SDK ignores them, and so answers another question."""
+    """Refuses parameters that a tool does not have; the SDK ignores them, and answers another question."""
 
     async def list_tools(self) -> list[Tool]:
         """List the tools; their schemas allow no other parameters."""

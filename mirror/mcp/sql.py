@@ -1,4 +1,4 @@
-"""Run one SQL statement as the served SQL does: read-only, limited in time, rows and size."""
+"""Run one SQL statement, as restricted as the served SQL: read-only, limited in time, rows and size."""
 
 import re
 import sqlite3
@@ -25,7 +25,7 @@ SECONDS = 2.0
 
 LONGEST_CELL = 300
 MOST_CHARACTERS = 50_000
-"""The largest size of an answer, so that it does not fill the reader's context."""
+"""The largest size of an answer, so that it leaves room in a model's context."""
 
 _STEPS = 1_000
 _BUSY_SECONDS = 5
@@ -90,7 +90,6 @@ def _refuse_hidden(connection: BoundedConnection, caller: Caller) -> None:
 
 
 def _cut(cursor: sqlite3.Cursor, limit: int) -> Rows:
-    """Read rows up to the limit or the largest size."""
     columns = [column[0] for column in cursor.description or ()]
     rows, size, more = list[list[Any]](), 0, False
     for row in cursor:
@@ -104,10 +103,9 @@ def _cut(cursor: sqlite3.Cursor, limit: int) -> Rows:
 
 
 def _cell(value: Any) -> Any:
-    """Return a value that JSON can hold; cut long texts."""
     if isinstance(value, bytes):
         return f"<{len(value)} bytes>"
-    if isinstance(value, float) and not -1e300 < value < 1e300:
+    if isinstance(value, float) and not -1e300 < value < 1e300:  # JSON has neither Infinity nor NaN
         return str(value)
     if isinstance(value, str) and len(value) > LONGEST_CELL:
         return value[: LONGEST_CELL - 1] + "…"

@@ -30,7 +30,7 @@ from mirror.store.schema import snapshot_moment
 from mirror.times import age_text, from_text, moment_of, past_moment, seconds_of, to_text, utc_now
 
 MOST = 50
-"""The most items in an answer; SQL rows have their own limit."""
+"""The largest number of items in an answer; rows of SQL have their own limit."""
 MOST_ROWS = 200
 LONGEST_TEXT = 200
 
@@ -40,7 +40,7 @@ Kind = Literal["branch", "tag"]
 
 
 class _Seen(NamedTuple):
-    """A mirror, the name of a repository in it, and the bounds of its moment of the past."""
+    """A mirror, the name of a repository in it, and, if it is of the past, the reads around that moment."""
 
     connection: sqlite3.Connection
     full_name: str
@@ -247,7 +247,6 @@ class Tools:
         return {"complete_sync": moment, "age": "never complete" if age is None else age_text(age)}
 
     def _age(self, moment: str | None) -> float | None:
-        """Return how many seconds ago a moment was."""
         return max(0.0, (self._clock() - from_text(moment)).total_seconds()) if moment else None
 
     def _nothing_of(self, connection: sqlite3.Connection, verb: str) -> str:
@@ -282,7 +281,6 @@ def _within(number: int, most: int) -> int:
 
 
 def _listed(row: RepositoryRow, links: RepositoryLinks) -> Answer:
-    """Return the fields of a repository in a list; `url` is its page at the upstream."""
     return {
         "full_name": row.full_name,
         "url": links.url,
@@ -319,5 +317,4 @@ def _short(text: str | None) -> str | None:
 
 
 def _unread(row: RepositoryRow) -> list[str]:
-    """Say why branches and tags are null."""
     return [] if row.refs == REFS_READ else [f"Branches and tags: {row.refs}, so they are unknown, not none."]

@@ -16,7 +16,7 @@ from mirror.config import Config, LogConfig
 from mirror.credentials import Redact, read_credential, read_secret, redacting
 from mirror.errors import ConfigError
 from mirror.queries.crawl import line_of
-from mirror.report import Reporter, RunCounts, Silent, Summary
+from mirror.report import Reporter, RunCounts, Summary
 from mirror.store.crawl_state import Progress
 from mirror.times import age_text, time_text, to_text
 
@@ -184,14 +184,14 @@ class EveryMinute:
 
 
 @dataclass
-class Logged:
+class Logged(Reporter):
     """A reporter that logs, and passes everything on to one that shows progress."""
 
     shown: Reporter | None = None
     stopwatch: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        self._inner: Reporter = self.shown or Silent()
+        self._inner: Reporter = self.shown or Reporter()
         self._waits = ""
         self._minute = EveryMinute(self.stopwatch)
         self._run: int | None = None

@@ -8,13 +8,17 @@ are; the new file is attached as `copy`. Rows get new numbers, so that no gap re
 temporary tables map old numbers to new ones.
 """
 
+import re
 import sqlite3
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from mirror.queries.visibility import ANONYMOUS, visible_parent, visible_project
+from mirror.queries.visibility import ANONYMOUS, visible, visible_parent, visible_project
 from mirror.store.changes import CLOSED
-from mirror.store.files import fetch_value
+from mirror.store.files import fetch, fetch_value, reading_address
 
 
 def _same(alias: str, names: str) -> dict[str, str]:
@@ -113,7 +117,7 @@ MADE = frozenset(
         "search_descriptions_idx", "search_descriptions_texts",
     }
 )  # fmt: skip
-"""Tables that are built from the published rows, or filled by the program itself."""
+"""Tables that are built from the published rows, or that the program fills itself."""
 
 OF_PEOPLE: Mapping[str, frozenset[str]] = {
     "branches": frozenset({"target_author", "target_author_name", "target_author_uuid", "target_message"}),
@@ -130,7 +134,7 @@ TOLD_CHANGES = (
 """Kinds of changes that are copied. The others reveal former names, or that something was private."""
 
 HAS_REFS = f"r.public_from < {CLOSED}"
-"""Whether the refs of a public repository were read after it became public."""
+"""The refs of a public repository were read after it became public."""
 
 
 def columns_of(table: str, *, authors: bool) -> Mapping[str, str]:
@@ -199,7 +203,7 @@ _KEPT = (
             GROUP BY u.id
         ) GROUP BY id""",
 )
-"""Lists the rows to copy: old and new numbers, and facts that follow from public rows alone."""
+"""The statements that list the rows to copy: old and new numbers, and what follows from public rows alone."""
 
 _SOURCES = {
     "upstreams": "kept_upstreams kept JOIN upstreams u ON u.id = kept.old ORDER BY kept.new",
@@ -253,7 +257,7 @@ def copy_rows(
 
 
 def moment_of(connection: sqlite3.Connection, schema: str = "main") -> str | None:
-    """Return the moment that the rows of a database are of: the last complete sync, else the last listing."""
+    """Return the moment of the rows of a database: the last complete sync, else the last listing."""
     found: Any = fetch_value(
         connection,
         f"""SELECT coalesce((SELECT max(finished_at) FROM {schema}.sync_runs
@@ -261,3 +265,76 @@ def moment_of(connection: sqlite3.Connection, schema: str = "main") -> str | Non
             (SELECT max(last_seen_at) FROM {schema}.repositories))""",
     )
     return None if found is None else str(found)
+
+
+# `--check` does not trust the lists above: it searches every value of a finished file for the full names and
+# uuids of private repositories and projects, and for the hashes of tokens. A bare name proves nothing, since
+# `api` is everywhere. A hit may be public upstream, as in `Merged in team/secret`: people must judge.
+_WORD = re.compile(rb"[^\s\"'`<>()\[\],;:?#=&|]+")
+"""A possible name, path or uuid."""
+
+_ROWS_AT_ONCE = 5_000
+
+_PRIVATE = f"""
+    SELECT uuid FROM repositories r WHERE NOT ({visible(ANONYMOUS, "r")})
+    UNION SELECT full_name FROM repositories r WHERE NOT ({visible(ANONYMOUS, "r")})
+    UNION SELECT uuid FROM projects p WHERE NOT ({visible_project(ANONYMOUS, "p")})
+    UNION SELECT token_hash FROM api_tokens"""
+_PUBLIC = f"""
+    SELECT uuid FROM repositories r WHERE {visible(ANONYMOUS, "r")}
+    UNION SELECT full_name FROM repositories r WHERE {visible(ANONYMOUS, "r")}
+    UNION SELECT uuid FROM projects p WHERE {visible_project(ANONYMOUS, "p")}"""
+
+
+class PrivateText(NamedTuple):
+    """A private text, and a table of the file that contains it."""
+
+    text: str
+    table: str
+
+    def __str__(self) -> str:
+        return f"{self.text} in {self.table}"
+
+
+def private_texts(connection: sqlite3.Connection) -> list[str]:
+    """List the texts of a mirror that a published file must not contain."""
+    public = {row[0].lower() for row in fetch(connection, _PUBLIC)}
+    return sorted({row[0] for row in fetch(connection, _PRIVATE) if row[0].lower() not in public})
+
+
+def find_private(file: Path, texts: list[str]) -> list[PrivateText]:
+    """Find private texts in a file, in any case; return those found and their tables."""
+    wanted = {text.lower().encode(): text for text in texts}
+    with closing(sqlite3.connect(reading_address(file), uri=True)) as connection:
+        tables = connection.execute(
+            """SELECT name FROM sqlite_master
+               WHERE type = 'table' AND name NOT GLOB 'sqlite_*' AND name NOT GLOB 'search_*' ORDER BY name"""
+        ).fetchall()
+        return [
+            PrivateText(wanted[found], table)
+            for (table,) in tables
+            for found in sorted(_found(_values(connection, table), wanted.keys()))
+        ]
+
+
+def _values(connection: sqlite3.Connection, table: str) -> Iterator[bytes]:
+    """Yield the values of a table, joined by line ends, many rows at a time."""
+    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+    values = " || x'0a' || ".join(f"coalesce(CAST({name} AS BLOB), x'')" for name in columns)
+    cursor = connection.execute(f"SELECT CAST({values} AS BLOB) FROM {table}")
+    while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+        yield b"\n".join(row[0] for row in rows)
+
+
+def _found(chunks: Iterator[bytes], wanted: Iterable[bytes]) -> set[bytes]:
+    """Return the wanted texts that occur as a word, or as one or two adjacent parts of a path."""
+    found, all_wanted = set[bytes](), frozenset(wanted)
+    for chunk in chunks:
+        words = set(_WORD.findall(chunk.lower()))
+        found |= words & all_wanted
+        for word in words:
+            if b"/" in word:
+                parts = [part.removesuffix(b".git").rstrip(b".") for part in word.split(b"/")]
+                found |= all_wanted.intersection(map(b"/".join, pairwise(parts)))
+                found |= all_wanted.intersection(parts)
+    return found

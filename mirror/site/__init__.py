@@ -4,7 +4,3 @@
 `fingerprints.py` finds the pages that need not be rendered again, `shards.py` makes the files for the search
 in the browser, `folder.py` names all files and writes only what changed.
 """
-
-from mirror.site.build import MadeSite, SiteOptions, make_site
-
-__all__ = ["MadeSite", "SiteOptions", "make_site"]

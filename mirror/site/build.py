@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mirror.errors import ConfigError
-from mirror.publish import OnProgress, inside_hosts, public_rows
+from mirror.publish.snapshot import OnProgress, inside_hosts, public_rows
 from mirror.site.fingerprints import PageSource, Sources, fingerprint
 from mirror.site.folder import PagePaths, SiteFolder, open_folder
 from mirror.site.pages import Pages, feed, robots, sitemaps
@@ -22,7 +22,7 @@ REPORTED_EVERY = 100
 
 
 class SiteOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The title of a site, and the address where it will be; "" if that is not known."""
+    """The title of a site, and the address where it will be, "" if unknown."""
 
     title: str = TITLE
     base_url: str = ""
@@ -53,7 +53,7 @@ def make_site(
     process makes a site of the mirror, StoreError if a file cannot be used. The next run resumes.
     """
     base = checked_base(options.base_url)
-    open_reader(mirror).close()  # without a mirror, nothing is made
+    open_reader(mirror).close()  # without a mirror, not even the folder is made
     with (
         site_lock(mirror),
         open_folder(folder) as site,
@@ -117,7 +117,7 @@ def _write_pages(
     owners: list[PageSource],
     progress: OnProgress,
 ) -> None:
-    """Render the pages whose source changed; new ones first, before pages that link to them."""
+    """Render the pages whose source changed: new pages first, so that links to them lead somewhere."""
     step = _stepping(progress, len(repositories) + len(owners))
 
     def changed(sources: list[PageSource]) -> Iterator[PageSource]:
@@ -145,7 +145,6 @@ def _write_search(site: SiteFolder, named: Named, common: str) -> None:
 def _beside(
     connection: sqlite3.Connection, places: PagePaths, title: str, base: str, shown: list[str]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the files that are not pages."""
     yield "feed.xml", feed(connection, places, base, title)
     yield "robots.txt", robots(base)
     yield ".nojekyll", ""  # makes GitHub Pages serve every file
@@ -154,7 +153,7 @@ def _beside(
 
 
 def _stepping(progress: OnProgress, total: int) -> Callable[[str], None]:
-    """Return a function that counts pages and reports every hundredth."""
+    """Return a function that counts pages, and reports every hundredth."""
     done = 0
 
     def step(what: str) -> None:

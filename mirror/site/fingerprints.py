@@ -1,7 +1,7 @@
 """Fingerprints of the source of each page: while one stays the same, the page is not rendered again.
 
-A fingerprint covers at least what its page shows: the program that makes pages, and every column that a page
-may read except NOT_SHOWN, in the order of the rows. It leaves out row numbers, because they shift when a
+A fingerprint covers all that its page shows, or more: the program that makes pages, and every column that a
+page may read except NOT_SHOWN, in the order of the rows. It leaves out row ids, because they shift when a
 repository is added or removed.
 """
 
@@ -26,7 +26,7 @@ PER_PAGE = 100
 """How many repositories a page of an owner has."""
 
 NOT_SHOWN = ("id", "repository_id", "owner_id", "parent_id", "user_id", "last_seen_at", "refs_synced_at")
-"""Columns that fingerprints ignore: row numbers, and moments that every sync changes and no page shows."""
+"""Columns that fingerprints ignore: row ids, and moments that change with every sync and no page shows."""
 
 _PROGRAM = (".css", ".html", ".js", ".py", ".svg")
 _SIZE = 12
@@ -52,7 +52,7 @@ def _digest(value: Any) -> bytes:
 
 @cache
 def program() -> str:
-    """Return the fingerprint of the program: all its files, and the versions of the libraries that render."""
+    """Return the fingerprint of the program: all its files, and the versions of what renders pages."""
     folder = Path(mirror.__file__).parent
     files = sorted(path for path in folder.rglob("*") if path.suffix in _PROGRAM)
     texts = [(path.relative_to(folder).as_posix(), path.read_bytes()) for path in files]
@@ -156,7 +156,7 @@ class Sources:
 
 
 def _chain(shown: dict[Any, bytes], rows: Iterable[Sequence[Any]]) -> None:
-    """Add each row, in order, to the digest under its first value."""
+    """Add each row, in order, to the digest that its first value names."""
     for key, *rest in rows:
         shown[key] = _digest((shown.get(key), rest))
 

@@ -55,8 +55,7 @@ def file_name(name: str, *, apart: str = "") -> str:
 
 
 def _folder(name: str) -> str:
-    """Return the folder of an owner's files: its first two letters, so that no folder gets too large."""
-    return name[:2].rstrip(".")
+    return name[:2].rstrip(".")  # two letters, so that no folder gets too large; Windows drops a final dot
 
 
 class PagePaths:
@@ -189,7 +188,7 @@ class FileList(msgspec.Struct):
 
 
 class SiteFolder:
-    """A folder that a run brings up to date; made by `open_folder`."""
+    """The folder of a site that a run brings up to date; `open_folder` makes it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -198,7 +197,7 @@ class SiteFolder:
         self.written = self.removed = self.bytes = 0
         found = [self._read(name) for name in (MANIFEST, PROGRESS) if (folder / name).exists()]
         if not found:
-            self._replace(PROGRESS, msgspec.json.encode(self._new))  # a run that is killed can be continued
+            self._replace(PROGRESS, msgspec.json.encode(self._new))  # shows that the folder is ours
         files = (one.files.items() for one in found)
         self._old = FileList({path: known for some in files for path, known in some if _is_inside(path)})
 
@@ -259,7 +258,7 @@ class SiteFolder:
             self._remove_empty_folders()
             if self._old != self._new or not (self._folder / MANIFEST).exists():
                 self._replace(MANIFEST, msgspec.json.encode(self._new, order="deterministic"))
-            (self._folder / MANIFEST).touch()  # its time is when the site was last made
+            (self._folder / MANIFEST).touch()  # its time tells when the site was last made
             (self._folder / PROGRESS).unlink(missing_ok=True)
         return len(wanted)
 
@@ -311,5 +310,5 @@ def _hash(body: bytes) -> str:
 
 
 def _is_inside(path: str) -> bool:
-    """Return whether a path is inside the site: an edited list must not lead to other files."""
+    # The list of files may have been edited: it must not lead to files outside of the site.
     return not path.startswith("/") and not {"", ".", ".."} & set(path.split("/"))

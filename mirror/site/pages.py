@@ -47,7 +47,7 @@ _POLICY = STRICT.replace("frame-ancestors 'none'; ", "")
 """The content security policy. Browsers accept `frame-ancestors` only in a header."""
 
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
-"""The present moment for templates; the filters of a site ignore it."""
+"""The current moment for templates; the filters of a site ignore it."""
 
 Page = tuple[str, str]
 """The path of a file, and its text."""
@@ -154,7 +154,6 @@ class Pages:
 
 @cache
 def _environment() -> Environment:
-    """Load the templates of the site and of the server."""
     folders = [HERE / "templates", SERVED_ASSETS.parent / "templates"]
     environment = Environment(loader=FileSystemLoader(folders), autoescape=True, auto_reload=False)
     templates.add_filters(environment)
@@ -183,7 +182,7 @@ def _day(text: str) -> Markup:
 
 
 def day(text: str | None, now: datetime) -> Markup:
-    """Return a time as its day with the exact time as a tooltip, which stays right for years."""
+    """Return a time as its day, with the exact time as a tooltip; an age would be wrong soon."""
     del now
     return _day(text) if text else Markup('<span class="quiet">never</span>')
 
@@ -212,7 +211,7 @@ def feed(connection: sqlite3.Connection, places: PagePaths, base: str, title: st
 
 
 def _names(connection: sqlite3.Connection, rows: list[ChangeRow]) -> dict[int, str]:
-    """Return an id of each change made from its content: row numbers shift with each set of public rows."""
+    """Return ids of changes that depend on their content: row ids shift with each set of public rows."""
     wanted = sorted({row.repository_id for row in rows if row.repository_id is not None})
     uuids = {row.id: row.uuid for row in repositories_by_ids(connection, ANONYMOUS, wanted)}
     names, seen = dict[int, str](), Counter[str]()

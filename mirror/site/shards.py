@@ -188,7 +188,6 @@ def _as_json(shard: list[Entry], rows: list[Row]) -> dict[str, Any]:
 
 
 def _shards(named: Named, groups: Mapping[str, list[int]]) -> Iterator[list[Entry]]:
-    """Cut the nodes and leaves into shards."""
     shard, size, seen = list[Entry](), 0, set[int]()
     for entry in _entries(named, groups):
         ends = size > SHORTEST and zlib.crc32(entry.text.encode("latin-1")) % CUT_AT == 0
@@ -204,7 +203,6 @@ def _shards(named: Named, groups: Mapping[str, list[int]]) -> Iterator[list[Entr
 
 
 def _entries(named: Named, groups: Mapping[str, list[int]]) -> Iterator[Entry]:
-    """Yield all nodes and leaves in order."""
     everything = range(len(named.rows))
     owners = _Texts()
     for rank in everything:
@@ -223,13 +221,13 @@ def _entries(named: Named, groups: Mapping[str, list[int]]) -> Iterator[Entry]:
 
 
 class _Texts:
-    """Suffixes of texts, each packed into a number: the text, and the position in it."""
+    """Suffixes of texts, each packed into a number: which text, and the position in it."""
 
     def __init__(self) -> None:
         self.texts, self.ranks, self.suffixes = list[str](), list[int](), list[int]()
 
     def add(self, rank: int, text: str, places: range) -> None:
-        """Add the suffixes of a text that begin at some places."""
+        """Add the suffixes of a text that begin at these places."""
         number = len(self.texts) << _PLACE_BITS
         self.suffixes += range(number + places.start, number + places.stop)
         self.texts.append(text)
@@ -237,7 +235,6 @@ class _Texts:
 
 
 def _suffixes(named: Named, ranks: Iterable[int]) -> _Texts:
-    """Return all suffixes of the names of some repositories."""
     found = _Texts()
     for rank in ranks:
         for name in named.names[rank]:
