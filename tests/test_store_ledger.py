@@ -23,19 +23,32 @@ def ledger(tmp_path: Path) -> Iterator[RequestLedger]:
         yield RequestLedger(store)
 
 
-def test_ledger_rows_of_a_clock_far_ahead_are_ignored(ledger: RequestLedger) -> None:
-    """A year ahead once is not a mirror that stands still for a year."""
+def test_a_clock_that_was_far_ahead_stops_nothing_for_longer_than_an_hour(ledger: RequestLedger) -> None:
+    """Requests of a year ahead may be of any moment until now: they count as sent now, holds do not count."""
     ahead = NOON + timedelta(days=365)
     for _ in range(3):
-        assert ledger.reserve("b", 3, ahead) is None
+        assert ledger.reserve("b", 4, ahead) is None
     ledger.hold("b", ahead + HOUR)
-    assert ledger.reserve("b", 3, ahead) == NoRoom(ahead + HOUR, held=True)
-    for left in range(3):
-        assert ledger.used("b", NOON) == left
-        assert ledger.reserve("b", 3, NOON) is None
-    assert ledger.reserve("b", 3, NOON) == NoRoom(NOON + HOUR + timedelta(seconds=1), held=False)
-    ledger.hold("b", NOON + timedelta(seconds=60))
-    assert ledger.reserve("b", None, NOON) == NoRoom(NOON + timedelta(seconds=60), held=True)
+    assert ledger.reserve("b", 4, ahead) == NoRoom(ahead + HOUR, held=True)
+    assert ledger.reserve("b", 4, NOON) is None
+    assert ledger.reserve("b", 4, NOON) == NoRoom(NOON + HOUR + timedelta(seconds=1), held=False)
+    assert ledger.reserve("b", 4, NOON + HOUR + timedelta(seconds=1)) is None
+    assert ledger.used("b", ahead) == 0
+    ledger.hold("b", NOON + 2 * HOUR)
+    assert ledger.reserve("b", None, NOON + HOUR) == NoRoom(NOON + 2 * HOUR, held=True)
+
+
+@pytest.mark.parametrize("hours", [0.5, 2, 24, 24 * 365])
+def test_a_clock_that_is_set_forward_and_back_does_not_spend_the_hour_twice(
+    ledger: RequestLedger, hours: float
+) -> None:
+    """What was sent while it was ahead counts when it is right again, and in no later hour."""
+    for _ in range(5):
+        assert ledger.reserve("b", 5, NOON + timedelta(hours=hours)) is None
+    later = NOON + timedelta(minutes=5)
+    assert ledger.reserve("b", 5, later) is not None
+    assert ledger.reserve("b", 5, later + 2 * HOUR) is None
+    assert ledger.reserve("other", 5, later) is None
 
 
 def test_requests_that_never_left_are_not_counted(ledger: RequestLedger) -> None:
@@ -52,6 +65,14 @@ def test_a_clock_that_is_set_back_a_little_does_not_spend_the_hour_twice(ledger:
     """Requests up to an hour ahead were made within the hour."""
     assert ledger.reserve("b", 1, NOON) is None
     assert ledger.reserve("b", 1, NOON - timedelta(minutes=30)) is not None
+
+
+def test_a_clock_that_is_set_forward_frees_the_budget(ledger: RequestLedger) -> None:
+    """Nothing tells it from an hour that passed; a 429 holds the requests as ever."""
+    assert ledger.reserve("b", 1, NOON) is None
+    assert ledger.reserve("b", 1, NOON + 2 * HOUR) is None
+    ledger.hold("b", NOON + 2 * HOUR + timedelta(minutes=1))
+    assert ledger.reserve("b", None, NOON + 2 * HOUR) is not None
 
 
 def test_a_clock_that_is_some_hours_ahead_for_a_while_forgets_nothing(ledger: RequestLedger) -> None:

@@ -4,7 +4,11 @@ A row counts the requests of one second in one bucket: `requests` were reserved 
 `sent` were sent and appear in charts and reports. A second leaves the hour only as a whole, so the count
 errs on the safe side. A sync reserves ahead, so that not every request waits for a transaction. It returns
 unsent reservations; they count as spent only if the process is killed. Buckets are names without secrets
-(`mirror.credentials`). Rows more than an hour ahead come from a wrong clock, and are ignored.
+(`mirror.credentials`).
+
+Rows in the future are of a clock that was ahead. Up to an hour ahead they count as they are. Others may be of
+any moment until now, so they count as sent now: the hour is not spent twice. Nothing tells a clock that is
+set forward by more than an hour from an hour that passed.
 """
 
 import sqlite3
@@ -82,6 +86,7 @@ class RequestLedger:
             held_until = fetch_value(connection, _HELD, (bucket, now.timestamp(), second + HOUR + 1))
             if held_until:
                 return NoRoom(datetime.fromtimestamp(held_until, UTC), held=True)
+            count_future_now(connection, second, bucket)
             room = None if limit is None else limit - self._count(bucket, second)
             if room is not None and room <= 0:
                 return NoRoom(self._next_free(bucket, second, limit or 0), held=False)
@@ -251,6 +256,20 @@ def _add(connection: sqlite3.Connection, bucket: str, second: int, *, reserved: 
            ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, sent = sent + excluded.sent""",
         (bucket, second, reserved, sent),
     )
+
+
+def count_future_now(connection: sqlite3.Connection, second: int, bucket: str | None = None) -> None:
+    """Count requests dated more than an hour ahead as sent now: of a bucket, or of all."""
+    values = {"now": second, "ahead": second + HOUR, "bucket": bucket}
+    future = f"{'' if bucket is None else 'bucket = :bucket AND '}at > :ahead"
+    moved = connection.execute(
+        f"""INSERT INTO request_ledger (bucket, at, requests, sent)
+            SELECT bucket, :now, sum(requests), sum(sent) FROM request_ledger WHERE {future} GROUP BY bucket
+            ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, sent = sent + excluded.sent""",
+        values,
+    )
+    if moved.rowcount:
+        connection.execute(f"DELETE FROM request_ledger WHERE {future}", values)
 
 
 def reported_limits(connection: sqlite3.Connection) -> dict[str, int]:

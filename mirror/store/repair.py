@@ -19,6 +19,7 @@ from typing import NamedTuple
 from mirror.model import canonical_uuid
 from mirror.store.cursors import Cursors
 from mirror.store.files import damage_explained, faults_of, open_reader
+from mirror.store.ledger import count_future_now
 from mirror.times import to_text
 
 MOST = 20
@@ -208,7 +209,7 @@ NEVER = "1970-01-01T00:00:00.000000Z"
 """Stands for never in columns that must hold a moment."""
 
 SKEW = 3600
-"""Requests up to this many seconds in the future still count: the clock may have been set back."""
+"""A hold up to this many seconds in the future stays: the clock may have been set back."""
 
 GRACE = timedelta(minutes=1)
 """A moment may be this far in the future: another process may have written it just now."""
@@ -244,7 +245,6 @@ _MENDS = (
     "UPDATE OR REPLACE measures SET until = :now WHERE until > :now",
     "UPDATE writes SET at = :now WHERE upstream_id = :upstream AND at > :now",
     "UPDATE webhook_deliveries SET at = :now WHERE upstream_id = :upstream AND at > :now",
-    "DELETE FROM request_ledger WHERE at > :second",
     "UPDATE request_limits SET held_until = NULL WHERE held_until > :second + 1",
 )
 
@@ -268,4 +268,5 @@ def correct_future_moments(connection: sqlite3.Connection, upstream_id: int, now
     }
     for statement in _MENDS:
         connection.execute(statement, values)
+    count_future_now(connection, int(now.timestamp()))
     Cursors(connection, upstream_id).correct_moments(to_text(now))
