@@ -3,6 +3,7 @@
 `mirror.settings.explained` turns a complaint into an error with the line and the remedy.
 """
 
+import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
@@ -137,12 +138,28 @@ def _secret_complaints(upstream: "UpstreamConfig", path: str) -> Iterator[tuple[
             )
 
 
-def warn_of_open_files(config: "Config") -> None:
-    """Log a warning for each file that is open to other users."""
+def warn(config: "Config") -> None:
+    """Log a warning for each file that is open to other users, and for a token that nothing uses."""
     import logging  # noqa: PLC0415 - reading commands log nothing
 
-    for line in open_files(config):
+    for line in (*open_files(config), *unused_token(config, os.environ)):
         logging.getLogger(__name__).warning(line)
+
+
+TOKEN = "BITBUCKET_TOKEN"  # noqa: S105 - the variable that `mirror init` and the documents name
+
+
+def unused_token(config: "Config", environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield a sentence with the remedy for each upstream at Bitbucket that ignores a token that is set."""
+    used = {upstream.credential for upstream in config.upstreams}
+    if not environ.get(TOKEN) or f"env:{TOKEN}" in used:
+        return
+    for upstream in config.upstreams:
+        if upstream.kind == "cloud" and upstream.credential is None:
+            yield (
+                f"{TOKEN} is set, but {upstream.name} has no credential and reads only what is public:"
+                f' write credential = "env:{TOKEN}" into its section'
+            )
 
 
 def open_files(config: "Config") -> Iterator[str]:

@@ -16,6 +16,7 @@ from fixtures_db import FixtureDb, repository
 
 from mirror.check import Check, exit_code, run_checks, scope_words
 from mirror.config import from_toml
+from mirror.config_checks import unused_token
 from mirror.errors import ConfigError
 
 CLOUD = '[[upstream]]\nname = "cloud"\nworkspaces = ["team"]\ncredential = "env:CHECK_TOKEN"\n'
@@ -100,6 +101,36 @@ def test_both_spellings_of_a_scope_give_the_same_words() -> None:
 def refusing(request: httpx.Request) -> httpx.Response:
     """Answer as a port does on which nothing listens."""
     raise httpx.ConnectError("[Errno 111] Connection refused", request=request)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "token", "is_unused"),
+    [
+        ('name = "a"', "t", True),
+        ('name = "a"', "", False),
+        ('name = "a"\ncredential = "env:BITBUCKET_TOKEN"', "t", False),
+        ('name = "a"\ncredential = "env:OTHER"', "t", False),
+        ('name = "a"\nkind = "sandbox"', "t", False),
+        ('name = "a"\n[[upstream]]\nname = "b"\ncredential = "env:BITBUCKET_TOKEN"', "t", False),
+    ],
+)
+def test_a_token_that_nothing_uses_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, upstream: str, token: str, *, is_unused: bool
+) -> None:
+    """Else the mirror reads only what is public, and nobody is told why."""
+    text = f'database = "{tmp_path}/mirror.db"\n[[upstream]]\n{upstream}'
+    told = list(unused_token(from_toml(text), {"BITBUCKET_TOKEN": token}))
+    assert [line.split(":")[0] for line in told] == [
+        "BITBUCKET_TOKEN is set, but a has no credential and reads only what is public"
+    ] * is_unused
+    if is_unused:
+        monkeypatch.setenv("BITBUCKET_TOKEN", token)
+        assert (
+            checks(tmp_path, cloud(), '[[upstream]]\nname = "a"\nworkspaces = ["team"]\n')[
+                "credential a"
+            ].remedy
+            in told
+        )
 
 
 @pytest.mark.parametrize("answer", [refusing, cloud(status=500), cloud(status=502)])

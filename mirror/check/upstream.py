@@ -1,5 +1,6 @@
 """Checks of an upstream: whether it answers, the credential and its scopes, the clock."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,7 @@ import msgspec
 
 from mirror.check.machine import CONFIGURATION, CREDENTIALS, UNUSABLE, Check, bad, good
 from mirror.config import Config, Duration, Retry, UpstreamConfig
+from mirror.config_checks import unused_token
 from mirror.credentials import read_credential
 from mirror.errors import (
     BudgetSpent,
@@ -107,7 +109,8 @@ def _asked(
     who = f"{form}, of {caller.username}" if caller and caller.username else form
     if form == "anonymous":
         who = "none: only what is public is seen"
-    yield good(credential, who)
+    advice = next(unused_token(msgspec.structs.replace(config, upstreams=(upstream,)), os.environ), None)
+    yield good(credential, who, advice)
     yield _scopes(config, upstream, connection.budget.heard.get("x-oauth-scopes"), form)
     read = f", {', '.join(rows)} can be read" if rows else ""
     yield good(reach, f"{url_of(upstream)} answers{read}")

@@ -18,7 +18,7 @@ from datasette.app import Datasette
 
 from mirror.cli.main import configured, errors, exit_code_of, leave, number_option, options
 from mirror.config import MOST_WORKERS, Config
-from mirror.config_checks import warn_of_open_files
+from mirror.config_checks import warn
 from mirror.credentials import read_secret
 from mirror.errors import ConfigError
 from mirror.observe.logs import Logged, secrets_of, set_up
@@ -76,7 +76,7 @@ def serve(ctx: click.Context, /, **given: Any) -> None:
     datasette = application(config)
     database = Path(config.database)
     if not is_snapshot(database):  # it is public
-        warn_of_open_files(config)
+        warn(config)
     # A server of copies releases the file when another copy replaces it.
     mark = nullcontext() if config.serve.read_only else server_mark(database, config.mode)
     with mark, listening(config.serve.host, config.serve.port) as listener:
@@ -225,7 +225,7 @@ def schedule(ctx: click.Context) -> None:
     config = configured(ctx)
     refuse_snapshot(Path(config.database))
     log_as(config)
-    warn_of_open_files(config)
+    warn(config)
     with built_in_sandbox(config):
         background = Background(config, report=Logged(), reread=lambda: configured(ctx), adopt=log_as)
         end_soon_after(background.stop)
@@ -249,7 +249,7 @@ def run(ctx: click.Context, /, **given: Any) -> None:
         raise ConfigError("[serve] read_only = true is for `mirror serve`: `mirror run` syncs into the file")
     Store(Path(config.database), config.mode).close()  # there must be a file to serve before the first sync
     datasette = application(config)
-    warn_of_open_files(config)
+    warn(config)
     with listening(config.serve.host, config.serve.port) as listener:
         if config.serve.workers > 1:
             leave(run_in_processes(ctx, config, datasette, listener, given))

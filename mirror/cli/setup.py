@@ -210,7 +210,7 @@ def init(path: Path, from_env: bool) -> None:
         raise ConfigError(f"{path} exists; remove it first, or name another file") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-    step = "look at it" if from_env else "name your workspaces in it"
+    step = "look at it" if from_env else "name your workspaces in it, and its credential"
     click.echo(f"{path} written; {step}, then: mirror sync")
 
 

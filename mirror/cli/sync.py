@@ -14,7 +14,7 @@ import click
 
 from mirror.cli.main import configured, errors, leave, number_option, out
 from mirror.cli.printer import Printer
-from mirror.config_checks import warn_of_open_files
+from mirror.config_checks import warn
 from mirror.errors import ConfigError, Interrupted, StoreError, StoreLocked
 from mirror.observe.alerts import Alerts
 from mirror.observe.logs import EveryMinute, Logged, log_run, row_counts, seconds_text, secrets_of, set_up
@@ -70,7 +70,7 @@ def sync(
         mirror sync cloud --no-wait --max-requests 500     (from cron)
     """
     config = configured(ctx)
-    warn_of_open_files(config)
+    warn(config)
     options = SyncOptions(
         names=names,
         full=full,
