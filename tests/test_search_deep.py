@@ -15,7 +15,7 @@ from mirror.search import search
 from mirror.search.index.backlog import apply_backlog, rebuild_index, update_after_page
 from mirror.search.index.check import check_index
 from mirror.search.index.columns import MOST_STATES, _kept
-from mirror.search.query import owner_ids, parse_query
+from mirror.search.query import parse_query, wanted_owners
 
 GONE = "2026-01-01T00:00:00.000000Z"
 
@@ -190,7 +190,7 @@ def test_a_beginning_that_all_owners_share_filters_nothing(tmp_path: Path) -> No
         connection.execute("UPDATE users SET username = 'Team-' || id, is_owner = 0")
         for number in range(30):
             mirror.add(f"tool-{number}", owner_id=number % len(OWNERS) + 1)
-        assert owner_ids(connection, parse_query("tEa/", visible_private=True, private_of=())) is None
+        assert wanted_owners(connection, parse_query("tEa/", visible_private=True, private_of=())) is None
         for name in ("team-é", "teal", "a", "zoë", "te", None):
             connection.execute("UPDATE users SET username = ? WHERE id = 2", (name,))
             for query in ("tea/", "team-/2", "team-1/", "t/", "team-9/", "te/tool-1"):

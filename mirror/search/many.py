@@ -160,7 +160,7 @@ class ManyHits:
         if query.private_of and not query.visible_private:
             passing &= ((flags & 1) == 0) | self._owned_by(query.private_of)
         if self._conditions.owners is not None:
-            passing &= self._owned_by(self._conditions.owners)
+            passing &= self._owned_by(self._conditions.owners.ids) ^ self._conditions.owners.excluded
         return passing, unsure
 
     def _passing_flags(self, flags: NDArray[np.int64]) -> NDArray[np.bool_]:

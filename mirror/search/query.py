@@ -13,10 +13,15 @@ from mirror.search.names import COLLECTIONS, GONE_PRIVATE, GONE_PUBLIC, PRIVATE,
 _ODD_OWNERS = "SELECT id, username FROM users WHERE username GLOB '*[^!-~]*'"
 _NAMED = "username = :owner COLLATE NOCASE"
 _BEGINS = "username COLLATE NOCASE >= :owner AND username COLLATE NOCASE < :owner || char(1114111)"
+_BEGINS_OTHERWISE = """(username COLLATE NOCASE < :owner OR username IS NULL
+    OR username COLLATE NOCASE >= :owner || char(1114111))"""
 _ANOTHER_OWNER = """SELECT EXISTS (SELECT 1 FROM users WHERE username COLLATE NOCASE < :owner)
     OR EXISTS (SELECT 1 FROM users WHERE username COLLATE NOCASE >= :owner || char(1114111))
     OR EXISTS (SELECT 1 FROM users WHERE username IS NULL)
     OR EXISTS (SELECT 1 FROM users WHERE username GLOB '*[^!-~]*')"""
+_MOST_BEGIN = f"""SELECT 2 * total({_BEGINS}) > count(*) FROM users
+    WHERE id IN (SELECT value FROM json_each(:some))"""
+_SOME_OWNERS = 32
 _OWNED = "owner_id IN (SELECT value FROM json_each(:owners))"
 _OWNED_BY_MANY = f"""({_OWNED} OR EXISTS (SELECT 1 FROM users WHERE users.id = owner_id AND {_BEGINS}
     AND username NOT GLOB '*[^!-~]*'))"""
@@ -132,6 +137,18 @@ def plain_cursor(connection: sqlite3.Connection) -> sqlite3.Cursor:
     return cursor
 
 
+class Owners(NamedTuple):
+    """Ids of `users`: of the owners whose repositories are wanted or, with `excluded`, of all others."""
+
+    ids: list[int]
+    excluded: bool = False
+
+    @property
+    def are_many(self) -> bool:
+        """Whether they are too many for a list in SQL."""
+        return len(self.ids) > _MANY_OWNERS
+
+
 class Conditions(NamedTuple):
     """SQL conditions on a row of `repositories`, to be joined by AND, and the values they refer to."""
 
@@ -139,8 +156,8 @@ class Conditions(NamedTuple):
     values: dict[str, Any]
     is_plain: bool = False
     """Whether the conditions only choose among the collections, so that the counts of the index apply."""
-    owners: list[int] | None = None
-    """The ids of the owners whose repositories are wanted; None for all."""
+    owners: Owners | None = None
+    """The owners whose repositories are wanted; None for all."""
 
     @property
     def sql(self) -> str:
@@ -169,13 +186,12 @@ def sql_conditions(connection: sqlite3.Connection, query: Query) -> Conditions:
         values["scm"] = _encodable(query.scm)
     elif query.scm is not None and query.scm.lower() != "git":
         clauses.append("id < 0")  # matches nothing; with a plain 0, SQLite would not use any index
-    owners = owner_ids(connection, query) if query.filters_owners else None
-    is_many = owners is not None and len(owners) > _MANY_OWNERS
-    if owners is not None and not is_many and _own_everything(connection, owners):
+    owners = wanted_owners(connection, query) if query.filters_owners else None
+    if owners is not None and _own_everything(connection, owners):
         owners = None
-    if owners is not None and not is_many:
-        clauses.append(_OWNED)
-        values["owners"] = json.dumps(owners)
+    if owners is not None and not owners.are_many:
+        clauses.append(f"NOT {_OWNED}" if owners.excluded else _OWNED)
+        values["owners"] = json.dumps(owners.ids)
     elif owners is not None:
         clauses.append(_OWNED_BY_MANY)
         odd = [one for one, name in _odd_owners(connection) if name.startswith(query.owner_prefix)]
@@ -183,33 +199,51 @@ def sql_conditions(connection: sqlite3.Connection, query: Query) -> Conditions:
     return Conditions(clauses, values, is_plain=len(clauses) == plain, owners=owners)
 
 
-def _own_everything(connection: sqlite3.Connection, owners: list[int]) -> bool:
+def _own_everything(connection: sqlite3.Connection, owners: Owners) -> bool:
     """Return whether these owners own every repository, as in a mirror of one workspace.
 
     Only the first _FEW_OWNERS owners of the file are looked at; beyond that the answer is False.
     """
+    if owners.are_many:
+        return False
     owner_id = 0
     for _ in range(_FEW_OWNERS):
         owner_id = connection.execute(_NEXT_OWNER, (owner_id,)).fetchone()[0]
-        if owner_id not in owners:
-            return owner_id is None
+        if owner_id is None:
+            return True
+        if (owner_id in owners.ids) == owners.excluded:
+            return False
     return False
 
 
-def owner_ids(connection: sqlite3.Connection, query: Query) -> list[int] | None:
-    """Return the ids of the owners that match both `owner` and `owner_prefix`; None if everybody does.
+def wanted_owners(connection: sqlite3.Connection, query: Query) -> Owners | None:
+    """Return the owners that match both `owner` and `owner_prefix`; None if everybody does.
 
     A prefix that is the whole name of an owner stands for this owner alone: `big/` does not list `bigteam`.
     """
     owner, prefix = query.owner, query.owner_prefix
     meant = _owners_named(connection, prefix) if prefix else []
     if any(_is_told(connection, query, one) for one in meant):
-        return meant if owner in (None, prefix) else []
+        return Owners(meant if owner in (None, prefix) else [])
     if owner is not None:
-        return _owners_named(connection, owner) if owner.startswith(prefix) else []
+        return Owners(_owners_named(connection, owner) if owner.startswith(prefix) else [])
     if prefix.isascii() and not connection.execute(_ANOTHER_OWNER, {"owner": prefix}).fetchone()[0]:
         return None
-    return _owners(connection, _BEGINS, prefix, str.startswith)
+    if prefix.isascii() and _most_begin_with(connection, prefix):
+        return Owners(_owners(connection, _BEGINS_OTHERWISE, prefix, _begins_otherwise), excluded=True)
+    return Owners(_owners(connection, _BEGINS, prefix, str.startswith))
+
+
+def _begins_otherwise(name: str, start: str) -> bool:
+    return not name.startswith(start)
+
+
+def _most_begin_with(connection: sqlite3.Connection, prefix: str) -> bool:
+    """Guess from some owners whether most begin so; then it is quicker to read the others."""
+    highest = connection.execute("SELECT max(id) FROM users").fetchone()[0] or 0
+    some = list(range(1, highest + 1, highest // _SOME_OWNERS + 1))
+    values = {"owner": prefix, "some": json.dumps(some)}
+    return bool(connection.execute(_MOST_BEGIN, values).fetchone()[0])
 
 
 def _owners_named(connection: sqlite3.Connection, name: str) -> list[int]:
@@ -239,7 +273,8 @@ def _odd_owners(connection: sqlite3.Connection) -> list[tuple[int, str]]:
 
 def owned_ids(connection: sqlite3.Connection, conditions: Conditions, most: int) -> set[int] | None:
     """Return the ids of all repositories of the wanted owners; None if they are more than `most`, or all."""
-    if conditions.owners is None or len(conditions.owners) > _MANY_OWNERS:
+    owners = conditions.owners
+    if owners is None or owners.excluded or owners.are_many:
         return None
     found = plain_cursor(connection).execute(
         f"SELECT id FROM repositories WHERE {_OWNED} LIMIT :most",

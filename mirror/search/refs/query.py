@@ -18,7 +18,7 @@ from mirror.search.names import (
     match_class,
     normalise,
 )
-from mirror.search.query import Query, owner_ids
+from mirror.search.query import Query, wanted_owners
 
 COMMIT = SUBSTRING + 1
 """The match class of a ref that points to a commit whose hash begins with the query: after all names."""
@@ -134,13 +134,14 @@ def parse_ref_query(
     """Parse a query. A slash is part of a name; only the filter `owner` chooses owners."""
     owner, kind = filters.get("owner"), filters.get("kind")
     meant = Query(part="", owner=normalise(owner or ""), visible_private=visible_private)
+    owners = None if owner is None else wanted_owners(connection, meant)
     return RefQuery(
         part=normalise(text),
         commit=text.strip().lower() if is_hash(text) and has_hashes(connection) else "",
         kinds=tuple(number for number in KINDS if kind in (None, KIND_NAMES[number])),
         exact=filters.get("exact", False),
         gone=filters.get("gone", False),
-        owners=None if owner is None else tuple(owner_ids(connection, meant) or ()),
+        owners=None if owner is None else tuple(owners.ids if owners else ()),
         visible_private=visible_private,
         private_of=private_of,
     )
