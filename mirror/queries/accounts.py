@@ -28,7 +28,7 @@ from mirror.queries.visibility import (
     visible,
     visible_project,
 )
-from mirror.store.files import fetch, fetch_as, fetch_value
+from mirror.store.files import fetch, fetch_as, fetch_one, fetch_value
 
 PERSONAL = "~"
 """The prefix of a personal project's key on a Data Center."""
@@ -96,13 +96,9 @@ def known_account_named(connection: sqlite3.Connection, caller: Caller, username
 
     Existing accounts come first, and among them the owner of the namespace.
     """
-    found = _read(
-        connection,
-        f"""WHERE {_IS_NAME} AND {is_known(caller, "u")}
-            ORDER BY u.deleted_at IS NOT NULL, u.is_owner DESC, u.id LIMIT 1""",
-        {"name": username, **caller.values},
-    )
-    return found[0] if found else None
+    condition = f"""WHERE {_IS_NAME} AND {is_known(caller, "u")}
+        ORDER BY u.deleted_at IS NOT NULL, u.is_owner DESC, u.id LIMIT 1"""
+    return next(iter(_read(connection, condition, {"name": username, **caller.values})), None)
 
 
 def known_account_by_id(connection: sqlite3.Connection, caller: Caller, row_id: int) -> AccountRow | None:
@@ -242,8 +238,7 @@ def person_named(connection: sqlite3.Connection, caller: Caller, slug: str) -> A
     source = sources.people(caller)
     sql = f"""SELECT {ACCOUNT_COLUMNS} FROM {source.table} WHERE {source.where}
         AND u.username COLLATE NOCASE IN (:slug, '{PERSONAL}' || :slug) ORDER BY u.id LIMIT 1"""
-    found = fetch_as(AccountRow, connection, sql, {**source.values, "slug": slug})
-    return found[0] if found else None
+    return fetch_one(AccountRow, connection, sql, {**source.values, "slug": slug})
 
 
 def project_named(
@@ -254,7 +249,7 @@ def project_named(
     `owners` are the rows of the workspace: with several upstreams there can be more than one.
     """
     is_named = "p.uuid IN (:key, lower(:key))" if key.startswith("{") else "p.key = :key COLLATE NOCASE"
-    found = fetch_as(
+    return fetch_one(
         ProjectRow,
         connection,
         f"""SELECT {PROJECT_COLUMNS} FROM projects p
@@ -262,4 +257,3 @@ def project_named(
             AND {visible_project(caller, "p")} ORDER BY p.last_seen_at DESC, p.id LIMIT 1""",
         {"owners": json.dumps(owners), "key": key, **caller.values},
     )
-    return found[0] if found else None

@@ -1,10 +1,11 @@
 """The parent of a repository, and its forks as a tree."""
 
 import sqlite3
+from collections.abc import Iterable
 
 import msgspec
 
-from mirror.queries.repositories import BY_NAME, read_repositories, repositories_by_ids
+from mirror.queries.repositories import living_repositories, repositories_by_ids
 from mirror.queries.rows import RepositoryRow
 from mirror.queries.visibility import Caller, visible
 from mirror.store.files import fetch
@@ -31,12 +32,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
 
 def forks_of(connection: sqlite3.Connection, caller: Caller, repository_id: int) -> list[RepositoryRow]:
     """List the living forks of a repository."""
-    return read_repositories(
-        connection,
-        caller,
-        f"WHERE r.parent_id = :parent AND r.deleted_at IS NULL AND {visible(caller, 'r')} {BY_NAME}",
-        {"parent": repository_id},
-    )
+    return living_repositories(connection, caller, "r.parent_id = :parent", {"parent": repository_id})
 
 
 def family_of(connection: sqlite3.Connection, caller: Caller, repository_id: int) -> Family:
@@ -63,8 +59,8 @@ def family_of(connection: sqlite3.Connection, caller: Caller, repository_id: int
         values,
     )
     seen = {repository_id}
-    ancestors = _first_of_each([row[0] for row in upwards], seen)
-    forks = _first_of_each([row[0] for row in downwards], seen)[:MOST_FORKS]
+    ancestors = _first_of_each((row_id for (row_id,) in upwards), seen)
+    forks = _first_of_each((row_id for row_id, _ in downwards), seen)[:MOST_FORKS]
     rows = {row.id: row for row in repositories_by_ids(connection, caller, [*ancestors, *forks])}
     return Family(
         ancestors=[rows[row_id] for row_id in reversed(ancestors)],
@@ -74,7 +70,7 @@ def family_of(connection: sqlite3.Connection, caller: Caller, repository_id: int
     )
 
 
-def _first_of_each(ids: list[int], seen: set[int]) -> list[int]:
+def _first_of_each(ids: Iterable[int], seen: set[int]) -> list[int]:
     """Leave out what a circle of parents would show again."""
     kept = list[int]()
     for row_id in ids:

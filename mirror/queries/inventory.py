@@ -97,9 +97,9 @@ def inventory_page(
             "size": size + 1,
         },
     )
-    places = [InventoryPlace(*row[:2]) for row in rows[:size]]
+    places = [InventoryPlace(full_name, row_id) for full_name, row_id, *_ in rows[:size]]
     more = places[-1] if len(rows) > size else None
-    return InventoryPage([_line(row[2:]) for row in rows[:size]], places, more)
+    return InventoryPage([_line(values) for _, _, *values in rows[:size]], places, more)
 
 
 def all_lines(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mirror.queries.rows import NOT_OF, RefRow
-from mirror.store.files import fetch, fetch_as, fetch_value
+from mirror.store.files import fetch_as, fetch_one, fetch_row, fetch_value
 
 if TYPE_CHECKING:
     from mirror.model import RefKind
@@ -96,7 +96,7 @@ def ref_named(
 ) -> RefRow | None:
     """Find a branch or a tag by its whole name."""
     sql = f"{select_refs(kind)} AND name = :name"
-    return next(iter(fetch_as(RefRow, connection, sql, {"repository": repository_id, "name": name})), None)
+    return fetch_one(RefRow, connection, sql, {"repository": repository_id, "name": name})
 
 
 class Ambiguous(msgspec.Struct, frozen=True):
@@ -127,7 +127,7 @@ def ref_of_commit(
 def newest_tag(connection: sqlite3.Connection, repository_id: int) -> RefRow | None:
     """Find the newest tag, except Mercurial's pseudo tag."""
     sql = f"""{select_refs("tag")} AND name <> 'tip' ORDER BY {_MADE_AT["tag"]} DESC, name DESC LIMIT 1"""
-    return next(iter(fetch_as(RefRow, connection, sql, {"repository": repository_id})), None)
+    return fetch_one(RefRow, connection, sql, {"repository": repository_id})
 
 
 def refs_page(connection: sqlite3.Connection, repository_id: int, wanted: RefsWanted) -> RefsPage:
@@ -142,7 +142,7 @@ def refs_page(connection: sqlite3.Connection, repository_id: int, wanted: RefsWa
     }
     matching = "(:part = '' OR instr(lower(name), lower(:part)) > 0)"
     of_repository = f"FROM {TABLES[wanted.kind]} WHERE repository_id = :repository"
-    ((total, oldest),) = fetch(connection, f"SELECT count(*), min({made_at}) {of_repository}", values)
+    total, oldest = fetch_row(connection, f"SELECT count(*), min({made_at}) {of_repository}", values)
     order = ORDERS[wanted.order].format(made_at=made_at)
     return RefsPage(
         wanted=wanted,

@@ -13,7 +13,7 @@ import msgspec
 
 from mirror.queries.accounts import ANY_UPSTREAM, owner_named
 from mirror.queries.refs import KINDS, REFS_READ, newest_refs, refs_state
-from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, Values
+from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, Values, upstreams_of
 from mirror.queries.visibility import (
     IS_OWN_ID,
     SHOWN_TO_ALL,
@@ -24,7 +24,7 @@ from mirror.queries.visibility import (
     visible_parent,
 )
 from mirror.queries.web_links import RefKey, RefLinks, RepositoryLinks, WebLinks
-from mirror.store.files import fetch, fetch_as, fetch_value
+from mirror.store.files import fetch, fetch_as, fetch_row
 
 RECENT = 8
 """The length of the list of the repositories that were updated last."""
@@ -40,6 +40,7 @@ OWNED_ORDERS = {
 _OWNER = "(SELECT username FROM users WHERE id = r.owner_id)"
 _DECODER = msgspec.json.Decoder(list[RepositoryRow])
 BY_NAME = "ORDER BY r.full_name COLLATE NOCASE, r.id"
+FIRST = "ORDER BY r.id LIMIT 1"
 
 
 @cache
@@ -87,6 +88,14 @@ def read_repositories(
         return fetch_as(RepositoryRow, connection, f"SELECT {columns} {rest}", values)
 
 
+def living_repositories(
+    connection: sqlite3.Connection, caller: Caller, condition: str, values: Values, order: str = BY_NAME
+) -> list[RepositoryRow]:
+    """Read the living repositories `r` that a caller may see, under a condition."""
+    condition = f"WHERE {condition} AND r.deleted_at IS NULL AND {visible(caller, 'r')} {order}"
+    return read_repositories(connection, caller, condition, values)
+
+
 def repository_named(
     connection: sqlite3.Connection, caller: Caller, full_name: str, *, gone: bool = False
 ) -> RepositoryRow | None:
@@ -124,28 +133,17 @@ def repository_in_workspace(
         if owner is None or owner.username is None:
             return None
         return repository_named(connection, caller, f"{owner.username}/{name}")
-    found = read_repositories(
-        connection,
-        caller,
-        f"""WHERE r.{ANY_UPSTREAM} AND r.uuid IN (:uuid, lower(:uuid)) AND r.deleted_at IS NULL
-            AND {visible(caller, "r")} ORDER BY r.id LIMIT 1""",
-        {"uuid": name},
-    )
-    return found[0] if found else None
+    is_named = f"r.{ANY_UPSTREAM} AND r.uuid IN (:uuid, lower(:uuid))"
+    return next(iter(living_repositories(connection, caller, is_named, {"uuid": name}, FIRST)), None)
 
 
 def repository_owned(
     connection: sqlite3.Connection, caller: Caller, owner: AccountRow, slug: str
 ) -> RepositoryRow | None:
     """Find a repository of an owner by its slug, in any case; None if it is hidden or gone."""
-    found = read_repositories(
-        connection,
-        caller,
-        f"""WHERE r.full_name = :name COLLATE NOCASE AND r.owner_id = :owner AND r.deleted_at IS NULL
-            AND {visible(caller, "r")} ORDER BY r.id LIMIT 1""",
-        {"name": f"{owner.username}/{slug}", "owner": owner.id},
-    )
-    return found[0] if found else None
+    is_named = "r.full_name = :name COLLATE NOCASE AND r.owner_id = :owner"
+    values = {"name": f"{owner.username}/{slug}", "owner": owner.id}
+    return next(iter(living_repositories(connection, caller, is_named, values, FIRST)), None)
 
 
 def repositories_by_ids(
@@ -180,32 +178,24 @@ def repositories_of(
     connection: sqlite3.Connection, caller: Caller, owners: Iterable[AccountRow]
 ) -> list[RepositoryRow]:
     """List the living repositories of an owner, who may have several rows, by name."""
-    return read_repositories(
+    return living_repositories(
         connection,
         caller,
-        f"""WHERE r.owner_id IN (SELECT value FROM json_each(:owners)) AND r.deleted_at IS NULL
-            AND {visible(caller, "r")} ORDER BY r.slug COLLATE NOCASE, r.id""",
+        "r.owner_id IN (SELECT value FROM json_each(:owners))",
         {"owners": json.dumps([owner.id for owner in owners])},
+        "ORDER BY r.slug COLLATE NOCASE, r.id",
     )
 
 
 def repositories_for(connection: sqlite3.Connection, caller: Caller) -> list[RepositoryRow]:
     """List what the caller owns, and what the workspaces own that the caller belongs to."""
-    return read_repositories(
-        connection, caller, f"WHERE {is_own('r')} AND r.deleted_at IS NULL {BY_NAME}", {}
-    )
+    return living_repositories(connection, caller, is_own("r"), {})
 
 
 def followed_by(connection: sqlite3.Connection, caller: Caller) -> list[RepositoryRow]:
     """List what the caller follows, which includes their own repositories."""
-    return read_repositories(
-        connection,
-        caller,
-        f"""WHERE (r.owner_id {IS_OWN_ID} OR r.id IN
-                (SELECT repository_id FROM followers WHERE user_id {IS_OWN_ID}))
-            AND r.deleted_at IS NULL AND {visible(caller, "r")} {BY_NAME}""",
-        {},
-    )
+    is_followed = f"r.id IN (SELECT repository_id FROM followers WHERE user_id {IS_OWN_ID})"
+    return living_repositories(connection, caller, f"(r.owner_id {IS_OWN_ID} OR {is_followed})", {})
 
 
 def namesakes(
@@ -223,14 +213,10 @@ def namesakes(
 
 def recent_ids(connection: sqlite3.Connection, caller: Caller) -> list[int]:
     """Find the last updated ones by a scan: an index would make each first load a third slower."""
-    found = fetch(
-        connection,
-        f"""SELECT r.id FROM repositories r
-            WHERE r.deleted_at IS NULL AND r.updated_at IS NOT NULL AND {visible(caller, "r")}
-            ORDER BY r.updated_at DESC, r.id DESC LIMIT {RECENT}""",
-        caller.values,
-    )
-    return [row[0] for row in found]
+    sql = f"""SELECT r.id FROM repositories r
+        WHERE r.deleted_at IS NULL AND r.updated_at IS NOT NULL AND {visible(caller, "r")}
+        ORDER BY r.updated_at DESC, r.id DESC LIMIT {RECENT}"""
+    return [row_id for (row_id,) in fetch(connection, sql, caller.values)]
 
 
 def still_visible(connection: sqlite3.Connection, caller: Caller, ids: list[int]) -> list[RepositoryRow]:
@@ -258,18 +244,18 @@ def owned_page(
     connection: sqlite3.Connection, caller: Caller, owner_id: int, *, order: str, page: int, length: int
 ) -> OwnedPage:
     """Read a page of an owner's repositories, in one of OWNED_ORDERS."""
-    condition = f"r.owner_id = :id AND r.deleted_at IS NULL AND {visible(caller, 'r')}"
-    ((count, private, size, updated_at),) = fetch(
+    count, private, size, updated_at = fetch_row(
         connection,
         f"""SELECT count(*), coalesce(sum(r.is_private <> 0), 0), sum(r.size), max(r.updated_at)
-            FROM repositories r WHERE {condition}""",
+            FROM repositories r WHERE r.owner_id = :id AND r.deleted_at IS NULL AND {visible(caller, "r")}""",
         {"id": owner_id, **caller.values},
     )
-    found = read_repositories(
+    found = living_repositories(
         connection,
         caller,
-        f"WHERE {condition} ORDER BY {OWNED_ORDERS[order]}, r.id LIMIT :length OFFSET :start",
+        "r.owner_id = :id",
         {"id": owner_id, "length": length, "start": (page - 1) * length},
+        f"ORDER BY {OWNED_ORDERS[order]}, r.id LIMIT :length OFFSET :start",
     )
     return OwnedPage(count=count, private=private, size=size, updated_at=updated_at, rows=found)
 
@@ -278,26 +264,18 @@ def updates_by_month(
     connection: sqlite3.Connection, caller: Caller, owner_id: int, since: str
 ) -> dict[str, int]:
     """Count the last updates of an owner's repositories, by month since a time."""
-    found = fetch(
-        connection,
-        f"""SELECT substr(r.updated_at, 1, 7), count(*) FROM repositories r
-            WHERE r.owner_id = :id AND r.deleted_at IS NULL AND r.updated_at >= :since
-            AND {visible(caller, "r")} GROUP BY 1""",
-        {"id": owner_id, "since": since, **caller.values},
-    )
-    return dict(found)
+    sql = f"""SELECT substr(r.updated_at, 1, 7), count(*) FROM repositories r
+        WHERE r.owner_id = :id AND r.deleted_at IS NULL AND r.updated_at >= :since
+        AND {visible(caller, "r")} GROUP BY 1"""
+    return dict(fetch(connection, sql, {"id": owner_id, "since": since, **caller.values}))
 
 
 def languages(connection: sqlite3.Connection, caller: Caller, limit: int) -> list[str]:
     """List the languages of the repositories that a caller may see, the most common first."""
-    found = fetch(
-        connection,
-        f"""SELECT lower(r.language) FROM repositories r
-            WHERE r.deleted_at IS NULL AND r.language <> '' AND {visible(caller, "r")}
-            GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT :limit""",
-        {"limit": limit, **caller.values},
-    )
-    return [row[0] for row in found]
+    sql = f"""SELECT lower(r.language) FROM repositories r
+        WHERE r.deleted_at IS NULL AND r.language <> '' AND {visible(caller, "r")}
+        GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT :limit"""
+    return [language for (language,) in fetch(connection, sql, {"limit": limit, **caller.values})]
 
 
 class RepositoryDetails(msgspec.Struct, frozen=True, kw_only=True):
@@ -316,22 +294,21 @@ class RepositoryDetails(msgspec.Struct, frozen=True, kw_only=True):
 
     def exported(self) -> dict[str, Any]:
         """Return the data of `mirror show --json`: rows as mappings of column names to values."""
-        refs = {
-            name: None if rows is None else [self._exported_ref(row) for row in rows]
-            for name, rows in (("branches", self.branches), ("tags", self.tags))
-        }
-        row = self.row
         return {
-            "repository": row.columns(),
-            "owner": row.owner,
+            "repository": self.row.columns(),
+            "owner": self.row.owner,
             "upstream": self.upstream,
             **msgspec.structs.asdict(self.links),
-            "refs": row.refs,
-            **refs,
+            "refs": self.row.refs,
+            "branches": self._exported_refs(self.branches),
+            "tags": self._exported_refs(self.tags),
         }
 
-    def _exported_ref(self, row: RefRow) -> dict[str, Any]:
-        return {**row.columns(), **msgspec.structs.asdict(self.ref_links[row.kind, row.name])}
+    def _exported_refs(self, rows: list[RefRow] | None) -> list[dict[str, Any]] | None:
+        if rows is None:
+            return None
+        links = self.ref_links
+        return [row.columns() | msgspec.structs.asdict(links[row.kind, row.name]) for row in rows]
 
 
 def repository_details(
@@ -348,9 +325,7 @@ def repository_details(
     )
     return RepositoryDetails(
         row=row,
-        upstream=fetch_value(
-            connection, "SELECT name FROM upstreams WHERE id = :id", {"id": row.upstream_id}
-        ),
+        upstream=upstreams_of(connection)[row.upstream_id].name,
         branches=branches,
         tags=tags,
         links=web.repositories([row])[row.id],

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 
 from mirror.queries.crawl import SyncProgress, read_progress, run_now
-from mirror.queries.rows import Values
+from mirror.queries.rows import UpstreamRow, Values, upstreams_of
 from mirror.queries.visibility import Caller, visible
 from mirror.store.changes import compacted_before
 from mirror.store.cursors import Cursors
-from mirror.store.files import fetch, fetch_value
+from mirror.store.files import fetch, fetch_dicts, fetch_row, fetch_value
 from mirror.store.repair import SKEW, latest_ahead
 from mirror.times import from_text, to_text
 
@@ -159,16 +159,11 @@ def history_status(connection: sqlite3.Connection) -> HistoryStatus:
 
 
 def _bytes(connection: sqlite3.Connection) -> int | None:
+    sql = """SELECT sum(d.pgsize) FROM sqlite_master m CROSS JOIN dbstat d
+        WHERE m.tbl_name IN ('changes', 'measures') AND d.name = m.name"""
     try:
-        return int(
-            fetch_value(
-                connection,
-                """SELECT sum(d.pgsize) FROM sqlite_master m CROSS JOIN dbstat d
-                    WHERE m.tbl_name IN ('changes', 'measures') AND d.name = m.name""",
-            )
-            or 0
-        )
-    except sqlite3.Error:
+        return fetch_value(connection, sql) or 0
+    except sqlite3.Error:  # this SQLite has no dbstat
         return None
 
 
@@ -223,8 +218,10 @@ def read_status(
     `limits` maps the names of upstreams to their buckets in the request ledger and their hourly limits.
     Others have an empty budget.
     """
-    upstreams = connection.execute("SELECT id, name, kind, url FROM upstreams ORDER BY id").fetchall()
-    return [_status(connection, *row, now=now, limits=limits or {}, syncing=syncing) for row in upstreams]
+    return [
+        _status(connection, row, now, (limits or {}).get(row.name, ("", None)), syncing=syncing)
+        for row in upstreams_of(connection).values()
+    ]
 
 
 _ALIVE = "FROM repositories WHERE upstream_id = ? AND deleted_at IS NULL"
@@ -242,29 +239,28 @@ _COUNTS = {
 
 def _status(
     connection: sqlite3.Connection,
-    upstream_id: int,
-    name: str,
-    kind: str,
-    url: str,
-    *,
+    upstream: UpstreamRow,
     now: datetime,
-    limits: dict[str, tuple[str, int | None]],
+    limit: tuple[str, int | None],
+    *,
     syncing: bool | None,
 ) -> UpstreamStatus:
-    counts: dict[str, Any] = {field: _one(connection, sql, upstream_id) for field, sql in _COUNTS.items()}
-    complete = _one(
+    upstream_id = upstream.id
+    counts: dict[str, Any] = {
+        field: fetch_value(connection, sql, (upstream_id,)) for field, sql in _COUNTS.items()
+    }
+    complete = fetch_value(
         connection,
         """SELECT finished_at FROM sync_runs WHERE upstream_id = ? AND state = 'complete'
            AND kind IN ('full', 'incremental') AND finished_at <= ?
            ORDER BY id DESC LIMIT 1""",
-        upstream_id,
-        to_text(now),
+        (upstream_id, to_text(now)),
     )
     failures = _failures(connection, upstream_id)
     return UpstreamStatus(
-        name=name,
-        kind=kind,
-        url=url,
+        name=upstream.name,
+        kind=upstream.kind,
+        url=upstream.url,
         **counts,
         missing=sum(not failure["accepted"] for failure in failures),
         accepted=sum(failure["accepted"] for failure in failures),
@@ -272,7 +268,7 @@ def _status(
         freshness_seconds=(now - from_text(complete)).total_seconds() if complete else None,
         listed_seconds=_listed(connection, upstream_id, now),
         last_run=_last_run(connection, upstream_id, syncing=syncing),
-        budget=budget_left(connection, now, *limits.get(name, ("", None))),
+        budget=budget_left(connection, now, *limit),
         failures=failures,
         progress=read_progress(connection, upstream_id, syncing=syncing),
         clock_ahead=latest_ahead(connection, upstream_id, now),
@@ -283,24 +279,16 @@ def _last_run(
     connection: sqlite3.Connection, upstream_id: int, *, syncing: bool | None
 ) -> dict[str, Any] | None:
     """Return the row of the last run; None if there is none."""
-    last = connection.execute(
-        "SELECT * FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 1", (upstream_id,)
-    )
-    row = last.fetchone()
-    names = [column[0] for column in last.description]
-    return run_now(dict(zip(names, row, strict=True)), syncing=syncing) if row else None
+    sql = "SELECT * FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 1"
+    return next((run_now(run, syncing=syncing) for run in fetch_dicts(connection, sql, (upstream_id,))), None)
 
 
 def _listed(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> dict[str, float]:
     """Return quantiles of how many seconds ago the workspaces of repositories were last listed."""
-    counts = dict(
-        connection.execute(
-            """SELECT o.uuid, count(*) FROM users o
-               JOIN repositories r ON r.owner_id = o.id AND r.deleted_at IS NULL
-               WHERE o.upstream_id = ? GROUP BY o.id""",
-            (upstream_id,),
-        ).fetchall()
-    )
+    sql = """SELECT o.uuid, count(*) FROM users o
+        JOIN repositories r ON r.owner_id = o.id AND r.deleted_at IS NULL
+        WHERE o.upstream_id = ? GROUP BY o.id"""
+    counts = dict(fetch(connection, sql, (upstream_id,)))
     states = [state for _, state in Cursors(connection, upstream_id).workspaces()]
     ages = sorted(
         (max(0.0, age), counts[state.owner_uuid])
@@ -321,20 +309,16 @@ def _quantile(ages: list[tuple[float, int]], rank: float) -> float:
     return ages[-1][0]
 
 
-def _one(connection: sqlite3.Connection, sql: str, *values: Any) -> Any:
-    row = connection.execute(sql, values).fetchone()
-    return row[0] if row else None
-
-
 def budget_left(connection: sqlite3.Connection, now: datetime, bucket: str, limit: int | None) -> BudgetLeft:
     """Count the requests of a bucket in the last hour, and return when the oldest one leaves it."""
     since = int(now.timestamp()) - 3600
-    used, oldest = connection.execute(
+    used, oldest = fetch_row(
+        connection,
         """SELECT coalesce(sum(requests), 0), min(at) FROM request_ledger
            WHERE bucket = ? AND at BETWEEN ? AND ?""",
         (bucket, since, since + 3600 + SKEW),
-    ).fetchone()
-    held = _one(connection, "SELECT held_until FROM request_limits WHERE bucket = ?", bucket)
+    )
+    held = fetch_value(connection, "SELECT held_until FROM request_limits WHERE bucket = ?", (bucket,))
     is_held = held is not None and now.timestamp() < held <= now.timestamp() + SKEW + 1
     frees = held if is_held else oldest + 3601 if oldest is not None else None
     return BudgetLeft(
@@ -347,13 +331,12 @@ def budget_left(connection: sqlite3.Connection, now: datetime, bucket: str, limi
 
 
 def _failures(connection: sqlite3.Connection, upstream_id: int) -> list[dict[str, Any]]:
-    found = connection.execute(
+    found = fetch_dicts(
+        connection,
         """SELECT f.kind, coalesce(r.full_name, f.subject) AS subject, f.status, f.error, f.attempts,
                   f.first_at, f.last_at, f.next_try_at, f.accepted
            FROM sync_failures f LEFT JOIN repositories r ON r.id = f.repository_id
            WHERE f.upstream_id = ? ORDER BY f.last_at DESC, f.id""",
         (upstream_id,),
     )
-    columns = [column[0] for column in found.description]
-    rows = [dict(zip(columns, row, strict=True)) for row in found]
-    return [row | {"accepted": bool(row["accepted"])} for row in rows]
+    return [row | {"accepted": bool(row["accepted"])} for row in found]

@@ -15,12 +15,16 @@ import msgspec
 
 from mirror.addresses import Json
 from mirror.api2_objects import PUBLIC, changed, public_part, unpacked
-from mirror.queries.rows import file_state
-from mirror.store.files import fetch, fetch_value
+from mirror.queries.rows import Values, file_state
+from mirror.store.files import fetch, fetch_row, fetch_value
 from mirror.store.schema import awaits_listing
 
 IS_OWN_ID = "IN (SELECT value FROM json_each(:ids))"
 """Follows a column of user ids: the id is one of the caller's own."""
+
+_OWN_OWNERS = f"""SELECT value FROM json_each(:ids) UNION
+    SELECT workspace_id FROM members WHERE user_id {IS_OWN_ID}"""
+"""The caller's own ids, and those of the caller's workspaces."""
 
 SHOWN_TO_ALL = """(r.is_private = 0 AND EXISTS (SELECT 1 FROM extras e
     WHERE e.kind = 'repository' AND e.row_id = r.id AND e.name = '' AND e.anonymous))"""
@@ -135,9 +139,7 @@ def visible_project(caller: Caller, alias: str) -> str:
         return f"({held} OR {itself})"
     if not caller.user_ids:
         return held
-    own = f"""({alias}.owner_id {IS_OWN_ID} OR {alias}.owner_id IN
-        (SELECT workspace_id FROM members WHERE user_id {IS_OWN_ID}))"""
-    return f"({held} OR ({itself} AND {own}))"
+    return f"({held} OR ({itself} AND {is_own(alias)}))"
 
 
 def is_known(caller: Caller, alias: str) -> str:
@@ -154,10 +156,8 @@ def is_known(caller: Caller, alias: str) -> str:
             WHERE f.user_id = {alias}.id AND {seen}))"""
     if not caller.user_ids:
         return public
-    own = f"""(SELECT value FROM json_each(:ids) UNION
-        SELECT workspace_id FROM members WHERE user_id {IS_OWN_ID})"""
-    return f"""({public} OR {alias}.id IN {own}
-        OR {alias}.id IN (SELECT user_id FROM members WHERE workspace_id IN {own}))"""
+    return f"""({public} OR {alias}.id IN ({_OWN_OWNERS})
+        OR {alias}.id IN (SELECT user_id FROM members WHERE workspace_id IN ({_OWN_OWNERS})))"""
 
 
 def is_unconfirmed(connection: sqlite3.Connection, caller: Caller) -> bool:
@@ -169,7 +169,7 @@ def is_unconfirmed(connection: sqlite3.Connection, caller: Caller) -> bool:
 
 
 def _awaits_listing(connection: sqlite3.Connection) -> bool:
-    """Return `mirror.store.cursors.awaits_listing`, looked up once for each state of the file."""
+    """Return `mirror.store.schema.awaits_listing`, looked up once for each state of the file."""
     state = file_state(connection)
     if state.awaits_listing is None:
         state.awaits_listing = awaits_listing(connection)
@@ -212,13 +212,7 @@ def private_owners(connection: sqlite3.Connection, caller: Caller) -> tuple[int,
     """List the owners whose private repositories a caller may see, unless the caller sees everything."""
     if caller.sees_all or not caller.user_ids:
         return ()
-    found = fetch(
-        connection,
-        f"""SELECT value FROM json_each(:ids) UNION
-            SELECT workspace_id FROM members WHERE user_id {IS_OWN_ID}""",
-        caller.values,
-    )
-    return tuple(row[0] for row in found)
+    return tuple(row_id for (row_id,) in fetch(connection, _OWN_OWNERS, caller.values))
 
 
 def administered_namespaces(connection: sqlite3.Connection, caller: Caller) -> frozenset[str] | None:
@@ -238,34 +232,29 @@ def administered_namespaces(connection: sqlite3.Connection, caller: Caller) -> f
                 AND o.is_owner AND o.deleted_at IS NULL AND o.id NOT IN mine)""",
         caller.values,
     )
-    return frozenset(str(row[0]).lower() for row in found)
+    return frozenset(name.lower() for (name,) in found)
 
 
 def may_see_members(connection: sqlite3.Connection, caller: Caller, workspace_id: int) -> bool:
     """Return whether a caller may see the members of a workspace: members may, and who sees everything."""
-    return caller.sees_all or bool(
-        fetch(
-            connection,
-            """SELECT 1 FROM json_each(:ids) AS own WHERE own.value = :workspace OR EXISTS
-                (SELECT 1 FROM members WHERE workspace_id = :workspace AND user_id = own.value)""",
-            {**caller.values, "workspace": workspace_id},
-        )
-    )
+    sql = """SELECT 1 FROM json_each(:ids) AS own WHERE own.value = :workspace OR EXISTS
+        (SELECT 1 FROM members WHERE workspace_id = :workspace AND user_id = own.value)"""
+    values = {**caller.values, "workspace": workspace_id}
+    return caller.sees_all or fetch_row(connection, sql, values) is not None
 
 
 def extras_of(
     connection: sqlite3.Connection, caller: Caller, kind: str, ids: Iterable[int]
 ) -> dict[int, Json]:
     """Return the extras of some objects, by the ids of their rows."""
-    if not holds_extras(connection):
-        return {}
-    found = fetch(
+    found = _extras(
         connection,
-        """SELECT row_id, anonymous, value FROM extras
-           WHERE kind = :kind AND name = '' AND row_id IN (SELECT value FROM json_each(:ids))""",
+        caller,
+        """extras e WHERE e.kind = :kind AND e.name = ''
+           AND e.row_id IN (SELECT value FROM json_each(:ids))""",
         {"kind": kind, "ids": json.dumps(sorted(set(ids)))},
     )
-    return {row[0]: _shown(kind, row[2], everything=caller.sees_all or row[1] == 1) for row in found}
+    return {row_id: extra for (row_id, _, _), extra in found.items()}
 
 
 def extra_of(connection: sqlite3.Connection, caller: Caller, kind: str, row_id: int) -> Json | None:
@@ -275,18 +264,9 @@ def extra_of(connection: sqlite3.Connection, caller: Caller, kind: str, row_id: 
 
 def api1_extras_of(connection: sqlite3.Connection, caller: Caller, kind: str, row_id: int) -> dict[str, Json]:
     """Return the data of API 1.0 about the branches, the tags or the repository of a row, by name."""
-    if not holds_extras(connection):
-        return {}
-    found = fetch(
-        connection,
-        "SELECT name, anonymous, value FROM extras WHERE kind = :kind AND row_id = :id",
-        {"kind": f"{kind}-1.0", "id": row_id},
-    )
-    everything = caller.sees_all
-    return {
-        name: changed({}, _shown(f"{kind}-1.0", value, everything=everything or anonymous == 1), "", "")
-        for name, anonymous, value in found
-    }
+    values = {"kind": f"{kind}-1.0", "id": row_id}
+    found = _extras(connection, caller, "extras e WHERE e.kind = :kind AND e.row_id = :id", values)
+    return {name: changed({}, extra, "", "") for (_, _, name), extra in found.items()}
 
 
 def ref_extras_of(
@@ -305,18 +285,25 @@ def extras_of_refs(
     :param wanted: the ids of repositories, each with a name
     :returns: by repository, kind and name
     """
-    if not holds_extras(connection):
-        return {}
-    found = fetch(
+    return _extras(
         connection,
-        """SELECT e.row_id, e.kind, e.name, e.anonymous, e.value FROM json_each(:wanted) w
-           CROSS JOIN extras e ON e.kind IN ('branch', 'tag')
-               AND e.row_id = w.value ->> 0 AND e.name = w.value ->> 1""",
+        caller,
+        """json_each(:wanted) w CROSS JOIN extras e ON e.kind IN ('branch', 'tag')
+           AND e.row_id = w.value ->> 0 AND e.name = w.value ->> 1""",
         {"wanted": json.dumps(list(wanted))},
     )
+
+
+def _extras(
+    connection: sqlite3.Connection, caller: Caller, source: str, values: Values
+) -> dict[tuple[int, str, str], Json]:
+    """Read extras by the id of the row, the kind and the name, as far as the caller may see them."""
+    if not holds_extras(connection):
+        return {}
+    sql = f"SELECT e.row_id, e.kind, e.name, e.anonymous, e.value FROM {source}"
     return {
         (row_id, kind, name): _shown(kind, value, everything=caller.sees_all or anonymous == 1)
-        for row_id, kind, name, anonymous, value in found
+        for row_id, kind, name, anonymous, value in fetch(connection, sql, values)
     }
 
 

@@ -171,6 +171,14 @@ def fetch_as(row_type: type[Row], connection: sqlite3.Connection, sql: str, valu
     return [row_type(*row) for row in _plain(connection, sql, values)]
 
 
+def fetch_one(
+    row_type: type[Row], connection: sqlite3.Connection, sql: str, values: Values = ()
+) -> Row | None:
+    """Read the first row as a struct, as `fetch_as` does; None without rows."""
+    row = fetch_row(connection, sql, values)
+    return row_type(*row) if row else None
+
+
 def fetch_dicts(connection: sqlite3.Connection, sql: str, values: Values = ()) -> list[dict[str, Any]]:
     """Read rows as mappings of column names to values, for reports."""
     cursor = _plain(connection, sql, values)
