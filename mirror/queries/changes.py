@@ -194,8 +194,7 @@ class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     def values(self) -> Values:
         """Return the values of the parameters of the conditions."""
-        lists = {"kinds": json.dumps(self.kinds), "owner_ids": json.dumps(self.owner_ids)}
-        lists["unexpected"] = ""
+        lists = {"kinds": json.dumps(self.kinds), "owner_ids": json.dumps(self.owner_ids), "unexpected": ""}
         return msgspec.structs.asdict(self) | lists
 
 
@@ -215,7 +214,7 @@ def latest_changes(
         found = fetch(connection, named, wanted.values())
         if not found:
             return ChangesPage([], more=False)
-        wanted = msgspec.structs.replace(wanted, owner_ids=tuple(row[0] for row in found))
+        wanted = msgspec.structs.replace(wanted, owner_ids=tuple(row_id for (row_id,) in found))
     each = wanted.each_by_index()
     if len(each) > 1:
         most = limit + offset

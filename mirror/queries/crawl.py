@@ -12,7 +12,7 @@ import msgspec
 from mirror.queries.visibility import Caller, visible
 from mirror.store.crawl_state import Progress
 from mirror.store.cursors import Cursors
-from mirror.store.files import fetch_as, fetch_dicts, fetch_value
+from mirror.store.files import fetch_as, fetch_dicts, fetch_one, fetch_value
 from mirror.store.runs import ENDED_UNSEEN
 from mirror.times import from_text, minute_text
 
@@ -91,13 +91,9 @@ class RepositoryFailure(msgspec.Struct, frozen=True):
 
 def failures_of(connection: sqlite3.Connection, repository_id: int) -> list[RepositoryFailure]:
     """List what could not be read of a repository."""
-    return fetch_as(
-        RepositoryFailure,
-        connection,
-        """SELECT kind, status, attempts, next_try_at FROM sync_failures
-           WHERE repository_id = :id ORDER BY next_try_at""",
-        {"id": repository_id},
-    )
+    sql = """SELECT kind, status, attempts, next_try_at FROM sync_failures
+        WHERE repository_id = ? ORDER BY next_try_at"""
+    return fetch_as(RepositoryFailure, connection, sql, (repository_id,))
 
 
 class Missing(msgspec.Struct, frozen=True):
@@ -110,7 +106,7 @@ class Missing(msgspec.Struct, frozen=True):
 def missing(connection: sqlite3.Connection, caller: Caller, *, is_open: bool) -> Missing:
     """Count what is missing; in an open file all of it, since numbers name nothing."""
     sql = MISSING.replace("{visible}", "1" if is_open else visible(caller, "r"))
-    return fetch_as(Missing, connection, sql, caller.values)[0]
+    return fetch_one(Missing, connection, sql, caller.values) or Missing(0, 0)
 
 
 def runs(connection: sqlite3.Connection, caller: Caller, *, syncing: bool | None) -> Measure:
@@ -122,8 +118,8 @@ def runs(connection: sqlite3.Connection, caller: Caller, *, syncing: bool | None
 class SyncProgress(msgspec.Struct, frozen=True, kw_only=True):
     """The progress of a sync that is running or has stopped early: paused, interrupted or failed.
 
-    `percent` belongs to the current phase, and is 100 only if the phase is complete. For the other fields see
-    `mirror.store.crawl_state.Progress`.
+    `percent` belongs to the current phase, is 100 only if the phase is complete, and None if its total is
+    unknown. For the other fields see `mirror.store.crawl_state.Progress`.
     """
 
     state: str
@@ -147,7 +143,7 @@ def read_progress(
     progress = Cursors(connection, upstream_id).progress.read()
     if progress is None:
         return None
-    state = fetch_value(connection, "SELECT state FROM sync_runs WHERE id = :id", {"id": progress.run_id})
+    state = fetch_value(connection, "SELECT state FROM sync_runs WHERE id = ?", (progress.run_id,))
     if state in (None, "complete", "incomplete"):
         return None
     return _shown(progress, run_now({"state": state}, syncing=syncing)["state"])
@@ -159,24 +155,20 @@ def run_now(run: dict[str, Any], *, syncing: bool | None) -> dict[str, Any]:
 
 
 def _shown(progress: Progress, state: str) -> SyncProgress:
+    percent = None
+    if progress.total is not None:
+        percent = 100 * progress.done // progress.total if progress.total else 100
     return SyncProgress(
         state=state,
         what=progress.what,
         done=progress.done,
         total=progress.total,
-        percent=_percent(progress),
+        percent=percent,
         done_at=progress.done_at,
         waits_until=progress.waits_until,
         why=progress.why,
         at=progress.at,
     )
-
-
-def _percent(progress: Progress) -> int | None:
-    """Return the completed share of the phase, in whole per cent; None if its total is unknown."""
-    if progress.total is None:
-        return None
-    return 100 * progress.done // progress.total if progress.total else 100
 
 
 def progress_text(progress: SyncProgress, now: datetime) -> str:

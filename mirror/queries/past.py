@@ -46,7 +46,7 @@ def pasts_owned(connection: sqlite3.Connection, caller: Caller, owner: AccountRo
                 AND c.old < :name || '0' COLLATE NOCASE AND {_is_seen(caller, "c.id")}""",
         {"id": owner.id, "name": owner.username, **caller.values},
     )
-    all_found = list(_pasts(connection, caller, [row[0] for row in found], at, with_refs=False))
+    all_found = list(_pasts(connection, caller, [row_id for (row_id,) in found], at, with_refs=False))
     pasts = [one for one in all_found if isinstance(one, Past)]
     if all_found and not pasts:
         raise NotFound(f"the mirror knows nothing of {owner.username} at {at[:19]}Z")
@@ -97,12 +97,15 @@ def _pasts(
             continue
         shown = [line for line in lines[row["id"]] if line.id > hidden]
         rebuilt = Rebuilt(row, since, shown, moved.get(row["id"]), at)
-        yield rebuilt.past(_refs_of(connection, row["id"]) if with_refs else [], to_the_day=at < compacted)
+        refs = list[RefRow]()
+        if with_refs:
+            refs = fetch_as(RefRow, connection, select_refs(*KINDS), {"repository": row["id"]})
+        yield rebuilt.past(refs, to_the_day=at < compacted)
 
 
 def _measures_of(connection: sqlite3.Connection, ids: list[int], at: str) -> dict[int, Measures]:
     """Read what moves with every push, as it was at a moment; nothing where that is not recorded."""
-    since = fetch_value(connection, "SELECT value FROM mirror_meta WHERE key = :key", {"key": MEASURED_SINCE})
+    since = fetch_value(connection, "SELECT value FROM mirror_meta WHERE key = ?", (MEASURED_SINCE,))
     if at < (since or ""):
         return {}
     found = fetch(
@@ -117,10 +120,6 @@ def _measures_of(connection: sqlite3.Connection, ids: list[int], at: str) -> dic
         row_id: Measures(Looks(before, after), dict(zip(MEASURED, values, strict=True)) if after else None)
         for row_id, before, after, *values in found
     }
-
-
-def _refs_of(connection: sqlite3.Connection, row_id: int) -> list[RefRow]:
-    return fetch_as(RefRow, connection, select_refs(*KINDS), {"repository": row_id})
 
 
 def known_since(connection: sqlite3.Connection, caller: Caller, row_id: int) -> str | None:
@@ -169,17 +168,17 @@ def past_named(connection: sqlite3.Connection, caller: Caller, full_name: str, a
 
     A repository that lived then comes before a tombstone. Raises NotFound where nothing is known.
     """
-    must_have_history(connection)
-    found, why = list[Past](), NotFound(f"the mirror holds no repository {full_name}")
-    for row_id in _ids_named(connection, caller, full_name):
-        try:
-            found.append(past_of(connection, caller, row_id, at))
-        except NotFound as error:
-            why = error
-    if not found:
+    ids = _ids_named(connection, caller, full_name)
+    pasts, why = list[Past](), NotFound(f"the mirror holds no repository {full_name}")
+    for found in _pasts(connection, caller, ids, at, with_refs=True):
+        if isinstance(found, Past):
+            pasts.append(found)
+        else:
+            why = found
+    if not pasts:
         raise why
     wanted = full_name.lower()
-    return min(found, key=lambda past: (past.full_name.lower() != wanted, bool(past.columns["deleted_at"])))
+    return min(pasts, key=lambda past: (past.full_name.lower() != wanted, bool(past.columns["deleted_at"])))
 
 
 def _ids_named(connection: sqlite3.Connection, caller: Caller, full_name: str) -> list[int]:
@@ -195,7 +194,7 @@ def _ids_named(connection: sqlite3.Connection, caller: Caller, full_name: str) -
             ORDER BY r.deleted_at IS NOT NULL, r.deleted_at DESC, r.id LIMIT 100""",
         {"name": full_name, **caller.values},
     )
-    return [row[0] for row in found]
+    return [row_id for (row_id,) in found]
 
 
 def _is_seen(caller: Caller, change: str) -> str:
@@ -220,7 +219,12 @@ def past_copy(connection: sqlite3.Connection, pasts: Sequence[Past]) -> Iterator
         {
             "upstreams": fetch_dicts(connection, "SELECT * FROM upstreams"),
             "users": owners.values(),
-            "members": [row for owner in owners for row in _members(connection, owner)],
+            # Those of today, who decide who may see what.
+            "members": fetch_dicts(
+                connection,
+                "SELECT * FROM members WHERE workspace_id IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(owners)),),
+            ),
             "repositories": repositories,
             **{table: list(_refs(pasts, kind)) for kind, table in TABLES.items()},
         },
@@ -236,11 +240,6 @@ def _refs(pasts: Sequence[Past], kind: str) -> Iterator[dict[str, Any]]:
         for ref in past.refs:
             if ref.row.kind == kind:
                 yield {"repository_id": past.columns["id"], **ref.row.columns()}
-
-
-def _members(connection: sqlite3.Connection, owner_id: int) -> list[dict[str, Any]]:
-    """Read who is a member today, which decides who may see what."""
-    return fetch_dicts(connection, "SELECT * FROM members WHERE workspace_id = :id", {"id": owner_id})
 
 
 def _owner(connection: sqlite3.Connection, past: Past) -> dict[str, Any]:
@@ -327,17 +326,20 @@ def register_past(
         past = found(repository, moment)
         if past is None or not past.ref_looks.before:
             return None
-        wanted = [ref for ref in past.refs if name is None or ref.row.name == name]
-        named = ("kind", "name", "target_hash")
         return json.dumps(
-            [{**{key: getattr(ref.row, key) for key in named}, **ref.exported()} for ref in wanted]
+            [
+                {"kind": ref.row.kind, "name": ref.row.name, "target_hash": ref.row.target_hash}
+                | ref.exported()
+                for ref in past.refs
+                if name is None or ref.row.name == name
+            ]
         )
 
     def mirror_repository_at(repository: Any, moment: Any) -> str | None:
         past = found(repository, moment)
-        return (
-            None if past is None else json.dumps({name: past.columns[name] for name in _TOLD} | past.bounds())
-        )
+        if past is None:
+            return None
+        return json.dumps({name: past.columns[name] for name in _TOLD} | past.bounds())
 
     connection.create_function("mirror_refs_at", 2, mirror_refs_at)
     connection.create_function("mirror_refs_at", 3, mirror_refs_at)

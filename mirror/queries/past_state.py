@@ -89,14 +89,13 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
         return {
             "at": self.at,
             "known_since": self.since,
-            "looks": {"repository": _plain(self.looks), "refs": _plain(self.ref_looks)},
+            "looks": {
+                "repository": msgspec.structs.asdict(self.looks),
+                "refs": msgspec.structs.asdict(self.ref_looks),
+            },
             "exact_to": "day" if self.to_the_day else "look",
             "not_recorded": self.not_recorded,
         }
-
-
-def _plain(looks: Looks) -> dict[str, str | None]:
-    return msgspec.structs.asdict(looks)
 
 
 class Line(NamedTuple):
@@ -146,10 +145,8 @@ class Rebuilt:
 
     def past(self, refs_of_today: list[RefRow], *, to_the_day: bool) -> Past:
         """Return the repository as it was then."""
-        since, at = self._since, self._at
-        looks = self._looks_at_row()
-        ref_looks = self._looks_at_refs(at)
-        refs = self._refs(refs_of_today, at) if ref_looks.before else []
+        looks, ref_looks = self._looks_at_row(), self._looks_at_refs()
+        refs = self._refs(refs_of_today) if ref_looks.before else []
         not_recorded = self._not_recorded()
         self._undo_row()
         self._row |= dict.fromkeys(not_recorded) | {
@@ -159,13 +156,13 @@ class Rebuilt:
             "public_from": 0,
         }
         return Past(
-            at=at,
+            at=self._at,
             columns=self._row,
-            refs=[self._with_looks(ref, ref_looks, at) for ref in refs],
+            refs=[self._with_looks(ref, ref_looks) for ref in refs],
             looks=looks,
             ref_looks=ref_looks,
             not_recorded=not_recorded,
-            since=since,
+            since=self._since,
             to_the_day=to_the_day,
         )
 
@@ -174,11 +171,8 @@ class Rebuilt:
         moments = [self._since, self._row["last_seen_at"]]
         moments += _looks_of((line for line in self._lines if line.kind not in _OF_REFS), self._since)
         if self._measures is not None:
-            moments += [
-                look
-                for look in (self._measures.looks.before, self._measures.looks.after)
-                if look and look >= self._since
-            ]
+            seen = (self._measures.looks.before, self._measures.looks.after)
+            moments += [look for look in seen if look and look >= self._since]
         return _around(moments, self._at)
 
     def _not_recorded(self) -> tuple[str, ...]:
@@ -218,18 +212,18 @@ class Rebuilt:
                 }
         return former
 
-    def _looks_at_refs(self, at: str) -> Looks:
+    def _looks_at_refs(self) -> Looks:
         """Return the looks at all refs, by listings; a webhook covers only the refs that it names."""
-        listed = [line for line in self._lines if line.kind in _OF_REFS and line.run_id is not None]
-        told = [line.previous_look for line in self._lines if line.kind in _OF_REFS]
+        lines = [line for line in self._lines if line.kind in _OF_REFS]
         first, last = self._row["refs_known_since"], self._row["refs_synced_at"]
         if last is None:
             return Looks(None, None)
         # Rows read while it was private are known from the moment at which the past begins.
-        moments = [max(moment, self._since) for moment in (first, last, *told) if moment]
-        return _around([*moments, *(line.at for line in listed)], at)
+        told = [first, last, *(line.previous_look for line in lines)]
+        moments = [max(moment, self._since) for moment in told if moment]
+        return _around([*moments, *(line.at for line in lines if line.run_id is not None)], self._at)
 
-    def _refs(self, rows: list[RefRow], at: str) -> list[RefRow]:
+    def _refs(self, rows: list[RefRow]) -> list[RefRow]:
         """Return the refs of the moment, by kind and name; `rows` are those of today."""
         commits = {row.target_hash: {name: getattr(row, name) for name in _OF_COMMITS} for row in rows}
         refs = {(row.kind, row.name): row for row in rows}
@@ -240,13 +234,13 @@ class Rebuilt:
                 if undone.old is not None:  # a commit of another ref is shown with that ref's details
                     told = commits.get(undone.old, {"target_date": undone.old_date})
                     refs[kind, name] = RefRow(kind, name, undone.old, **told)
-        if at < (self._row["refs_synced_at"] or ""):
+        if self._at < (self._row["refs_synced_at"] or ""):  # moves of the pseudo tag are not recorded
             refs.pop(("tag", PSEUDO_TAG), None)
         return [refs[key] for key in sorted(refs)]
 
-    def _with_looks(self, ref: RefRow, around: Looks, at: str) -> PastRef:
+    def _with_looks(self, ref: RefRow, around: Looks) -> PastRef:
         mine = self._of_ref.get((ref.kind, ref.name), [])
-        looks = _around((around.before, around.after, *_looks_of(mine, self._since)), at)
+        looks = _around((around.before, around.after, *_looks_of(mine, self._since)), self._at)
         changed = next((line for line in mine if line.id > self._reached), None)
         is_other = changed is not None and looks.after is not None and changed.at <= looks.after
         return PastRef(ref, looks, changed.new if changed is not None and is_other else ref.target_hash)

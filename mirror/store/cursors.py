@@ -11,12 +11,15 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 
 from mirror.store.crawl_state import Hint, LastCheck, Progress, RefsListing, Round, WorkspaceState
+from mirror.store.files import fetch, fetch_row, fetch_value
 from mirror.store.schema import RESTORED
 
 T = TypeVar("T")
 
 WORKSPACE, REFS = "workspace:", "refs:"
 REPOSITORY_HINT, WORKSPACE_HINT = "marked:", "due:"
+
+_THIS = "FROM cursors WHERE upstream_id = ? AND stream = ?"
 
 
 class Cursor(Generic[T]):
@@ -27,17 +30,12 @@ class Cursor(Generic[T]):
 
     def read(self) -> T | None:
         """Return the value; None if it is missing or cannot be read."""
-        row = self._connection.execute(
-            "SELECT value FROM cursors WHERE upstream_id = ? AND stream = ?", self._row
-        ).fetchone()
-        return _decoded(row[0], self._kind) if row else None
+        value = fetch_value(self._connection, f"SELECT value {_THIS}", self._row)
+        return None if value is None else _decoded(value, self._kind)
 
     def exists(self) -> bool:
         """Return whether there is a value, readable or not."""
-        found = self._connection.execute(
-            "SELECT 1 FROM cursors WHERE upstream_id = ? AND stream = ?", self._row
-        )
-        return found.fetchone() is not None
+        return fetch_row(self._connection, f"SELECT 1 {_THIS}", self._row) is not None
 
     def save(self, value: T, *, at: str) -> None:
         """Write the value, in the transaction that writes the rows before it."""
@@ -49,7 +47,7 @@ class Cursor(Generic[T]):
 
     def drop(self) -> None:
         """Delete the value."""
-        self._connection.execute("DELETE FROM cursors WHERE upstream_id = ? AND stream = ?", self._row)
+        self._connection.execute(f"DELETE {_THIS}", self._row)
 
 
 class _NamedCursor(Generic[T]):
@@ -122,13 +120,9 @@ class Cursors:
     def drop_refs(self, repository_ids: Iterable[int] | None = None) -> None:
         """Restart listings of refs from the first page: of these repositories, or (None) of all."""
         if repository_ids is None:
-            self._connection.execute(
-                "DELETE FROM cursors WHERE upstream_id = ? AND stream >= ? AND stream < ?",
-                (self._upstream_id, REFS, _end(REFS)),
-            )
-            return
+            repository_ids = self.begun_refs()
         self._connection.executemany(
-            "DELETE FROM cursors WHERE upstream_id = ? AND stream = ?",
+            f"DELETE {_THIS}",
             [(self._upstream_id, f"{REFS}{repository_id}") for repository_id in repository_ids],
         )
 
@@ -225,7 +219,8 @@ class Hints:
 
     def any_to_ask(self, now: str) -> bool:
         """Return whether there is a hint at a repository, or at a workspace whose next try is due."""
-        found = self._connection.execute(
+        found = fetch_row(
+            self._connection,
             """SELECT 1 FROM cursors WHERE upstream_id = :id AND stream >= :row AND stream < :row_end
                UNION ALL
                SELECT 1 FROM cursors
@@ -244,7 +239,7 @@ class Hints:
                 "now": now,
             },
         )
-        return found.fetchone() is not None
+        return found is not None
 
     def _of(self, uuid: str) -> Cursor[Hint]:
         return Cursor(self._connection, self._upstream_id, REPOSITORY_HINT + uuid, Hint)
@@ -254,13 +249,10 @@ def _rows(
     connection: sqlite3.Connection, upstream_id: int, prefix: str, *, by_age: bool = False
 ) -> list[tuple[str, str, str]]:
     """List the streams with a prefix: the rest of the key, the value, and the moment."""
-    found = connection.execute(
-        f"""SELECT stream, value, updated_at FROM cursors
-            WHERE upstream_id = ? AND stream >= ? AND stream < ?
-            ORDER BY {"updated_at, " if by_age else ""}stream""",
-        (upstream_id, prefix, _end(prefix)),
-    )
-    return [(stream.removeprefix(prefix), value, at) for stream, value, at in found]
+    sql = f"""SELECT substr(stream, ?), value, updated_at FROM cursors
+        WHERE upstream_id = ? AND stream >= ? AND stream < ?
+        ORDER BY {"updated_at, " if by_age else ""}stream"""
+    return fetch(connection, sql, (len(prefix) + 1, upstream_id, prefix, _end(prefix)))
 
 
 def _end(prefix: str) -> str:

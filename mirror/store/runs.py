@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from mirror.store.cursors import Cursors
+from mirror.store.files import fetch_as, fetch_dicts, fetch_row, fetch_value
 from mirror.times import to_text
 
 _SPENT = ("requests", "git_requests", "retries", "slept_seconds")
@@ -62,27 +63,36 @@ def finish_run(
     )
 
 
+class _Run(NamedTuple):
+    """A run; `like` is its hour and state, `found_nothing` is 1 for a watch run without news."""
+
+    id: int
+    finished_at: str | None
+    like: str
+    found_nothing: int
+
+
 def merge_watch_runs(connection: sqlite3.Connection, upstream_id: int) -> None:
     """Merge the last two runs into one row, if both were watch runs of one hour that found nothing."""
     nothing = " AND ".join(f"{column} = 0" for column in _FOUND)
-    runs = connection.execute(
-        f"""SELECT id, finished_at, substr(started_at, 1, 13), state,
+    runs = fetch_as(
+        _Run,
+        connection,
+        f"""SELECT id, finished_at, substr(started_at, 1, 13) || state,
                    kind = 'watch' AND state IN ('complete', 'incomplete') AND {nothing}
             FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 2""",
         (upstream_id,),
-    ).fetchall()
-    if len(runs) < 2:
+    )
+    if len(runs) < 2 or not all(run.found_nothing for run in runs) or runs[0].like != runs[1].like:
         return
-    (last, finished_at, *last_like), (previous, _, *previous_like) = runs
-    if last_like != previous_like or not last_like[-1]:
-        return
+    last, previous = runs
     connection.execute(
         f"""UPDATE sync_runs AS run
             SET finished_at = ?, {", ".join(f"{name} = run.{name} + last.{name}" for name in _SPENT)}
             FROM sync_runs AS last WHERE run.id = ? AND last.id = ?""",
-        (finished_at, previous, last),
+        (last.finished_at, previous.id, last.id),
     )
-    connection.execute("DELETE FROM sync_runs WHERE id = ?", (last,))
+    connection.execute("DELETE FROM sync_runs WHERE id = ?", (last.id,))
 
 
 def add_answers(
@@ -137,6 +147,9 @@ class Failure(NamedTuple):
     accepted: bool = False
 
 
+_THIS = "FROM sync_failures WHERE upstream_id = ? AND kind = ? AND subject = ?"
+
+
 class Failures:
     """The failures of one upstream."""
 
@@ -145,23 +158,21 @@ class Failures:
 
     def read(self) -> list[Failure]:
         """Read all failures, earliest next try first."""
-        rows = self._connection.execute(
+        found = fetch_dicts(
+            self._connection,
             """SELECT kind, subject, error, repository_id, status, place, attempts, next_try_at, accepted
                FROM sync_failures WHERE upstream_id = ? ORDER BY next_try_at, id""",
             (self._upstream_id,),
         )
-        return [Failure(*row[:-1])._replace(accepted=bool(row[-1])) for row in rows]
+        return [Failure(**row | {"accepted": bool(row["accepted"])}) for row in found]
 
     def save(self, failure: Failure, now: datetime) -> Failure:
         """Record a failure, or one more attempt; return it with its attempts and next try.
 
         Each attempt multiplies the delay to the next try by four, from 15 minutes to 7 days.
         """
-        row = self._connection.execute(
-            "SELECT attempts FROM sync_failures WHERE upstream_id = ? AND kind = ? AND subject = ?",
-            (self._upstream_id, failure.kind, failure.subject),
-        ).fetchone()
-        attempts = (row[0] if row else 0) + 1
+        subject = (self._upstream_id, failure.kind, failure.subject)
+        attempts = (fetch_value(self._connection, f"SELECT attempts {_THIS}", subject) or 0) + 1
         given = failure.retry_after
         first = FIRST_DELAY if given is None else max(LEAST_DELAY, timedelta(seconds=given))
         delay = min(first * 4 ** min(attempts - 1, MOST_STEPS), LONGEST_DELAY)
@@ -200,12 +211,8 @@ class Failures:
 
     def waits(self, kind: str, subject: str, now: str) -> bool:
         """Return whether the next try of something is still to come."""
-        found = self._connection.execute(
-            """SELECT 1 FROM sync_failures
-               WHERE upstream_id = ? AND kind = ? AND subject = ? AND next_try_at > ?""",
-            (self._upstream_id, kind, subject, now),
-        )
-        return found.fetchone() is not None
+        values = (self._upstream_id, kind, subject, now)
+        return fetch_row(self._connection, f"SELECT 1 {_THIS} AND next_try_at > ?", values) is not None
 
     def due_pages(self, now: str) -> list[tuple[str, str]]:
         """List the subject and place of missing pages whose next try is due."""
@@ -217,10 +224,7 @@ class Failures:
 
     def drop(self, kind: str, subject: str) -> None:
         """Delete a failure, because the same request has succeeded."""
-        self._connection.execute(
-            "DELETE FROM sync_failures WHERE upstream_id = ? AND kind = ? AND subject = ?",
-            (self._upstream_id, kind, subject),
-        )
+        self._connection.execute(f"DELETE {_THIS}", (self._upstream_id, kind, subject))
 
     def drop_kinds(self, *kinds: str) -> None:
         """Delete all failures of these kinds."""
