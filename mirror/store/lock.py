@@ -1,8 +1,7 @@
 """Locks between processes, and files that are replaced as a whole.
 
-One run at a time syncs a mirror; any number of services may use it.
-A lock file beside the mirror belongs to the process that holds it; the system drops the lock when that
-process ends, however it ends.
+One run at a time syncs a mirror; any number of services may use it. A lock file beside the mirror belongs to
+the process that holds it; the system drops the lock when that process ends, however it ends.
 """
 
 import fcntl
@@ -16,6 +15,9 @@ from mirror.errors import ConfigError, StoreLocked
 from mirror.store.files import PRIVATE, explained
 from mirror.store.schema import APPLICATION_ID
 
+LOCKS = SYNC, SERVICE, SERVER, EXPORT, SITE = (".lock", ".service", ".server", ".export", ".site")
+"""Suffixes of the lock files beside a mirror."""
+
 SHARED_FOR = 1.0
 """Seconds that a run waits for processes that only test the lock, which takes a moment."""
 
@@ -25,12 +27,12 @@ def service_mark(path: Path, mode: int = PRIVATE) -> AbstractContextManager[None
 
     Raises nothing if it cannot be created: the service itself reports what is wrong with the folder.
     """
-    return _mark(beside(path, ".service"), mode)
+    return _mark(beside(path, SERVICE), mode)
 
 
 def server_mark(path: Path, mode: int = PRIVATE) -> AbstractContextManager[None]:
     """Hold a lock file by which `is_served` finds a server of a mirror, as `service_mark` does."""
-    return _mark(beside(path, ".server"), mode)
+    return _mark(beside(path, SERVER), mode)
 
 
 @contextmanager
@@ -48,17 +50,17 @@ def _mark(lock_path: Path, mode: int) -> Iterator[None]:
 
 def service_runs(path: Path) -> bool | None:
     """Return whether a service syncs a mirror; None if unknown."""
-    return _is_held(beside(path, ".service"), fcntl.LOCK_EX)
+    return _is_held(beside(path, SERVICE), fcntl.LOCK_EX)
 
 
 def is_served(path: Path) -> bool | None:
     """Return whether a server that may write uses a mirror; None if unknown."""
-    return _is_held(beside(path, ".server"), fcntl.LOCK_EX)
+    return _is_held(beside(path, SERVER), fcntl.LOCK_EX)
 
 
 def is_syncing(path: Path) -> bool | None:
     """Return whether a process holds the lock of a mirror for a run; None if unknown."""
-    return _is_held(beside(path, ".lock"), fcntl.LOCK_SH)
+    return _is_held(beside(path, SYNC), fcntl.LOCK_SH)
 
 
 def _is_held(path: Path, lock: int) -> bool | None:
@@ -110,17 +112,17 @@ def sync_lock(path: Path, mode: int = PRIVATE) -> AbstractContextManager[None]:
 
     Raises StoreLocked, which names the process that holds it.
     """
-    return _held_lock(path, ".lock", mode, "is syncing into it")
+    return _held_lock(path, SYNC, mode, "is syncing into it")
 
 
 def export_lock(path: Path) -> AbstractContextManager[None]:
     """Hold the mirror's part of all lakes for one export; raises StoreLocked as `sync_lock` does."""
-    return _held_lock(path, ".export", PRIVATE, "is exporting it")
+    return _held_lock(path, EXPORT, PRIVATE, "is exporting it")
 
 
 def site_lock(path: Path) -> AbstractContextManager[None]:
     """Hold the mirror while its site is made; raises StoreLocked as `sync_lock` does."""
-    return _held_lock(path, ".site", PRIVATE, "is making the site")
+    return _held_lock(path, SITE, PRIVATE, "is making the site")
 
 
 @contextmanager
@@ -232,20 +234,16 @@ def sync_to_disk(path: Path) -> None:
 def place_of_copy(mirror: Path, target: Path) -> Path:
     """Return the real path of a target, if a copy may replace it; raises ConfigError, StoreError."""
     real, ours = Path(os.path.realpath(target)), Path(os.path.realpath(mirror))
-    taken = {
-        ours,
-        *(
-            ours.with_name(f"{ours.name}{end}")
-            for end in (*BESIDE, ".lock", ".export", ".service", ".server")
-        ),
-    }
+    taken = {ours.with_name(f"{ours.name}{end}") for end in ("", *BESIDE, *LOCKS)}
     if real in taken or (real.exists() and ours.exists() and real.samefile(ours)):
         raise ConfigError(f"{target}: is the mirror itself; give another file")
     if real.exists() and not real.is_file():
         raise ConfigError(f"{target}: not a regular file; give a file or a folder")
     with explained(target):
         head = _head(real)
-    if head and not _is_copy(head):
+    # In the header of a copy; mirrors in use are in WAL mode.
+    is_mirror = head.startswith(b"SQLite format 3\0") and int.from_bytes(head[68:72], "big") == APPLICATION_ID
+    if head and (not is_mirror or head[18] == 2):
         raise ConfigError(f"{target}: exists, and is not a copy of a mirror; give another name, or remove it")
     return real
 
@@ -256,9 +254,3 @@ def _head(path: Path) -> bytes:
             return file.read(100)
     except FileNotFoundError:
         return b""
-
-
-def _is_copy(head: bytes) -> bool:
-    """Return whether a file's header shows a copy: mirrors in use are in WAL mode."""
-    number = int.from_bytes(head[68:72], "big")
-    return head.startswith(b"SQLite format 3\0") and number == APPLICATION_ID and head[18] != 2
