@@ -41,7 +41,7 @@ class Told(msgspec.Struct, frozen=True, eq=False):
         return other is None or isinstance(other, Told)
 
     def __hash__(self) -> int:
-        return 0
+        return 0  # equal values must have equal hashes
 
 
 def web_of(url: str) -> str:
@@ -58,6 +58,7 @@ def teller(url: str, *, anonymous: bool = False) -> Callable[[bytes], Told]:
     """
     web = web_of(url)
     origins = ("https://api.bitbucket.org", CLOUD) if web == CLOUD else (web,)
+    # Bitbucket serves API 2.0 below each of these paths, and writes any of them into its links.
     paths = {urlsplit(url).path.rstrip("/") or "/2.0", "/2.0", "/!api/2.0", "/api/2.0"}
     marks = {f"{origin}{path}/": f"{API}/" for origin in origins for path in sorted(paths)} | {
         f"{web}/": f"{WEB}/"
@@ -70,6 +71,7 @@ def teller(url: str, *, anonymous: bool = False) -> Callable[[bytes], Told]:
         return f"{marks[found[0]]}{plain[found.end() :]}" if (found := is_marked.match(plain)) else plain
 
     def neutral(value: Any) -> Any:
+        # Values of JSON have exactly these classes; isinstance() would take longer.
         if value.__class__ is dict:
             return {
                 key: address(inner) if key == "href" and inner.__class__ is str else neutral(inner)

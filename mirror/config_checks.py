@@ -26,8 +26,10 @@ def complaints(config: "Config") -> Iterator[tuple[str, str]]:
     """Yield faults that no field can check alone: the path of a setting, and the complaint."""
     if config.timezone and zone_named(config.timezone) is None:
         yield "$.timezone", f"{config.timezone!r} is not a time zone"
+    # The owner must read and write; a mode for programs and folders is a mistake.
     if not re.fullmatch(r"0?6[046]{2}", config.file_mode):
         yield "$.file_mode", f'{config.file_mode!r} is not a file mode; write "0600", or "0660" for a group'
+    # SQLite would take these for a temporary database, one in memory, or a URI.
     if re.match(r"\s*$|:memory:$|file:", config.database) or "\0" in config.database:
         yield "$.database", f"{config.database!r} is not a file path"
     yield from _serve_complaints(config)
@@ -165,7 +167,7 @@ def unused_token(config: "Config", environ: Mapping[str, str]) -> Iterator[str]:
 def open_files(config: "Config") -> Iterator[str]:
     """Yield a sentence with the remedy for each file that other users may read or write."""
     database = Path(config.database)
-    for path in (database, database.with_name(f"{database.name}-wal")):
+    for path in (database, database.with_name(f"{database.name}-wal")):  # both hold rows
         if mode := _open_mode(path, config):
             yield (
                 f"{path} is open to other users (mode {mode:04o}): chmod {config.file_mode} {path},"

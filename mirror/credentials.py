@@ -83,8 +83,9 @@ def redacting(secrets: Iterable[str]) -> Redact:
         if len(secret) >= SHORTEST_REDACTED:
             encoded = base64.b64encode(secret.encode()).decode()
             in_json = {json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
+            # Errors of libraries quote what they got as Python, JSON or an address does.
             spellings |= {secret, repr(secret)[1:-1], quote(secret, safe=""), encoded, *in_json}
-    ordered = sorted(spellings, key=len, reverse=True)
+    ordered = sorted(spellings, key=len, reverse=True)  # a shorter one may be part of a longer one
 
     def redact(text: str) -> str:
         for spelling in ordered:

@@ -36,11 +36,12 @@ def decoded_bytes(body: bytes, shape: type[Shape]) -> Shape:
     hold (lone surrogates, invalid bytes, NUL) is replaced by U+FFFD; a byte order mark is left out.
     """
     decode: Callable[[bytes], Shape] = _decoder(cast("Hashable", shape)).decode
+    # msgspec accepts NUL, at which many programs cut texts of SQLite short.
     if b"\\u0000" not in body and b"\0" not in body:
         try:
             return decode(body)
         except msgspec.ValidationError:
-            raise
+            raise  # a subclass of the error below, but mending text does not change a shape
         except (msgspec.DecodeError, UnicodeDecodeError):
             pass  # no JSON, or JSON with text that msgspec is too strict for
     return decode(msgspec.json.encode(mended(body)))

@@ -136,6 +136,7 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True):
 
 
 FORK_POLICIES = ("allow_forks", "no_public_forks", "no_forks")
+"""The values of API 2.0, the most liberal first."""
 
 
 class RepositorySettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,7 +41,7 @@ class InterruptibleWait:
         left = seconds
         while left > 0 and not self.stop.is_set():
             self._report.waiting(left, why)
-            self.stop.wait(min(left, 1.0))
+            self.stop.wait(min(left, 1.0))  # a second each, to report what is left
             left -= 1.0
         if self.stop.is_set():
             raise Interrupted("stopped while waiting; the next run resumes from here")
@@ -111,7 +111,7 @@ def sync_all(
             summaries.append(sync_upstream(run, options.scope))
             _keep_answers(run)
             if summaries[-1].state == "interrupted":
-                break
+                break  # at once: the index can be finished by the next run
             run.store.finish_search_index()
     return summaries
 

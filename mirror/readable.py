@@ -55,6 +55,7 @@ def size_text(size: float | None) -> str:
     value, unit = size / 1000, 0
     while value >= 999.5 and unit < len(SIZES) - 1:
         value, unit = value / 1000, unit + 1
+    # Two digits are enough; 9.95 would be written as 10.0.
     return f"{value:.1f} {SIZES[unit]}" if value < 9.95 else f"{value:,.0f} {SIZES[unit]}"
 
 

@@ -106,7 +106,7 @@ def _check_modes(config: Config) -> Iterator[Check]:
 def _check_disk(config: Config) -> Check:
     """Check that the folder of the file can be written, and has room."""
     folder = Path(os.path.realpath(config.database)).parent
-    while not folder.exists():
+    while not folder.exists():  # the first sync creates it
         folder = folder.parent
     if not os.access(folder, os.W_OK | os.X_OK):
         return bad("disk", UNUSABLE, f"{folder} cannot be written", "run it as the owner, or set `database`")

@@ -32,8 +32,8 @@ from mirror.upstream.transport import Transport
 
 CLOCK_OFF = 60
 """Seconds by which the clocks of this machine and of the upstream may differ."""
-ONCE = Retry(attempts=1)
-TIMEOUT = 10.0
+ONCE = Retry(attempts=1)  # people wait for the answer
+TIMEOUT = 10.0  # seconds
 MOST_WORKSPACES = 5
 
 
@@ -74,7 +74,7 @@ def _connected(
 
     with ExitStack() as stack:
         path = Path(config.database)
-        if not path.exists():
+        if not path.exists():  # a check must not create the mirror
             path = Path(stack.enter_context(TemporaryDirectory())) / "ledger.db"
         store = stack.enter_context(Store(path, config.mode))
         connection = connect(

@@ -85,10 +85,11 @@ def restore(ctx: click.Context, copy: Path, keep_tokens: bool, keep_public: bool
 def _limits(config: Config, copy: Path) -> dict[str, int | None]:
     """Map the accounts of a configuration to their hourly limits of requests."""
     try:
-        with closing(open_reader(copy, older=True)) as connection:
+        with closing(open_reader(copy, older=True)) as connection:  # a copy may be of an older version
             known = dict(accounts_by_upstream(config, reported_limits(connection)).values())
     except (StoreError, sqlite3.Error):  # it is no copy, which `restore` reports
         return {}
+    # Requests by git are counted on their own, for each account.
     return {**known, **{f"git-{bucket}": GIT_LIMIT for bucket in known}}
 
 

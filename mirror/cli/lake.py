@@ -216,7 +216,7 @@ def _write_configurations(folder: Path, texts: list[str], workspaces: list[list[
     for number, (text, names) in enumerate(zip(texts, workspaces, strict=True), 1):
         files[folder / f"mirror-{number}.toml"] = text
         files[folder / f"workspaces-{number}.txt"] = "".join(f"{name}\n" for name in names)
-    for path in files:
+    for path in files:  # all are looked at first: no half of a plan is written
         if path.exists():
             raise ConfigError(f"{path}: exists; give another folder, or remove it")
     for path, text in files.items():

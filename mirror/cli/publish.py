@@ -62,7 +62,7 @@ def publish(
         mirror publish /srv/www/public.db --force --no-authors --inspect /srv/www/inspect.json --zst
     """
     if zst:
-        check_tools()
+        check_tools()  # before the work of minutes
     mirror = Path(configured(ctx).database)
     if inspect is not None and _place_of_text(inspect, mirror) == place_of_copy(mirror, target):
         raise ConfigError("--inspect: is FILE itself; give another name")
@@ -120,8 +120,7 @@ def _given_moment() -> str | None:
 
 
 def _warn_of_hosts(hosts: list[str]) -> None:
-    """Warn of addresses that may not be meant to be public."""
-    for host in hosts:
+    for host in hosts:  # of Data Centers, which often stand in an inner network
         line = f"mirror: what is public names {host} and its clone addresses; is that host to be known?"
         errors().print(line, markup=False)
 

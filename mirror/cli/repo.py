@@ -137,7 +137,7 @@ def delete(ctx: click.Context, name: str, yes: bool, upstream: str, as_json: boo
     if not yes and not sys.stdin.isatty():
         raise ConfigError(f"no terminal to confirm the deletion of {name}; give --yes to delete it")
     if not yes and not click.confirm(f"delete {name} upstream, with all that is in it, for good?", err=True):
-        click.echo(f"{name} was not deleted", err=True)
+        click.echo(f"{name} was not deleted", err=True)  # standard output is for the row
         leave(1)
     with _writing(ctx) as (config, writes):
         writes.delete(name, by=BY, upstream=upstream)

@@ -203,6 +203,7 @@ def init(path: Path, from_env: bool) -> None:
     if from_env:
         from_toml(text, where="the variables")  # refuse invalid settings before there is a file
     try:
+        # O_EXCL never overwrites, even if another process writes the file at the same moment.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)

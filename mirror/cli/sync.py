@@ -89,7 +89,7 @@ def sync(
             try:
                 summaries = sync_all(config, options, report=reporter, stop=threading.Event())
             except StoreError as error:
-                if not isinstance(error, StoreLocked):
+                if not isinstance(error, StoreLocked):  # another run is at work, which is no trouble
                     alerts.trouble("", str(error))
                     alerts.close()
                 raise
@@ -99,7 +99,7 @@ def sync(
             log_run(summary)
         else:
             print_summary(out(), summary)
-    alerts.close()
+    alerts.close()  # waits until they are delivered
     leave(max((summary.exit_code for summary in summaries), default=0))
 
 

@@ -48,6 +48,7 @@ def create(ctx: click.Context, name: str, scope: str, expires: str | None, user:
     until = _until(expires) if expires is not None else None
     with _store(ctx, create=True) as store:
         click.echo(tokens.create(store, name, scope, until, user=user))
+    # Standard output is the token alone, for scripts.
     click.echo(_reach(user, writes=tokens.read_scope(scope) == "write"), err=True)
 
 

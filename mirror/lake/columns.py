@@ -76,6 +76,7 @@ def _columns(alias: str, kind: Kind, said: dict[str, str]) -> tuple[Column, ...]
     return tuple(Column(name, kind, about, f"{alias}.{name}") for name, about in said.items())
 
 
+# CROSS JOIN has SQLite read the tables in this order: rows of one repository come together, by row id.
 REPOSITORIES = Table(
     "repositories",
     "Repositories; tombstones have deleted_at. The row with the highest seq is current.",

@@ -91,7 +91,7 @@ def export(
     Raises ConfigError if the lake holds another kind of export of this mirror, StoreLocked while another
     process exports it, StoreError if the file or the place cannot be used.
     """
-    open_reader(mirror, older=True).close()
+    open_reader(mirror, older=True).close()  # `Store` would create a missing file
     with export_lock(mirror), Store(mirror) as store, ExitStack() as stack:
         with store.transaction() as connection:
             name = mirror_id(connection)
@@ -214,8 +214,8 @@ class _Series:
                 connection = open_reader(mirror)
             stack.enter_context(closing(connection))
             connection.row_factory = None
-            connection.execute("PRAGMA temp_store = FILE")
-            connection.execute("BEGIN")
+            connection.execute("PRAGMA temp_store = FILE")  # lists of millions of rows need no memory
+            connection.execute("BEGIN")  # all tables are read from one state
             yield connection
 
     def _counted(self, table: Table, rows: Iterable[Any]) -> Iterator[Any]:
@@ -228,6 +228,7 @@ class _Series:
 
     def _placed(self, part: Part) -> LakeFile:
         """Put a file in its place, unless a public lake has one of the same content already."""
+        # Listings say when their owners were seen, which differs in each export.
         stays = self._options.public and not self._options.full and not part.name.startswith("listings/")
         if stays and self.latest is not None:
             for file in self.latest.tables.get(part.name.partition("/")[0], []):

@@ -267,7 +267,7 @@ def _replacing(out: Path) -> Iterator[Path]:
     part, old = (out.with_name(f"{out.name}.{end}") for end in ("part", "old"))
     with explained(part):
         _put_back(out, old)
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
         part.mkdir()
     try:
         yield part

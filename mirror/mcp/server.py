@@ -50,6 +50,7 @@ class _Server(MCPServer[None]):
 
 def build(tools: Tools) -> MCPServer[None]:
     """Build the server of some tools; `run()` speaks over standard input and output."""
+    # Standard output belongs to the protocol; clients show standard error as a log.
     server = _Server("bitbucket-mirror", instructions=INSTRUCTIONS, version=__version__, log_level="ERROR")
     for tool in (
         tools.find_repositories,

@@ -32,7 +32,7 @@ from mirror.times import age_text, from_text, moment_of, past_moment, seconds_of
 MOST = 50
 """The largest number of items in an answer; rows of SQL have their own limit."""
 MOST_ROWS = 200
-LONGEST_TEXT = 200
+LONGEST_TEXT = 200  # of descriptions and values, in characters
 
 NO_PROOF = "That it is not here does not prove that it does not exist: the mirror knows what it has read."
 Answer = dict[str, Any]

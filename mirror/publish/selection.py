@@ -205,6 +205,7 @@ _KEPT = (
 )
 """The statements that list the rows to copy: old and new numbers, and what follows from public rows alone."""
 
+# CROSS JOIN has SQLite read the tables in this order, so that the sort of ORDER BY costs nothing.
 _SOURCES = {
     "upstreams": "kept_upstreams kept JOIN upstreams u ON u.id = kept.old ORDER BY kept.new",
     "users": "kept_users kept CROSS JOIN users u ON u.id = kept.old ORDER BY kept.new",

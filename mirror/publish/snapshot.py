@@ -223,7 +223,7 @@ def _finish(work: Path, part: Path, moment: str, indexes: list[str], done: Calla
         mark_as_snapshot(connection, moment)
         connection.execute("COMMIT")
         done("packing")
-        connection.execute("VACUUM INTO ?", (str(part),))
+        connection.execute("VACUUM INTO ?", (str(part),))  # the same rows give the same pages
 
 
 def inside_hosts(connection: sqlite3.Connection) -> list[str]:

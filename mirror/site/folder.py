@@ -240,7 +240,7 @@ class SiteFolder:
         if path in self._new.files:
             raise ValueError(f"two pages would be the file {path}")
         with explained(self._folder):
-            if self._on_disk(path) != body:
+            if self._on_disk(path) != body:  # tools that upload a site go by the times of files
                 self._replace(path, body)
                 self.written += 1
                 if self.written % NOTED_EVERY == 0:

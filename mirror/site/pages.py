@@ -76,7 +76,7 @@ class Pages:
         missing = {"title": "Not here", "message": "There is no page at this address.", "status": 404}
         yield self._page("404.html", "mirror_problem.html", missing | {"query": ""}, top=self._base_path)
         yield self._changes()
-        yield self._home()
+        yield self._home()  # it says how current the site is, so it comes last
 
     def repositories(self, wanted: Sequence[PageSource]) -> Iterator[tuple[PageSource, str]]:
         """Yield some pages of repositories."""
