@@ -17,7 +17,7 @@ import msgspec
 from datasette.utils import add_cors_headers, sqlite_timelimit
 from datasette.utils.asgi import Request, Response
 
-from mirror.queries.rows import Upstreams
+from mirror.queries.rows import AccountRow, ProjectRow, RepositoryRow, Upstreams
 from mirror.queries.visibility import Caller, is_unconfirmed
 from mirror.store.files import DAMAGED, known_remedy
 from mirror.times import from_text, utc_now
@@ -59,10 +59,6 @@ JSON_TYPE = "application/json; charset=utf-8"
 SNAPSHOT_HEADER = "X-Mirror-Snapshot"
 """The time that a published file shows."""
 
-REFS_HEADER = "X-Mirror-Refs"
-"""Why an answer has no refs: "not read yet" or "not mirrored"."""
-
-REFS_RETRY_SECONDS = 60
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII)
 
 log = logging.getLogger(__name__)
@@ -266,21 +262,6 @@ def not_accepted() -> ApiError:
     return unauthorized("This credential is not accepted: it is unknown, expired or revoked. ")
 
 
-def not_found(what: str, name: str) -> ApiError:
-    """Return the error for what does not exist or is hidden. Clients compare the start of the message."""
-    return ApiError(404, f"{what} {name} not found")
-
-
-def refs_not_read(full_name: str) -> ApiError:
-    """Return the error for refs that were never read. A mirror of this mirror recognises its header."""
-    return ApiError(
-        503,
-        f"The branches and tags of {full_name} have not been read yet",
-        detail="The mirror reads them in one of its next syncs. Until then it does not know them.",
-        headers={"Retry-After": str(REFS_RETRY_SECONDS), REFS_HEADER: "not read yet"},
-    )
-
-
 def must_be_confirmed(connection: sqlite3.Connection, caller: Caller) -> None:
     """Raise ApiError 503 if a copy was restored, unless the caller may see everything."""
     if is_unconfirmed(connection, caller):
@@ -290,6 +271,11 @@ def must_be_confirmed(connection: sqlite3.Connection, caller: Caller) -> None:
 def oldest(moments: Iterable[str | None]) -> str | None:
     """Return the oldest of several times; None if there are none."""
     return min((moment for moment in moments if moment), default=None)
+
+
+def last_seen(rows: Iterable[AccountRow | ProjectRow | RepositoryRow]) -> str | None:
+    """Return when the row that was not seen for the longest time was last seen; None without rows."""
+    return oldest(row.last_seen_at for row in rows)
 
 
 def headers_of(datasette: "Datasette", parameters: Mapping[str, str], answer: Answer) -> dict[str, str]:
@@ -321,9 +307,10 @@ async def read_within(
 
     Raises BodyRefused: 413 for a larger body, 408 for a slower one, 400 for one that ends early.
     """
+    too_large = BodyRefused(413, f"The body is larger than {most:,} bytes.")
     length = headers.get("content-length", "")
     if length.isdecimal() and (len(length) > 18 or int(length) > most):
-        raise _too_large(most)
+        raise too_large
     parts, size, more = list[bytes](), 0, True
     try:
         async with asyncio.timeout(seconds):
@@ -335,14 +322,10 @@ async def read_within(
                 size += len(parts[-1])
                 more = message.get("more_body", False)
                 if size > most:
-                    raise _too_large(most)
+                    raise too_large
     except TimeoutError:
         raise BodyRefused(408, f"The body was not complete after {seconds:g} seconds.") from None
     return b"".join(parts)
-
-
-def _too_large(most: int) -> BodyRefused:
-    return BodyRefused(413, f"The body is larger than {most:,} bytes.")
 
 
 async def read_fields(request: Request, *, assumed: str) -> dict[str, Any]:
@@ -353,19 +336,26 @@ async def read_fields(request: Request, *, assumed: str) -> dict[str, Any]:
     Raises ApiError: 413 for a body of more than LARGEST_BODY bytes, 408 for a slow one, 415 for another
     content type, 400 for one that cannot be decoded or has more than MOST_FIELDS fields.
     """
-    body, content_type = await read_body(request), content_type_of(request) or assumed
+    try:
+        body = await read_within(request.receive, request.headers, most=LARGEST_BODY)
+    except BodyRefused as error:
+        raise ApiError(
+            error.status, _REFUSALS[error.status], detail=str(error), headers={"Connection": "close"}
+        ) from None
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower() or assumed
+    is_json = content_type == JSON or content_type.endswith("+json")
     if not body.strip():
         return {}
-    if content_type == JSON or content_type.endswith("+json"):
-        return read_json(body)
-    if content_type != FORM:
+    if not is_json and content_type != FORM:
         raise ApiError(415, "Unsupported Media Type", detail=f"Send the fields as {assumed}.")
     try:
+        if is_json:
+            return msgspec.json.decode(body, type=dict[str, Any])
         pairs = parse_qsl(
             body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS
         )
-    except ValueError as error:
-        raise _unreadable(error) from None
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors too
+        raise ApiError(400, "Bad Request", detail=f"The body cannot be read: {error}") from None
     return dict(reversed(pairs))  # the first value of a repeated field counts
 
 
@@ -376,31 +366,3 @@ def fields_in(body: bytes) -> dict[str, str]:
     except ValueError:
         return {}
     return {name: values[0] for name, values in fields.items()}
-
-
-def content_type_of(request: Request) -> str:
-    """Return the content type of a body without its parameters; "" if there is none."""
-    content_type: str = request.headers.get("content-type", "")
-    return content_type.partition(";")[0].strip().lower()
-
-
-async def read_body(request: Request) -> bytes:
-    """Read a body of at most LARGEST_BODY bytes; raises ApiError 413, 408 or 400."""
-    try:
-        return await read_within(request.receive, request.headers, most=LARGEST_BODY)
-    except BodyRefused as error:
-        raise ApiError(
-            error.status, _REFUSALS[error.status], detail=str(error), headers={"Connection": "close"}
-        ) from None
-
-
-def read_json(body: bytes) -> dict[str, Any]:
-    """Decode a JSON object; raises ApiError 400, also for one that is nested too deeply."""
-    try:
-        return msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise _unreadable(error) from None
-
-
-def _unreadable(error: Exception) -> ApiError:
-    return ApiError(400, "Bad Request", detail=f"The body cannot be read: {error}")

@@ -10,10 +10,15 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
-from mirror.queries.rows import RepositoryRow, UpstreamRow
-from mirror.serve.exchange import REFS_HEADER, Answer, ApiError, ApiRequest, refs_not_read
+from mirror.queries.rows import AccountRow, RepositoryRow, UpstreamRow
+from mirror.serve.exchange import Answer, ApiError, ApiRequest
 
-FindUpstream = Callable[[sqlite3.Connection, Any], int | None]
+FindRow = Callable[[sqlite3.Connection, Any], AccountRow | RepositoryRow | None]
+
+REFS_HEADER = "X-Mirror-Refs"
+"""Why an answer has no refs: "not read yet" or "not mirrored"."""
+
+REFS_RETRY_SECONDS = 60
 
 CREDENTIALS = frozenset({"access_token"})
 """Parameters with a credential for this mirror, which no other server may see."""
@@ -39,16 +44,9 @@ _CENTER_NAMES = {
 class NotMirrored(ApiError):
     """The error 501 for what the mirror does not hold; `address` is where the upstream has it."""
 
-    def __init__(
-        self, what: str, address: str, *, detail: str | None = None, headers: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(
-            501,
-            f"This mirror holds no {what}; ask {address}",
-            detail=detail,
-            data={"upstream": address},
-            headers={"Cache-Control": "no-store", **(headers or {})},
-        )
+    def __init__(self, what: str, address: str, *, detail: str | None = None) -> None:
+        message, data = f"This mirror holds no {what}; ask {address}", {"upstream": address}
+        super().__init__(501, message, detail=detail, data=data, headers={"Cache-Control": "no-store"})
         self.address = address
 
     def redirect(self) -> Answer:
@@ -57,34 +55,51 @@ class NotMirrored(ApiError):
         return Answer(body=self.body, status=307, headers=headers)
 
 
-def not_mirrored(what: str, asked: ApiRequest, upstream_id: int | None = None) -> NotMirrored:
+def not_mirrored(
+    what: str, asked: ApiRequest, upstream_id: int | None = None, *, detail: str | None = None
+) -> NotMirrored:
     """Return the error for a request; without `upstream_id`, the first upstream counts."""
-    return NotMirrored(what, _address(asked, upstream_id))
+    return NotMirrored(what, _address(asked, upstream_id), detail=detail)
 
 
-def refusing(what: str, find: FindUpstream) -> Callable[[sqlite3.Connection, Any], Answer]:
+def refusing(what: str, find: FindRow) -> Callable[[sqlite3.Connection, Any], Answer]:
     """Return a reader that raises NotMirrored, after `find` has checked what the caller may know.
 
-    :param find: returns the id of the upstream that has it, None for the first one; raises ApiError.
+    :param find: returns a row of the upstream that has it, None for the first upstream; raises ApiError.
     """
 
     def refuse(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
-        raise not_mirrored(what, asked, find(connection, asked))
+        row = find(connection, asked)
+        raise not_mirrored(what, asked, None if row is None else row.upstream_id)
 
     return refuse
 
 
-def must_have_refs(asked: ApiRequest, row: RepositoryRow) -> None:
-    """Raise ApiError 501 for a repository whose refs are not mirrored, 503 for one whose were never read."""
+def with_refs(
+    asked: ApiRequest, row: RepositoryRow, refusal: Callable[[], ApiError] | None = None
+) -> RepositoryRow:
+    """Return a repository whose refs were read.
+
+    Raises ApiError 501 if its refs are not mirrored, 503 if they were never read.
+
+    :param refusal: makes the former in the form of another API.
+    """
     if row.refs == REFS_NOT_MIRRORED:
-        raise NotMirrored(
-            "branches and tags",
-            _address(asked, row.upstream_id),
-            detail='Its operator configured refs = "none" for this upstream.',
-            headers={REFS_HEADER: REFS_NOT_MIRRORED},
+        detail = 'Its operator configured refs = "none" for this upstream.'
+        error = (
+            refusal() if refusal else not_mirrored("branches and tags", asked, row.upstream_id, detail=detail)
         )
+        error.headers[REFS_HEADER] = REFS_NOT_MIRRORED
+        raise error
     if row.refs != REFS_READ:
-        raise refs_not_read(row.full_name)
+        # A mirror of this mirror recognises the header.
+        raise ApiError(
+            503,
+            f"The branches and tags of {row.full_name} have not been read yet",
+            detail="The mirror reads them in one of its next syncs. Until then it does not know them.",
+            headers={"Retry-After": str(REFS_RETRY_SECONDS), REFS_HEADER: "not read yet"},
+        )
+    return row
 
 
 def _address(asked: ApiRequest, upstream_id: int | None) -> str:

@@ -19,10 +19,10 @@ from mirror.api2_objects import changed
 from mirror.queries.accounts import users_named
 from mirror.queries.repositories import parents_of, repository_named
 from mirror.queries.rows import AccountRow, RepositoryRow
-from mirror.queries.visibility import Caller, extra_of
+from mirror.queries.visibility import extra_of
 from mirror.serve.api1 import shapes
 from mirror.serve.api_edge import Names, Parameters
-from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, not_found, unauthorized
+from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, unauthorized
 from mirror.serve.unmirrored import COMMON_NOUNS, noun, refusing
 
 PATTERN = r"^/(?:(?:!|%21)?api/)?1\.0(?P<rest>/.*)?$"
@@ -59,29 +59,35 @@ def find_repository(connection: sqlite3.Connection, asked: ApiRequest) -> Reposi
     full_name = "/".join(asked.names[:2])
     found = repository_named(connection, asked.caller, full_name)
     if found is None:
-        raise not_found("Repository", full_name)
+        raise ApiError(404, f"Repository {full_name} not found")  # clients compare how it begins
     return found
 
 
-def find_users(connection: sqlite3.Connection, caller: Caller, username: str) -> list[AccountRow]:
-    """Find the accounts with a name, one for each upstream that has it; raises ApiError 404."""
-    found = users_named(connection, caller, username)
+def find_users(
+    connection: sqlite3.Connection, asked: ApiRequest, name: str | None = None
+) -> list[AccountRow]:
+    """Find the accounts that the path names, one for each upstream that has it; raises ApiError 404.
+
+    :param name: the name to find in the place of that in the path.
+    """
+    name = asked.names[0] if name is None else name
+    found = users_named(connection, asked.caller, name)
     if not found:
-        raise not_found("User", username)
+        raise ApiError(404, f"User {name} not found")
     return found
 
 
-def find_myself(connection: sqlite3.Connection, caller: Caller) -> list[AccountRow]:
-    """Find the user whom the caller speaks for; raises ApiError 401, 403 or 404."""
-    if not caller.known:
+def find_myself(connection: sqlite3.Connection, asked: ApiRequest) -> list[AccountRow]:
+    """Find the user whom the caller speaks for, as `find_users` does; raises ApiError 401, 403 or 404."""
+    if not asked.caller.known:
         raise unauthorized()
-    if caller.username is None:
+    if asked.caller.username is None:
         raise ApiError(
             403,
             "This token speaks for no user",
             detail="Make one with `mirror token create --user NAME`, or send the name as the Basic user.",
         )
-    return find_users(connection, caller, caller.username)
+    return find_users(connection, asked, asked.caller.username)
 
 
 def shown_repository(connection: sqlite3.Connection, asked: ApiRequest) -> tuple[RepositoryRow, Answer]:
@@ -186,27 +192,23 @@ def unmirrored_reader(pattern: tuple[str, ...]) -> Reader | None:  # noqa: PLR09
     """Return a function for an address below something that may be mirrored, though the address is not."""
     match pattern:
         case ("repositories", _, _, name, *_):
-            return refusing(noun(name, _NOUNS), _repository_upstream)
+            return refusing(noun(name, _NOUNS), find_repository)
         case ("users", _, name, *_):
-            return refusing(noun(name, _NOUNS), _owner_upstream)
+            return refusing(noun(name, _NOUNS), _first_user)
         case ("groups", _, *_):
-            return refusing(noun("groups", _NOUNS), _owner_upstream)
+            return refusing(noun("groups", _NOUNS), _first_user)
         case (name, _, _, *_) if name in _OF_OWNER:
-            return refusing(noun(name, _NOUNS), _repository_upstream)
+            return refusing(noun(name, _NOUNS), find_repository)
         case (name, _) if name in _OF_OWNER:
-            return refusing(noun(name, _NOUNS), _owner_upstream)
+            return refusing(noun(name, _NOUNS), _first_user)
         case ("user" | "emails" | "ssh-keys" as first, *more) if more or first != "user":
-            return refusing(noun(more[0] if first == "user" else first, _NOUNS), _caller_upstream)
+            return refusing(noun(more[0] if first == "user" else first, _NOUNS), _first_of_caller)
     return None
 
 
-def _repository_upstream(connection: sqlite3.Connection, asked: ApiRequest) -> int:
-    return find_repository(connection, asked).upstream_id
+def _first_user(connection: sqlite3.Connection, asked: ApiRequest) -> AccountRow:
+    return find_users(connection, asked)[0]
 
 
-def _owner_upstream(connection: sqlite3.Connection, asked: ApiRequest) -> int:
-    return find_users(connection, asked.caller, asked.names[0])[0].upstream_id
-
-
-def _caller_upstream(connection: sqlite3.Connection, asked: ApiRequest) -> int:
-    return find_myself(connection, asked.caller)[0].upstream_id
+def _first_of_caller(connection: sqlite3.Connection, asked: ApiRequest) -> AccountRow:
+    return find_myself(connection, asked)[0]

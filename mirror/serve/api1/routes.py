@@ -38,10 +38,10 @@ from mirror.serve.exchange import (
     ApiRequest,
     Json,
     bad_request,
-    oldest,
+    last_seen,
     read_fields,
 )
-from mirror.serve.unmirrored import must_have_refs, not_mirrored
+from mirror.serve.unmirrored import not_mirrored, with_refs
 from mirror.serve.writer import Done, Write, Writing, settings_of
 
 Reader = Callable[[sqlite3.Connection, ApiRequest], Answer]
@@ -53,13 +53,6 @@ EVENTS_MOST = 1000
 EVERYTHING = 10**9
 
 
-def _with_refs(connection: sqlite3.Connection, asked: ApiRequest) -> RepositoryRow:
-    """Find the repository of the path; raises ApiError 503 or 501 if its refs were never read."""
-    row = find_repository(connection, asked)
-    must_have_refs(asked, row)
-    return row
-
-
 def _shaped(connection: sqlite3.Connection, asked: ApiRequest, rows: Sequence[RepositoryRow]) -> list[Json]:
     """Shape repositories, each with its parent inside."""
     shaped = shapes.repositories(rows, parents_of(connection, asked.caller, rows))
@@ -69,53 +62,49 @@ def _shaped(connection: sqlite3.Connection, asked: ApiRequest, rows: Sequence[Re
     return [changed(one, extras.get(row.id, {}), "", "") for one, row in zip(shaped, rows, strict=True)]
 
 
-def _seen(rows: Sequence[RepositoryRow]) -> str | None:
-    return oldest(row.last_seen_at for row in rows)
-
-
 def user(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET users/U: a user and their repositories."""
-    return _profile(connection, asked, find_users(connection, asked.caller, asked.names[0]))
+    return _profile(connection, asked, find_users(connection, asked))
 
 
 def myself(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET user: the caller and their repositories."""
-    return _profile(connection, asked, find_myself(connection, asked.caller))
+    return _profile(connection, asked, find_myself(connection, asked))
 
 
 def _profile(connection: sqlite3.Connection, asked: ApiRequest, users: list[AccountRow]) -> Answer:
     rows = reads.repositories_of(connection, asked.caller, users)
     body = {"repositories": _shaped(connection, asked, rows), "user": shapes.user(users[0])}
-    return Answer(body=body, synced_at=_seen(rows) or users[0].last_seen_at)
+    return Answer(body=body, synced_at=last_seen(rows) or users[0].last_seen_at)
 
 
 def owned(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U: the repositories of a user, as a bare list."""
-    users = find_users(connection, asked.caller, asked.names[0])
+    users = find_users(connection, asked)
     rows = reads.repositories_of(connection, asked.caller, users)
-    return Answer(body=_shaped(connection, asked, rows), synced_at=_seen(rows) or users[0].last_seen_at)
+    return Answer(body=_shaped(connection, asked, rows), synced_at=last_seen(rows) or users[0].last_seen_at)
 
 
 def my_repositories(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET user/repositories: repositories of the caller and of the caller's workspaces."""
-    find_myself(connection, asked.caller)
+    find_myself(connection, asked)
     rows = reads.repositories_for(connection, asked.caller)
-    return Answer(body=_shaped(connection, asked, rows), synced_at=_seen(rows))
+    return Answer(body=_shaped(connection, asked, rows), synced_at=last_seen(rows))
 
 
 def my_overview(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET user/repositories/overview: the same in short, last updated first. `viewed` is always empty."""
-    find_myself(connection, asked.caller)
+    find_myself(connection, asked)
     rows = reads.repositories_for(connection, asked.caller)
     rows.sort(key=lambda row: row.updated_at or "", reverse=True)
     return Answer(
-        body={"updated": [shapes.overview_item(row) for row in rows], "viewed": []}, synced_at=_seen(rows)
+        body={"updated": [shapes.overview_item(row) for row in rows], "viewed": []}, synced_at=last_seen(rows)
     )
 
 
 def my_dashboard(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET user/repositories/dashboard: the same, grouped by owner as pairs of a user and a list."""
-    find_myself(connection, asked.caller)
+    find_myself(connection, asked)
     rows = reads.repositories_for(connection, asked.caller)
     parents = parents_of(connection, asked.caller, rows)
     by_owner = dict[str, list[RepositoryRow]]()
@@ -126,19 +115,19 @@ def my_dashboard(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
         for name in by_owner
         for owner in accounts.users_named(connection, asked.caller, name)[:1]
     ]
-    return Answer(body=body, synced_at=_seen(rows))
+    return Answer(body=body, synced_at=last_seen(rows))
 
 
 def my_follows(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET user/follows: repositories that the caller follows, which include their own."""
-    find_myself(connection, asked.caller)
+    find_myself(connection, asked)
     rows = reads.followed_by(connection, asked.caller)
-    return Answer(body=_shaped(connection, asked, rows), synced_at=_seen(rows))
+    return Answer(body=_shaped(connection, asked, rows), synced_at=last_seen(rows))
 
 
 def my_privileges(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET user/privileges: the caller's workspaces, with the permission in each."""
-    (me, *_) = find_myself(connection, asked.caller)
+    me = find_myself(connection, asked)[0]
     teams = accounts.own_workspaces(connection, asked.caller)
     body = {"teams": {name: shapes.privilege(permission) for name, permission in teams.items()}}
     return Answer(body=body, synced_at=me.last_seen_at)
@@ -165,7 +154,7 @@ def find(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
         "count": found.count,
         "repositories": [shapes.search_item(row) for row in found.repositories],
     }
-    return Answer(body=body, synced_at=_seen(found.repositories))
+    return Answer(body=body, synced_at=last_seen(found.repositories))
 
 
 def repository(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
@@ -175,14 +164,14 @@ def repository(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 
 def tags(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/tags: changesets by name."""
-    row = _with_refs(connection, asked)
+    row = with_refs(asked, find_repository(connection, asked))
     body = shapes.tags(refs_by_name(connection, "tag", row.id))
     return Answer(body=_with_api1_extras(connection, asked, "tag", row, body), synced_at=row.refs_synced_at)
 
 
 def branches(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/branches: changesets by name."""
-    row = _with_refs(connection, asked)
+    row = with_refs(asked, find_repository(connection, asked))
     body = shapes.branches(refs_by_name(connection, "branch", row.id))
     return Answer(
         body=_with_api1_extras(connection, asked, "branch", row, body), synced_at=row.refs_synced_at
@@ -199,7 +188,7 @@ def _with_api1_extras(
 
 def branches_tags(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/branches-tags: branches and tags in short."""
-    row = _with_refs(connection, asked)
+    row = with_refs(asked, find_repository(connection, asked))
     branches, tags = (refs_by_name(connection, kind, row.id) for kind in KINDS)
     return Answer(body=shapes.branches_tags(branches, tags, row.main_branch), synced_at=row.refs_synced_at)
 
@@ -208,7 +197,7 @@ def main_branch(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/main-branch; 404 for an empty repository."""
     row = find_repository(connection, asked)
     if row.main_branch is None:
-        must_have_refs(asked, row)
+        with_refs(asked, row)
         raise ApiError(404, "No main branch", detail="The repository is empty.")
     return Answer(body={"name": row.main_branch}, synced_at=row.last_seen_at)
 
@@ -228,8 +217,7 @@ def followers(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 
 def user_followers(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET users/U/followers: 501 for a known user, since no upstream reports who follows a user."""
-    rows = find_users(connection, asked.caller, asked.names[0])
-    raise not_mirrored("followers of users", asked, rows[0].upstream_id)
+    raise not_mirrored("followers of users", asked, find_users(connection, asked)[0].upstream_id)
 
 
 def forks(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
@@ -238,7 +226,7 @@ def forks(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     rows = forks_of(connection, asked.caller, row.id)
     count = None if row.forks_count is None else max(row.forks_count, len(rows))
     body = {"count": count, "forks": _shaped(connection, asked, rows)}
-    return Answer(body=body, synced_at=_seen(rows) or row.last_seen_at)
+    return Answer(body=body, synced_at=last_seen(rows) or row.last_seen_at)
 
 
 def events(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
@@ -249,7 +237,7 @@ def events(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 
 def user_events(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET users/U/events: the changes of all repositories of a user, newest first."""
-    users = find_users(connection, asked.caller, asked.names[0])
+    users = find_users(connection, asked)
     owners = ChangeFilter(owner_ids=tuple(user.id for user in users))
     return _events(connection, asked, owners, users[0].last_seen_at)
 

@@ -159,21 +159,12 @@ class PageLinks(msgspec.Struct, frozen=True):
 
 
 class Api2Request(ApiRequest, frozen=True, kw_only=True):
-    """A request to API 2.0, with the links for its answer and the requested `fields`."""
+    """A request to API 2.0, with the links and shapes for its answer, and the requested `fields`."""
 
     links: ApiLinks
+    shapes: RefShapes
     pages: PageLinks
     selection: Selection | None = None
-
-    @property
-    def shapes(self) -> RefShapes:
-        """The shapes, with the links of this request."""
-        return RefShapes(
-            self.links,
-            whole=self.selection is None or not self.selection.reaches_into("links"),
-            upstreams=self.upstreams,
-            find_extra=self.find_extra,
-        )
 
     def wants(self, name: str) -> bool:
         """Return whether the caller wants a part of the answer."""
@@ -218,11 +209,18 @@ def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> A
     rest = (request.url_vars["rest"] or "/").rstrip("/")
     here = f"{api}{quote(unquote(rest), safe=_IN_PATHS)}"
     fields = asked.parameters.get("fields")
+    links, selected = ApiLinks(origin, api), selection(fields) if fields else None
     return Api2Request(
         **msgspec.structs.asdict(asked),
-        links=ApiLinks(origin, api),
+        links=links,
+        shapes=RefShapes(
+            links,
+            whole=selected is None or not selected.reaches_into("links"),
+            upstreams=asked.upstreams,
+            find_extra=asked.find_extra,
+        ),
         pages=PageLinks(here, asked.parameters),
-        selection=selection(fields) if fields else None,
+        selection=selected,
     )
 
 
@@ -334,36 +332,23 @@ NAMED: tuple[tuple[str, ...], ...] = (
 """The patterns of these resources. Some have readers for a part of them."""
 
 
-def _repository_upstream(connection: sqlite3.Connection, asked: Api2Request) -> int:
-    return find_repository(connection, asked).upstream_id
-
-
-def _workspace_upstream(connection: sqlite3.Connection, asked: Api2Request) -> int:
-    return find_workspace(connection, asked).upstream_id
-
-
-def _account_upstream(connection: sqlite3.Connection, asked: Api2Request) -> int:
-    return find_account(connection, asked).upstream_id
-
-
-def _caller_upstream(connection: sqlite3.Connection, asked: Api2Request) -> int | None:
+def _first_of_caller(connection: sqlite3.Connection, asked: Api2Request) -> AccountRow | None:
     if not asked.caller.known:
         raise unauthorized()
-    mine = accounts_by_ids(connection, asked.caller.user_ids)
-    return next((row.upstream_id for row in mine.values()), None)
+    return next(iter(accounts_by_ids(connection, asked.caller.user_ids).values()), None)
 
 
 def unmirrored_reader(pattern: tuple[str, ...]) -> Reader | None:
     """Return a function for an address below something that may be mirrored, though the address is not."""
     match pattern:
         case ("repositories", _, _, name, *_):
-            return refusing(noun(name, _OF_REPOSITORY), _repository_upstream)
+            return refusing(noun(name, _OF_REPOSITORY), find_repository)
         case ("user", "workspaces", _, name, *_) | ("workspaces", _, name, *_):
-            return refusing(noun(name, _OF_WORKSPACE), _workspace_upstream)
+            return refusing(noun(name, _OF_WORKSPACE), find_workspace)
         case ("users" | "teams", _, name, *_):
-            return refusing(noun(name, _OF_USER), _account_upstream)
+            return refusing(noun(name, _OF_USER), find_account)
         case ("user", name, *_):
-            return refusing(noun(name, _OF_USER), _caller_upstream)
+            return refusing(noun(name, _OF_USER), _first_of_caller)
         case (name, *_) if name in _ALONE:
             return refusing(_ALONE[name], lambda _, __: None)
     return None

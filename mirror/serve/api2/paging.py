@@ -18,7 +18,7 @@ from mirror.queries.sources import Source
 from mirror.queries.visibility import extras_of
 from mirror.serve.api2.edge import Api2Request
 from mirror.serve.api2.query_language import Condition, Field, QueryError, condition_of
-from mirror.serve.exchange import Answer, ApiError, Json, oldest
+from mirror.serve.exchange import Answer, ApiError, Json, last_seen, oldest
 from mirror.store.files import fetch, fetch_value
 
 DEFAULT_LENGTH = 10
@@ -295,7 +295,7 @@ def repositories_of_page(
     caller = asked.caller
     if asked.selection is not None or (caller.user_ids and not caller.sees_all):
         rows = repositories_by_ids(connection, caller, ids)
-        return shaped(connection, asked, rows), oldest(row.last_seen_at for row in rows)
+        return shaped(connection, asked, rows), last_seen(rows)
     known, key = encoded_in(connection), (asked.links, caller.sees_all)
     missing = [one for one in ids if (key, one) not in known]
     rows = repositories_by_ids(connection, caller, missing)
@@ -310,9 +310,8 @@ def shaped(connection: sqlite3.Connection, asked: Api2Request, rows: Sequence[Re
     if not asked.wants("values"):
         return []
     owners = accounts_by_ids(connection, {row.owner_id for row in rows})
-    shapes = asked.shapes
     extras = extras_of(connection, asked.caller, "repository", [row.id for row in rows])
-    return [shapes.repository(row, owners[row.owner_id], extras.get(row.id)) for row in rows]
+    return [asked.shapes.repository(row, owners[row.owner_id], extras.get(row.id)) for row in rows]
 
 
 def listed(connection: sqlite3.Connection, asked: Api2Request, listing: Listing, seen: str | None) -> Answer:
@@ -327,11 +326,15 @@ def accounts_of(
     asked: Api2Request,
     listing: Listing,
     shape: Callable[[AccountRow, Any], Json],
-    seen: str | None = None,
+    about: AccountRow | RepositoryRow | None = None,
 ) -> Answer:
-    """Answer with a page of accounts; `shape` gets each account and the extra column of the listing."""
+    """Answer with a page of accounts; `shape` gets each account and the extra column of the listing.
+
+    :param about: the row that the listing is about; its age is that of an empty page.
+    """
     page, window = page_of(connection, asked, listing)
     width = len(AccountRow.__struct_fields__)
     rows = [(AccountRow(*row[:width]), row[width] if len(row) > width else None) for row in page.rows]
     values = [shape(account, more) for account, more in rows]
-    return envelope(asked, page, window, values, oldest(row.last_seen_at for row, _ in rows) or seen)
+    synced_at = last_seen(row for row, _ in rows) or (about.last_seen_at if about else None)
+    return envelope(asked, page, window, values, synced_at)

@@ -12,7 +12,7 @@ from mirror.queries import accounts
 from mirror.queries.accounts import project_named
 from mirror.queries.refs import Ambiguous, ref_named, ref_of_commit
 from mirror.queries.repositories import repositories_by_ids
-from mirror.queries.rows import AccountRow, ProjectRow, RefRow, RepositoryRow
+from mirror.queries.rows import AccountRow, ProjectRow, RefRow
 from mirror.queries.visibility import Caller, may_see_members, ref_extras_of
 from mirror.serve.api2 import edge, listings, paging
 from mirror.serve.api2.edge import (
@@ -32,8 +32,8 @@ from mirror.serve.api2.listings import role_of
 from mirror.serve.api2.paging import accounts_of, envelope, listed, page_of, read_page, repositories_of_page
 from mirror.serve.api2.writes import WRITERS
 from mirror.serve.api_edge import Api
-from mirror.serve.exchange import Answer, ApiError, oldest, unauthorized
-from mirror.serve.unmirrored import must_have_refs, not_mirrored
+from mirror.serve.exchange import Answer, ApiError, last_seen, unauthorized
+from mirror.serve.unmirrored import not_mirrored, with_refs
 from mirror.times import normalised
 
 
@@ -66,9 +66,8 @@ def users(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 def team(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET teams/T: removed from Bitbucket. People are found too, for clients that ask for any name."""
     row = find_account(connection, asked)
-    shapes = asked.shapes
-    body = shapes.account(row) if row.kind == "user" or not row.is_owner else shapes.team(row)
-    return Answer(body=body, synced_at=row.last_seen_at)
+    shape = asked.shapes.account if row.kind == "user" or not row.is_owner else asked.shapes.team
+    return Answer(body=shape(row), synced_at=row.last_seen_at)
 
 
 TEAM_ROLES = {"admin": "owner", "contributor": "collaborator", "member": "member"}
@@ -81,8 +80,7 @@ def teams(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
         raise unauthorized()
     role = role_of(asked, tuple(TEAM_ROLES)) or "member"
     listing = listings.workspaces(asked.caller, TEAM_ROLES[role])
-    shapes = asked.shapes
-    return accounts_of(connection, asked, listing, lambda row, _: shapes.team(row))
+    return accounts_of(connection, asked, listing, lambda row, _: asked.shapes.team(row))
 
 
 def owned_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
@@ -95,8 +93,7 @@ def owned_repositories(connection: sqlite3.Connection, asked: Api2Request) -> An
 def workspaces(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET workspaces in which the caller may see anything; removed from Bitbucket in April 2026."""
     listing = listings.workspaces(asked.caller, role_of(asked, ("owner", "collaborator", "member")))
-    shapes = asked.shapes
-    return accounts_of(connection, asked, listing, lambda row, _: shapes.workspace(row))
+    return accounts_of(connection, asked, listing, lambda row, _: asked.shapes.workspace(row))
 
 
 def workspace(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
@@ -117,21 +114,17 @@ def _open_workspace(connection: sqlite3.Connection, asked: Api2Request) -> Accou
 
 def members(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET workspaces/W/members, for members of the workspace only, as on Bitbucket."""
-    row, shapes = _open_workspace(connection, asked), asked.shapes
-    return accounts_of(
-        connection,
-        asked,
-        listings.members(row.id),
-        lambda member, permission: shapes.membership(member, row, permission),
-        row.last_seen_at,
-    )
+    row, membership = _open_workspace(connection, asked), asked.shapes.membership
+    listing = listings.members(row.id)
+    return accounts_of(connection, asked, listing, lambda one, right: membership(one, row, right), row)
 
 
 def team_members(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET teams/T/members: only the accounts, as teams had them."""
-    row, shapes = _open_workspace(connection, asked), asked.shapes
-    listing = listings.members(row.id)
-    return accounts_of(connection, asked, listing, lambda user, _: shapes.account(user), row.last_seen_at)
+    row = _open_workspace(connection, asked)
+    return accounts_of(
+        connection, asked, listings.members(row.id), lambda user, _: asked.shapes.account(user), row
+    )
 
 
 def member(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
@@ -151,10 +144,9 @@ def projects(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET workspaces/W/projects: those of repositories that the caller may see."""
     owners = find_workspace_rows(connection, asked)
     page, window = page_of(connection, asked, listings.projects(asked.caller, [row.id for row in owners]))
-    rows, shapes = [ProjectRow(*row) for row in page.rows], asked.shapes
-    values = [shapes.project(row, owners[0]) for row in rows]
-    synced_at = oldest(row.last_seen_at for row in rows) or owners[0].last_seen_at
-    return envelope(asked, page, window, values, synced_at)
+    rows = [ProjectRow(*row) for row in page.rows]
+    values = [asked.shapes.project(row, owners[0]) for row in rows]
+    return envelope(asked, page, window, values, last_seen(rows) or owners[0].last_seen_at)
 
 
 def project(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
@@ -192,23 +184,15 @@ def _permissions(
     page, window = page_of(connection, asked, listings.own_repositories(asked.caller, workspaces))
     permissions = dict(page.rows)
     rows = repositories_by_ids(connection, asked.caller, list(permissions))
-    shapes = asked.shapes
-    values = [shapes.permission(me, row, permissions[row.id]) for row in rows]
+    values = [asked.shapes.permission(me, row, permissions[row.id]) for row in rows]
     return envelope(asked, page, window, values, me.last_seen_at)
 
 
 def my_workspace_permissions(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET user/permissions/workspaces: the caller's memberships; removed in April 2026."""
-    me = _myself(connection, asked.caller)
+    me, membership = _myself(connection, asked.caller), asked.shapes.membership
     listing = listings.memberships(asked.caller)
-    shapes = asked.shapes
-    return accounts_of(
-        connection,
-        asked,
-        listing,
-        lambda row, permission: shapes.membership(me, row, permission),
-        me.last_seen_at,
-    )
+    return accounts_of(connection, asked, listing, lambda row, right: membership(me, row, right), me)
 
 
 def my_workspace_permission(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
@@ -279,25 +263,17 @@ def watchers(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     row = find_repository(connection, asked)
     if row.followers_count != 0 and not accounts.has_followers(connection, row.id):
         raise not_mirrored("watchers of this repository", asked, row.upstream_id)
-    listing = listings.watchers(row.id)
-    shapes = asked.shapes
-    return accounts_of(connection, asked, listing, lambda user, _: shapes.account(user), row.last_seen_at)
-
-
-def _with_refs(connection: sqlite3.Connection, asked: Api2Request) -> RepositoryRow:
-    """Find the repository of the path; raises ApiError 503 or 501 if its refs were never read."""
-    row = find_repository(connection, asked)
-    must_have_refs(asked, row)
-    return row
+    return accounts_of(
+        connection, asked, listings.watchers(row.id), lambda user, _: asked.shapes.account(user), row
+    )
 
 
 def _refs(connection: sqlite3.Connection, asked: Api2Request, *kinds: RefKind) -> Answer:
-    row = _with_refs(connection, asked)
+    row = with_refs(asked, find_repository(connection, asked))
     page, window = page_of(connection, asked, listings.refs(row.id, *kinds))
-    shapes = asked.shapes
     found = [RefRow(*one) for one in page.rows]
     extras = ref_extras_of(connection, asked.caller, row.id, [ref.name for ref in found])
-    values = [shapes.ref(row, ref, extras.get((ref.kind, ref.name))) for ref in found]
+    values = [asked.shapes.ref(row, ref, extras.get((ref.kind, ref.name))) for ref in found]
     return envelope(asked, page, window, values, row.refs_synced_at)
 
 
@@ -317,7 +293,7 @@ def tags(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 
 
 def _ref(connection: sqlite3.Connection, asked: Api2Request, kind: RefKind) -> Answer:
-    row, name = _with_refs(connection, asked), asked.names[2]
+    row, name = with_refs(asked, find_repository(connection, asked)), asked.names[2]
     found = ref_named(connection, kind, row.id, name)
     if found is None:
         raise ApiError(404, f"No {kind} with name {name}", detail=f"{row.full_name} has no {kind} {name}.")
@@ -338,7 +314,7 @@ def tag(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 
 def commit(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET repositories/W/S/commit/SHA: a commit that a branch or a tag names; short hashes too."""
-    row = _with_refs(connection, asked)
+    row = with_refs(asked, find_repository(connection, asked))
     name = asked.names[2]
     found = ref_of_commit(connection, row.id, name)
     if found is None:

@@ -17,7 +17,6 @@ import msgspec
 from datasette.utils.asgi import Request
 
 from mirror.queries.accounts import PERSONAL, key_of, person_named, projects_keyed
-from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
 from mirror.queries.repositories import repository_owned
 from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.queries.sources import Source
@@ -25,14 +24,12 @@ from mirror.queries.visibility import Caller
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.datacenter.shapes import DataCenterShapes, Resource
 from mirror.serve.exchange import (
-    REFS_HEADER,
     Answer,
     ApiError,
     ApiRequest,
     Json,
     address_of,
     number_in,
-    refs_not_read,
     unauthorized,
 )
 from mirror.serve.unmirrored import NotMirrored, noun, passed_on
@@ -67,17 +64,9 @@ LONGEST_PART = 1000
 
 
 class DataCenterRequest(ApiRequest, frozen=True, kw_only=True):
-    """A request to Data Center's API.
+    """A request to Data Center's API, with the shapes for its answer."""
 
-    :param origin: the address of the mirror.
-    """
-
-    origin: str
-
-    @property
-    def shapes(self) -> DataCenterShapes:
-        """Shapes with this request's links."""
-        return DataCenterShapes(self.origin, self.upstreams)
+    shapes: DataCenterShapes
 
     def flag(self, parameter: str) -> bool:
         """Return a parameter that is true or false; false for any other text."""
@@ -154,7 +143,8 @@ def _below_repository(key: str, slug: str, more: Sequence[str]) -> tuple[Names, 
 
 def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> DataCenterRequest:
     """Add what this API needs to a request; raises ApiError 400."""
-    return DataCenterRequest(**msgspec.structs.asdict(asked), origin=address_of(datasette, request))
+    shapes = DataCenterShapes(address_of(datasette, request), asked.upstreams)
+    return DataCenterRequest(**msgspec.structs.asdict(asked), shapes=shapes)
 
 
 def render(answer: Answer, parameters: Parameters) -> tuple[bytes, str]:
@@ -386,18 +376,8 @@ OTHER_PATTERN = (
 _KEPT_BY_NOBODY = {"Cache-Control": "no-store"}
 
 
-def must_have_refs(asked: DataCenterRequest, row: RepositoryRow, resource: Resource) -> None:
-    """Raise ApiError 501 for a repository whose refs are not mirrored, 503 for one whose were never read."""
-    if row.refs == REFS_NOT_MIRRORED:
-        error = _not_mirrored("branches and tags", asked, resource)
-        error.headers[REFS_HEADER] = REFS_NOT_MIRRORED
-        raise error
-    if row.refs != REFS_READ:
-        raise refs_not_read(row.full_name)
-
-
-def _not_mirrored(what: str, asked: DataCenterRequest, resource: Resource) -> ApiError:
-    """Return the error with the upstream's address. It redirects only if that address has the same."""
+def not_mirrored_at(resource: Resource, what: str, asked: DataCenterRequest) -> ApiError:
+    """Return the error with an address of the upstream. It redirects only if that address has the same."""
     if resource.is_same:
         return NotMirrored(what, f"{resource.address}{passed_on(asked.query)}")
     message = f"This mirror holds no {what}; ask {resource.address}"
@@ -420,21 +400,22 @@ def not_mirrored_here(
     """Return the error for `what`, which is at `rest` below the repository of the path."""
     owner, row = find_repository(connection, asked)
     resource = asked.shapes.addresses.below_repository(row.upstream_id, key_of(owner), row.slug, rest)
-    return _not_mirrored(what, asked, resource)
+    return not_mirrored_at(resource, what, asked)
 
 
 def of_project(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """Refuse projects/K/..."""
     row, rest = find_projects(connection, asked)[0], asked.names[1]
     resource = asked.shapes.addresses.below_project(row.upstream_id, key_of(row), rest)
-    raise _not_mirrored(_noun(rest), asked, resource)
+    raise not_mirrored_at(resource, _noun(rest), asked)
 
 
 def of_person(connection: sqlite3.Connection, asked: DataCenterRequest, what: str = "") -> Answer:
     """Refuse users/U/..., where `what` is, or what the path says."""
     row = find_person(connection, asked)
     page = asked.shapes.addresses.project_page(row.upstream_id, key_of(row))
-    raise _not_mirrored(what or _noun(asked.names[1]), asked, Resource(page or "the upstream", is_same=False))
+    there = Resource(page or "the upstream", is_same=False)
+    raise not_mirrored_at(there, what or _noun(asked.names[1]), asked)
 
 
 def alone(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:

@@ -5,7 +5,7 @@ has a row for each.
 """
 
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from mirror import __version__
 from mirror.model import RefKind
@@ -37,7 +37,7 @@ from mirror.serve.datacenter.edge import (
     find_person,
     find_projects,
     find_repository,
-    must_have_refs,
+    not_mirrored_at,
     not_mirrored_here,
     not_permitted,
     page,
@@ -45,7 +45,8 @@ from mirror.serve.datacenter.edge import (
     refused,
     window_of,
 )
-from mirror.serve.exchange import Answer, Json, oldest
+from mirror.serve.exchange import Answer, ApiError, Json, last_seen
+from mirror.serve.unmirrored import with_refs
 
 VERSION = "8.19.0"
 """The version of Data Center that this API is modelled on."""
@@ -68,13 +69,12 @@ def _with_refs(connection: sqlite3.Connection, asked: DataCenterRequest, rest: s
     :param rest: the requested path below the repository.
     """
     owner, row = find_repository(connection, asked)
-    addresses = asked.shapes.addresses
-    must_have_refs(asked, row, addresses.below_repository(row.upstream_id, key_of(owner), row.slug, rest))
-    return row
 
+    def refusal() -> ApiError:
+        there = asked.shapes.addresses.below_repository(row.upstream_id, key_of(owner), row.slug, rest)
+        return not_mirrored_at(there, "branches and tags", asked)
 
-def _seen(rows: Iterable[AccountRow | RepositoryRow]) -> str | None:
-    return oldest(row.last_seen_at for row in rows)
+    return with_refs(asked, row, refusal)
 
 
 def application_properties(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
@@ -99,7 +99,7 @@ def projects(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer
     found = read_rows(connection, sources.workspaces(asked.caller, role), window, _BY_KEY, kept)
     rows = [AccountRow(*row) for row in found]
     shaped = _shaped_projects(connection, asked, rows)
-    return page(rows, window, lambda row: shaped[row.id], _seen)
+    return page(rows, window, lambda row: shaped[row.id], last_seen)
 
 
 def project(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
@@ -112,9 +112,8 @@ def _shaped_projects(
     connection: sqlite3.Connection, asked: DataCenterRequest, rows: Collection[AccountRow]
 ) -> dict[int, Json]:
     """Shape projects, by the ids of their rows."""
-    shapes = asked.shapes
     known = project_details(connection, asked.caller, [row.id for row in rows])
-    return {row.id: shapes.project(row, known[row.id]) for row in rows}
+    return {row.id: asked.shapes.project(row, known[row.id]) for row in rows}
 
 
 def project_repositories(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
@@ -165,7 +164,7 @@ def _listed(connection: sqlite3.Connection, asked: DataCenterRequest, source: So
     ids = [row[0] for row in read_rows(connection, source, window, _BY_NAME, kept)]
     rows = repositories_by_ids(connection, asked.caller, ids)
     shaped = _shaped(connection, asked, rows)
-    return page(rows, window, lambda row: shaped[row.id], _seen)
+    return page(rows, window, lambda row: shaped[row.id], last_seen)
 
 
 def _shaped(
@@ -199,12 +198,12 @@ def _refs(connection: sqlite3.Connection, asked: DataCenterRequest, kind: RefKin
         orders.insert(
             0, "CASE instr(lower(name), :boosted) WHEN 1 THEN length(name) > length(:boosted) ELSE 2 END"
         )
-    details, shapes = asked.flag("details"), asked.shapes
+    details = asked.flag("details")
     found = read_rows(connection, sources.refs(row.id, kind), window, ", ".join(orders), kept)
     return page(
         [RefRow(*one) for one in found],
         window,
-        lambda ref: shapes.ref(row, ref, details=details),
+        lambda ref: asked.shapes.ref(row, ref, details=details),
         lambda _: row.refs_synced_at,
     )
 
@@ -261,13 +260,13 @@ def project_rights(connection: sqlite3.Connection, asked: DataCenterRequest) -> 
         raise not_permitted(asked.caller)
     kept = Filter()
     kept.containing("filter", asked.text("filter"), "u.username", "u.display_name")
-    shapes, width = asked.shapes, len(AccountRow.__struct_fields__)
+    width = len(AccountRow.__struct_fields__)
     found = read_rows(connection, sources.members(row.id), window, _BY_KEY, kept)
     return page(
         [(AccountRow(*one[:width]), one[width]) for one in found],
         window,
-        lambda pair: shapes.right(*pair),
-        lambda pairs: _seen(account for account, _ in pairs) or row.last_seen_at,
+        lambda pair: asked.shapes.right(*pair),
+        lambda pairs: last_seen(account for account, _ in pairs) or row.last_seen_at,
     )
 
 
@@ -275,10 +274,10 @@ def users(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """GET users: the people whom the caller may see; only for known callers. `filter` searches names."""
     if not asked.caller.known:
         raise not_permitted(asked.caller)
-    window, kept, shapes = window_of(asked), Filter(), asked.shapes
+    window, kept = window_of(asked), Filter()
     kept.containing("filter", asked.text("filter"), "ltrim(u.username, '~')", "u.display_name")
     found = read_rows(connection, sources.people(asked.caller), window, _BY_KEY, kept)
-    return page([AccountRow(*row) for row in found], window, shapes.user, _seen)
+    return page([AccountRow(*row) for row in found], window, asked.shapes.user, last_seen)
 
 
 def user(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
