@@ -17,14 +17,7 @@ from datasette.utils.asgi import Request, Response
 
 from mirror.queries.rows import Upstreams, published_at, upstreams_of
 from mirror.queries.visibility import Caller, extra_of
-from mirror.serve.auth import (
-    NO_CREDENTIALS,
-    NotAccepted,
-    caller_in,
-    credentials_of,
-    login_of,
-    save_use_of,
-)
+from mirror.serve.auth import NO_CREDENTIALS, NotAccepted, caller_in, credentials_of, login_of, save_use_of
 from mirror.serve.exchange import (
     SNAPSHOT_HEADER,
     Answer,

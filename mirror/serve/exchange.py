@@ -1,8 +1,4 @@
-"""HTTP requests and answers: what the APIs, the pages and the webhooks share.
-
-Bodies are limited in size and time. One that declares too great a length is refused before it is read;
-another one is refused once it exceeds the limit.
-"""
+"""HTTP requests and answers: what the APIs, the pages and the webhooks share."""
 
 import asyncio
 import logging
@@ -86,15 +82,22 @@ def mirror_of(request: Request) -> "GuardedDatabase | None":
     return cast("GuardedDatabase | None", request.scope[MIRROR])
 
 
-def parameters_of(request: Request) -> dict[str, str]:
-    """Return the first value of each query parameter; an empty mapping if the query cannot be read.
+def at_start(send: Send, change: Callable[[Message], Message]) -> Send:
+    """Return a `send` that changes the message with the status and the headers of a response."""
 
-    `fields` may be repeated, since some clients send a list that way. All its values count.
-    """
+    async def sent(message: Message) -> None:
+        await send(change(message) if message["type"] == "http.response.start" else message)
+
+    return sent
+
+
+def parameters_of(request: Request) -> dict[str, str]:
+    """Return the first value of each query parameter; an empty mapping if the query cannot be read."""
     try:
         read = parse_qs(request.query_string, keep_blank_values=True, max_num_fields=100)
     except ValueError:
         return {}
+    # Some clients repeat `fields` to send a list.
     return {key: ",".join(values) if key == "fields" else values[0] for key, values in read.items()}
 
 
@@ -104,11 +107,8 @@ def number_in(text: str, *, digits: int) -> int | None:
 
 
 def host_of(request: Request) -> str | None:
-    """Return the host and port that a request was sent to; None for an invalid Host header.
-
-    ``X-Forwarded-Host`` is ignored, because any client can send it. Behind a proxy, `public_url` must be
-    configured.
-    """
+    """Return the host and port that a request was sent to; None for an invalid Host header."""
+    # X-Forwarded-Host is ignored, because any client can send it. Behind a proxy, `public_url` is needed.
     host: str = request.headers.get("host", "")
     if not host:
         name, port = request.scope.get("server") or ("localhost", None)
@@ -293,7 +293,7 @@ def headers_of(datasette: "Datasette", parameters: Mapping[str, str], answer: An
 
 
 class BodyRefused(Exception):
-    """A body was not read. The error has the status and the reason for the answer."""
+    """A body was not read, with the status and the reason for the answer."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -308,7 +308,7 @@ async def read_within(
     Raises BodyRefused: 413 for a larger body, 408 for a slower one, 400 for one that ends early.
     """
     too_large = BodyRefused(413, f"The body is larger than {most:,} bytes.")
-    length = headers.get("content-length", "")
+    length = headers.get("content-length", "")  # refused before anything is read
     if length.isdecimal() and (len(length) > 18 or int(length) > most):
         raise too_large
     parts, size, more = list[bytes](), 0, True

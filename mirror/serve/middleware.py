@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -31,6 +31,7 @@ from mirror.serve.exchange import (
     Message,
     Receive,
     Send,
+    at_start,
     not_accepted,
     plain_error,
     read_within,
@@ -159,16 +160,15 @@ def measuring(datasette: "Datasette", application: Application) -> Application:
     server = served(datasette)
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
-        began, status = time.perf_counter(), 500
+        began, status = time.perf_counter(), 500  # the server sends 500 if the application fails
 
-        async def sent(message: Message) -> None:
+        def noted(message: Message) -> Message:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
+            status = message["status"]
+            return message
 
         try:
-            await application(scope, receive, sent)
+            await application(scope, receive, at_start(send, noted))
         finally:
             server.latencies.answered(kind_of(scope["path"]), status, time.perf_counter() - began)
 
@@ -187,18 +187,16 @@ def adding_headers(application: Application) -> Application:
         policy = PagePolicy()
         current_policy.set(policy)
 
-        async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = list(message.get("headers", ()))
-                present = {name.lower() for name, _ in headers}
-                headers += [header for header in _PLAIN if header[0] not in present]
-                if _POLICY not in present:
-                    added = sources_of(scope[SERVED].config.csp)
-                    headers.append((_POLICY, policy.header(added).encode("ascii")))
-                message = {**message, "headers": headers}
-            await send(message)
+        def with_headers(message: Message) -> Message:
+            headers = list(message.get("headers", ()))
+            present = {name.lower() for name, _ in headers}
+            headers += [header for header in _PLAIN if header[0] not in present]
+            if _POLICY not in present:
+                added = sources_of(scope[SERVED].config.csp)
+                headers.append((_POLICY, policy.header(added).encode("ascii")))
+            return {**message, "headers": headers}
 
-        await application(scope, receive, sent)
+        await application(scope, receive, at_start(send, with_headers))
 
     return answer
 
@@ -213,22 +211,19 @@ def checking_methods(application: Application, answers_all: Callable[[str], bool
         path = scope["path"]
         allowed = b"GET, HEAD, POST" if path.endswith(_TAKE_POSTS) else b"GET, HEAD"
 
-        async def sent(message: Message) -> None:
-            await send(_with_allow(message, allowed) if message.get("status") == 405 else message)
+        def with_allowed(message: Message) -> Message:
+            headers = message.get("headers", ())
+            if message["status"] != 405 or any(name.lower() == b"allow" for name, _ in headers):
+                return message
+            return {**message, "headers": [*headers, (b"allow", allowed)]}
 
         if scope["method"] not in _KNOWN and not answers_all(path):
-            await Response.text("Method not allowed", status=405).asgi_send(sent)
+            refusal = Response.text("Method not allowed", status=405)
+            await refusal.asgi_send(at_start(send, with_allowed))
         else:
-            await application(scope, receive, sent)
+            await application(scope, receive, at_start(send, with_allowed))
 
     return answer
-
-
-def _with_allow(message: Message, allowed: bytes) -> Message:
-    headers = list(message.get("headers", ()))
-    if all(name.lower() != b"allow" for name, _ in headers):
-        headers.append((b"allow", allowed))
-    return {**message, "headers": headers}
 
 
 def refusing_cross_site(application: Application) -> Application:
@@ -248,6 +243,7 @@ def refusing_cross_site(application: Application) -> Application:
 
 def _is_cross_site(headers: Mapping[str, str], public_url: str) -> bool:
     """Return whether a page of another site sent a request."""
+    # Only a script that knows a token can send it as Bearer.
     if headers.get("authorization", "").partition(" ")[0].lower() == "bearer":
         return False
     site = headers.get("sec-fetch-site", "")
@@ -330,7 +326,7 @@ def passing_router(datasette: "Datasette", application: Application, apis: Seque
             if found is not None:
                 inside = {**scope, "actor": scope.get("actor"), "url_route": {"kwargs": found.groupdict()}}
                 response = await api.view(datasette, Request(inside, receive))
-                await response.asgi_send(_as_router_sends(scope, send))
+                await response.asgi_send(at_start(send, partial(_as_router_sends, scope)))
                 return
         await application(scope, receive, send)
 
@@ -359,31 +355,17 @@ def _is_hooked(name: str) -> bool:
     return any(not hook.function.__module__.startswith(_OWN_PLUGINS) for hook in hooks)
 
 
-def _as_router_sends(scope: AsgiScope, send: Send) -> Send:
-    """Add the headers that the router and `adding_headers` would add.
-
-    Answers depend on the sender, and no shared cache may keep a private one.
-    """
+def _as_router_sends(scope: AsgiScope, message: Message) -> Message:
+    """Add the headers that the router and `adding_headers` would add."""
     is_private = scope.get("actor") is not None or any(
         name == b"authorization" for name, _ in scope["headers"]
     )
-
-    async def sent(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = [(name, value) for name, value in message["headers"]]
-            if is_private:
-                headers = [one for one in headers if one[0].lower() != b"cache-control"]
-                headers.append((b"cache-control", b"private, no-store"))
-            vary = [
-                part.strip()
-                for name, value in headers
-                if name.lower() == b"vary"
-                for part in value.split(b",")
-            ]
-            known = {part.lower() for part in vary}
-            vary += [name for name in _VARY if name.lower() not in known]
-            headers = [one for one in headers if one[0].lower() != b"vary"]
-            message = {**message, "headers": [*headers, (b"vary", b", ".join(vary)), _REFERRER]}
-        await send(message)
-
-    return sent
+    replaced = {b"vary", b"cache-control"} if is_private else {b"vary"}
+    headers = [one for one in message["headers"] if one[0].lower() not in replaced]
+    if is_private:  # no shared cache may keep it
+        headers.append((b"cache-control", b"private, no-store"))
+    sent = b",".join(value for name, value in message["headers"] if name.lower() == b"vary")
+    vary = [part.strip() for part in sent.split(b",") if part]
+    known = {part.lower() for part in vary}
+    vary += [name for name in _VARY if name.lower() not in known]
+    return {**message, "headers": [*headers, (b"vary", b", ".join(vary)), _REFERRER]}

@@ -28,15 +28,7 @@ from mirror.serve.datacenter.routes import OTHER_APIS
 from mirror.serve.exchange import Application, mirror_of
 from mirror.serve.guarded_database import bytes_of, guard, mirror_named, mirrors
 from mirror.serve.openapi import document as openapi
-from mirror.serve.pages import (
-    changes,
-    home,
-    owner,
-    repository,
-    search,
-    status,
-    templates,
-)
+from mirror.serve.pages import changes, home, owner, repository, search, status, templates
 from mirror.serve.pages import datasette as tables
 from mirror.serve.pages.view import View, page
 from mirror.serve.sql_access import current_visitor

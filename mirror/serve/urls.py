@@ -20,7 +20,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from mirror.errors import ConfigError
-from mirror.serve.exchange import Application, AsgiScope, Message, Receive, Send
+from mirror.serve.exchange import Application, AsgiScope, Message, Receive, Send, at_start
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -109,14 +109,12 @@ def install(env: Environment, datasette: "Datasette") -> None:
 def stripping_prefix(datasette: "Datasette", application: Application) -> Application:
     """Strip the prefix from the path of each request, and add it to redirects and cookies."""
 
-    async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
-        async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = [_with_prefix(datasette, name, value) for name, value in message["headers"]]
-                message = {**message, "headers": headers}
-            await send(message)
+    def with_prefix(message: Message) -> Message:
+        headers = [_with_prefix(datasette, name, value) for name, value in message["headers"]]
+        return {**message, "headers": headers}
 
-        await application(_without_prefix(datasette, scope), receive, sent)
+    async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
+        await application(_without_prefix(datasette, scope), receive, at_start(send, with_prefix))
 
     return answer
 

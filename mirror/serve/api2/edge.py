@@ -26,14 +26,7 @@ from mirror.queries.visibility import extra_of
 from mirror.serve.api2.ref_shapes import RefShapes
 from mirror.serve.api2.shapes import ApiLinks
 from mirror.serve.api_edge import Names, Parameters
-from mirror.serve.exchange import (
-    JSON_TYPE,
-    Answer,
-    ApiError,
-    ApiRequest,
-    address_of,
-    unauthorized,
-)
+from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, address_of, unauthorized
 from mirror.serve.unmirrored import COMMON_NOUNS, noun, refusing
 
 MOST_PATHS = 500

@@ -9,13 +9,7 @@ from functools import lru_cache
 import msgspec
 
 from mirror.addresses import escaped, hrefs, segment
-from mirror.api2_objects import (
-    account_object,
-    changed,
-    moment,
-    repository_object,
-    workspace_object,
-)
+from mirror.api2_objects import account_object, changed, moment, repository_object, workspace_object
 from mirror.queries.rows import AccountRow, ProjectRow, RepositoryRow, Upstreams, flag, known_uuid
 from mirror.queries.web_links import WebPages, pages_of
 from mirror.serve.exchange import Json

@@ -23,15 +23,7 @@ from mirror.queries.sources import Source
 from mirror.queries.visibility import Caller
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.datacenter.shapes import DataCenterShapes, Resource
-from mirror.serve.exchange import (
-    Answer,
-    ApiError,
-    ApiRequest,
-    Json,
-    address_of,
-    number_in,
-    unauthorized,
-)
+from mirror.serve.exchange import Answer, ApiError, ApiRequest, Json, address_of, number_in, unauthorized
 from mirror.serve.unmirrored import NotMirrored, noun, passed_on
 from mirror.store.files import fetch
 
