@@ -45,9 +45,7 @@ if TYPE_CHECKING:
     from mirror.serve.guarded_database import GuardedDatabase
 
 LONGEST_PATH = 2000
-_SEARCHES = {"q", "sort", "name"}
-"""Parameters that may make an answer read many rows."""
-
+_SEARCHES = {"q", "sort", "name"}  # parameters that may make an answer read many rows
 Names = tuple[str, ...]
 Parameters = Mapping[str, str]
 Reader = Callable[[sqlite3.Connection, Any], Answer]

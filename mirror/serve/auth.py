@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from datasette.app import Datasette
     from datasette.database import Database
 
+# User names that Bitbucket lets clients send with a token. They belong to nobody.
 NOBODY = frozenset({"x-token-auth", "x-bitbucket-api-token-auth"})
-"""User names that Bitbucket lets clients send with a token. They belong to nobody."""
 
 LOGIN_SECONDS = 30 * 86_400
 USE_SAVED_EVERY = 60

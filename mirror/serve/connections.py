@@ -25,21 +25,18 @@ from urllib.parse import urlsplit
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+# Seconds for the head of a request, counted from the opening of the connection or its first byte.
 HEAD_SECONDS = 10.0
-"""Seconds for the head of a request, counted from the opening of the connection or its first byte."""
 
+# Seconds for a body that no view reads. A view that reads one allows 10 seconds, then answers 408.
 BODY_SECONDS = 15.0
-"""Seconds for a body that no view reads. A view that reads one allows 10 seconds, then answers 408."""
 
-UNREAD_SECONDS = 60.0
-"""Seconds for which a client may leave an answer unread."""
-
+UNREAD_SECONDS = 60.0  # seconds for which a client may leave an answer unread
 MOST = 2000
-RESERVED = 128
-"""Descriptors kept for the rest of the process: the database, the sync, the log."""
+RESERVED = 128  # descriptors kept for the rest of the process: the database, the sync, the log
 
+# Connections that asyncio accepts in one turn of its loop. Others are closed up to four turns later.
 ACCEPTED_AT_ONCE = 16
-"""Connections that asyncio accepts in one turn of its loop. Others are closed up to four turns later."""
 
 REPEAT_SECONDS = 60.0
 
@@ -194,8 +191,8 @@ def bounded_protocol(most: int) -> type[BoundedProtocol]:
     return type("Connection", (BoundedProtocol,), {"waiting": WaitingConnections(most)})
 
 
+# Headers that proxies add.
 PROXY_HEADERS = frozenset({"x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via"})
-"""Headers that proxies add."""
 
 PROC = Path("/proc/net")
 TABLES = ("tcp", "tcp6")

@@ -24,47 +24,37 @@ if TYPE_CHECKING:
     from mirror.serve.guarded_database import GuardedDatabase
     from mirror.serve.state import Served
 
-Json = dict[str, Any]
-"""A JSON object."""
-
+Json = dict[str, Any]  # a JSON object
 AsgiScope = dict[str, Any]
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+# The types of ASGI, the protocol between Datasette and its web server.
 Application = Callable[[AsgiScope, Receive, Send], Awaitable[None]]
-"""The types of ASGI, the protocol between Datasette and its web server."""
 
+# Keys of an ASGI scope: the state of the server, and the mirror that answers the request.
 SERVED, MIRROR = "mirror.served", "mirror.database"
-"""Keys of an ASGI scope: the state of the server, and the mirror that answers the request."""
 
+# Headers of every answer that is not a page: browsers do not guess its type or run scripts in it.
 SAFETY = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
-"""Headers of every answer that is not a page: browsers do not guess its type or run scripts in it."""
 
 UNCONFIRMED = "This mirror was restored from a copy"
 UNTIL_LISTED = (
     "What was public then may be private now. Once everything has been listed again, it answers; until then"
     " it needs a token of the whole mirror."
 )
-RESTORED_SECONDS = 300
-"""How many seconds to wait before asking again where a listing is awaited."""
-
+RESTORED_SECONDS = 300  # how many seconds to wait before asking again where a listing is awaited
 JSON_TYPE = "application/json; charset=utf-8"
-SNAPSHOT_HEADER = "X-Mirror-Snapshot"
-"""The time that a published file shows."""
-
+SNAPSHOT_HEADER = "X-Mirror-Snapshot"  # the time that a published file shows
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII)
 
 log = logging.getLogger(__name__)
 
-LARGEST_BODY = 256 * 1024
-"""The size limit for the body of an API request, in bytes."""
-
-LARGEST_FORM = 64 * 1024
-"""The size limit for a form of a page or of a stored query that writes, in bytes."""
-
+LARGEST_BODY = 256 * 1024  # the size limit for the body of an API request, in bytes
+LARGEST_FORM = 64 * 1024  # the size limit for a form of a page or of a stored query that writes, in bytes
 SECONDS = 10.0
 MOST_FIELDS, MOST_PAGE_FIELDS = 200, 20
 FORM = "application/x-www-form-urlencoded"

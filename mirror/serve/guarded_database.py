@@ -38,25 +38,22 @@ if TYPE_CHECKING:
 ReadKind = Literal["lookup", "sql", "count"]
 
 THREADS: dict[ReadKind, int] = {"sql": 4, "count": 2}
-MOST_WAITING = 100
-"""How many reads of one kind may wait for a thread. Further ones are refused at once."""
-
+MOST_WAITING = 100  # how many reads of one kind may wait for a thread. Further ones are refused at once.
 _kind = ContextVar[ReadKind]("kind", default="lookup")
 
 Key = Any
+# A function of a connection and of the milliseconds that its SQL may take.
 Limited = Callable[[Any, int], Any]
-"""A function of a connection and of the milliseconds that its SQL may take."""
 
 AT_ONCE_MS = 25
+# How many seconds a kind of reads uses the threads after one of them took longer than AT_ONCE_MS.
 SLOW_SECONDS = 2.0
-"""How many seconds a kind of reads uses the threads after one of them took longer than AT_ONCE_MS."""
 
+# A file with all of these is a mirror, even if a restored dump has lost its `application_id`.
 TABLES = ("upstreams", "repositories", "sync_runs")
-"""A file with all of these is a mirror, even if a restored dump has lost its `application_id`."""
 
 _FOREIGN_KEYS = re.compile(r"\s*PRAGMA\s+foreign_key_list\s*\(\s*[\[\"'`]?(\w+)", re.IGNORECASE)
-ATTEMPTS = 5
-"""How often a read is repeated when the file is replaced meanwhile."""
+ATTEMPTS = 5  # how often a read is repeated when the file is replaced meanwhile
 
 
 @contextmanager

@@ -24,8 +24,7 @@ from mirror.serve.exchange import Answer, ApiError
 from mirror.times import from_text, to_text
 
 ACCEPT = "Accept-Datetime"
-NEXT_LOOK_HEADER = "X-Mirror-Next-Look"
-"""When the mirror next looked, after the look that an answer shows."""
+NEXT_LOOK_HEADER = "X-Mirror-Next-Look"  # when the mirror next looked, after the look that an answer shows
 
 
 class Memento(NamedTuple):

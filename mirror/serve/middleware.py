@@ -48,8 +48,8 @@ READING = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _KNOWN = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _TAKE_POSTS = ("/-/logout", "/-/messages", "/-/mirror-login")
 
+# `Sec-Fetch-Site` of requests from pages of this server, and of those that no page sends.
 _OWN = frozenset({"same-origin", "none"})
-"""`Sec-Fetch-Site` of requests from pages of this server, and of those that no page sends."""
 
 _CROSS_SITE = {
     "type": "error",
@@ -62,6 +62,7 @@ _CROSS_SITE = {
 
 _REFUSAL_HEADERS = {**SAFETY, "Referrer-Policy": "same-origin"}
 
+# Labels of latencies, by path. Other paths are tables and SQL. A path itself never becomes a label.
 _KINDS = (
     ("api1", re.compile(r"^/(?:(?:!|%21)?api/)?1\.0(/|$)")),
     ("api2", re.compile(r"^/(?:(?:!|%21)?api/)?2\.0(/|$)")),
@@ -70,7 +71,6 @@ _KINDS = (
     ("watch", re.compile(r"^/-/(health|metrics)$")),
     ("page", re.compile(r"^/(-/.*)?$")),
 )
-"""Labels of latencies, by path. Other paths are tables and SQL. A path itself never becomes a label."""
 
 SHARED = "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 _SELF = "'self'"
@@ -119,8 +119,8 @@ class PagePolicy:
         return "; ".join([*(" ".join((name, *sources)) for name, sources in allowed.items()), SHARED])
 
 
+# The content policy of the page that is being rendered.
 current_policy: ContextVar[PagePolicy | None] = ContextVar("policy", default=None)
-"""The content policy of the page that is being rendered."""
 
 
 def wrapped(

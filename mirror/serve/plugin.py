@@ -48,6 +48,7 @@ _CREDENTIALS = {"authorization", "cookie"}
 
 _NAMED = r"^/-/r/(?P<owner>[^/]+)/(?P<slug>[^/]+)/?$"
 
+# Patterns of the pages, and their views.
 ROUTES: list[tuple[str, Callable[..., Any]]] = [
     (r"^/$", home.home_page),
     (r"^/-/index(\.(?P<format>jsono?))?$", home.index),
@@ -73,7 +74,6 @@ ROUTES: list[tuple[str, Callable[..., Any]]] = [
     (r"^/-/inventory\.csv$", page(home.inventory_csv)),
     (r"^/-/mirror-status$", page(status.status_page)),
 ]
-"""Patterns of the pages, and their views."""
 
 
 @hookimpl

@@ -18,14 +18,14 @@ from typing import Protocol
 from mirror.queries.visibility import ANONYMOUS, holds_private, is_known, visible_project
 from mirror.serve.sql_limits import RESERVED, BoundedConnection
 
-ALL = frozenset[str]()
-"""Means all columns of a table."""
+ALL = frozenset[str]()  # means all columns of a table
 
+# Withheld from everybody: the tokens, the writes made with them, and what is to be exported.
 SECRET: Mapping[str, frozenset[str]] = dict.fromkeys(
     ("api_tokens", "writes", "webhook_deliveries", "extras", "exports", "export_marks", "export_epoch"), ALL
 )
-"""Withheld from everybody: the tokens, the writes made with them, and what is to be exported."""
 
+# Withheld from strangers, as in the APIs: what is not public, or may name something that is not.
 WITHHELD_FROM_STRANGERS: Mapping[str, frozenset[str]] = {
     **SECRET,
     "members": ALL,
@@ -34,8 +34,10 @@ WITHHELD_FROM_STRANGERS: Mapping[str, frozenset[str]] = {
     "repositories": frozenset({"parent_uuid", "parent_full_name"}),
     "sync_runs": frozenset({"error"}),
 }
-"""Withheld from strangers, as in the APIs: what is not public, or may name something that is not."""
 
+# Tables of which strangers may read some rows: the guarded columns, and the condition on `t` for them. A row
+# of `users` may be a mere member, one of `projects` a project with private repositories only. A change may be
+# the renaming of an owner `u` without public repositories.
 SHARED: Mapping[str, tuple[frozenset[str], str]] = {
     "users": (
         frozenset(
@@ -52,11 +54,6 @@ SHARED: Mapping[str, tuple[frozenset[str], str]] = {
     ),
     "changes": (frozenset({"old", "new"}), f"(t.user_id IS NULL OR {is_known(ANONYMOUS, 'u')})"),
 }  # fmt: skip
-"""Tables of which strangers may read some rows: the guarded columns, and the condition on `t` for them.
-
-A row of `users` may be a mere member, one of `projects` a project with private repositories only. A change
-may be the renaming of an owner `u` without public repositories.
-"""
 
 _FUNCTIONS = """
     -> ->> abs acos acosh asin asinh atan atan2 atanh avg bm25 ceil ceiling char coalesce concat
@@ -78,11 +75,11 @@ _ALLOWED_PRAGMAS = """
     application_id data_version database_list foreign_key_list index_info index_list index_xinfo
     recursive_triggers schema_version table_info table_xinfo user_version
 """
+# SQLite's functions that are harmless and, within the limits of `mirror.serve.sql_limits`, fast.
 FUNCTIONS = frozenset(_FUNCTIONS.split())
-"""SQLite's functions that are harmless and, within the limits of `mirror.serve.sql_limits`, fast."""
 
+# The allowed virtual tables. Others reveal too much: `sqlite_stmt` shows other visitors' statements.
 TABLE_FUNCTIONS = frozenset(_TABLE_FUNCTIONS.split())
-"""The allowed virtual tables. Others reveal too much: `sqlite_stmt` shows other visitors' statements."""
 
 _PRAGMAS = frozenset(_ALLOWED_PRAGMAS.split())
 _SCHEMAS = frozenset({"sqlite_master", "sqlite_schema", "sqlite_temp_master", "sqlite_temp_schema"})
@@ -116,8 +113,8 @@ class Nobody:
         return holds_private(connection)
 
 
+# The visitor. Each request sets it once its sender is known.
 current_visitor: ContextVar[SqlVisitor] = ContextVar("visitor", default=Nobody())  # noqa: B039 - it has no state
-"""The visitor. Each request sets it once its sender is known."""
 
 
 class Reach(Enum):

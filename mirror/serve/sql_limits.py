@@ -16,21 +16,18 @@ from functools import cache
 from math import prod
 from typing import Any, Self
 
-LONGEST_VALUE = 250_000
-"""The size limit for a text or BLOB that SQL makes or reads, in bytes."""
-
+LONGEST_VALUE = 250_000  # the size limit for a text or BLOB that SQL makes or reads, in bytes
 LONGEST_SQL = 16_000
-MOST_FUNCTIONS = 200
-"""The most function calls in the text of one statement."""
+MOST_FUNCTIONS = 200  # the most function calls in the text of one statement
 
+# The most calls of LIKE or GLOB. Their time grows with the length of the text times that of the pattern.
 MOST_PATTERNS = 10
-"""The most calls of LIKE or GLOB. Their time grows with the length of the text times that of the pattern."""
 
+# The most characters of a statement once its common table expressions are copied to where they are used.
 LONGEST_COPIED = 2_000_000
-"""The most characters of a statement once its common table expressions are copied to where they are used."""
 
+# A statement is interrupted once the process has grown by this many bytes since its start.
 MOST_MEMORY = 150_000_000
-"""A statement is interrupted once the process has grown by this many bytes since its start."""
 
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_LENGTH: LONGEST_VALUE,
@@ -52,16 +49,12 @@ _TOKEN = re.compile(
 )
 
 
+# The prefix of views that may read withheld columns. Statements of visitors must not contain it. SQLite gives
+# an authorizer only the name of the view that reads, and any common table expression could have that name.
 RESERVED = "mirror_shown_"
-"""The prefix of views that may read withheld columns. Statements of visitors must not contain it.
 
-SQLite gives an authorizer only the name of the view that reads, and any common table expression could have
-that name.
-"""
-
+# Begins each trusted statement, so that a visitor's statement never gets the cached form of a trusted one.
 _OURS = f"/* {secrets.token_hex(16)} */"
-"""Begins each trusted statement, so that a visitor's statement never gets the cached form of a trusted one.
-"""
 
 
 class BoundedConnection(sqlite3.Connection):

@@ -33,18 +33,11 @@ if TYPE_CHECKING:
     from mirror.serve.webhooks import Hook, WebhookWriter
 
 PLUGIN = "bitbucket-mirror"
-VALID_TIMES = 60
-"""A count stays valid for this many times the time it took."""
-
-CHEAP_SECONDS = 0.05
-"""A count that took less than this is repeated for each page."""
-
+VALID_TIMES = 60  # a count stays valid for this many times the time it took
+CHEAP_SECONDS = 0.05  # a count that took less than this is repeated for each page
 LONGEST_SECONDS = 600.0
-WAIT_SECONDS = 0.15
-"""How long a page waits for a number that was never counted before."""
-
-WEBHOOK_SECONDS = 1.0
-"""How long a webhook waits for a busy file before the delivery is kept on the disk."""
+WAIT_SECONDS = 0.15  # how long a page waits for a number that was never counted before
+WEBHOOK_SECONDS = 1.0  # how long a webhook waits for a busy file before the delivery is kept on the disk
 
 
 log = logging.getLogger(__name__)

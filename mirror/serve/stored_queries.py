@@ -210,6 +210,7 @@ order by r.full_name collate nocase, r.id limit 1000""",
 }
 
 
+# All questions, by subject.
 GROUPS: dict[str, dict[str, Question]] = {
     "Cleaning up": CLEANING,
     "Tags and releases": TAGS,
@@ -219,10 +220,9 @@ GROUPS: dict[str, dict[str, Question]] = {
     "Moving away": MOVING,
     "The crawl": CRAWLING,
 }
-"""All questions, by subject."""
 
+# All questions, by their names in addresses.
 QUERIES = {name: question for group in GROUPS.values() for name, question in group.items()}
-"""All questions, by their names in addresses."""
 
 
 def datasette_queries() -> dict[str, dict[str, Any]]:

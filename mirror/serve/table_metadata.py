@@ -194,6 +194,7 @@ TABLES: dict[str, dict[str, Any]] = {
     },
 }
 
+# Internal tables: Datasette hides every table whose name begins so.
 HIDDEN = (
     "mirror_meta",
     "export",
@@ -206,7 +207,6 @@ HIDDEN = (
     "search_",
     "_sqlite_migrations",
 )
-"""Internal tables: Datasette hides every table whose name begins so."""
 
 
 DESCRIPTION = (
@@ -216,8 +216,8 @@ DESCRIPTION = (
 )
 
 
+# The size in bytes above which no facets are shown by default: each facet of repositories takes 0.1 s.
 MOST_BYTES_FACETED = 256 * 1024 * 1024
-"""The size in bytes above which no facets are shown by default: each facet of repositories takes 0.1 s."""
 
 
 def metadata(databases: Mapping[str, int]) -> dict[str, Any]:

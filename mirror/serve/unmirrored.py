@@ -15,14 +15,13 @@ from mirror.serve.exchange import Answer, ApiError, ApiRequest
 
 FindRow = Callable[[sqlite3.Connection, Any], AccountRow | RepositoryRow | None]
 
-REFS_HEADER = "X-Mirror-Refs"
-"""Why an answer has no refs: "not read yet" or "not mirrored"."""
-
+REFS_HEADER = "X-Mirror-Refs"  # why an answer has no refs: "not read yet" or "not mirrored"
 REFS_RETRY_SECONDS = 60
 
+# Parameters with a credential for this mirror, which no other server may see.
 CREDENTIALS = frozenset({"access_token"})
-"""Parameters with a credential for this mirror, which no other server may see."""
 
+# Resources below a repository in both APIs, by the next name in the path.
 COMMON_NOUNS: Mapping[str, str] = {
     "src": "sources",
     "hooks": "webhooks",
@@ -31,7 +30,6 @@ COMMON_NOUNS: Mapping[str, str] = {
     "downloads": "downloads",
     "pullrequests": "pull requests",
 }
-"""Resources below a repository in both APIs, by the next name in the path."""
 
 # Names in API 2.0 and in a Data Center for what other APIs name differently.
 _CLOUD_NAMES = {"changesets": "commits", "changeset": "commit", "followers": "watchers", "raw": "src"}

@@ -29,8 +29,8 @@ _ADDRESS = re.compile(r"(?P<origin>https?://[^/?#\s\"'<>]+)(?P<path>(?:/[^/?#\s\
 _TARGET = re.compile(rb"https?://(?:[^/?#]*@)?(?P<host>[^/?#@]+)", re.IGNORECASE)
 _COOKIE_PATH = re.compile(rb";\s*path=/(?=;|$)", re.IGNORECASE)
 _LINK = re.compile(r'( (?:href|action|src)=")(/[^/"][^"]*|/)(?=")')
+# First segments of paths, up to their first dot, that cannot name a database.
 _TOP = frozenset({"", "-", "api", "!api", "%21api", "1", "2", "rest", "favicon", "robots"})
-"""First segments of paths, up to their first dot, that cannot name a database."""
 
 
 def base_of(public_url: str) -> str:
@@ -165,9 +165,8 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 FOR_EVER = "public, max-age=31536000, immutable"
+# The longest name in a path, in bytes. A longer one is replaced by the id of the row: servers limit paths.
 LONGEST = 500
-"""The longest name in a path, in bytes. A longer one is replaced by the id of the row: servers limit paths.
-"""
 
 
 class SiteLinks:

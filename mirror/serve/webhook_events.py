@@ -106,8 +106,8 @@ class _ServerBody(msgspec.Struct, frozen=True):
 
 
 _KINDS: dict[str, RefKind] = {"branch": "branch", "tag": "tag"}
+# The event by which a server tests the connection, without a signature and with any body.
 PING = "diagnostics:ping"
-"""The event by which a server tests the connection, without a signature and with any body."""
 
 CLOUD = {
     "repo:push", "repo:created", "repo:imported", "repo:updated", "repo:fork", "repo:transfer", "repo:deleted"

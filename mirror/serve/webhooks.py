@@ -42,8 +42,8 @@ SUFFIX = ".json"
 log = logging.getLogger("mirror.webhooks")
 
 MOST_WAITING = 1_000
+# Seconds between two attempts to write the spool. Each attempt also waits for SQLite's lock.
 PAUSE_SECONDS = 5.0
-"""Seconds between two attempts to write the spool. Each attempt also waits for SQLite's lock."""
 
 WriteResult = dict[str, Any]
 

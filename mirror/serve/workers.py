@@ -21,19 +21,16 @@ from mirror.errors import MirrorError
 
 Ready = Callable[[], None]
 
+# Seconds that the processes get to end; each ends by itself a little earlier. Then they are killed.
 END_SECONDS = 2.6
-"""Seconds that the processes get to end; each ends by itself a little earlier. Then they are killed."""
 
-PARENT_SECONDS = 0.5
-"""Seconds between two checks of a process that its parent still exists."""
+PARENT_SECONDS = 0.5  # seconds between two checks of a process that its parent still exists
 
+# The shortest and longest time, in seconds, between two starts of a task; it doubles with each failed start.
 SHORTEST_LIFE, LONGEST_PAUSE = 1.0, 30.0
-"""The shortest and longest time, in seconds, between two starts of a task; it doubles with each failed start.
-"""
 
+# Bytes that the parent reads from its pipe: signals are below this, numbers of started tasks from here on.
 STARTED = 128
-"""Bytes that the parent reads from its pipe: signals are below this, numbers of started tasks from here on.
-"""
 
 FAILED_TO_START = 4
 

@@ -30,26 +30,25 @@ P = ParamSpec("P")
 T = TypeVar("T")
 FindRepository = Callable[[sqlite3.Connection, Any], tuple[RepositoryRow, Answer]]
 
+# Statuses of the upstream that the answer repeats; all others become 400.
 _PASSED_ON = frozenset({400, 401, 402, 403, 404, 405, 409, 410, 413, 422, 429})
-"""Statuses of the upstream that the answer repeats; all others become 400."""
 
 TRUE = frozenset({"true", "1", "on", "yes"})
 FALSE = frozenset({"false", "0", "off", "no", ""})
 FORK_SWITCHES = ("no_forks", "no_public_forks", "no_private_forks")
 FLAGS = ("is_private", "has_issues", "has_wiki", *FORK_SWITCHES)
+# Text fields, with their maximum length in characters.
 TEXTS = {"name": 255, "description": 100_000, "website": 2000, "language": 100, "owner": 255}
-"""Text fields, with their maximum length in characters."""
 
 SCMS = ("git", "hg")
 WORDS = {"scm": SCMS, "fork_policy": FORK_POLICIES}
-FIXED = frozenset({"scm", "owner"})
-"""Fields that can be set only when a repository is created."""
+FIXED = frozenset({"scm", "owner"})  # fields that can be set only when a repository is created
 
+# Fields about the answer, not the write; so are fields that begin with ``oauth_``.
 TRANSPORT = frozenset({"format", "callback", "access_token"})
-"""Fields about the answer, not the write; so are fields that begin with ``oauth_``."""
 
+# Fields that may differ without setting anything, since they depend on the caller and the time.
 MOVING = frozenset({"type", "links", "updated_on", "last_updated", "utc_last_updated"})
-"""Fields that may differ without setting anything, since they depend on the caller and the time."""
 
 MOST_NAMED = 20
 LONGEST_NAMED = 100

@@ -154,6 +154,7 @@ def _fill(element: ET.Element, data: Any) -> None:
 
 Reader = Callable[[sqlite3.Connection, ApiRequest], Answer]
 
+# Documented resources of API 1.0 that the mirror does not hold, by their name in an address.
 _NOUNS = {
     "changesets": "history of changesets",
     "changeset": "changesets",
@@ -169,14 +170,14 @@ _NOUNS = {
     "invitations": "invitations",
     "plan": "plans of accounts",
 }
-"""Documented resources of API 1.0 that the mirror does not hold, by their name in an address."""
 
+# Resources with addresses that begin with their own name, followed by an owner and perhaps a repository.
 _OF_OWNER = ("privileges", "groups", "group-privileges", "invitations")
-"""Resources with addresses that begin with their own name, followed by an owner and perhaps a repository."""
 
 _OF_REPOSITORY = ("changesets", "changeset", "raw", "deploy-keys", "links", "services", *COMMON_NOUNS)
 _OF_USER = ("emails", "ssh-keys", "privileges", "groups", "invitations", "plan")
 
+# The patterns of what the documentation of API 1.0 had and the mirror does not hold.
 NAMED: tuple[tuple[str, ...], ...] = (
     *(("repositories", OWNER, SLUG, name) for name in _OF_REPOSITORY),
     *(("users", OWNER, name) for name in _OF_USER),
@@ -185,7 +186,6 @@ NAMED: tuple[tuple[str, ...], ...] = (
     ("emails",),
     ("ssh-keys",),
 )
-"""The patterns of what the documentation of API 1.0 had and the mirror does not hold."""
 
 
 def unmirrored_reader(pattern: tuple[str, ...]) -> Reader | None:  # noqa: PLR0911 - a table of forms

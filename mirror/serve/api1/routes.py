@@ -267,6 +267,7 @@ def _events(connection: sqlite3.Connection, asked: ApiRequest, about: ChangeFilt
     )
 
 
+# The handler of GET for each address; names in the path are placeholders.
 READERS: dict[tuple[str, ...], Reader] = {
     ("user",): myself,
     ("user", "repositories"): my_repositories,
@@ -288,7 +289,6 @@ READERS: dict[tuple[str, ...], Reader] = {
     ("repositories", OWNER, SLUG, "events"): events,
     ("repositories", OWNER, SLUG, "forks"): forks,
 }
-"""The handler of GET for each address; names in the path are placeholders."""
 
 
 async def create_repository(writing: Writing) -> Done:
@@ -328,16 +328,14 @@ def _own_namespace(asked: ApiRequest) -> str:
     return asked.caller.username
 
 
+# The handlers of writes, by address and method.
 WRITERS: dict[tuple[str, ...], dict[str, Write]] = {
     ("repositories",): {"POST": create_repository},
     ("repositories", OWNER, SLUG): {"PUT": update_repository, "DELETE": delete_repository},
     ("repositories", OWNER, SLUG, "fork"): {"POST": fork_repository},
 }
-"""The handlers of writes, by address and method."""
 
-DATED = {repository, tags, branches, branches_tags, main_branch}
-"""The readers that accept a time in the past."""
-
+DATED = {repository, tags, branches, branches_tags, main_branch}  # the readers that accept a time in the past
 API = Api(
     pattern=edge.PATTERN,
     route=edge.route,

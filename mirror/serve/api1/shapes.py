@@ -45,6 +45,7 @@ def _read(moment: str) -> datetime:
 
 _MAIL = re.compile(r"\s*<[^<>]*>\s*$")
 
+# The event of 1.0 for each kind of change that has one. A new fork has the event `fork`.
 EVENTS = {
     "created": "create",
     "restored": "create",
@@ -56,7 +57,6 @@ EVENTS = {
     "tag_moved": "pushed",
     "tag_deleted": "pushed",
 }
-"""The event of 1.0 for each kind of change that has one. A new fork has the event `fork`."""
 
 
 def repository(row: RepositoryRow, parent: RepositoryRow | None, *, state: str = "available") -> Json:

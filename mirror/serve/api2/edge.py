@@ -134,8 +134,8 @@ if TYPE_CHECKING:
 
 PATTERN = r"^(?P<prefix>/(?:(?:!|%21)?api/)?2\.0)(?P<rest>/.*)?$"
 WORKSPACE, REPOSITORY, NAME = "<workspace>", "<repository>", "<name>"
+# Requests per hour, for clients that read this header. The mirror has no quota.
 HEADERS = {"X-RateLimit-Limit": "1000000"}
-"""Requests per hour, for clients that read this header. The mirror has no quota."""
 
 _IN_PATHS = "/$;&=@!,:+"
 
@@ -307,14 +307,15 @@ _OF_WORKSPACE = {
     "pullrequests": "pull requests",
 }
 _OF_USER = {"emails": "mail addresses", "ssh-keys": "SSH keys", "search": "index of code"}
+# Resources below a repository, a workspace and a user, and at the top level.
 _ALONE = {
     "pullrequests": "pull requests",
     "snippets": "snippets",
     "hook_events": "webhook events",
     "addon": "add-ons",
 }
-"""Resources below a repository, a workspace and a user, and at the top level."""
 
+# The patterns of these resources. Some have readers for a part of them.
 NAMED: tuple[tuple[str, ...], ...] = (
     *(("repositories", WORKSPACE, REPOSITORY, name) for name in (*_OF_REPOSITORY, *COMMON_NOUNS)),
     *(("workspaces", WORKSPACE, name) for name in (*_OF_WORKSPACE, "hooks")),
@@ -322,7 +323,6 @@ NAMED: tuple[tuple[str, ...], ...] = (
     *(("user", name) for name in _OF_USER),
     *((name,) for name in _ALONE),
 )
-"""The patterns of these resources. Some have readers for a part of them."""
 
 
 def _first_of_caller(connection: sqlite3.Connection, asked: Api2Request) -> AccountRow | None:

@@ -70,8 +70,8 @@ def team(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     return Answer(body=shape(row), synced_at=row.last_seen_at)
 
 
+# The roles of teams, with the names that workspaces have for them.
 TEAM_ROLES = {"admin": "owner", "contributor": "collaborator", "member": "member"}
-"""The roles of teams, with the names that workspaces have for them."""
 
 
 def teams(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
@@ -326,6 +326,7 @@ def commit(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     return Answer(body=body, synced_at=row.refs_synced_at)
 
 
+# The handler of GET for each address; names in the path are placeholders.
 READERS: dict[tuple[str, ...], Reader] = {
     ("user",): user,
     ("user", "workspaces"): my_workspaces,
@@ -359,11 +360,8 @@ READERS: dict[tuple[str, ...], Reader] = {
     ("repositories", WORKSPACE, REPOSITORY, "forks"): forks,
     ("repositories", WORKSPACE, REPOSITORY, "watchers"): watchers,
 }
-"""The handler of GET for each address; names in the path are placeholders."""
 
-DATED = {repository, refs, branches, branch, tags, tag}
-"""The readers that accept a time in the past."""
-
+DATED = {repository, refs, branches, branch, tags, tag}  # the readers that accept a time in the past
 API = Api(
     pattern=edge.PATTERN,
     route=edge.route,

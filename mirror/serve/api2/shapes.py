@@ -17,8 +17,8 @@ from mirror.serve.exchange import Json
 _ENCODER = msgspec.json.Encoder()
 _CHILDREN = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks")
 
+# Finds the extra of an object, by its kind and the id of its row.
 FindExtra = Callable[[str, int], Json | None]
-"""Finds the extra of an object, by its kind and the id of its row."""
 
 
 class ApiLinks(msgspec.Struct, frozen=True):

@@ -109,8 +109,8 @@ def _named_workspace(values: Mapping[str, Any]) -> str | None:
     return named
 
 
+# The handlers of writes, by address and method.
 WRITERS: dict[tuple[str, ...], dict[str, Write]] = {
     ("repositories", WORKSPACE, REPOSITORY): {"POST": create, "PUT": update, "DELETE": delete},
     ("repositories", WORKSPACE, REPOSITORY, "forks"): {"POST": fork},
 }
-"""The handlers of writes, by address and method."""

@@ -31,14 +31,13 @@ if TYPE_CHECKING:
     from datasette.app import Datasette
 
 PATTERN = r"^/rest/api/(?:1\.0|latest)(?P<rest>/.*)?$"
+# Placeholders in the patterns of paths. `MORE` is the rest of the path.
 PROJECT, REPOSITORY, NAME, PERSON, MORE = "<project>", "<repository>", "<name>", "<user>", "<more>"
-"""Placeholders in the patterns of paths. `MORE` is the rest of the path."""
 
-HERE = ("projects", PROJECT, "repos", REPOSITORY)
-"""The pattern of a repository's path."""
+HERE = ("projects", PROJECT, "repos", REPOSITORY)  # the pattern of a repository's path
 
+# The content type exactly as a real server sends it: one client compares the whole text.
 CONTENT_TYPE = "application/json;charset=UTF-8"
-"""The content type exactly as a real server sends it: one client compares the whole text."""
 
 NO_WRITES = "This API is read-only here: write to the upstream, or with API 1.0 or 2.0 of this mirror."
 
@@ -317,6 +316,7 @@ _NOUNS = {
     "pull-requests": "pull requests",
     "raw": "files",
 }
+# Resources below a project or a repository, and at the top level.
 _ALONE = {
     "admin": "administration",
     "build-status": "builds",
@@ -332,8 +332,8 @@ _ALONE = {
     "profile": "lists of viewed repositories",
     "tasks": "tasks",
 }
-"""Resources below a project or a repository, and at the top level."""
 
+# The server's other REST APIs, each with versions of its own.
 _OTHER_APIS = {
     "access-tokens": "access tokens",
     "analytics": "statistics",
@@ -358,8 +358,6 @@ _OTHER_APIS = {
     "ssh": "keys",
     "sync": "settings of forks",
 }
-"""The server's other REST APIs, each with versions of its own."""
-
 # An unknown name needs a version behind it: it may be a database of Datasette's.
 OTHER_PATTERN = (
     rf"^/rest(?P<rest>/(?:{'|'.join(['api', *_OTHER_APIS])}|[a-z][a-z-]*/(?:[0-9]+\.[0-9]+|latest))(?:/.*)?)$"
@@ -431,23 +429,24 @@ def of_other_api(connection: sqlite3.Connection, asked: DataCenterRequest) -> An
         case ["projects", key, "repos", slug, *_]:
             owner, found = find_repository(connection, about(key, slug))
             near = addresses.below_repository(found.upstream_id, key_of(owner), found.slug, "")
-            raise _not_mirrored(what, asked, addresses.of_other_api(found.upstream_id, asked.names, near))
+            there = addresses.of_other_api(found.upstream_id, asked.names, near)
+            raise not_mirrored_at(there, what, asked)
         case ["projects", key, *_]:
             row = find_projects(connection, about(key))[0]
             near = addresses.below_project(row.upstream_id, key_of(row), "")
-            raise _not_mirrored(what, asked, addresses.of_other_api(row.upstream_id, asked.names, near))
+            there = addresses.of_other_api(row.upstream_id, asked.names, near)
+            raise not_mirrored_at(there, what, asked)
         case ["users", name, *more]:
             return of_person(connection, about(name, "/".join(more)), what)
     raise _alone(what)
 
 
+# Addresses that are not mirrored, below something that may be; `MORE` is the rest of the path.
 UNMIRRORED: dict[tuple[str, ...], Reader] = {
     (*HERE, MORE): of_repository,
     ("projects", PROJECT, MORE): of_project,
     ("users", PERSON, MORE): of_person,
     **{(first, MORE): alone for first in _ALONE},
 }
-"""Addresses that are not mirrored, below something that may be; `MORE` is the rest of the path."""
-
+# The server's other APIs, of which nothing is mirrored.
 UNMIRRORED_APIS: dict[tuple[str, ...], Reader] = {(name, MORE): of_other_api for name in _OTHER_APIS}
-"""The server's other APIs, of which nothing is mirrored."""

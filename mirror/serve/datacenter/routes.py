@@ -43,9 +43,7 @@ from mirror.serve.datacenter.edge import (
 from mirror.serve.exchange import Answer, ApiError, Json, last_seen
 from mirror.serve.unmirrored import with_refs
 
-VERSION = "8.19.0"
-"""The version of Data Center that this API is modelled on."""
-
+VERSION = "8.19.0"  # the version of Data Center that this API is modelled on
 _REPOSITORY_ROLES = {"REPO_READ": None, "REPO_WRITE": "contributor", "REPO_ADMIN": "admin"}
 _PROJECT_ROLES = {
     "PROJECT_VIEW": None,
@@ -281,6 +279,7 @@ def user(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     return Answer(body=asked.shapes.user(row), synced_at=row.last_seen_at)
 
 
+# Every address that answers GET, with placeholders for names.
 READERS: dict[tuple[str, ...], Reader] = {
     ("application-properties",): application_properties,
     ("projects",): projects,
@@ -299,10 +298,9 @@ READERS: dict[tuple[str, ...], Reader] = {
     ("users",): users,
     ("users", PERSON): user,
 }
-"""Every address that answers GET, with placeholders for names."""
 
+# The readers that accept a time in the past.
 DATED = {repository, branches, commit, default_branch, tags, tag}
-"""The readers that accept a time in the past."""
 
 API = Api(
     pattern=edge.PATTERN,

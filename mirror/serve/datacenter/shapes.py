@@ -19,6 +19,7 @@ from mirror.queries.web_links import pages_of
 from mirror.serve.exchange import Json
 from mirror.times import from_text
 
+# Bitbucket Cloud's names for resources below a repository.
 _ON_CLOUD = tuple(
     (re.compile(here), there)
     for here, there in (
@@ -32,12 +33,9 @@ _ON_CLOUD = tuple(
         (r"webhooks", "hooks"),
     )
 )
-"""Bitbucket Cloud's names for resources below a repository."""
 
 LATEST = "com.atlassian.bitbucket.server.bitbucket-branch:latest-commit-metadata"
-FIRST_NUMBER = 2**30
-"""Added to row ids, for objects without a number of their own."""
-
+FIRST_NUMBER = 2**30  # added to row ids, for objects without a number of their own
 SCM = "git"
 _OWN_NUMBER = re.compile(r"(?:id|user):(\d{1,10})", re.ASCII)
 _AUTHOR = re.compile(r"(.*) <([^<>]+)>", re.DOTALL)

@@ -29,8 +29,7 @@ NUMBER: Schema = {"type": "integer"}
 NUMBER_OR_NULL: Schema = {"type": ["integer", "null"]}
 
 
-MORE = "<more>"
-"""A placeholder for the rest of an address."""
+MORE = "<more>"  # a placeholder for the rest of an address
 
 
 def not_read(patterns: Iterable[Names], readers: Container[Names], place: str) -> tuple[Names, ...]:
@@ -134,6 +133,7 @@ class Description(NamedTuple):
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
+# The errors that are possible at every address.
 _STATUSES = {
     "400": "A parameter or the body is wrong",
     "401": "It needs a token of this mirror, or the one sent is not accepted",
@@ -143,7 +143,6 @@ _STATUSES = {
     "503": "The mirror is busy, or has not read this yet; ask again later",
     "default": "Any other error",
 }
-"""The errors that are possible at every address."""
 
 _MOMENT: Json = {
     "name": ACCEPT,
@@ -152,13 +151,13 @@ _MOMENT: Json = {
     "description": "A time in the past to answer for (RFC 7089), such as Tue, 03 Nov 2026 10:00:00 GMT",
     "schema": TEXT,
 }
+# Headers of answers from an address that accepts a time in the past.
 _MEMENTO_HEADERS = {
     "Memento-Datetime": "When the mirror saw the data of the answer; only if the request named a time",
     NEXT_LOOK_HEADER: "When the mirror looked next, if it did",
     "Vary": f"Names {ACCEPT}, among others",
     "Link": 'This address, rel="original timegate"',
 }
-"""Headers of answers from an address that accepts a time in the past."""
 
 _LEADS_AWAY = {"307": "Leads to the upstream, where `redirect_unmirrored` is configured"}
 _SECURITY: Json = {

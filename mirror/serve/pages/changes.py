@@ -22,8 +22,7 @@ from mirror.serve.pages.view import Visit
 from mirror.times import from_text, moment_of, to_text
 
 PER_PAGE = 50
-UNEXPECTED_GROUP = "unexpected"
-"""The kind, in an address, that stands for all unexpected changes."""
+UNEXPECTED_GROUP = "unexpected"  # the kind, in an address, that stands for all unexpected changes
 FILTERS = ("kind", "owner", "upstream", "ref", "repository", "since", "until")
 
 ENTRIES = 50

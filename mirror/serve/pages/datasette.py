@@ -44,8 +44,8 @@ HEADINGS = {"Custom SQL query returning": "Answer:", "Custom SQL query": "Answer
 STYLES = ("mirror.css", "datasette.css")
 
 log = logging.getLogger(__name__)
+# The names in Datasette's routes for tables, views and stored queries.
 _OF_A_TABLE = frozenset({"database", "table", "format"})
-"""The names in Datasette's routes for tables, views and stored queries."""
 
 
 def cell(datasette: "Datasette", database: str, column: str, row: Any, value: Any) -> Markup | None:

@@ -46,8 +46,8 @@ async def updated_last(visit: Visit) -> dict[str, Any]:
     return await visit.read(work)
 
 
+# The questions on the home page; nearly every mirror has an answer to them.
 OFFERED = ("stale", "stale_branches", "without_tags", "names_under_many_owners")
-"""The questions on the home page; nearly every mirror has an answer to them."""
 
 
 async def questions(visit: Visit) -> Response:
@@ -92,8 +92,7 @@ async def _home(visit: Visit) -> Response:
 
 
 PER_PAGE, LONGEST_NAME = 100, 300
-NOBODY = 0
-"""The id of no owner: a name that is not mirrored looks like a hidden one."""
+NOBODY = 0  # the id of no owner: a name that is not mirrored looks like a hidden one
 
 
 async def inventory(visit: Visit) -> Response:
@@ -104,8 +103,7 @@ async def inventory(visit: Visit) -> Response:
     return await visit.page("mirror_inventory.html", context)
 
 
-TIMES = 5
-"""How many time limits a page may take: one far behind the first name of a large owner is slow."""
+TIMES = 5  # how many time limits a page may take: one far behind the first name of a large owner is slow
 
 
 async def inventory_csv(visit: Visit) -> Response:

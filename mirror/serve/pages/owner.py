@@ -20,8 +20,7 @@ from mirror.serve.pages.status import Bar, bar_chart
 from mirror.serve.pages.view import NotHere, Visit
 
 PER_PAGE, LATEST, MONTHS = 50, 12, 24
-PAST_TIMES = 5
-"""How many time limits the past of an owner may take, which is that of each repository."""
+PAST_TIMES = 5  # how many time limits the past of an owner may take, which is that of each repository
 
 
 async def owner_page(visit: Visit) -> Response:

@@ -22,8 +22,7 @@ from mirror.serve.middleware import PAGE
 from mirror.serve.pages.view import Visit
 from mirror.serve.urls import assets
 
-SHORTEST, LONGEST = 4, 40
-"""The lengths of a query for which the page suggests other queries."""
+SHORTEST, LONGEST = 4, 40  # the lengths of a query for which the page suggests other queries
 
 
 class Near(msgspec.Struct, frozen=True):
@@ -73,11 +72,10 @@ CHOICES = {
     "gone": ("1",),
 }
 FAR = 5
-SOON = 0.1
-"""Seconds that results wait for the list of languages; the next page may have it."""
+SOON = 0.1  # seconds that results wait for the list of languages; the next page may have it
 
+# The columns that CSV adds: the upstream's page, and the clone addresses.
 LINKS = ("upstream_url", "clone_https", "clone_ssh")
-"""The columns that CSV adds: the upstream's page, and the clone addresses."""
 
 
 class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):

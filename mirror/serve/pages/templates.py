@@ -30,13 +30,12 @@ from mirror.search import highlight_ranges
 from mirror.serve.middleware import current_policy
 from mirror.times import from_text
 
+# The templates of the home page.
 FIRST_PAGE = ("mirror_home.html", "mirror_base.html", "mirror_bar.html", "mirror_macros.html")
-"""The templates of the home page."""
 
 _SCRIPT = re.compile(r"<script(?=[\s>{])", re.IGNORECASE)
 
-_in_process = dict[str, bytes]()
-"""What was compiled for any Datasette of this process."""
+_in_process = dict[str, bytes]()  # what was compiled for any Datasette of this process
 
 
 def nonce() -> str:
@@ -129,6 +128,7 @@ def prepare_first_page(env: Environment) -> None:
 SHORT_HASH = 12
 LONGEST_NAME = 300
 
+# The event of a repository or an owner, for each kind of change.
 IN_WORDS = {
     "created": "was first seen",
     "updated": "was edited",
@@ -146,7 +146,6 @@ IN_WORDS = {
     "tag_deleted": "lost the tag",
     "owner_renamed": "has another name",
 }
-"""The event of a repository or an owner, for each kind of change."""
 
 
 def add_filters(env: Environment) -> None:

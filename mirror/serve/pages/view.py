@@ -39,14 +39,13 @@ if TYPE_CHECKING:
 
     from mirror.serve.guarded_database import GuardedDatabase
 
-COUNTING_MS = 60_000
-"""The time limit of counts in the background, which no page waits for."""
+COUNTING_MS = 60_000  # the time limit of counts in the background, which no page waits for
 
+# Seconds until a page of the status is reloaded, during a sync and otherwise.
 BUSY_SECONDS, IDLE_SECONDS = 5, 60
-"""Seconds until a page of the status is reloaded, during a sync and otherwise."""
 
+# Characters that HTML forbids, also in the values of fields.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
-"""Characters that HTML forbids, also in the values of fields."""
 
 Read = TypeVar("Read")
 View = Callable[..., Awaitable[Response]]
