@@ -1,9 +1,7 @@
 """The particulars of API 1.0: its addresses, formats, what its paths name, and what the mirror does not hold.
 
-Every prefix that clients use is answered directly, with and without a slash at the end. Redirects would not
-work: common libraries turn a redirected POST into a GET. `format` and `callback` are Bitbucket's own
-parameters of API 1.0. The XML is that of django-piston, the library it was built with: ``<resource>`` items
-inside ``<response>``. Browsers do not run any of these formats, nor show them as a page.
+`format` and `callback` are Bitbucket's own parameters of API 1.0. The XML is that of django-piston, the
+library it was built with: ``<resource>`` items inside ``<response>``.
 """
 
 import re
@@ -25,6 +23,8 @@ from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, unauthorized
 from mirror.serve.unmirrored import COMMON_NOUNS, noun, refusing
 
+# Every prefix that clients use is answered directly, with and without a slash at the end. Redirects would not
+# work: common libraries turn a redirected POST into a GET.
 PATTERN = r"^/(?:(?:!|%21)?api/)?1\.0(?P<rest>/.*)?$"
 OWNER, SLUG = "<owner>", "<slug>"
 LONGEST_CALLBACK = 100
@@ -38,7 +38,7 @@ _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 def route(names: Sequence[str]) -> tuple[Names, Names]:
     """Return the pattern of a path, with placeholders, and the names in their places."""
-    if any("/" in name for name in names[:3]):
+    if any("/" in name for name in names[:3]):  # an escaped slash, which no name contains
         return (), ()
     pattern = list(names)
     for place, holder in ((1, OWNER), (2, SLUG)):
@@ -106,7 +106,7 @@ def render(answer: Answer, parameters: Parameters) -> tuple[bytes, str]:
         return b"", "text/plain; charset=utf-8"
     callback = parameters.get("callback")
     if callback is not None and not is_callback(callback):
-        callback = None
+        callback = None  # the answer is the error that says so
     return formatted(answer.body, parameters.get("format", "json"), callback)
 
 
@@ -116,24 +116,20 @@ def is_callback(name: str) -> bool:
 
 
 def formatted(data: Any, form: str, callback: str | None) -> tuple[bytes, str]:
-    """Return a body and its content type. An unknown `form` means JSON: unknown parameters are ignored."""
+    """Return a body and its content type. Browsers do not run any of them, nor show them as a page."""
     if callback is not None:
         text = _ENCODER.encode(data).replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
         # Without the comment, a body could pass for another kind of file (the Rosetta Flash attack).
         return b"/**/" + callback.encode() + b"(" + text + b");", "application/javascript; charset=utf-8"
-    if form == "yaml":
+    if form == "yaml":  # an unknown form means JSON, as unknown parameters are ignored
         lines = yaml.dump(data, Dumper=_DUMPER, allow_unicode=True, sort_keys=False, default_flow_style=False)
         return lines.encode(), "application/yaml; charset=utf-8"
     if form == "xml":
-        return _xml(data), "application/xml; charset=utf-8"
+        root = ET.Element("response")
+        _fill(root, data)
+        body: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+        return body, "application/xml; charset=utf-8"
     return _ENCODER.encode(data), JSON_TYPE
-
-
-def _xml(data: Any) -> bytes:
-    root = ET.Element("response")
-    _fill(root, data)
-    body: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
-    return body
 
 
 def _fill(element: ET.Element, data: Any) -> None:

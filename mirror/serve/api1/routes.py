@@ -1,7 +1,7 @@
 """The routes of API 1.0. Each reader is a function from a connection and a request to an answer.
 
 Routes and shapes are those of Bitbucket's documentation and of recorded answers; `docs/api-1.0.md` has a row
-for each. `forks` is an extension: 1.0 never had it, though its users asked for it. Writes take forms.
+for each. Writes take forms.
 """
 
 import sqlite3

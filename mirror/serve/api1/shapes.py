@@ -1,9 +1,7 @@
 """Rows in the shapes of API 1.0: pure functions, without database or clock.
 
-Each object has all keys that Bitbucket sent between 2010 and 2019, so that clients of any age find theirs. A
-value that the mirror cannot know is null, or the constant that Bitbucket always sent. Where the form of a
-value changed over the years, the latest is served. Sources: Bitbucket's own page on the `repositories`
-resource, and recorded answers. `docs/api-1.0.md` describes each key.
+Sources: Bitbucket's own page on the `repositories` resource, and recorded answers. `docs/api-1.0.md`
+describes each key.
 """
 
 import json
@@ -16,6 +14,9 @@ from zoneinfo import ZoneInfo
 from mirror.queries.rows import AccountRow, ChangeRow, RefRow, RepositoryRow, flag
 from mirror.serve.exchange import Json
 
+# Each object has all keys that Bitbucket sent between 2010 and 2019, so that clients of any age find theirs.
+# A value that the mirror cannot know is null, or the constant that Bitbucket always sent. Where the form of a
+# value changed over the years, the latest is served.
 AMSTERDAM = ZoneInfo("Europe/Amsterdam")
 
 
@@ -39,7 +40,8 @@ def utc(moment: str | None) -> str | None:
 
 
 def _read(moment: str) -> datetime:
-    """Read a time of the mirror. Its form has a fixed width, so this is faster than `times.from_text`."""
+    """Read a time of the mirror."""
+    # Its form has a fixed width, so this is faster than `times.from_text`.
     return datetime.fromisoformat(moment[:26]).replace(tzinfo=UTC)
 
 
@@ -145,14 +147,13 @@ def repository_uri(owner: str, slug: str) -> str:
 
 
 def user(row: AccountRow) -> Json:
-    """Shape a user. If the upstream gave no first and last name, the display name is split."""
+    """Shape a user or a team."""
     first, last = row.first_name, row.last_name
     is_team = row.kind != "user"
-    if first is None and last is None and row.display_name is not None:
-        name = row.display_name.strip()
-        first, _, last = (
-            (name, "", "") if is_team else name.rpartition(" ") if " " in name else (name, "", "")
-        )
+    if first is None and last is None and row.display_name is not None:  # as upstreams of 2.0 send it
+        first, last = row.display_name.strip(), ""
+        if not is_team and " " in first:
+            first, _, last = first.rpartition(" ")
     username = row.username or ""
     return {
         "username": username,
@@ -167,27 +168,24 @@ def user(row: AccountRow) -> Json:
 
 
 def changeset(row: RefRow, branch: str | None) -> Json:
-    """Shape the commit of a ref. `revision`, a local number of Mercurial, is not known."""
+    """Shape the commit of a ref."""
     parents = row.target_parents
+    # Authors without an account are named by their author line without the mail address.
+    author = row.target_author_name or (row.target_author and _MAIL.sub("", row.target_author))
     return {
         "node": row.target_hash[:12],
         "files": [],
         "raw_author": row.target_author,
         "utctimestamp": utc(row.target_date),
-        "author": row.target_author_name or _bare_name(row.target_author),
+        "author": author,
         "timestamp": local(row.target_date),
         "raw_node": row.target_hash,
         "parents": None if parents is None else [parent[:12] for parent in json.loads(parents)],
         "branch": branch,
         "message": row.target_message,
-        "revision": None,
+        "revision": None,  # a local number of Mercurial
         "size": -1,
     }
-
-
-def _bare_name(raw_author: str | None) -> str | None:
-    """Return an author line without the mail address, as 1.0 names authors without an account."""
-    return None if raw_author is None else _MAIL.sub("", raw_author)
 
 
 def branches(rows: Iterable[RefRow]) -> Json:
@@ -219,23 +217,19 @@ def branches_tags(branch_rows: Iterable[RefRow], tag_rows: Iterable[RefRow], mai
 def event(row: ChangeRow, about: RepositoryRow, shaped: Json) -> Json:
     """Shape a change as an event; `shaped` is the shape of its repository. Who pushed is not known."""
     kind = EVENTS[row.kind]
+    is_push = kind == "pushed"
     if row.kind == "created" and about.is_fork:
         kind = "fork"
+    ref, _, verb = row.kind.partition("_")  # such as branch_moved
     return {
-        "node": row.new[:12] if kind == "pushed" and row.new else None,
-        "description": _ref_change(row) if kind == "pushed" else None,
+        "node": row.new[:12] if is_push and row.new else None,
+        "description": f"{ref} {row.ref} {verb}" if is_push else None,
         "repository": shaped,
         "created_on": local(row.at),
         "user": None,
         "utc_created_on": utc(row.at),
         "event": kind,
     }
-
-
-def _ref_change(row: ChangeRow) -> str:
-    """Describe the change of a ref, such as ``branch main moved``."""
-    kind, _, verb = row.kind.partition("_")
-    return f"{kind} {row.ref} {verb}"
 
 
 def overview_item(row: RepositoryRow) -> Json:

@@ -57,7 +57,7 @@ class _OpaquePage(msgspec.Struct, frozen=True, array_like=True):
 
 def window_of(parameters: Mapping[str, str]) -> PageWindow:
     """Read `pagelen` and `page`; raises ApiError 400."""
-    length = _length(parameters)
+    length = min(_positive(parameters, "pagelen", DEFAULT_LENGTH, most=LONGEST), LONGEST)
     page = parameters.get("page", "1")
     if not page.startswith(_OPAQUE):
         return PageWindow(length=length, number=_positive(parameters, "page", 1))
@@ -65,10 +65,17 @@ def window_of(parameters: Mapping[str, str]) -> PageWindow:
         raw = base64.urlsafe_b64decode(page[1:] + "=" * (-len(page[1:]) % 4))
         place = msgspec.json.decode(raw, type=_OpaquePage)
     except (msgspec.DecodeError, binascii.Error, ValueError):
-        raise _invalid("page") from None
+        raise ApiError(400, "Invalid page") from None
+    # Clients can put anything into an opaque page, also what SQLite cannot store.
     is_counted = place.size is None or 0 <= place.size < 2**53
-    if not (0 < place.number < 2**53 and is_counted) or any(_unreadable(one) for one in place.after):
-        raise _invalid("page")
+    is_storable = not any(
+        abs(one) >= 2**63
+        if isinstance(one, int)
+        else isinstance(one, str) and any("\ud800" <= letter <= "\udfff" for letter in one)
+        for one in place.after
+    )
+    if not (0 < place.number < 2**53 and is_counted and is_storable):
+        raise ApiError(400, "Invalid page")
     return PageWindow(length=length, number=place.number, after=place.after, size=place.size)
 
 
@@ -78,32 +85,17 @@ def opaque(number: int, after: Sequence[Any], size: int | None) -> str:
     return _OPAQUE + base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-def _length(parameters: Mapping[str, str]) -> int:
-    """Read `pagelen`. A number of any length that is too large means the maximum."""
-    text = parameters.get("pagelen", "")
-    if text.isascii() and text.isdecimal() and len(text.lstrip("0")) >= 10:
-        return LONGEST
-    return min(_positive(parameters, "pagelen", DEFAULT_LENGTH), LONGEST)
-
-
-def _positive(parameters: Mapping[str, str], name: str, default: int) -> int:
+def _positive(parameters: Mapping[str, str], name: str, default: int, *, most: int | None = None) -> int:
+    """Read a number from 1; one of ten digits and more means `most`, or is an error without it."""
     text = parameters.get(name, "")
     if not text:
         return default
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
-        raise _invalid(name)
+    is_number = text.isascii() and text.isdecimal()
+    if most is not None and is_number and len(text.lstrip("0")) >= 10:
+        return most
+    if not (is_number and len(text) < 10 and int(text) > 0):
+        raise ApiError(400, f"Invalid {name}")
     return int(text)
-
-
-def _unreadable(value: str | float | None) -> bool:
-    """Return whether SQLite cannot store a value: clients can put anything into an opaque page."""
-    if isinstance(value, int):
-        return abs(value) >= 2**63
-    return isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value)
-
-
-def _invalid(name: str) -> ApiError:
-    return ApiError(400, f"Invalid {name}")
 
 
 class SortOrder(msgspec.Struct, frozen=True):
@@ -171,19 +163,25 @@ def read_page(
     query: Condition | None,
     counted: bool = True,
 ) -> ListingPage:
-    """Read a page, and one row more to know whether another page follows."""
-    source = listing.source
+    """Read a page, and one row more to know whether another page follows; `counted` fills in its `size`."""
+    source, size = listing.source, None
     where = f"{source.where} AND {query.sql}" if query else source.where
     values = {**source.values, **(query.values if query else {})}
-    size = _size(connection, source, where, values, window, query) if counted else None
+    if counted and query is None and source.count is not None:
+        size = source.count(connection)
+    elif counted and query is not None and window.after is not None and window.size is not None:
+        size = window.size  # counting with a query reads every row, so only the first page does it
+    elif counted:
+        size = int(fetch_value(connection, f"SELECT count(*) FROM {source.table} WHERE {where}", values))
     keys = [key for key in source.keys if key != order.sql]
     begin = f"SELECT {', '.join([order.sql, *keys])}, {source.columns} FROM {source.table} WHERE {where}"
+    directed = ", ".join(f"{one} DESC" if order.descending else one for one in [order.sql, *keys])
     if window.after is not None and len(window.after) != 1 + len(keys):
         raise ApiError(400, "Invalid page")
     found = list[Any]()
     for condition, more in segments(order, keys, window):
-        sql = f"{begin} {condition} ORDER BY {_directed(order, keys)} LIMIT :limit OFFSET :offset"
         left = {"limit": window.length + 1 - len(found), "offset": window.offset}
+        sql = f"{begin} {condition} ORDER BY {directed} LIMIT :limit OFFSET :offset"
         found += fetch(connection, sql, {**values, **more, **left})
         if len(found) > window.length:
             break
@@ -197,28 +195,11 @@ def read_page(
     )
 
 
-def _size(
-    connection: sqlite3.Connection,
-    source: Source,
-    where: str,
-    values: Values,
-    window: PageWindow,
-    query: Condition | None,
-) -> int:
-    """Count the whole listing. With a query this reads every row, so only the first page does it."""
-    if query is None and source.count is not None:
-        return source.count(connection)
-    if query is not None and window.after is not None and window.size is not None:
-        return window.size
-    return int(fetch_value(connection, f"SELECT count(*) FROM {source.table} WHERE {where}", values))
-
-
 def segments(order: SortOrder, keys: Sequence[str], window: PageWindow) -> list[tuple[str, Values]]:
     """Return one condition for each run of rows after a position, in their order.
 
     First come the rows with the same sort value, then those with a later value, then nulls or values: nulls
-    come first in ascending order, and last in descending order. SQLite finds each run by an index, but would
-    scan for an OR of them all.
+    come first in ascending order, and last in descending order.
     """
     if window.after is None:
         return [("", {})]
@@ -226,7 +207,7 @@ def segments(order: SortOrder, keys: Sequence[str], window: PageWindow) -> list[
     than = "<" if order.descending else ">"
     values: dict[str, Any] = {"after": value, **{f"after{place}": one for place, one in enumerate(rest)}}
     same = "IS NULL" if value is None else "= :after"
-    found = list[tuple[str, Values]]()
+    found = list[tuple[str, Values]]()  # SQLite finds each run by an index, but would scan for an OR of all
     if keys:
         places = ", ".join(f":after{place}" for place in range(len(rest)))
         found.append((f"AND {order.sql} {same} AND ({', '.join(keys)}) {than} ({places})", values))
@@ -235,10 +216,6 @@ def segments(order: SortOrder, keys: Sequence[str], window: PageWindow) -> list[
     if (value is None) != order.descending:
         found.append((f"AND {order.sql} IS {'' if order.descending else 'NOT '}NULL", {}))
     return found
-
-
-def _directed(order: SortOrder, keys: Sequence[str]) -> str:
-    return ", ".join(f"{one} DESC" if order.descending else one for one in [order.sql, *keys])
 
 
 def page_of(
@@ -286,16 +263,13 @@ def envelope(
 def repositories_of_page(
     connection: sqlite3.Connection, asked: Api2Request, ids: Sequence[int]
 ) -> tuple[list[Any], str | None]:
-    """Shape the repositories of a page, and return when the oldest was read.
-
-    The ids must have been checked to be visible. Whole repositories are encoded once for all strangers and
-    once for all who see everything, as long as the file does not change: reading and encoding a hundred takes
-    longer than the rest of an answer.
-    """
+    """Shape the repositories of a page, which are visible, and return when the oldest was read."""
     caller = asked.caller
     if asked.selection is not None or (caller.user_ids and not caller.sees_all):
         rows = repositories_by_ids(connection, caller, ids)
         return shaped(connection, asked, rows), last_seen(rows)
+    # Whole repositories are encoded once for all strangers and once for all who see everything, as long as
+    # the file does not change: reading and encoding a hundred takes longer than the rest of an answer.
     known, key = encoded_in(connection), (asked.links, caller.sees_all)
     missing = [one for one in ids if (key, one) not in known]
     rows = repositories_by_ids(connection, caller, missing)

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from typing import cast
+from typing import Any, cast
 from xml.sax.saxutils import quoteattr
 
 import msgspec
@@ -14,7 +14,6 @@ from mirror.queries.repositories import languages
 from mirror.queries.rows import LISTED
 from mirror.queries.search import FoundRefs, FoundRepositories, find_refs, find_repositories
 from mirror.queries.visibility import Caller
-from mirror.queries.web_links import RepositoryLinks
 from mirror.readable import csv_chunks
 from mirror.search.query import SWITCHES, Filters
 from mirror.serve.exchange import json_response
@@ -78,21 +77,18 @@ SOON = 0.1  # seconds that results wait for the list of languages; the next page
 LINKS = ("upstream_url", "clone_https", "clone_ssh")
 
 
-class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A search, as its address describes it. Wrong parameters are ignored."""
+class _Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What the addresses of both searches have. Wrong parameters are ignored."""
 
     q: str = ""
     owner: str = ""
-    language: str = ""
-    choices: Mapping[str, str] = {}
     page: int = 1
     size: int = PER_PAGE
 
     @property
     def filters(self) -> dict[str, str]:
         """The filters that are set."""
-        named = {"owner": self.owner, "language": self.language}
-        return {name: value for name, value in {**named, **self.choices}.items() if value}
+        raise NotImplementedError
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -100,21 +96,59 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
         size = {} if self.size == PER_PAGE else {"size": str(self.size)}
         return ({"q": self.q} if self.q else {}) | self.filters | size
 
+    @property
+    def start(self) -> int:
+        """How many results come before this page."""
+        return (self.page - 1) * self.size
+
+    def next(self, link: Callable[..., str], count: int) -> str | None:
+        """Return the address of the next page as JSON; None after the last one."""
+        more = self.start + self.size < count
+        return link(".json", **{**self.parameters, "page": self.page + 1}) if more else None
+
+
+class SearchRequest(_Asked, frozen=True, kw_only=True):
+    """A search for repositories."""
+
+    language: str = ""
+    choices: Mapping[str, str] = {}
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """The filters that are set."""
+        named = {"owner": self.owner, "language": self.language}
+        return {name: value for name, value in {**named, **self.choices}.items() if value}
+
+
+class RefsRequest(_Asked, frozen=True, kw_only=True):
+    """A search for branches, tags and commits."""
+
+    kind: str = ""
+    exact: bool = False
+    gone: bool = False
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """The filters that are set."""
+        flags = {name: "1" for name in ("exact", "gone") if getattr(self, name)}
+        return {name: value for name, value in (("kind", self.kind), ("owner", self.owner)) if value} | flags
+
+
+def _asked(visit: Visit) -> dict[str, Any]:
+    """Read the parameters that both searches have."""
+    texts = {name: visit.parameters.get(name, "").strip()[:LONGEST_QUERY] for name in ("q", "owner")}
+    page, size = visit.number("page", 1, 1_000_000), visit.number("size", PER_PAGE, MOST_ROWS)
+    return {**texts, "page": page, "size": size}
+
 
 def request_of(visit: Visit) -> SearchRequest:
     """Read a search from an address."""
     given = visit.parameters
     chosen = {name: given.get(name, "") for name in CHOICES if given.get(name, "") in CHOICES[name]}
-    if not visit.caller.known:
+    if not visit.caller.known:  # strangers see public repositories only
         chosen.pop("visibility", None)
-    return SearchRequest(
-        q=given.get("q", "").strip()[:LONGEST_QUERY],
-        owner=given.get("owner", "").strip()[:LONGEST_QUERY],
-        language=given.get("language", "").strip()[:LONGEST_QUERY],
-        page=visit.number("page", 1, 1_000_000),
-        size=visit.number("size", PER_PAGE, MOST_ROWS),
-        choices=chosen,
-    )
+    language = given.get("language", "").strip()[:LONGEST_QUERY]
+    return SearchRequest(**_asked(visit), language=language, choices=chosen)
 
 
 def find(connection: sqlite3.Connection, caller: Caller, asked: SearchRequest) -> FoundRepositories:
@@ -134,7 +168,7 @@ def find(connection: sqlite3.Connection, caller: Caller, asked: SearchRequest) -
         caller,
         asked.q,
         limit=asked.size,
-        offset=(asked.page - 1) * asked.size,
+        offset=asked.start,
         **cast("Filters", filters | switches),
     )
 
@@ -143,14 +177,8 @@ async def results(visit: Visit) -> Response:
     """GET /-/search: the form, the results, and suggestions."""
     asked = request_of(visit)
     found, took_ms = await _found(visit, asked)
-    pages = -(-found.count // asked.size)
-    context = {
-        "asked": asked,
+    context = _context(asked, found, took_ms) | {
         "switches": SWITCHES,
-        "found": found,
-        "took_ms": took_ms,
-        "pages": pages,
-        "start": (asked.page - 1) * asked.size,
         "query": " ".join(found.corrected) if found.fuzzy else asked.q,
         "near": await _near(visit, asked) if not found.count else [],
         "languages": await visit.count(
@@ -158,6 +186,12 @@ async def results(visit: Visit) -> Response:
         ),
     }
     return await visit.page("mirror_search.html", context)
+
+
+def _context(asked: _Asked, found: FoundRepositories | FoundRefs, took_ms: float) -> dict[str, Any]:
+    """Return what the pages of both searches show."""
+    pages = -(-found.count // asked.size)
+    return {"asked": asked, "found": found, "took_ms": took_ms, "pages": pages, "start": asked.start}
 
 
 async def options(visit: Visit) -> Response:
@@ -172,8 +206,6 @@ async def as_json(visit: Visit) -> Response:
     """GET /-/search.json: the results for programs."""
     asked = request_of(visit)
     found, _ = await _found(visit, asked)
-    following = {**asked.parameters, "page": asked.page + 1}
-    more = asked.page * asked.size < found.count
     body = {
         "query": asked.q,
         "filters": asked.filters,
@@ -183,7 +215,7 @@ async def as_json(visit: Visit) -> Response:
         "described": found.described,
         "page": asked.page,
         "size": asked.size,
-        "next": visit.links.search(".json", **following) if more else None,
+        "next": asked.next(visit.links.search, found.count),
         "repositories": [
             {
                 **row.columns(*LISTED),
@@ -202,7 +234,16 @@ async def as_csv(visit: Visit) -> Response:
     given = request_of(visit)
     asked = given if "size" in visit.parameters else msgspec.structs.replace(given, size=MOST_ROWS)
     found, _ = await _found(visit, asked)
-    rows = ([*row.columns(*LISTED).values(), *_linked(found.links(row))] for row in found.repositories)
+    rows = (
+        [
+            *row.columns(*LISTED).values(),
+            links.url,
+            links.clone_urls.get("https"),
+            links.clone_urls.get("ssh"),
+        ]
+        for row in found.repositories
+        for links in (found.links(row),)
+    )
     headers = {
         **_headers(visit),
         "Content-Disposition": 'attachment; filename="search.csv"',
@@ -218,11 +259,6 @@ def _headers(visit: Visit) -> dict[str, str]:
     if visit.datasette.cors:
         add_cors_headers(headers)
     return headers
-
-
-def _linked(links: RepositoryLinks) -> tuple[str | None, ...]:
-    """Return the values of LINKS."""
-    return links.url, links.clone_urls.get("https"), links.clone_urls.get("ssh")
 
 
 async def _found(visit: Visit, asked: SearchRequest) -> tuple[FoundRepositories, float]:
@@ -275,72 +311,35 @@ async def suggestions(visit: Visit) -> Response:
     return json_response(body, PAGE, content_type="application/x-suggestions+json; charset=utf-8")
 
 
-class RefsRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A search for refs, as its address describes it. Wrong parameters are ignored."""
-
-    q: str = ""
-    kind: str = ""
-    owner: str = ""
-    exact: bool = False
-    gone: bool = False
-    page: int = 1
-    size: int = PER_PAGE
-
-    @property
-    def filters(self) -> dict[str, str]:
-        """The filters that are set."""
-        flags = {name: "1" for name in ("exact", "gone") if getattr(self, name)}
-        return {name: value for name, value in (("kind", self.kind), ("owner", self.owner)) if value} | flags
-
-    @property
-    def parameters(self) -> dict[str, str]:
-        """The parameters of the first page of this search."""
-        size = {} if self.size == PER_PAGE else {"size": str(self.size)}
-        return ({"q": self.q} if self.q else {}) | self.filters | size
-
-
 async def refs_results(visit: Visit) -> Response:
     """GET /-/refs: the form and the results."""
     asked = _refs_request_of(visit)
-    found, took_ms = await _found_refs(visit, asked)
-    context = {
-        "asked": asked,
-        "found": found,
-        "took_ms": took_ms,
-        "pages": -(-found.count // asked.size),
-        "start": (asked.page - 1) * asked.size,
-    }
-    return await visit.page("mirror_refs.html", context)
+    return await visit.page("mirror_refs.html", _context(asked, *await _found_refs(visit, asked)))
 
 
 async def refs_as_json(visit: Visit) -> Response:
     """GET /-/refs.json: the results for programs."""
     asked = _refs_request_of(visit)
     found, _ = await _found_refs(visit, asked)
-    more = asked.page * asked.size < found.count
-    following = {**asked.parameters, "page": asked.page + 1}
     body = {
         **found.exported(),
         "filters": asked.filters,
         "page": asked.page,
         "size": asked.size,
-        "next": visit.links.refs(".json", **following) if more else None,
+        "next": asked.next(visit.links.refs, found.count),
     }
     return json_response(body, PAGE)
 
 
 def _refs_request_of(visit: Visit) -> RefsRequest:
-    """Read a search from an address."""
+    """Read a search for refs from an address."""
     given = visit.parameters
     kind = given.get("kind", "")
     return RefsRequest(
-        q=given.get("q", "").strip()[:LONGEST_QUERY],
+        **_asked(visit),
         kind=kind if kind in KINDS else "",
-        owner=given.get("owner", "").strip()[:LONGEST_QUERY],
         exact=given.get("exact") == "1",
         gone=given.get("gone") == "1",
-        page=visit.number("page", 1, 1_000_000),
-        size=visit.number("size", PER_PAGE, MOST_ROWS),
     )
 
 
@@ -353,7 +352,7 @@ async def _found_refs(visit: Visit, asked: RefsRequest) -> tuple[FoundRefs, floa
             visit.caller,
             asked.q,
             limit=asked.size,
-            offset=(asked.page - 1) * asked.size,
+            offset=asked.start,
             kind=asked.kind or None,
             owner=asked.owner or None,
             exact=asked.exact,
