@@ -1,4 +1,4 @@
-"""The HTTP edge of the APIs: addresses, methods, credentials, one snapshot, errors, headers.
+"""What all APIs share: addresses, methods, credentials, one snapshot, errors, headers.
 
 `Api` describes how one API differs from another; `Api.view` does what all have in common.
 """
@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 
 LONGEST_PATH = 2000
 _SEARCHES = {"q", "sort", "name"}  # parameters that may make an answer read many rows
+_READ_ONLY = (
+    "This mirror is read-only. Writes pass through to the upstream where `writes = true` is configured."
+)
+
 Names = tuple[str, ...]
 Parameters = Mapping[str, str]
 Reader = Callable[[sqlite3.Connection, Any], Answer]
@@ -157,7 +161,8 @@ class _Exchange(NamedTuple):
         if method == "OPTIONS":
             return Answer(headers={"Allow": ", ".join(methods)})
         if method not in methods:
-            raise _method_not_allowed(methods, _READ_ONLY if method in writers else api.no_writes)
+            detail = _READ_ONLY if method in writers else api.no_writes
+            raise ApiError(405, "Method Not Allowed", detail=detail, headers={"Allow": ", ".join(methods)})
         if api.find is not None and method in writers:
             given = credentials_of(self.request, self.parameters)
             caller, access = await admitted_writer(server, database, given)
@@ -207,24 +212,32 @@ class _Exchange(NamedTuple):
         api, request, parameters = self.api, self.request, self.parameters
         server, database = served_of(request), cast("GuardedDatabase", mirror_of(request))
         given = credentials_of(request, parameters)
+        # With `callback`, any page may include the answer as a script, and the browser would send the cookie.
         is_login = given == NO_CREDENTIALS and not (api.jsonp and "callback" in parameters)
         login = login_of(request, database) if is_login else None
 
-        def of_past(caller: Caller, known: Upstreams, then: Memento) -> Answer:
-            asked = self._asked(then.names, caller, known, then.copy)
-            return asked.selected(reader(then.copy, asked))
+        def found_in(connection: sqlite3.Connection, caller: Caller) -> Answer:
+            must_be_confirmed(connection, caller)
+            known = upstreams_of(connection)
+
+            def of_past(then: Memento) -> Answer:
+                asked = self._asked(then.names, caller, known, then.copy)
+                return asked.selected(reader(then.copy, asked))
+
+            if at is not None:
+                return answered_at(connection, caller, names, at, of_past)
+            asked = self._asked(names, caller, known, connection)
+            found, moment = asked.selected(reader(connection, asked)), published_at(connection)
+            if moment is None:
+                return found
+            return msgspec.structs.replace(found, headers={**found.headers, SNAPSHOT_HEADER: moment})
 
         def read(connection: sqlite3.Connection, milliseconds: int) -> tuple[Caller, Answer | ApiError]:
             with _plain_texts(connection), snapshot(connection, milliseconds):
                 caller = caller_in(connection, given, login)
                 try:
-                    must_be_confirmed(connection, caller)
-                    known = upstreams_of(connection)
-                    if at is None:
-                        asked = self._asked(names, caller, known, connection)
-                        return caller, _dated(asked.selected(reader(connection, asked)), connection)
-                    return caller, answered_at(connection, caller, names, at, partial(of_past, caller, known))
-                except ApiError as error:
+                    return caller, found_in(connection, caller)
+                except ApiError as error:  # that the token was used is saved nevertheless
                     return caller, error
 
         # A search may read many rows, so it gets a thread.
@@ -258,29 +271,12 @@ class _Exchange(NamedTuple):
         return self.api.request(self.datasette, request, asked)
 
 
-def _dated(found: Answer, connection: sqlite3.Connection) -> Answer:
-    """Add the time of a published file to an answer from it."""
-    moment = published_at(connection)
-    if moment is None:
-        return found
-    return msgspec.structs.replace(found, headers={**found.headers, SNAPSHOT_HEADER: moment})
-
-
 @contextmanager
 def _plain_texts(connection: sqlite3.Connection) -> Iterator[None]:
-    """Let SQLite decode texts. Datasette does it in Python, in case some are not UTF-8, which is slower."""
+    """Let SQLite decode texts."""
+    # Datasette decodes them in Python, in case some are not UTF-8, which is slower.
     decoding, connection.text_factory = connection.text_factory, str
     try:
         yield
     finally:
         connection.text_factory = decoding
-
-
-_READ_ONLY = (
-    "This mirror is read-only. Writes pass through to the upstream where `writes = true` is configured."
-)
-
-
-def _method_not_allowed(methods: Sequence[str], detail: str | None) -> ApiError:
-    """Return the error that lists the methods of an address; `detail` says why there are no others."""
-    return ApiError(405, "Method Not Allowed", detail=detail, headers={"Allow": ", ".join(methods)})

@@ -1,8 +1,7 @@
 """Who sends a request, and what they may open.
 
 Credentials and logins stand for callers and for Datasette's actors. This module adds `mirror_ids`, the
-caller's rows of `users`, to each actor that it recognises, and `mirror_scope` if the token sees everything. A
-login cookie has neither. It holds only the id of its token, so revoking the token ends its logins too.
+caller's rows of `users`, to each actor that it recognises, and `mirror_scope` if the token sees everything.
 """
 
 import base64
@@ -63,7 +62,7 @@ NO_CREDENTIALS = Credentials()
 def credentials_in(
     headers: Mapping[str, str], *, trust_basic_user: bool = False, local: bool = False
 ) -> Credentials:
-    """Read the Authorization header; schemes other than Basic and Bearer, such as OAuth 1.0, are ignored.
+    """Read the Authorization header.
 
     A Basic username counts without a token if `trust_basic_user` is set and the request is `local`.
     """
@@ -71,7 +70,7 @@ def credentials_in(
     rest = rest.strip()
     if scheme.lower() == "bearer":
         return Credentials(token=rest)
-    if scheme.lower() != "basic":
+    if scheme.lower() != "basic":  # such as OAuth 1.0
         return NO_CREDENTIALS
     try:
         user, _, password = base64.b64decode(rest, validate=True).decode("utf-8").partition(":")
@@ -99,13 +98,13 @@ def _accepted(connection: sqlite3.Connection, given: Credentials, token: str) ->
 
 
 def holder(connection: sqlite3.Connection, living: tokens.LivingToken, claimed: str | None) -> Caller:
-    """Make the caller of a token. One without a user speaks for the user name of the Basic login, `claimed`.
+    """Make the caller of a token.
 
-    That reveals nothing more, since such a token sees everything anyway.
+    :param claimed: the user name of the Basic login. A token without a user speaks for it.
     """
     if living.user_id is not None:
         username, ids = living.user, tokens.rows_of(connection, living.user_id)
-    else:
+    else:  # that reveals nothing more, since such a token sees everything anyway
         username, ids = claimed, _named(connection, claimed) if claimed else ()
     return Caller(
         name=living.name,
@@ -150,27 +149,22 @@ async def actor_of(datasette: "Datasette", request: Request) -> Actor | None:
 
 def sent_credentials(request: Request) -> Credentials:
     """Read the credentials of a request, by the settings of this server."""
-    trusting = served_of(request).config.trust_basic_user
-    return credentials_in(
-        request.headers, trust_basic_user=trusting, local=trusting and _is_of_this_user(request)
-    )
-
-
-def _is_of_this_user(request: Request) -> bool:
-    """Return whether the request came from a program of the system user who runs this server."""
-    client, server = request.scope.get("client"), request.scope.get("server")
-    return is_local(client, request.headers) and served_of(request).peers.is_ours(client, server)
+    server, headers = served_of(request), request.headers
+    if not server.config.trust_basic_user:
+        return credentials_in(headers)
+    client = request.scope.get("client")
+    # Trusted are programs of the system user who runs this server.
+    local = is_local(client, headers) and server.peers.is_ours(client, request.scope.get("server"))
+    return credentials_in(headers, trust_basic_user=True, local=local)
 
 
 def credentials_of(request: Request, parameters: Mapping[str, str]) -> Credentials:
-    """Read a request's credentials for an API, where `access_token` may hold the token.
-
-    With `callback` (JSONP) the request may come from a script of another site, and the browser adds cached
-    Basic logins by itself. These are checked, but give no rights.
-    """
+    """Read a request's credentials for an API, where `access_token` may hold the token."""
     if "access_token" in parameters:
         return Credentials(token=parameters["access_token"])
     given = sent_credentials(request)
+    # With `callback` (JSONP) the request may come from a script of another site, and the browser adds cached
+    # Basic logins by itself. These are checked, but give no rights.
     if "callback" in parameters and request.headers.get("authorization", "").lower().startswith("basic"):
         return msgspec.structs.replace(given, unused=True)
     return given
@@ -191,6 +185,7 @@ def caller_in(connection: sqlite3.Connection, given: Credentials, login: int | N
 
 def login_cookie(datasette: "Datasette", database: "Database", token: tokens.LivingToken) -> str:
     """Return the signed cookie for a login with a token."""
+    # It holds only the id of the token, so revoking the token ends its logins too.
     expires = baseconv.base62.encode(int(time.time()) + LOGIN_SECONDS)
     actor = {"id": token.name, "mirror_token": token.id, "mirror": database.name}
     return str(datasette.sign({"a": actor, "e": expires}, "actor"))
@@ -304,23 +299,18 @@ def may_download(datasette: "Datasette", actor: Actor | None, resource: Any) -> 
 async def is_closed(datasette: "Datasette", actor: Actor | None, resource: Any) -> bool:
     """Return whether a database, or anything in it, is closed to an actor.
 
-    All actions on a mirror get the same answer, including those of other plugins. The in-memory database of
-    `--crossdb` reads all files: it is open only to an actor who sees everything in every mirror.
+    All actions on a mirror get the same answer, including those of other plugins.
     """
     name = resource[0] if isinstance(resource, tuple) else resource
     if not isinstance(name, str):
         return False
     asking = ActorVisitor(actor)
-    if datasette.crossdb and name == "_memory":
+    if datasette.crossdb and name == "_memory":  # it reads all files
         return not all(asking.sees_all(database.name) for database in mirrors(datasette))
     database = mirror_named(datasette, name)
     if database is None or asking.sees_all(name):
         return False
-    if _has_tokens(resource) or database.lacks_changes():
+    holds_tokens = isinstance(resource, tuple) and str(resource[1]).lower() in ("api_tokens", "writes")
+    if holds_tokens or database.lacks_changes():
         return True
     return bool(await database.execute_fn(lambda connection: asking.lacks(connection, name)))
-
-
-def _has_tokens(resource: Any) -> bool:
-    """Return whether a resource is the table of tokens, or of the writes made with them."""
-    return isinstance(resource, tuple) and str(resource[1]).lower() in ("api_tokens", "writes")

@@ -2,8 +2,7 @@
 
 Datasette runs visitors' SQL with `Database.execute`; this program reads with `Database.execute_fn`. `execute`
 has its own connections, restricted to what the visitor may see, and its own threads, so slow SQL delays no
-other reads. Access is checked inside the transaction that reads, so a statement never sees private rows that
-a sync commits after the check.
+other reads.
 """
 
 import asyncio
@@ -155,19 +154,12 @@ class QuickReads:
                 self._slow_until[kind] = ended + SLOW_SECONDS
 
 
-def _bare(name: str) -> str:
-    """Return the name of a column without the brackets that Datasette puts around a withheld one."""
-    return name[1:-1] if name.startswith("[") and name.endswith("]") else name
-
-
 class PluginConnection(sqlite3.Connection):
-    """A connection for reads of this program and of plugins, on which hidden tables have no foreign keys.
-
-    Plugins follow such keys from tables that they know to tables that Datasette hides from them, and fail.
-    """
+    """A connection for reads of this program and of plugins, on which hidden tables have no foreign keys."""
 
     def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
         """Run a statement."""
+        # Plugins follow such keys from tables that they know to tables that are hidden from them, and fail.
         asked = _FOREIGN_KEYS.match(sql)
         is_hidden = asked is not None and asked[1].startswith(HIDDEN)
         return super().execute("SELECT 1 WHERE 0" if is_hidden else sql, *arguments)
@@ -217,12 +209,15 @@ class GuardedDatabase(PooledDatabase):
 
     async def execute(self, *arguments: Any, **options: Any) -> Results:
         """Run the SQL of a visitor; raises Forbidden if the file is closed to the visitor."""
-        if isinstance(
-            current_visitor.get(), Nobody
-        ):  # when Datasette starts, it counts the rows of immutable files
+        # When Datasette starts, it counts the rows of immutable files.
+        if isinstance(current_visitor.get(), Nobody):
             options.setdefault("log_sql_errors", False)
         found = await super().execute(*arguments, **options)
-        found.description = [(_bare(name), *more) for name, *more in found.description or ()]
+        # Datasette puts the name of a withheld column into brackets.
+        found.description = [
+            (name[1:-1] if name.startswith("[") and name.endswith("]") else name, *more)
+            for name, *more in found.description or ()
+        ]
         return found
 
     def work(self, fn: Callable[[sqlite3.Connection], Any], kind: ReadKind) -> Callable[[], Any]:
@@ -235,8 +230,7 @@ class GuardedDatabase(PooledDatabase):
     def _steadily(self, read: Callable[[], Any]) -> Any:
         """Read the file that is at the path now. If it was replaced meanwhile, read the new one.
 
-        A file that is read without locks must not even change. Raises OperationalError if it changes every
-        time.
+        Raises OperationalError if it changes every time.
         """
         for _ in range(ATTEMPTS):
             self._close_if_changed()
@@ -276,8 +270,10 @@ class GuardedDatabase(PooledDatabase):
 
     def _visit(self, fn: Callable[[sqlite3.Connection], Any], visitor: SqlVisitor) -> Any:
         """Run the SQL of a visitor on a connection that reads what the visitor may see now."""
+        # Access is checked in the snapshot that is read, so a statement never sees private rows that a sync
+        # commits after the check.
         if self.path is None:
-            everything = all(visitor.sees_all(one.name) for one in self._attached())
+            everything = all(visitor.sees_all(one.name) for one in mirrors(self.ds))
             return self._closed(fn, visitor) if not everything else fn(self._connection(Reach.EVERYTHING))
         if not self._is_mirror:
             connection = self._connection(None)
@@ -310,10 +306,6 @@ class GuardedDatabase(PooledDatabase):
             if isinstance(visitor, Nobody) or "prohibited" not in str(error):
                 raise
             raise Forbidden("view-database") from error
-
-    def _attached(self) -> list["GuardedDatabase"]:
-        found = self.ds.databases.values()
-        return [one for one in found if isinstance(one, GuardedDatabase) and one.is_mirror()]
 
     def _connection(self, reach: Reach | None) -> Any:
         """Return this thread's connection for a reach; None stands for reads of this program."""

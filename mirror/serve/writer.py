@@ -2,9 +2,6 @@
 
 The server has no client of an upstream: its builder passes in a `Writer`. Without one, or without ``writes =
 true`` in the configuration, every write is answered with 405.
-
-No field is ignored silently. A client may send back a repository as it read it, with some settings edited: a
-field that equals what the API shows sets nothing. Any other field that is not a setting is an error.
 """
 
 import asyncio
@@ -82,7 +79,7 @@ class Writer(Protocol):
 
 
 class WriteAccess:
-    """The writer, limited to what a caller may write to; the mirror's credential could write to more.
+    """The writer, limited to what a caller may write to.
 
     Its methods are those of `Writer`. They raise ApiError: 403 for a namespace that the caller may not write
     to, else for the errors of the writer.
@@ -111,6 +108,7 @@ class WriteAccess:
     def _to(self, name: str) -> Writer:
         """Return the writer for a namespace, or for a full name in one."""
         owner = name.partition("/")[0]
+        # The mirror's own credential could write to more.
         if self._namespaces is not None and owner.lower() not in self._namespaces:
             raise ApiError(
                 403,
@@ -173,20 +171,12 @@ async def answer_of(write: Write, writing: Writing) -> Answer:
     return msgspec.structs.replace(answer, status=done.status, headers=headers)
 
 
-def require_write_scope(caller: Caller) -> None:
-    """Raise ApiError 401 for an anonymous caller, 403 for one whose token may not write."""
-    if caller.token_id is None:
-        raise unauthorized()
-    if not caller.may_write:
-        raise ApiError(403, "Forbidden", detail="This token has no `write` scope.")
-
-
 async def admitted_writer(
     server: Served, database: "Database", given: Credentials
 ) -> tuple[Caller, WriteAccess]:
     """Identify the caller; return it with the writer for the namespaces that it may write to.
 
-    Raises NotAccepted, and ApiError as `require_write_scope` does.
+    Raises NotAccepted, ApiError 401 for an anonymous caller, 403 for one whose token may not write.
     """
 
     def read(connection: sqlite3.Connection) -> tuple[Caller, frozenset[str] | None]:
@@ -195,7 +185,10 @@ async def admitted_writer(
 
     caller, namespaces = await database.execute_fn(read)
     await save_use_of(server, database, caller)
-    require_write_scope(caller)
+    if caller.token_id is None:
+        raise unauthorized()
+    if not caller.may_write:
+        raise ApiError(403, "Forbidden", detail="This token has no `write` scope.")
     return caller, WriteAccess(server.writer, caller.name, namespaces)
 
 
@@ -239,6 +232,9 @@ def settings_of(
 
     Raises ApiError 400 that names every field that is wrong, missing, unknown or cannot be changed.
     """
+    # No field is ignored silently. A client may send back a repository as it read it, with some settings
+    # edited: a field that equals what the API shows sets nothing. Any other field that is not a setting is an
+    # error.
     settable = {*TEXTS, *FLAGS, *WORDS} - (FIXED if exists else set())
     wrong = _refused(values, settable, shown or {})
     found = dict[str, Any]()
@@ -260,10 +256,8 @@ def settings_of(
 
 def _refused(values: Mapping[str, Any], settable: set[str], shown: Mapping[str, Any]) -> dict[str, str]:
     """Return the fields that are not settings and differ from what the API shows, each with its fault."""
-    shown = {
-        **shown,
-        "slug": [shown.get("slug"), slug_of(str(values.get("name") or ""))],
-    }  # the new name makes one
+    slugs = [shown.get("slug"), slug_of(str(values.get("name") or ""))]  # the new name makes one
+    shown = {**shown, "slug": slugs}
     refused = dict[str, str]()
     for name, value in values.items():
         if name in settable | TRANSPORT | MOVING or name.startswith("oauth_") or value in (None, {}):
@@ -306,21 +300,11 @@ def _checked(name: str, value: Any) -> tuple[Any, str | None]:
         return word or None, None if known else f"This field is one of {', '.join(WORDS[name])}."
     if name in ("name", "owner"):
         text = text.strip()
-        return text, _wrong_name(text) or _too_long(name, text)
-    return text, _too_long(name, text)
-
-
-def _wrong_name(text: str) -> str | None:
-    if not text:
-        return "This field is required."
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
-        return "This field contains control characters."
-    return None
-
-
-def _too_long(name: str, text: str) -> str | None:
-    longest = TEXTS[name]
-    return f"This field is longer than {longest} characters." if len(text) > longest else None
+        if not text:
+            return text, "This field is required."
+        if any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+            return text, "This field contains control characters."
+    return text, f"This field is longer than {TEXTS[name]} characters." if len(text) > TEXTS[name] else None
 
 
 def fork_policy_of(switches: Mapping[str, bool], policy: str | None) -> str | None:
