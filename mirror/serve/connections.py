@@ -3,10 +3,6 @@
 uvicorn alone waits for the rest of a request without end, and accepts connections until the process has no
 descriptors left. Here, once the limit is reached, the connection that has waited longest for its client is
 closed.
-
-Linux lists the sockets of all users in /proc/net. Each row has the address of the socket, the address it is
-connected to, its state, user and inode. The row with the client's address is the client's socket. Only
-established connections count: Linux lists sockets of ended processes as root's.
 """
 
 import asyncio
@@ -202,13 +198,10 @@ Address = tuple[str, int]
 
 
 def is_local(client: Any, headers: Mapping[str, str]) -> bool:
-    """Return whether a request came from this machine directly, without a proxy.
-
-    The Host header is checked because another site can make its name point here (DNS rebinding).
-    """
+    """Return whether a request came from this machine directly, without a proxy."""
     if not client or not PROXY_HEADERS.isdisjoint(headers):
         return False
-    try:
+    try:  # another site can make its name point here (DNS rebinding), so the Host header counts too
         host = urlsplit("//" + headers.get("host", "")).hostname or ""
     except ValueError:  # an unbalanced bracket
         return False
@@ -255,6 +248,9 @@ def _users(table: Path, wanted: tuple[str, str]) -> list[int]:
     except FileNotFoundError:  # a system without IPv6
         return found
     port = f":{int(wanted[0].rpartition(' ')[2]):04X}"
+    # Each row is a socket: its address, the one it is connected to, its state, user and inode. The row with
+    # the client's address is the client's. Linux lists sockets of ended processes as root's, without an
+    # inode.
     for line in lines:
         # sl, local_address, rem_address, st, queues, timer, retransmits, uid, timeout, inode
         fields = line.split()

@@ -1,8 +1,7 @@
 """Reads of a repository at a time in the past, by `Accept-Datetime` (RFC 7089).
 
-Each address is its own TimeGate, and mementos have no addresses of their own: pattern 1.3 of the RFC. A time
-before the first look gets the first look, a future time gets the latest (section 4.5.3); `Memento-Datetime`
-says which. The reader answers from a copy that holds the repository as it was (`queries/past.py`).
+Each address is its own TimeGate, and mementos have no addresses of their own: pattern 1.3 of the RFC. The
+reader answers from a copy that holds the repository as it was (`queries/past.py`).
 """
 
 import sqlite3
@@ -36,11 +35,7 @@ class Memento(NamedTuple):
 
 
 def moment_asked(given: str, now: datetime) -> str:
-    """Read the time that a request names, at most `now`; raises ApiError 400 for a text that is not a date.
-
-    Dates in headers are whole seconds, so a look within that second counts: a request for the
-    `Memento-Datetime` of an answer gets the same answer.
-    """
+    """Read the time that a request names, at most `now`; raises ApiError 400 for another text."""
     try:
         moment = parsedate_to_datetime(given)
         moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
@@ -48,6 +43,8 @@ def moment_asked(given: str, now: datetime) -> str:
         raise ApiError(
             400, f"Invalid {ACCEPT}", detail="Write it as Tue, 03 Nov 2026 10:00:00 GMT."
         ) from None
+    # Dates in headers are whole seconds, so a look within that second counts: a request for the Memento-
+    # Datetime of an answer gets the same answer. A future time gets the latest look (4.5.3 of the RFC).
     return to_text(min(moment.replace(microsecond=999_999), now))
 
 
@@ -58,14 +55,12 @@ def answered_at(
     at: str,
     answer: Callable[[Memento], Answer],
 ) -> Answer:
-    """Answer for a time in the past; raises ApiError. `names` begin with owner and slug.
-
-    For a time before branches and tags were first listed, their first listing is served.
-    """
+    """Answer for a time in the past; raises ApiError. `names` begin with owner and slug."""
     with _memento(connection, caller, names, at) as found:
         try:
             return _with_memento_headers(answer(found), found.past)
         except ApiError as error:
+            # Before branches and tags were first listed, their first listing is served.
             first = found.past.ref_looks
             if error.status != 503 or first.before is not None or first.after is None:
                 raise
@@ -77,11 +72,11 @@ def answered_at(
 def _memento(
     connection: sqlite3.Connection, caller: Caller, names: tuple[str, ...], at: str
 ) -> Iterator[Memento]:
-    """Yield the repository of a path as it was, or at the first look; raises ApiError 404."""
+    """Yield the repository of a path as it was; raises ApiError 404."""
     try:
         try:
             past = _past(connection, caller, names[0], names[1], at)
-        except NotKnownThen as error:
+        except NotKnownThen as error:  # a time before the first look gets the first look (4.5.3 of the RFC)
             past = _past(connection, caller, names[0], names[1], error.since)
     except NotFound as error:
         raise ApiError(404, str(error)) from None

@@ -1,11 +1,7 @@
 """Access rules for visitors' SQL: an allow-list of functions and virtual tables, and withheld columns.
 
-SQLite calls an authorizer for each column while it prepares a statement, also inside views. Withheld columns
-read as NULL. They cannot fail, because Datasette's page of a row counts rows in all tables that refer to it,
-even withheld ones. Prepared statements stay with their connection, so each `Reach` has its own connections.
-
-Some tables hold public and private rows. They are closed, and a temporary view of the same name shows only
-the public rows.
+SQLite calls an authorizer for each column while it prepares a statement, also inside views. Prepared
+statements stay with their connection, so each `Reach` has its own connections.
 """
 
 import sqlite3
@@ -150,18 +146,17 @@ def restrict(connection: BoundedConnection, reach: Reach, own_functions: Iterabl
 
 
 def _show_public_values(connection: BoundedConnection) -> None:
-    """Hide the tables of `SHARED`, and the file's own views, behind temporary views of the same names.
-
-    Statements look up names among temporary views first. The file's own views do not, so they are created
-    again as temporary ones. SQLite evaluates conditions in any order, so each value is guarded by its own
-    `CASE`, in addition to the condition on the row. `CAST` keeps the affinity of the column.
-    """
+    """Hide the tables of `SHARED`, and the views of the file, behind temporary views of the same names."""
+    # Statements look up names among temporary views first. The file's own views do not, so they are created
+    # again as temporary ones.
     with connection.trusted():
         views = connection.execute("SELECT sql FROM main.sqlite_master WHERE type = 'view'").fetchall()
         for table, (guarded, shown) in SHARED.items():
             columns = connection.execute(f"PRAGMA main.table_info({table})").fetchall()
             if not columns:  # a mirror of another version, which is closed anyway
                 continue
+            # SQLite evaluates conditions in any order, so each value is guarded by its own CASE, in addition
+            # to the condition on the row. CAST keeps the affinity of the column.
             values = [
                 f"CAST(CASE WHEN {shown} THEN t.{name} END AS {kind}) AS {name}"
                 if name in guarded
@@ -198,9 +193,13 @@ def _authorizer(
         if reach is Reach.SCHEMA or table in modules or table.startswith("pragma_"):
             return sqlite3.SQLITE_DENY
         if reach is Reach.PUBLIC and table in SHARED:
-            return _may_read_shared(column, schema, view)
+            # The temporary views read them, and visitors read those views. Counting rows reads no column.
+            is_shown = not column or schema == "temp" or str(view).startswith(RESERVED)
+            return sqlite3.SQLITE_OK if is_shown else sqlite3.SQLITE_DENY
         columns = withheld.get(table)
         if columns is not None and (columns is ALL or column in columns):
+            # Withheld columns read as NULL. They cannot fail, because Datasette's page of a row counts rows
+            # in all tables that refer to it, even withheld ones.
             return sqlite3.SQLITE_IGNORE
         return sqlite3.SQLITE_OK
 
@@ -219,12 +218,3 @@ def _authorizer(
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
     return authorize
-
-
-def _may_read_shared(column: str, schema: str | None, view: str | None) -> int:
-    """Let the temporary views read a table of `SHARED`, and visitors read those views.
-
-    A statement that only counts rows reads no column.
-    """
-    is_shown = not column or schema == "temp" or str(view).startswith(RESERVED)
-    return sqlite3.SQLITE_OK if is_shown else sqlite3.SQLITE_DENY

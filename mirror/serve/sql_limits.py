@@ -119,11 +119,9 @@ class _Cursor(sqlite3.Cursor):
 
 
 def copies(sql: str) -> int:
-    """Return an upper bound of how often SQLite copies a common table expression when it prepares.
-
-    SQLite copies an expression to each use, together with the expressions in it, so the uses multiply. Any
-    name before ``AS (`` counts as a definition, and any other occurrence of the name as a use.
-    """
+    """Return an upper bound of how often SQLite copies a common table expression when it prepares."""
+    # SQLite copies an expression to each use, together with the expressions in it, so the uses multiply. Any
+    # name before AS ( counts as a definition, and any other occurrence of the name as a use.
     tokens = [found for found in map(_token, _TOKEN.finditer(sql[:LONGEST_SQL])) if found]
     defined = Counter(name for place in range(len(tokens)) if (name := _defined_at(tokens, place)))
     if not defined:

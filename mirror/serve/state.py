@@ -1,8 +1,4 @@
-"""The state of a running server: its settings, its counters, its caches, its published file.
-
-Settings come from `mirror.serve.server.build`, or, under plain `datasette`, from the plugin configuration
-``bitbucket-mirror``.
-"""
+"""The state of a running server: its settings, its counters, its caches, its published file."""
 
 import asyncio
 import logging
@@ -55,8 +51,7 @@ class CountCache:
     """Numbers that need a scan of the file, cached for a time in proportion to its cost.
 
     In a small file they are counted for each page. If counting takes a second, the number is valid for a
-    minute. After that, pages show the old number while it is counted again. A count that fails or takes too
-    long is not repeated at once.
+    minute. After that, pages show the old number while it is counted again.
     """
 
     def __init__(self) -> None:
@@ -87,7 +82,7 @@ class CountCache:
             value = known.value if known else None
         finally:
             self._running.pop(key, None)
-        seconds = time.monotonic() - start
+        seconds = time.monotonic() - start  # a count that failed or took too long is not repeated at once
         valid = min(VALID_TIMES * seconds, LONGEST_SECONDS) if seconds > CHEAP_SECONDS else 0.0
         self._known[key] = _Counted(value, seconds, time.monotonic() + valid)
         return value
@@ -96,8 +91,7 @@ class CountCache:
 class PublicSnapshot:
     """A published file beside the mirror: everybody may read it by SQL, whatever the mirror holds.
 
-    It is a database of its own, attached as soon as the file exists: `mirror publish` may make it while the
-    server runs. If it is replaced, the next request reads the new one.
+    It is a database of its own. If it is replaced, the next request reads the new one.
 
     :ivar name: the name of its database; None until it is attached.
     """
@@ -109,6 +103,7 @@ class PublicSnapshot:
 
     def attach(self, datasette: "Datasette") -> None:
         """Attach the file if it exists and is a published one; log any other once."""
+        # `mirror publish` may make it while the server runs.
         if self.name is not None:
             return
         try:
@@ -156,7 +151,7 @@ class Served:
     """
 
     def __init__(self, datasette: "Datasette") -> None:
-        self.config = _plain_config(datasette)
+        self.config = _plain_config(datasette)  # `mirror serve` overrides it by `configure`
         self.writer: Any = None
         self.peers = Peers()
         self.metadata = dict[str, Any]()

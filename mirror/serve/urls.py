@@ -65,18 +65,15 @@ def check_prefix(datasette: "Datasette", public_url: str) -> None:
 
 
 def inner(datasette: "Datasette", path: str) -> str:
-    """Return the path of an address without the prefix.
-
-    A database may have the same name as the prefix. Then the next segment decides which is meant, and the
-    prefix is removed repeatedly, since Datasette adds it even to paths that have it.
-    """
+    """Return the path of an address without the prefix."""
     base = datasette.setting("base_url")
     if base == "/":
         return path
+    # A database may have the same name as the prefix. Then the next segment decides which is meant.
     shared = _is_database(datasette, base.strip("/"))
     if path == base[:-1]:
         return path if shared else "/"
-    while path.startswith(base):
+    while path.startswith(base):  # Datasette adds it even to paths that have it
         rest = path[len(base) - 1 :]
         first = rest.split("/")[1].partition(".")[0]
         if shared and first not in _TOP and not _is_database(datasette, first):
@@ -120,11 +117,9 @@ def stripping_prefix(datasette: "Datasette", application: Application) -> Applic
 
 
 def in_origin_form(scope: AsgiScope) -> AsgiScope:
-    """Return a request whose target is a whole address as one for its path; no other is changed.
-
-    A server must accept both (RFC 9112, 3.2.2), and Jenkins sends the former without a proxy too. The host
-    in the target counts, not the header.
-    """
+    """Return a request whose target is a whole address as one for its path; no other is changed."""
+    # A server must accept both (RFC 9112, 3.2.2), and Jenkins sends the former without a proxy too. The host
+    # in the target counts, not the header.
     found = _TARGET.match(scope.get("raw_path") or b"")
     if found is None:
         return scope
@@ -274,6 +269,7 @@ def assets(folder: Path = FOLDER) -> dict[str, Asset]:
     for path in sorted(folder.iterdir()):
         if path.suffix in _TYPES:
             body = path.read_text("utf-8")
+            # With a hash in its name, browsers may cache a file for ever.
             digest = hashlib.sha256(body.encode()).hexdigest()[:12]
             address = f"/-/mirror-assets/{path.stem}.{digest}{path.suffix}"
             found[path.name] = Asset(address, body, _TYPES[path.suffix])

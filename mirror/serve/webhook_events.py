@@ -1,7 +1,7 @@
-"""Decodes webhooks of Bitbucket Cloud and Data Center into events of repositories.
+"""Decodes webhooks of Bitbucket Cloud and Data Center into events of repositories: pure functions.
 
-Pure functions: no clock, no network, no database. Fields that the mirror does not use are not read. Text that
-the mirror cannot store is replaced as in the crawl; hashes and names that git would refuse are errors.
+Text that the mirror cannot store is replaced as in the crawl; hashes and names that git would refuse are
+errors.
 """
 
 from collections.abc import Iterator

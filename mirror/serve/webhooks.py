@@ -1,11 +1,9 @@
 """Webhooks: `POST /-/webhook/{upstream}` saves within milliseconds what a Bitbucket reports as changed.
 
-The signature is verified before the body is parsed. Only two things are written: new heads of refs, if they
-follow the heads in the mirror, and hints that make the next run ask the upstream. So lost, repeated or forged
-webhooks cannot make the mirror differ from the upstream for long.
-
-One thread writes, so that responses never wait for a locked file. A delivery answered with 200 is in the
-mirror, with 202 on the disk; after a 5xx it must be sent again.
+Only two things are written: new heads of refs, if they follow the heads in the mirror, and hints that make
+the next run ask the upstream. So lost, repeated or forged webhooks cannot make the mirror differ from the
+upstream for long. A delivery answered with 200 is in the mirror, with 202 on the disk; after a 5xx it must be
+sent again.
 """
 
 import asyncio
@@ -149,11 +147,9 @@ class Overwhelmed(Exception):
 
 
 class WebhookWriter:
-    """Writes deliveries into a mirror, in the order of the calls.
+    """Writes deliveries into a mirror, in the order of the calls, in a thread: responses wait for no lock.
 
-    A delivery that is only in the queue when the process ends is lost, but its sender got no answer and sends
-    it again. An acknowledged delivery is in the spool. The spool is written first, and retried until that
-    succeeds, also by the next process.
+    The spool is written first, and retried until that succeeds, also by the next process.
     """
 
     def __init__(
@@ -168,6 +164,8 @@ class WebhookWriter:
         self._path, self._write, self._pause = path, write, pause
         self._spool = spool or Spool(path)
         self._store: Store | None = None
+        # A delivery that is only here when the process ends is lost, but its sender got no answer, and sends
+        # it again. An acknowledged one is in the spool.
         self._waiting = queue.Queue[tuple[Kept, Future[WriteResult]] | None](most_waiting)
         threading.Thread(target=self._work, daemon=True, name="webhooks").start()
 
@@ -294,11 +292,9 @@ async def _received(request: Request, server: Served, upstream: str) -> tuple[in
             "outcome": "ignored",
             "detail": "the secret was not checked, because a ping is not signed",
         }
-    verify_signature(hook.secret, body, signature)
-    if event == PING:
-        return 200, {"outcome": "ignored"}
+    verify_signature(hook.secret, body, signature)  # before anything in the body is read
     try:
-        news = read_event(event, body, datacenter=hook.datacenter)
+        news = None if event == PING else read_event(event, body, datacenter=hook.datacenter)
     except Malformed as error:
         raise ApiError(400, f"{event[:40] or 'no X-Event-Key'}: {error}") from None
     if news is None:
@@ -364,11 +360,7 @@ async def _acknowledged(writer: WebhookWriter, kept: Kept) -> tuple[int, dict[st
 
 
 def write(store: Store, kept: Kept, now: datetime) -> dict[str, Any]:
-    """Write the events of a delivery and a record of it, in one transaction.
-
-    A delivery that was written before is ignored. One without a number could also be a new event with the
-    same body, so it only makes the next run ask the upstream.
-    """
+    """Write the events of a delivery and a record of it, in one transaction; ignore one that was written."""
     at, delivery = to_text(now), kept.delivery
     with store.transaction() as connection:
         row = store.row("SELECT id FROM upstreams WHERE name = ?", (kept.upstream,))
@@ -378,6 +370,7 @@ def write(store: Store, kept: Kept, now: datetime) -> dict[str, Any]:
         repeated = not is_new(connection, row[0], delivery, forget_before=forget_before)
         if repeated and delivery.request:
             return {"outcome": "repeated"}
+        # Without a number, it could also be a new event with the same body: the next run asks the upstream.
         moved = 0
         for one in kept.news:
             event = one._replace(updates=()) if repeated else one

@@ -1,7 +1,6 @@
 """Several processes that answer on one port: a parent starts them, replaces those that die, and ends all.
 
-The parent answers nothing. It has no threads and no open database, so it may fork at any time. All processes
-share what was imported and read before, including the secret that signs logins.
+All processes share what was imported and read before, including the secret that signs logins.
 """
 
 import logging
@@ -74,8 +73,6 @@ class Workers:
 
     :param ready: called once all of them have started.
     :param reread: called on SIGHUP, before all processes get the signal. Without it, SIGHUP is not handled.
-
-    The first task starts alone: an error that stops all is then reported once.
     """
 
     def __init__(
@@ -96,7 +93,7 @@ class Workers:
                 self._end()
 
     def _watch(self) -> int:
-        self._start(self._processes[0])
+        self._start(self._processes[0])  # alone: an error that stops all is then reported once
         while True:
             for byte in self._heard(self._until_due()):
                 if byte in (signal.SIGINT, signal.SIGTERM):
@@ -110,8 +107,15 @@ class Workers:
             for process, code in self._reaped():
                 if not self._is_ready:
                     return code if code > 0 else FAILED_TO_START
-                log.error("%s %s; another one starts", process.task.name, _how_it_ended(code))
-            self._start_due()
+                how = (
+                    f"was ended by {signal.Signals(-code).name}"
+                    if code < 0
+                    else f"ended with exit code {code}"
+                )
+                log.error("%s %s; another one starts", process.task.name, how)
+            for process in self._processes:
+                if self._is_ready and process.pid is None and process.due <= time.monotonic():
+                    self._start(process)
 
     def _go_on(self) -> None:
         """Start the other tasks after the first one. Once all have started, call `ready`."""
@@ -124,22 +128,18 @@ class Workers:
             self._is_ready = True
             self._ready()
 
-    def _start_due(self) -> None:
-        for process in self._processes:
-            if self._is_ready and process.pid is None and process.due <= time.monotonic():
-                self._start(process)
-
     def _until_due(self) -> float | None:
         """Return the seconds until a process is due to start; None if none is."""
         due = [process.due for process in self._processes if process.pid is None]
         return max(0.0, min(due) - time.monotonic()) if self._is_ready and due else None
 
     def _start(self, process: _Process) -> None:
-        """Fork. Signals are blocked meanwhile, so none is lost."""
+        """Fork."""
+        # The parent answers nothing. It has no threads and no open database, so it may fork at any time.
         sys.stdout.flush()
         sys.stderr.flush()
         process.started, parent = time.monotonic(), os.getpid()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._handled)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._handled)  # so that none is lost
         try:
             with warnings.catch_warnings():
                 # Later Pythons warn if there are threads. Those of numpy stop for the fork and start again.
@@ -157,13 +157,13 @@ class Workers:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _be(self, process: _Process, parent: int, mask: Collection[int]) -> NoReturn:
-        """Run a task in this process. Only the parent handles Ctrl-C; it sends SIGTERM to the others."""
+        """Run a task in this process."""
         code = 1
         try:
             stop = threading.Event()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGTERM, lambda *_: stop.set())
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and sends SIGTERM
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             threading.Thread(target=_end_with, args=(parent, stop), daemon=True, name="parent").start()
@@ -219,11 +219,8 @@ class Workers:
                 os.kill(process.pid, number)
 
     def _end(self) -> None:
-        """End all processes; a second signal does not wait for running answers.
-
-        A service manager may itself send SIGTERM to all processes, so each may get it twice.
-        """
-        self._signal(signal.SIGTERM)
+        """End all processes; a second signal does not wait for running answers."""
+        self._signal(signal.SIGTERM)  # perhaps a second time: a service manager may send it to all processes
         deadline = time.monotonic() + END_SECONDS
         while any(process.pid for process in self._processes):
             left = deadline - time.monotonic()
@@ -240,9 +237,3 @@ def _end_with(parent: int, stop: threading.Event) -> None:
     while os.getppid() == parent:
         time.sleep(PARENT_SECONDS)
     stop.set()
-
-
-def _how_it_ended(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    return f"was ended by {signal.Signals(-code).name}"
