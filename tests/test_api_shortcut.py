@@ -145,10 +145,11 @@ class FakeDatabase:
         return fn(None)
 
 
-def test_a_page_that_was_asked_for_before_reads_no_repository_again(mixed_path: Path) -> None:
+@pytest.mark.parametrize("fields", ["", "&fields=values.full_name,values.description,values.is_private"])
+def test_a_page_that_was_asked_for_before_reads_no_repository_again(mixed_path: Path, fields: str) -> None:
     """Three statements; but whatever changes in the file shows at once, and to those alone who may see it."""
     said, client = list[str](), client_of(mixed_path)
-    page = "/2.0/repositories?pagelen=100"
+    page = f"/2.0/repositories?pagelen=100{fields}"
     with Store(mixed_path) as store:
         token = bearer(tokens.create(store, "all"))
     database = next(mirrors(client.datasette))

@@ -45,7 +45,7 @@ class FileState(msgspec.Struct):
     counts: dict[tuple[str, str], int] = {}
     accounts: dict[int, Any] = {}
     upstreams: dict[int, Any] = {}
-    encoded: dict[tuple[Any, int], Any] = {}
+    encoded: dict[Any, dict[int, Any]] = {}
     has_extras: bool | None = None
     awaits_listing: bool | None = None
     published_at: str | msgspec.UnsetType | None = msgspec.UNSET
@@ -73,12 +73,12 @@ def file_state(connection: sqlite3.Connection) -> FileState:
     return known
 
 
-def encoded_in(connection: sqlite3.Connection) -> dict[tuple[Any, int], Any]:
-    """Return the encoded repositories that are kept, by what their encoding depends on and the row id."""
+def encoded_in(connection: sqlite3.Connection, key: Any) -> dict[int, Any]:
+    """Return the encoded repositories that are kept, by row id; `key` is what their encoding depends on."""
     known = file_state(connection).encoded
-    if len(known) > MOST_ENCODED:
+    if sum(map(len, known.values())) > MOST_ENCODED:
         known.clear()
-    return known
+    return known.setdefault(key, {})
 
 
 def published_at(connection: sqlite3.Connection) -> str | None:

@@ -53,6 +53,11 @@ class Selection(msgspec.Struct, frozen=True):
             found = _drop(found, tree) if sign == "-" else _joined(found, _keep(value, tree))
         return found
 
+    def of_value(self, value: Any) -> Any:
+        """Return the selected parts of one value of a page; encoded, `of` leaves them as they are."""
+        [selected] = self.of({"values": [value]}).get("values", [None])
+        return selected
+
     def wants(self, name: str) -> bool:
         """Return whether an answer can contain anything below a key; if not, it need not be computed."""
         wanted = self.kept is None or name in self.kept or "*" in self.kept

@@ -23,6 +23,7 @@ from mirror.store.files import fetch, fetch_value
 
 DEFAULT_LENGTH = 10
 LONGEST = 100
+_LONGEST_KEPT = 200  # a longer `fields` could fill the memory
 _OPAQUE = "c"  # begins a page that is not a number
 
 Position = tuple[str | int | float | None, ...]
@@ -264,18 +265,19 @@ def repositories_of_page(
     connection: sqlite3.Connection, asked: Api2Request, ids: Sequence[int]
 ) -> tuple[list[Any], str | None]:
     """Shape the repositories of a page, which are visible, and return when the oldest was read."""
-    caller = asked.caller
-    if asked.selection is not None or (caller.user_ids and not caller.sees_all):
+    caller, fields = asked.caller, asked.parameters.get("fields") or ""
+    if len(fields) > _LONGEST_KEPT or not asked.wants("values") or (caller.user_ids and not caller.sees_all):
         rows = repositories_by_ids(connection, caller, ids)
         return shaped(connection, asked, rows), last_seen(rows)
-    # Whole repositories are encoded once for all strangers and once for all who see everything, as long as
-    # the file does not change: reading and encoding a hundred takes longer than the rest of an answer.
-    known, key = encoded_in(connection), (asked.links, caller.sees_all)
-    missing = [one for one in ids if (key, one) not in known]
-    rows = repositories_by_ids(connection, caller, missing)
+    # Repositories, and the parts that each `fields` selects, are encoded once for all strangers and once for
+    # all who see everything, as long as the file does not change: reading and encoding a hundred takes longer
+    # than the rest of an answer.
+    known = encoded_in(connection, (asked.links, caller.sees_all, fields))
+    rows = repositories_by_ids(connection, caller, [one for one in ids if one not in known])
     for row, value in zip(rows, shaped(connection, asked, rows), strict=True):
-        known[key, row.id] = msgspec.Raw(msgspec.json.encode(value)), row.last_seen_at
-    found = [known[key, one] for one in ids if (key, one) in known]
+        sent = value if asked.selection is None else asked.selection.of_value(value)
+        known[row.id] = msgspec.Raw(msgspec.json.encode(sent)), row.last_seen_at
+    found = [known[one] for one in ids if one in known]
     return [value for value, _ in found], oldest(seen for _, seen in found)
 
 
