@@ -21,7 +21,7 @@ from mirror.config import Config, UpstreamConfig
 from mirror.errors import StoreError
 from mirror.store.crawl_state import WorkspaceState
 from mirror.store.cursors import Cursors
-from mirror.store.files import open_reader
+from mirror.store.files import fetch, fetch_value, open_reader
 from mirror.store.ledger import reported_limits
 from mirror.sync.listing_state import as_of
 from mirror.times import Clock, from_text, to_text
@@ -134,12 +134,13 @@ class UpstreamWatch:
 
     def _failing(self, connection: sqlite3.Connection, now: str) -> set[str]:
         """Return the workspaces that failed and wait for their next try; watch runs skip them."""
-        found = connection.execute(
+        found = fetch(
+            connection,
             """SELECT lower(f.subject) FROM sync_failures f JOIN upstreams u ON u.id = f.upstream_id
                WHERE u.name = ? AND f.kind = 'workspace' AND f.next_try_at > ? AND f.last_at <= ?""",
             (self.upstream.name, now, now),
         )
-        return {row[0] for row in found}
+        return {name for (name,) in found}
 
     def _watched(self, connection: sqlite3.Connection, now: datetime) -> list[WatchedWorkspace]:
         """Return the workspaces that have been listed in full; whole syncs list the others.
@@ -147,31 +148,34 @@ class UpstreamWatch:
         A state from the future, written by a wrong clock, counts as not listed.
         """
         found = list[WatchedWorkspace]()
-        upstream = connection.execute(
-            "SELECT id FROM upstreams WHERE name = ?", (self.upstream.name,)
-        ).fetchone()
-        for name, saved in Cursors(connection, upstream[0]).workspaces() if upstream else ():
+        upstream_id = fetch_value(
+            connection, "SELECT id FROM upstreams WHERE name = ?", (self.upstream.name,)
+        )
+        if upstream_id is None:
+            return found
+        for name, saved in Cursors(connection, upstream_id).workspaces():
             state = as_of(saved, now, self.upstream.overlap)
             if state.cursor is None or state.moved_at is None:
                 continue
-            known = self._known.get(name)
-            if known is None or known[0] != state.moved_at:
-                known = (state.moved_at, self._measured(connection, name, state))
-                self._known[name] = known
-            found.append(known[1])
+            moved_at, watched = self._known.get(name, (None, None))
+            if watched is None or moved_at != state.moved_at:
+                watched = self._measured(connection, name, state)
+                self._known[name] = (state.moved_at, watched)
+            found.append(watched)
         return found
 
     def _measured(self, connection: sqlite3.Connection, name: str, state: WorkspaceState) -> WatchedWorkspace:
-        rows = connection.execute(
+        updates = fetch(
+            connection,
             """SELECT updated_at FROM repositories WHERE deleted_at IS NULL AND owner_id =
                (SELECT o.id FROM users o JOIN upstreams u ON u.id = o.upstream_id
                 WHERE u.name = ? AND o.uuid = ?)""",
             (self.upstream.name, state.owner_uuid),
-        ).fetchall()
+        )
         listed = from_text(state.moved_at or "").timestamp()
-        ages = array("d", (listed - from_text(row[0]).timestamp() if row[0] else UNTOLD for row in rows))
+        ages = array("d", (listed - from_text(at).timestamp() if at else UNTOLD for (at,) in updates))
         incremental = self.upstream.kind in ("cloud", "sandbox")
-        cost = 1.0 if incremental else max(1.0, len(rows) / PAGE)
+        cost = 1.0 if incremental else max(1.0, len(updates) / PAGE)
         return WatchedWorkspace(name=name, listed=listed, ages=ages or array("d", [UNTOLD]), cost=cost)
 
 

@@ -15,7 +15,7 @@ from mirror.background.triggers import next_time
 from mirror.config import Config, UpstreamConfig
 from mirror.errors import StoreError
 from mirror.store.cursors import Cursors
-from mirror.store.files import open_reader
+from mirror.store.files import fetch, fetch_row, open_reader
 from mirror.times import from_text, to_text
 
 JobKind = Literal["sync", "sweep", "refs", "retry", "verify", "marked", "watch"]
@@ -82,12 +82,13 @@ def last_done(connection: sqlite3.Connection, work: Work, now: datetime) -> Last
     Runs in the future come from a wrong clock, and are ignored.
     """
     kinds = RUNS[work.kind]
-    row = connection.execute(
+    row = fetch_row(
+        connection,
         f"""SELECT started_at, state, id, upstream_id FROM sync_runs
             WHERE upstream_id = (SELECT id FROM upstreams WHERE name = ?)
             AND kind IN ({", ".join("?" * len(kinds))}) AND started_at <= ? ORDER BY id DESC LIMIT 1""",
         (work.upstream.name, *kinds, to_text(now)),
-    ).fetchone()
+    )
     if not row:
         return LastRun(None, ended=False)
     began, state, run, upstream = row
@@ -133,7 +134,7 @@ def with_hints(config: Config, now: datetime) -> list[Work]:
     """Return a run for each upstream with a hint that is due."""
     try:
         with closing(open_reader(Path(config.database))) as connection:
-            ids = dict(connection.execute("SELECT name, id FROM upstreams").fetchall())
+            ids = dict(fetch(connection, "SELECT name, id FROM upstreams"))
             return [
                 Work(upstream, "marked", "")
                 for upstream in config.upstreams

@@ -60,7 +60,7 @@ def chores_of(config: Config) -> Iterator[Chore]:
         Chore(
             "backup",
             config.backup_schedule,
-            lambda: _newest(dated_copies(mirror, folder)),
+            lambda: max(filter(None, map(_written, dated_copies(mirror, folder))), default=None),
             lambda stop, clock: _back_up(config, stop, clock),
         ),
         Chore(
@@ -78,7 +78,7 @@ def chores_of(config: Config) -> Iterator[Chore]:
         Chore(
             "export",
             config.export_schedule,
-            lambda: _last_export(mirror, config.export_to),
+            lambda: _moment(mirror, lambda file: last_export(file, address_of(config.export_to).text)),
             lambda stop, clock: _export(config, stop, clock),
         ),
         Chore(
@@ -122,8 +122,7 @@ def _publish(config: Config, stop: Stop) -> str:
 
 
 def _last_site(folder: Path) -> datetime | None:
-    """Return when the site was last made."""
-    from mirror.site.folder import MANIFEST  # noqa: PLC0415
+    from mirror.site.folder import MANIFEST  # noqa: PLC0415 - only making a site needs its package
 
     return _written(folder / MANIFEST)
 
@@ -145,8 +144,7 @@ def _make_site(config: Config, stop: Stop) -> str:
 
 
 def _export(config: Config, stop: Stop, clock: Clock) -> str:
-    # Only an export needs pyarrow.
-    from mirror.lake.export import ExportOptions, export  # noqa: PLC0415
+    from mirror.lake.export import ExportOptions, export  # noqa: PLC0415 - only an export needs pyarrow
     from mirror.lake.place import Place  # noqa: PLC0415
 
     done = export(
@@ -168,19 +166,15 @@ def _compact(config: Config, stop: Stop, clock: Clock) -> str:
 
 def _last_compaction(mirror: Path, keep: float) -> datetime | None:
     """Return about when history was last compacted: its limit then, plus how long history is kept."""
-    try:
-        with closing(open_reader(mirror)) as connection:
-            found = compacted_before(connection)
-    except (MirrorError, sqlite3.Error):
-        return None
-    return from_text(found) + timedelta(seconds=keep) if found else None
+    found = _moment(mirror, compacted_before)
+    return found and found + timedelta(seconds=keep)
 
 
-def _last_export(mirror: Path, given: str) -> datetime | None:
-    """Return when files were last added to a lake. An unreadable lake is reported when it is written."""
+def _moment(mirror: Path, read: Callable[[sqlite3.Connection], str | None]) -> datetime | None:
+    """Read a moment from the file; None if it cannot be read, which the chore itself reports."""
     try:
         with closing(open_reader(mirror)) as connection:
-            found = last_export(connection, address_of(given).text)
+            found = read(connection)
     except (MirrorError, sqlite3.Error):
         return None
     return from_text(found) if found else None
@@ -194,11 +188,6 @@ def _until(stop: Stop) -> Callable[[object, object], None]:
             raise Interrupted("stopped; the previous file stays")
 
     return check
-
-
-def _newest(paths: list[Path]) -> datetime | None:
-    """Return when the newest of some files was written; None without any."""
-    return max(filter(None, map(_written, paths)), default=None)
 
 
 def _written(path: Path) -> datetime | None:

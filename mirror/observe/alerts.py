@@ -22,7 +22,7 @@ from mirror.errors import ConfigError, StoreError
 from mirror.observe.logs import run_line, secrets_of
 from mirror.queries.changes import UNEXPECTED, lines_of_run
 from mirror.report import Summary
-from mirror.store.files import open_reader
+from mirror.store.files import fetch_value, open_reader
 from mirror.times import Clock, to_text, utc_now
 
 log = logging.getLogger(__name__)
@@ -133,16 +133,17 @@ class Alerts:
         """Return whether the last run before this one had failed."""
         try:
             with closing(open_reader(self._path)) as connection:
-                row = connection.execute(
+                state = fetch_value(
+                    connection,
                     """SELECT state FROM sync_runs
                        WHERE id < ? AND state IN ('complete', 'incomplete', 'failed')
                        AND upstream_id = (SELECT id FROM upstreams WHERE name = ?)
                        AND (state = 'failed' OR requests + git_requests > 0) ORDER BY id DESC LIMIT 1""",
                     (summary.run_id, summary.upstream),
-                ).fetchone()
+                )
         except (StoreError, sqlite3.Error):
             return False
-        return row is not None and row[0] == "failed"
+        return bool(state == "failed")
 
     def _send(
         self,

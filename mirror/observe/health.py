@@ -18,7 +18,7 @@ import msgspec
 from mirror.errors import StoreError
 from mirror.readable import size_text
 from mirror.store.cursors import Cursors
-from mirror.store.files import open_reader
+from mirror.store.files import fetch, fetch_value, open_reader
 from mirror.store.repair import latest_ahead
 from mirror.times import age_text, from_text, to_text
 
@@ -29,6 +29,7 @@ LEAST_FREE = 256 * 1024 * 1024
 
 _ENDED = "('complete', 'incomplete')"
 _LISTINGS = "('full', 'incremental')"
+_LAST_RUN = "FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 1"
 _OWN_NUMBER = "the % requests of this run are used%"
 
 
@@ -65,7 +66,7 @@ def read_health(
     """
     reasons, warnings = list[str](), list[str]()
     try:
-        for upstream_id, name in connection.execute("SELECT id, name FROM upstreams ORDER BY id").fetchall():
+        for upstream_id, name in fetch(connection, "SELECT id, name FROM upstreams ORDER BY id"):
             if patience and name not in patience:
                 continue
             allowed = timedelta(seconds=(patience or {}).get(name, PATIENCE.total_seconds()))
@@ -86,7 +87,7 @@ def read_health(
 
 def _copy_age(connection: sqlite3.Connection, path: Path, now: datetime) -> dict[str, Any]:
     """Read the age of a copy from its rows: the times of the file change when it is moved."""
-    (as_of,) = connection.execute("SELECT max(coalesce(finished_at, started_at)) FROM sync_runs").fetchone()
+    as_of = fetch_value(connection, "SELECT max(coalesce(finished_at, started_at)) FROM sync_runs")
     return {
         "as_of": as_of,
         "age_seconds": round((now - from_text(as_of)).total_seconds(), 1) if as_of else None,
@@ -111,12 +112,10 @@ def _reasons(
         connection,
         f"""SELECT finished_at FROM sync_runs WHERE upstream_id = :id AND state IN {_ENDED}
             AND kind IN {_LISTINGS} AND finished_at <= :now ORDER BY id DESC LIMIT 1""",
-        upstream_id,
-        to_text(now),
+        {"id": upstream_id, "now": to_text(now)},
     )
-    began = _moment(
-        connection, "SELECT started_at FROM sync_runs WHERE upstream_id = ? ORDER BY id LIMIT 1", upstream_id
-    )
+    first = "SELECT started_at FROM sync_runs WHERE upstream_id = :id ORDER BY id LIMIT 1"
+    began = _moment(connection, first, {"id": upstream_id})
     if ended is not None and now - ended > allowed:
         yield f"the last sync ended {_ago(now - ended)} ago"
     elif ended is None and began is not None and not _advances(connection, upstream_id, now - allowed):
@@ -130,10 +129,8 @@ def _reasons(
         yield f"syncs end, but the last one that listed repositories ended {_ago(now - listed)} ago"
     spent = _spent_since(connection, upstream_id)
     if ended is not None and spent is not None and now - spent > SPENT_FOR:
-        last = connection.execute(
-            "SELECT error FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 1", (upstream_id,)
-        ).fetchone()
-        heard = "429" in (last[0] or "")
+        error = fetch_value(connection, f"SELECT error {_LAST_RUN}", (upstream_id,))
+        heard = "429" in (error or "")
         what = "the upstream has answered 429" if heard else "the request budget has been spent"
         yield f"{what} again and again for {_ago(now - spent)}"
     found = cursors.integrity.read()
@@ -146,15 +143,10 @@ def _warnings(connection: sqlite3.Connection, upstream_id: int) -> Iterator[str]
     restored = Cursors(connection, upstream_id).restored.read()
     if restored is not None:
         yield f"a copy was restored at {restored}: strangers get no answer before a full listing; mirror sync"
-    last = connection.execute(
-        "SELECT state FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 1", (upstream_id,)
-    ).fetchone()
-    if last and last[0] == "failed":
+    if fetch_value(connection, f"SELECT state {_LAST_RUN}", (upstream_id,)) == "failed":
         yield "the last run failed; mirror status says why"
-    for kind, count in connection.execute(
-        "SELECT kind, count(*) FROM sync_failures WHERE upstream_id = ? AND NOT accepted GROUP BY kind",
-        (upstream_id,),
-    ):
+    waiting = "SELECT kind, count(*) FROM sync_failures WHERE upstream_id = ? AND NOT accepted GROUP BY kind"
+    for kind, count in fetch(connection, waiting, (upstream_id,)):
         if kind == "absence":
             yield "many repositories are no longer listed; confirm that with --confirm-absence"
         else:
@@ -171,24 +163,24 @@ def _spent_since(connection: sqlite3.Connection, upstream_id: int) -> datetime |
         f"""SELECT min(started_at) FROM sync_runs WHERE upstream_id = :id AND state = 'paused'
             AND id > coalesce((SELECT max(id) FROM sync_runs WHERE upstream_id = :id AND (
                 state NOT IN ('paused', 'running') OR error LIKE '{_OWN_NUMBER}')), 0)""",
-        upstream_id,
+        {"id": upstream_id},
     )
 
 
 def _advances(connection: sqlite3.Connection, upstream_id: int, since: datetime) -> bool:
     """Return whether a first load makes progress: a recent run has sent requests."""
-    row = connection.execute(
-        """SELECT started_at FROM sync_runs WHERE upstream_id = ? AND (requests > 0 OR state = 'running')
+    last = _moment(
+        connection,
+        """SELECT started_at FROM sync_runs WHERE upstream_id = :id AND (requests > 0 OR state = 'running')
            ORDER BY id DESC LIMIT 1""",
-        (upstream_id,),
-    ).fetchone()
-    return row is not None and from_text(row[0]) >= since
+        {"id": upstream_id},
+    )
+    return last is not None and last >= since
 
 
-def _moment(connection: sqlite3.Connection, sql: str, upstream_id: int, now: str = "") -> datetime | None:
-    values = {"id": upstream_id, "now": now}
-    row = connection.execute(sql, values if ":id" in sql else (upstream_id,)).fetchone()
-    return from_text(row[0]) if row and row[0] else None
+def _moment(connection: sqlite3.Connection, sql: str, values: Mapping[str, Any]) -> datetime | None:
+    moment = fetch_value(connection, sql, values)
+    return from_text(moment) if moment else None
 
 
 def _ago(age: timedelta) -> str:

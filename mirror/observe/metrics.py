@@ -31,6 +31,7 @@ from prometheus_client.utils import floatToGoString
 from mirror.queries.crawl import standing
 from mirror.queries.status import UpstreamStatus, read_status
 from mirror.store.cursors import Cursors
+from mirror.store.files import fetch, fetch_value
 from mirror.times import Clock, from_text, utc_now
 
 MOST_ROWS = 400
@@ -229,26 +230,18 @@ def _runs(connection: sqlite3.Connection) -> Iterator[Metric]:
     """Yield the requests, times and outcomes of runs."""
     columns = ("requests", "git_requests", "retries", "slept_seconds")
     sums = ", ".join(f"sum(s.{column})" for column in columns)
-    asked = connection.execute(
-        f"SELECT u.name, {sums} FROM sync_runs s JOIN upstreams u ON u.id = s.upstream_id GROUP BY u.id"
-    ).fetchall()
+    asked = f"SELECT u.name, {sums} FROM sync_runs s JOIN upstreams u ON u.id = s.upstream_id GROUP BY u.id"
     requests = _counter("upstream_requests", "Requests sent to an upstream.", "upstream", "by")
     retries = _counter("upstream_retries", "Requests that were retried.", "upstream")
     slept = _counter(
         "upstream_sleep_seconds", "Time spent waiting for budgets and busy upstreams.", "upstream"
     )
-    for name, api, git, again, seconds in asked:
+    for name, api, git, again, seconds in fetch(connection, asked):
         requests.add_metric((name, "api"), api)
         requests.add_metric((name, "git"), git)
         retries.add_metric((name,), again)
         slept.add_metric((name,), seconds)
-    runs = _counter(
-        "runs",
-        "Runs by kind and outcome, without watch runs.",
-        "upstream",
-        "kind",
-        "state",
-    )
+    runs = _counter("runs", "Runs by kind and outcome, without watch runs.", "upstream", "kind", "state")
     took = _counter("run_seconds", "Time that runs took, including waits.", "upstream", "kind", "state")
     for name, kind, state, count, seconds in connection.execute(
         """SELECT u.name, s.kind, s.state, count(*),
@@ -264,7 +257,7 @@ def _runs(connection: sqlite3.Connection) -> Iterator[Metric]:
 
 def _answers(connection: sqlite3.Connection) -> Any:
     answers = _counter("upstream_answers", "Answers of an upstream by status.", "upstream", "status")
-    for upstream_id, name in connection.execute("SELECT id, name FROM upstreams").fetchall():
+    for upstream_id, name in fetch(connection, "SELECT id, name FROM upstreams"):
         for status, count in (Cursors(connection, upstream_id).answers.read() or {}).items():
             answers.add_metric((name, str(status)), count)
     return answers
@@ -292,8 +285,7 @@ def _tables(connection: sqlite3.Connection) -> Iterator[Metric]:
     """Yield how many rows there are, and how many changes were seen of each kind."""
     rows = _gauge("rows", "Rows of the mirror.", "table")
     for table in ("repositories", "users", "branches", "tags", "changes"):
-        (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
-        rows.add_metric((table,), count)
+        rows.add_metric((table,), fetch_value(connection, f"SELECT count(*) FROM {table}"))
     changes = _counter("changes", "Changes seen, by kind.", "kind")
     for kind, count in connection.execute("SELECT kind, count(*) FROM changes GROUP BY kind"):
         changes.add_metric((kind,), count)

@@ -21,7 +21,7 @@ from mirror.errors import ConfigError, StoreError, StoreLocked
 from mirror.store import tokens
 from mirror.store.cursors import Cursors
 from mirror.store.database import Store
-from mirror.store.files import explained, faults_of, one_at_a_time, open_reader
+from mirror.store.files import explained, faults_of, fetch, fetch_row, one_at_a_time, open_reader
 from mirror.store.ledger import count_all_as_spent, take_over
 from mirror.store.lock import (
     BESIDE,
@@ -170,7 +170,7 @@ def restore_copy(
         with ExitStack() as alone, replacing(mirror, part=part, mode=_mode_of(mirror, mode)):
             copy_checked(copy, part, target=mirror, progress=progress)
             restored = _marked(part, mirror, now, trust, limits)
-            _give(part, mirror)
+            _give_to_owner(part, mirror)
             alone.enter_context(one_at_a_time(mirror.parent))
             alone.enter_context(_nobody_else(mirror))
             _keep(mirror, kept)
@@ -211,7 +211,7 @@ def _marked(
             count_all_as_spent(connection, limits, now)
         revoked = 0 if trust.tokens else tokens.revoke_all(connection, at=at)
         tokens.retire_numbers(connection, up_to=int(now.timestamp()), at=at)
-        upstreams = dict(connection.execute("SELECT id, name FROM upstreams ORDER BY id").fetchall())
+        upstreams = dict(fetch(connection, "SELECT id, name FROM upstreams ORDER BY id"))
         if not trust.public:
             for upstream_id in upstreams:
                 Cursors(connection, upstream_id).await_listing(at=at)
@@ -235,12 +235,11 @@ def _take_over(connection: sqlite3.Connection, mirror: Path) -> bool:
     """
     if not mirror.exists():
         return False
-    last = connection.execute("SELECT id, started_at FROM sync_runs ORDER BY id DESC LIMIT 1").fetchone()
+    last = fetch_row(connection, "SELECT id, started_at FROM sync_runs ORDER BY id DESC LIMIT 1")
     try:
         with closing(open_reader(mirror)) as old:
-            old.row_factory = None
-            goes_on = old.execute("SELECT 1 FROM sync_runs WHERE id = ? AND started_at = ?", last or (0, ""))
-            if goes_on.fetchone() is None:
+            goes_on = "SELECT 1 FROM sync_runs WHERE id = ? AND started_at = ?"
+            if not fetch(old, goes_on, last or (0, "")):
                 return False
             take_over(connection, old)
             tokens.revoke_like(connection, old)
@@ -249,7 +248,7 @@ def _take_over(connection: sqlite3.Connection, mirror: Path) -> bool:
     return True
 
 
-def _give(part: Path, mirror: Path) -> None:
+def _give_to_owner(part: Path, mirror: Path) -> None:
     """Give the new file to the owner of the old one, or of the folder, if root restores for a service."""
     if os.geteuid() == 0:
         model = (mirror if mirror.exists() else mirror.parent).stat()

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from mirror.store.changes import last_change
+from mirror.store.files import fetch, fetch_one, fetch_value
 from mirror.times import from_text, to_text
 
 MIRROR_ID = "mirror_id"
@@ -64,7 +65,7 @@ _OF_OTHERS = {
     "members": ("user", "users", "workspace_id"),
 }
 
-_EPOCH = "(SELECT number FROM export_epoch)"
+_EPOCH = "SELECT number FROM export_epoch"
 _AGAIN = "ON CONFLICT DO UPDATE SET epoch = excluded.epoch WHERE epoch <> excluded.epoch"
 
 
@@ -96,13 +97,13 @@ def begin_export(
     a restore.
     """
     were_there = _make_triggers(connection)
-    since = _position(connection, before) if were_there and not full else None
+    since = None
+    if were_there and not full:
+        known = "SELECT epoch, last_change FROM exports WHERE id = ?"
+        since = fetch_one(Position, connection, known, (before,))
     if since is not None and _is_marked(connection, since, [EVERYTHING]):
         since = None
-    until = Position(
-        connection.execute("SELECT number FROM export_epoch").fetchone()[0],
-        last_change(connection),
-    )
+    until = Position(fetch_value(connection, _EPOCH), last_change(connection))
     unmoved = since is not None and until.last_change == since.last_change
     if unmoved and since is not None and not _is_marked(connection, since, _OWN.values()):
         return None
@@ -141,11 +142,9 @@ CHOOSE = """INSERT INTO temp.chosen_{part} SELECT t.id FROM export_marks m
 
 def last_export(connection: sqlite3.Connection, place: str) -> str | None:
     """Return the time of the last export to a place; None if there was none."""
-    if not _exists(connection, "exports"):
+    if not fetch(connection, "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'exports'"):
         return None
-    found: str | None = connection.execute(
-        "SELECT max(at) FROM exports WHERE place = ?", (place,)
-    ).fetchone()[0]
+    found: str | None = fetch_value(connection, "SELECT max(at) FROM exports WHERE place = ?", (place,))
     return found
 
 
@@ -157,23 +156,12 @@ def mirror_id(connection: sqlite3.Connection) -> str:
     connection.execute(
         "INSERT OR IGNORE INTO mirror_meta VALUES (?, ?)", (MIRROR_ID, f"m{secrets.token_hex(8)[1:]}")
     )
-    found: str = connection.execute("SELECT value FROM mirror_meta WHERE key = ?", (MIRROR_ID,)).fetchone()[0]
-    return found
-
-
-def _position(connection: sqlite3.Connection, export: str | None) -> Position | None:
-    found = connection.execute("SELECT epoch, last_change FROM exports WHERE id = ?", (export,)).fetchone()
-    return Position(*found) if found else None
+    return str(fetch_value(connection, "SELECT value FROM mirror_meta WHERE key = ?", (MIRROR_ID,)))
 
 
 def _is_marked(connection: sqlite3.Connection, since: Position, kinds: Iterable[str]) -> bool:
     sql = "SELECT 1 FROM export_marks WHERE kind = ? AND epoch > ? LIMIT 1"
-    return any(connection.execute(sql, (kind, since.epoch)).fetchone() for kind in kinds)
-
-
-def _exists(connection: sqlite3.Connection, table: str) -> bool:
-    found = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,))
-    return found.fetchone() is not None
+    return any(fetch(connection, sql, (kind, since.epoch)) for kind in kinds)
 
 
 def _make_triggers(connection: sqlite3.Connection) -> bool:
@@ -181,7 +169,7 @@ def _make_triggers(connection: sqlite3.Connection) -> bool:
     for statement in _TABLES:
         connection.execute(statement)
     connection.execute("INSERT INTO export_epoch SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM export_epoch)")
-    found = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall())
+    found = dict(fetch(connection, "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"))
     were_there = True
     for name, sql in _triggers(connection):
         if found.get(name) != sql:
@@ -193,9 +181,9 @@ def _make_triggers(connection: sqlite3.Connection) -> bool:
 
 def _triggers(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
     """Yield the name and the statement of each trigger."""
-    everything = f"INSERT INTO export_marks VALUES ('{EVERYTHING}', 0, '', {_EPOCH}) {_AGAIN}"
+    everything = f"INSERT INTO export_marks VALUES ('{EVERYTHING}', 0, '', ({_EPOCH})) {_AGAIN}"
     for table, kind in _OWN.items():
-        mark = f"INSERT INTO export_marks VALUES ('{kind}', NEW.upstream_id, NEW.uuid, {_EPOCH}) {_AGAIN}"
+        mark = f"INSERT INTO export_marks VALUES ('{kind}', NEW.upstream_id, NEW.uuid, ({_EPOCH})) {_AGAIN}"
         yield _trigger(f"export_{table}_inserted", f"INSERT ON {table}", mark)
         yield _trigger(f"export_{table}_updated", _marked_update(connection, table), mark)
         yield _trigger(f"export_{table}_identity", f"UPDATE OF uuid ON {table}", everything)
@@ -204,13 +192,13 @@ def _triggers(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
         "export_upstreams_updated", "UPDATE OF url ON upstreams WHEN OLD.url IS NOT NEW.url", everything
     )
     for table, (kind, parents, column) in _OF_OTHERS.items():
-        mark = f"""INSERT INTO export_marks SELECT '{kind}', upstream_id, uuid, {_EPOCH}
+        mark = f"""INSERT INTO export_marks SELECT '{kind}', upstream_id, uuid, ({_EPOCH})
             FROM {parents} WHERE id = {{}}.{column} {_AGAIN}"""
         yield _trigger(f"export_{table}_inserted", f"INSERT ON {table}", mark.format("NEW"))
         yield _trigger(f"export_{table}_deleted", f"DELETE ON {table}", mark.format("OLD"))
         if table in _UNMARKED:
             yield _trigger(f"export_{table}_updated", _marked_update(connection, table), mark.format("NEW"))
-    seen = f"""INSERT INTO export_marks SELECT '{_SEEN}', upstream_id, uuid, {_EPOCH}
+    seen = f"""INSERT INTO export_marks SELECT '{_SEEN}', upstream_id, uuid, ({_EPOCH})
         FROM users WHERE id IN ({{}}) {_AGAIN}"""
     yield _trigger("export_listings_inserted", "INSERT ON repositories", seen.format("NEW.owner_id"))
     yield _trigger(
@@ -226,8 +214,8 @@ def _trigger(name: str, event: str, statement: str) -> tuple[str, str]:
 
 def _marked_update(connection: sqlite3.Connection, table: str) -> str:
     """Return the trigger event for a change of any column that is exported."""
-    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-    return _update_of(table, [column for column in columns if column not in _UNMARKED[table] | {"uuid"}])
+    columns = fetch(connection, "SELECT name FROM pragma_table_info(?)", (table,))
+    return _update_of(table, [name for (name,) in columns if name not in _UNMARKED[table] | {"uuid"}])
 
 
 def _update_of(table: str, columns: Sequence[str]) -> str:

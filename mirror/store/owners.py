@@ -2,10 +2,12 @@
 
 import sqlite3
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from mirror.model import NAMED, Member, Owner, Project, Repository
 from mirror.store.changes import Change
 from mirror.store.extras import save_owner_extra
+from mirror.store.files import fetch_one, fetch_row, fetch_value
 from mirror.store.repair import give_uuid
 
 _SAVE_OWNER = """
@@ -32,6 +34,12 @@ _SAVE_OWNER = """
 """
 
 
+class _Named(NamedTuple):
+    id: int
+    username: str | None
+    is_owner: int
+
+
 def save_owner(
     connection: sqlite3.Connection, upstream_id: int, owner: Owner, *, seen_at: str, is_owner: bool
 ) -> tuple[int, list[Change]]:
@@ -42,30 +50,28 @@ def save_owner(
     if is_owner:
         _adopt(connection, upstream_id, owner)
     find = "SELECT id, username, is_owner FROM users WHERE upstream_id = ? AND uuid = ?"
-    before = connection.execute(find, (upstream_id, owner.uuid)).fetchone()
+    before = fetch_one(_Named, connection, find, (upstream_id, owner.uuid))
     values = {
         field: getattr(owner, field) for field in owner.__struct_fields__ if field not in ("project", "told")
     }
     connection.execute(
         _SAVE_OWNER, values | {"upstream_id": upstream_id, "seen_at": seen_at, "is_owner": int(is_owner)}
     )
-    user_id, name, _ = connection.execute(find, (upstream_id, owner.uuid)).fetchone()
-    save_owner_extra(connection, user_id, owner)
-    if before and before[2] and is_owner and before[1] != name:
-        return user_id, [Change("owner_renamed", user_id=user_id, old=before[1], new=name)]
-    return user_id, []
+    after = _Named(*fetch_row(connection, find, (upstream_id, owner.uuid)))
+    save_owner_extra(connection, after.id, owner)
+    if before and before.is_owner and is_owner and before.username != after.username:
+        return after.id, [Change("owner_renamed", user_id=after.id, old=before.username, new=after.username)]
+    return after.id, []
 
 
 def _adopt(connection: sqlite3.Connection, upstream_id: int, owner: Owner) -> None:
     """Give the row of an owner that is known only by name the uuid of this owner."""
     if owner.username is None or owner.uuid.startswith(NAMED):
         return
-    found = connection.execute(
-        "SELECT id FROM users WHERE upstream_id = ? AND uuid = ?",
-        (upstream_id, f"{NAMED}{owner.username.lower()}"),
-    ).fetchone()
-    if found:
-        give_uuid(connection, "users", upstream_id, found[0], owner.uuid)
+    named = "SELECT id FROM users WHERE upstream_id = ? AND uuid = ?"
+    row_id = fetch_value(connection, named, (upstream_id, f"{NAMED}{owner.username.lower()}"))
+    if row_id is not None:
+        give_uuid(connection, "users", upstream_id, row_id, owner.uuid)
 
 
 def save_members(
@@ -89,10 +95,8 @@ def save_members(
 
 def has_unseen_members(connection: sqlite3.Connection, workspace_id: int, since: str) -> bool:
     """Return whether there are members that a listing has not named since it began."""
-    found = connection.execute(
-        "SELECT 1 FROM members WHERE workspace_id = ? AND last_seen_at < ?", (workspace_id, since)
-    )
-    return found.fetchone() is not None
+    unseen = "SELECT 1 FROM members WHERE workspace_id = ? AND last_seen_at < ?"
+    return fetch_row(connection, unseen, (workspace_id, since)) is not None
 
 
 def drop_members(connection: sqlite3.Connection, workspace_id: int, *, unseen_since: str) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from mirror.model import canonical_uuid
 from mirror.store.cursors import Cursors
-from mirror.store.files import damage_explained, faults_of, open_reader
+from mirror.store.files import damage_explained, faults_of, fetch, fetch_row, fetch_value, open_reader
 from mirror.store.ledger import count_future_now
 from mirror.times import to_text
 
@@ -92,10 +92,11 @@ def check_descriptions(connection: sqlite3.Connection) -> list[str]:
     ):
         connection.execute(statement)
     there, anew = _HAVE.format("words_there"), _HAVE.format("words_anew")
-    count, first = connection.execute(
+    count, first = fetch_row(
+        connection,
         f"""SELECT count(DISTINCT term), min(term) FROM (
-            SELECT * FROM ({there} EXCEPT {anew}) UNION ALL SELECT * FROM ({anew} EXCEPT {there}))"""
-    ).fetchone()
+            SELECT * FROM ({there} EXCEPT {anew}) UNION ALL SELECT * FROM ({anew} EXCEPT {there}))""",
+    )
     return [f"{count} words of descriptions differ from the rows, the first is {first!r}"] if count else []
 
 
@@ -138,10 +139,8 @@ def _odd(
     connection: sqlite3.Connection, table: str, name: str, upstream_id: int, condition: str
 ) -> list[tuple[int, str, str]]:
     """List the id, identity and name of rows whose identity may not be a canonical uuid."""
-    return connection.execute(
-        f"SELECT id, uuid, {name} FROM {table} WHERE upstream_id = ? AND {_ODD} AND {condition}",
-        (upstream_id,),
-    ).fetchall()
+    sql = f"SELECT id, uuid, {name} FROM {table} WHERE upstream_id = ? AND {_ODD} AND {condition}"
+    return fetch(connection, sql, (upstream_id,))
 
 
 def _uuid_of(
@@ -160,15 +159,14 @@ def give_uuid(
     connection: sqlite3.Connection, table: str, upstream_id: int, row_id: int, uuid: str | None
 ) -> bool:
     """Set the uuid of a row; if another row already has it, merge the row into that one and return True."""
-    first = connection.execute(
-        f"SELECT id FROM {table} WHERE upstream_id = ? AND uuid = ?", (upstream_id, uuid)
-    ).fetchone()
+    same = f"SELECT id FROM {table} WHERE upstream_id = ? AND uuid = ?"
+    first: int | None = fetch_value(connection, same, (upstream_id, uuid))
     if first is None:
         connection.execute(f"UPDATE {table} SET uuid = ? WHERE id = ?", (uuid, row_id))
         return False
     if table == "repositories":
-        _keep_hidden(connection, upstream_id, row_id, first[0])
-    _point_elsewhere(connection, table, row_id, first[0])
+        _keep_hidden(connection, upstream_id, row_id, first)
+    _point_elsewhere(connection, table, row_id, first)
     kinds = "'repository', 'branch', 'tag'" if table == "repositories" else "'account', 'workspace'"
     connection.execute(f"DELETE FROM extras WHERE kind IN ({kinds}) AND row_id = ?", (row_id,))
     connection.execute(f"DELETE FROM {table} WHERE id = ?", (row_id,))
@@ -195,14 +193,17 @@ def _keep_hidden(connection: sqlite3.Connection, upstream_id: int, twin: int, fi
 
 def _point_elsewhere(connection: sqlite3.Connection, table: str, twin: int, first: int) -> None:
     """Redirect all references from a duplicate to the first row."""
-    tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    for other in tables:
-        keys = connection.execute(f'PRAGMA foreign_key_list("{other}")').fetchall()
-        for column in [key[3] for key in keys if key[2] == table]:
-            connection.execute(
-                f'UPDATE OR IGNORE "{other}" SET "{column}" = ? WHERE "{column}" = ?', (first, twin)
-            )
-            connection.execute(f'DELETE FROM "{other}" WHERE "{column}" = ?', (twin,))
+    references = fetch(
+        connection,
+        """SELECT m.name, k."from" FROM sqlite_master m, pragma_foreign_key_list(m.name) k
+           WHERE m.type = 'table' AND k."table" = ?""",
+        (table,),
+    )
+    for other, column in references:
+        connection.execute(
+            f'UPDATE OR IGNORE "{other}" SET "{column}" = ? WHERE "{column}" = ?', (first, twin)
+        )
+        connection.execute(f'DELETE FROM "{other}" WHERE "{column}" = ?', (twin,))
 
 
 NEVER = "1970-01-01T00:00:00.000000Z"
@@ -251,7 +252,7 @@ _MENDS = (
 
 def latest_ahead(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> str | None:
     """Return the latest moment of the crawl that is in the future; None if none is."""
-    (latest,) = connection.execute(_LATEST, {"upstream": upstream_id}).fetchone()
+    latest: str | None = fetch_value(connection, _LATEST, {"upstream": upstream_id})
     return latest if latest is not None and latest > to_text(now + GRACE) else None
 
 

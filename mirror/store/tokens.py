@@ -5,7 +5,6 @@ cannot be guessed. Scope ``write`` includes ``read``.
 """
 
 import hashlib
-import hmac
 import secrets
 import sqlite3
 from datetime import datetime
@@ -15,6 +14,7 @@ import msgspec
 
 from mirror.errors import ConfigError, NotFound
 from mirror.store.database import Store
+from mirror.store.files import fetch, fetch_dicts, fetch_one
 from mirror.times import to_text, utc_now
 
 PREFIX = "mir_"
@@ -45,49 +45,40 @@ def create(
     if not name:
         raise ConfigError("a token needs a name, so that it can be revoked")
     token = PREFIX + secrets.token_urlsafe(32)
+    moments = (to_text(utc_now()), to_text(expires) if expires else None)
     with store.transaction() as connection:
         if store.row("SELECT 1 FROM api_tokens WHERE name = ? AND revoked_at IS NULL", (name,)):
             raise ConfigError(f"a token {name!r} already exists; revoke it, or choose another name")
         connection.execute(
             """INSERT INTO api_tokens (name, user_id, token_hash, scope, created_at, expires_at)
                VALUES (?, ?, ?, ?, ?, ?)""",
-            (
-                name,
-                _user_id(store, user),
-                hashed(token),
-                read_scope(scope),
-                to_text(utc_now()),
-                to_text(expires) if expires else None,
-            ),
+            (name, _user_id(store, user), hashed(token), read_scope(scope), *moments),
         )
     return token
 
 
 def listed(connection: sqlite3.Connection) -> list[Token]:
     """List all tokens, revoked ones too, oldest first."""
-    columns = ", ".join(
-        "u.username" if field == "user" else f"t.{field}" for field in Token.__struct_fields__
+    found = fetch_dicts(
+        connection,
+        """SELECT t.id, t.name, t.scope, u.username AS user, t.created_at, t.last_used_at, t.expires_at,
+               t.revoked_at FROM api_tokens t LEFT JOIN users u ON u.id = t.user_id ORDER BY t.id""",
     )
-    rows = connection.execute(
-        f"SELECT {columns} FROM api_tokens t LEFT JOIN users u ON u.id = t.user_id ORDER BY t.id"
-    )
-    return [Token(**dict(zip(Token.__struct_fields__, row, strict=True))) for row in rows]
+    return [Token(**row) for row in found]
 
 
 def revoke(store: Store, name: str) -> None:
     """Revoke the token with this name or number; raises NotFound."""
     with store.transaction() as connection:
-        living = connection.execute(
-            """SELECT id FROM api_tokens
-               WHERE (name = :name OR CAST(id AS TEXT) = :name) AND revoked_at IS NULL
-               ORDER BY name = :name DESC LIMIT 1""",
-            {"name": name},
-        ).fetchone()
-        if living is None:
-            raise NotFound(f"no valid token is called {name!r}; `mirror token list` lists all")
-        connection.execute(
-            "UPDATE api_tokens SET revoked_at = ? WHERE id = ?", (to_text(utc_now()), living[0])
+        revoked = connection.execute(
+            """UPDATE api_tokens SET revoked_at = :at WHERE id = (
+                   SELECT id FROM api_tokens
+                   WHERE (name = :name OR CAST(id AS TEXT) = :name) AND revoked_at IS NULL
+                   ORDER BY name = :name DESC LIMIT 1)""",
+            {"name": name, "at": to_text(utc_now())},
         )
+        if not revoked.rowcount:
+            raise NotFound(f"no valid token is called {name!r}; `mirror token list` lists all")
 
 
 def revoke_all(connection: sqlite3.Connection, *, at: str) -> int:
@@ -135,9 +126,9 @@ def hashed(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-LIVING = "t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > ?)"
-_FOUND = """SELECT t.id, t.name, t.scope, t.user_id, u.username, t.last_used_at, t.token_hash
-    FROM api_tokens t LEFT JOIN users u ON u.id = t.user_id"""
+_LIVING = """SELECT t.id, t.name, t.scope, t.user_id, u.username, t.last_used_at
+    FROM api_tokens t LEFT JOIN users u ON u.id = t.user_id
+    WHERE t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > ?) AND"""
 
 
 class LivingToken(msgspec.Struct, frozen=True):
@@ -155,30 +146,22 @@ def find(connection: sqlite3.Connection, token: str) -> LivingToken | None:
     """Find the token of a request; None if it is unknown, revoked or expired."""
     if not token.startswith(PREFIX) or len(token) > 200:
         return None
-    digest = hashed(token)
-    return _living(connection, "t.token_hash = ?", digest, digest)
+    return _living(connection, "t.token_hash = ?", hashed(token))
 
 
 def find_by_id(connection: sqlite3.Connection, token_id: int) -> LivingToken | None:
     """Find the token of a login; None if it is revoked or expired."""
-    return _living(connection, "t.id = ?", token_id, None)
+    return _living(connection, "t.id = ?", token_id)
 
 
-def _living(
-    connection: sqlite3.Connection, condition: str, value: str | int, digest: str | None
-) -> LivingToken | None:
+def _living(connection: sqlite3.Connection, condition: str, value: str | int) -> LivingToken | None:
     """Read one living token; a file from before there were tokens has none."""
     try:
-        row = connection.execute(
-            f"{_FOUND} WHERE {condition} AND {LIVING}", (value, to_text(utc_now()))
-        ).fetchone()
+        return fetch_one(LivingToken, connection, f"{_LIVING} {condition}", (to_text(utc_now()), value))
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             return None
         raise  # a busy file must not make a valid token unknown
-    if row is None or (digest is not None and not hmac.compare_digest(row[6], digest)):
-        return None
-    return LivingToken(*tuple(row)[:6])
 
 
 def rows_of(connection: sqlite3.Connection, user_id: int) -> tuple[int, ...]:
@@ -188,13 +171,14 @@ def rows_of(connection: sqlite3.Connection, user_id: int) -> tuple[int, ...]:
     """
     owns = """EXISTS (SELECT 1 FROM members
         WHERE workspace_id = {}.id AND user_id = {}.id AND permission = 'owner')"""
-    rows = connection.execute(
+    found = fetch(
+        connection,
         f"""SELECT o.id FROM users t JOIN users o
                 ON o.username = t.username COLLATE NOCASE AND +o.upstream_id = t.upstream_id
             WHERE t.id = ? AND o.id <> t.id AND ({owns.format("t", "o")} OR {owns.format("o", "t")})""",
         (user_id,),
     )
-    return (user_id, *(row[0] for row in rows))
+    return (user_id, *(row_id for (row_id,) in found))
 
 
 class _TokenUser(NamedTuple):
