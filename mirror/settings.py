@@ -8,6 +8,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
+from inspect import getdoc
 from typing import Any
 
 import msgspec
@@ -29,11 +30,24 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     default: str
     example: str
     is_required: bool
-    struct: type[msgspec.Struct] | None
+    inner: tuple["Setting", ...]
     """The settings of a section or of an inline table."""
+
+    purpose: str
+    """What a section is for."""
 
     is_repeated: bool
     """Whether it is a section that may occur many times."""
+
+    @property
+    def is_section(self) -> bool:
+        """Whether it is a section; an inline table has a description as a setting."""
+        return bool(self.inner) and not self.help
+
+    @property
+    def header(self) -> str:
+        """The header of a section."""
+        return f"[[{self.name}]]" if self.is_repeated else f"[{self.name}]"
 
 
 def settings_of(struct: type[msgspec.Struct]) -> Iterator[Setting]:
@@ -53,9 +67,16 @@ def settings_of(struct: type[msgspec.Struct]) -> Iterator[Setting]:
             default=default,
             example=toml_text(examples[0]) if examples else default,
             is_required=field.required,
-            struct=item.cls if isinstance(item, inspect.StructType) else None,
+            inner=tuple(settings_of(item.cls)) if isinstance(item, inspect.StructType) else (),
+            purpose=_purpose(item.cls) if isinstance(item, inspect.StructType) else "",
             is_repeated=isinstance(type_, inspect.VarTupleType),
         )
+
+
+def _purpose(struct: type) -> str:
+    """Return the first line of a section's docstring, without the section's name."""
+    purpose = (getdoc(struct) or "").partition("\n")[0].partition(": ")[2]
+    return purpose[:1].upper() + purpose[1:]
 
 
 def toml_text(value: Any) -> str:
@@ -150,7 +171,7 @@ def _meant(setting: Setting, value: Any) -> str | None:
     if setting.name in _SECRETS:
         return None
     if isinstance(value, dict):
-        return f"[[{setting.name}]]" if setting.is_repeated and setting.struct else None
+        return setting.header if setting.is_repeated and setting.inner else None
     meant: Any = None
     kind = setting.kind
     if kind.startswith("list of: ") and isinstance(value, str) and value:
@@ -184,7 +205,7 @@ def _value_at(text: str, path: str) -> Any:
 
 def _hint(setting: Setting) -> str:
     """Show how to write a setting, by its declaration."""
-    if setting.struct:
+    if setting.inner:
         return ""
     about = "" if setting.kind == "text" else f" ({setting.kind})"
     return f"; write it like {setting.name} = {setting.example}{about}"
@@ -193,9 +214,8 @@ def _hint(setting: Setting) -> str:
 def _known(path: str, root: type[msgspec.Struct]) -> dict[str, Setting]:
     found = {setting.name: setting for setting in settings_of(root)}
     for part in re.findall(r"\w+", re.sub(r"\[\d+\]", "", path)):
-        setting = found.get(part)
-        if setting and setting.struct:
-            found = {each.name: each for each in settings_of(setting.struct)}
+        if part in found and found[part].inner:
+            found = {each.name: each for each in found[part].inner}
     return found
 
 

@@ -3,8 +3,8 @@
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
-from inspect import cleandoc, getdoc
+from collections.abc import Iterable, Iterator, Mapping
+from inspect import cleandoc
 from pathlib import Path
 
 import click
@@ -45,18 +45,23 @@ _ALIKE = 0.85
 
 def template(environ: Mapping[str, str] | None = None) -> str:
     """Return the text of a new `mirror.toml`, with the settings that variables of the environment give."""
-    return _HEAD + "".join(_lines("", list(settings_of(Config)), environ or {}))
+    return _HEAD + "".join(_lines("", settings_of(Config), environ or {}))
 
 
-def _lines(section: str, settings: list[Setting], environ: Mapping[str, str]) -> Iterator[str]:
+def _apart(settings: Iterable[Setting]) -> tuple[list[Setting], list[Setting]]:
+    """Return the plain settings, then the sections: TOML has them in this order."""
+    found = list(settings)
+    return [one for one in found if not one.is_section], [one for one in found if one.is_section]
+
+
+def _lines(section: str, settings: Iterable[Setting], environ: Mapping[str, str]) -> Iterator[str]:
     """Yield the lines of a section, then those of its subsections.
 
     A repeatable section without required settings is shown as a comment.
     """
     is_shown = section.startswith("# ")
-    for setting in settings:
-        if _is_section(setting):
-            continue
+    plain, sections = _apart(settings)
+    for setting in plain:
         yield _NOTES.get(setting.name, "")
         told = None if is_shown else _told(section, setting, environ)
         is_offered = setting.name in _GIVEN and not (environ and setting.name == "workspaces")
@@ -69,13 +74,10 @@ def _lines(section: str, settings: list[Setting], environ: Mapping[str, str]) ->
             yield f"{line:<29} # {help_text}\n"
         else:
             yield f"# {help_text}\n{line}\n"
-    for setting in filter(_is_section, settings):
-        assert setting.struct is not None  # noqa: S101 - what a section is
-        inner = list(settings_of(setting.struct))
-        header = f"[[{setting.name}]]" if setting.is_repeated else f"[{setting.name}]"
-        mark = "# " if _is_comment(setting, inner) else ""
-        yield f"\n# {_purpose(setting.struct)}\n{mark}{header}\n"
-        yield from _lines(mark + header, inner, environ)
+    for setting in sections:
+        header = f"{'# ' if _is_comment(setting) else ''}{setting.header}"
+        yield f"\n# {setting.purpose}\n{header}\n"
+        yield from _lines(header, setting.inner, environ)
 
 
 def variable(section: str, name: str) -> str:
@@ -105,8 +107,8 @@ def _told(section: str, setting: Setting, environ: Mapping[str, str]) -> str | N
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
     """Raise ConfigError for a variable that looks like that of a setting, but belongs to none."""
-    known = set(_variables("", list(settings_of(Config))))
-    sections = tuple({f"MIRROR_{setting.name.upper()}_" for setting in settings_of(Config) if setting.struct})
+    known = set(_variables("", settings_of(Config)))
+    sections = tuple(f"MIRROR_{setting.name.upper()}_" for setting in settings_of(Config) if setting.inner)
     for name in sorted(environ):
         if name.startswith("MIRROR_") and name not in known:
             near = did_you_mean(name, known, cutoff=_ALIKE)
@@ -114,36 +116,23 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
                 raise ConfigError(f"{name} is the variable of no setting{near}")
 
 
-def _variables(section: str, settings: list[Setting]) -> Iterator[str]:
+def _variables(section: str, settings: Iterable[Setting]) -> Iterator[str]:
     """Yield the variables that a configuration can be written from."""
     for setting in settings:
-        if not _is_section(setting):
+        if not setting.is_section:
             yield variable(section, setting.name)
-            continue
-        assert setting.struct is not None  # noqa: S101 - what a section is
-        inner = list(settings_of(setting.struct))
-        if not _is_comment(setting, inner):
-            yield from _variables(setting.name, inner)
+        elif not _is_comment(setting):
+            yield from _variables(setting.name, setting.inner)
 
 
-def _is_comment(section: Setting, settings: list[Setting]) -> bool:
-    """Return whether a section with these settings is only shown as a comment."""
-    return section.is_repeated and not any(each.is_required for each in settings)
-
-
-def _is_section(setting: Setting) -> bool:
-    return setting.struct is not None and not setting.help
-
-
-def _purpose(struct: type) -> str:
-    """Return the first line of a section's docstring, without the section's name."""
-    purpose = (getdoc(struct) or "").partition("\n")[0].partition(": ")[2]
-    return purpose[:1].upper() + purpose[1:]
+def _is_comment(section: Setting) -> bool:
+    """Return whether a section is only shown as a comment."""
+    return section.is_repeated and not any(each.is_required for each in section.inner)
 
 
 def documentation() -> str:
     """Return `docs/configuration.md`: every setting of every section."""
-    return _DOCUMENT + "".join(_tables("", Config))
+    return _DOCUMENT + "".join(_tables("At the top of the file", "", settings_of(Config)))
 
 
 _DOCUMENT = """\
@@ -155,22 +144,16 @@ type, is refused with file, line and remedy. This page is made from the program 
 """
 
 
-def _tables(section: str, struct: type) -> Iterator[str]:
-    settings = list(settings_of(struct))
-    purpose = f"\n{_purpose(struct)}\n" if section else ""
-    yield f"\n## {section or 'At the top of the file'}\n{purpose}"
+def _tables(title: str, purpose: str, settings: Iterable[Setting]) -> Iterator[str]:
+    plain, sections = _apart(settings)
+    yield f"\n## {title}\n" + (f"\n{purpose}\n" if purpose else "")
     yield "\n| setting | type | default | |\n| --- | --- | --- | --- |\n"
-    for setting in settings:
-        if _is_section(setting):
-            continue
+    for setting in plain:
         yield _row(setting.name, setting)
-        for inner in settings_of(setting.struct) if setting.struct else ():
+        for inner in setting.inner:
             yield _row(f"{setting.name}.{inner.name}", inner)
-    for setting in filter(_is_section, settings):
-        assert setting.struct is not None  # noqa: S101 - what a section is
-        yield from _tables(
-            f"[[{setting.name}]]" if setting.is_repeated else f"[{setting.name}]", setting.struct
-        )
+    for section in sections:
+        yield from _tables(section.header, section.purpose, section.inner)
 
 
 def _row(name: str, setting: Setting) -> str:
