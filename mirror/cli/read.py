@@ -94,7 +94,8 @@ def _print_details(details: RepositoryDetails, most: int, past: Past | None) -> 
     gone = f"  gone since {row.deleted_at[:10]}: {row.gone_reason}" if row.deleted_at else ""
     printer.say((plain(row.full_name), "bold"), (gone, "bold red"))
     if past is not None:
-        printer.say((_as_of(past), "bold"))
+        exact = ", true to the day: older history was compacted" if past.to_the_day else ""
+        printer.say((f"as the mirror knew it at {_moment_text(past.at)}{exact}", "bold"))
     if row.description:
         printer.say(row.description.strip())
     table = Grid({}, {})
@@ -163,11 +164,6 @@ def _no_main_branch(details: RepositoryDetails) -> str:
 
 def _day(moment: str | None, now: datetime) -> str:
     return "" if moment is None else f"{moment[:10]}, {ago(moment, now)}"
-
-
-def _as_of(past: Past) -> str:
-    exact = ", true to the day: older history was compacted" if past.to_the_day else ""
-    return f"as the mirror knew it at {_moment_text(past.at)}{exact}"
 
 
 def _looks_text(looks: Looks) -> str:

@@ -244,11 +244,8 @@ def _table(listed: list[ListedRef], query: str) -> Grid:
     for ref in listed:
         age = ago(ref.target_date, now) if ref.target_date else ""
         states = " ".join(ref.repository.states)
-        name = ref.repository.full_name + (f"  {states}" if states else "")
-        table.add(name, _marked_name(ref.name, query), ref.kind, ref.target_hash[:12], age)
+        repository = ref.repository.full_name + (f"  {states}" if states else "")
+        shown = cut(plain(ref.name).replace("\n", " "), _LONGEST_NAME)
+        name = Marked(shown, highlight_ranges(ref.name, query, owners=False))
+        table.add(repository, name, ref.kind, ref.target_hash[:12], age)
     return table
-
-
-def _marked_name(name: str, query: str) -> Marked:
-    shown = cut(plain(name).replace("\n", " "), _LONGEST_NAME)
-    return Marked(shown, highlight_ranges(name, query, owners=False))

@@ -45,10 +45,7 @@ _ALL_DIFFERENT = ("uuid", "target_hash", "target_parents.list.element", "target_
 def schema_of(table: Table) -> pa.Schema:
     """Return the Arrow schema of a table; files say what their columns mean."""
     return pa.schema(
-        [
-            pa.field(column.name, TYPES[column.kind], metadata={"about": column.about})
-            for column in table.columns
-        ]
+        pa.field(one.name, TYPES[one.kind], metadata={"about": one.about}) for one in table.columns
     )
 
 
@@ -57,19 +54,16 @@ def batches(
 ) -> Iterator[pa.Table]:
     """Turn lists of rows, whose values are those that the table's columns read, into Arrow tables."""
     schema = schema_of(table)
+    filled = {"seq": pa.scalar(seq, pa.int64()), "op": pa.scalar("upsert", pa.string())}
     for part in rows:
         values = iter(zip(*part, strict=True))
         arrays = [
-            _array(column, next(values), instances)
-            if column.sql is not None
-            else _filled(column, seq, len(part))
+            pa.repeat(filled[column.name], len(part))
+            if column.sql is None
+            else _array(column, next(values), instances)
             for column in table.columns
         ]
         yield pa.Table.from_arrays(arrays, schema=schema)
-
-
-def _filled(column: Column, seq: int, count: int) -> pa.Array:
-    return pa.repeat(pa.scalar(seq if column.name == "seq" else "upsert", TYPES[column.kind]), count)
 
 
 def _array(column: Column, values: Sequence[Any], instances: Mapping[int, str]) -> pa.Array:

@@ -79,7 +79,10 @@ class Tools:
                 language=language or None,
                 descriptions=in_descriptions,
             )
-            notes = [] if found.count else [self._nothing_of(connection, "matches"), NO_PROOF]
+            notes = list[str]()
+            if not found.count:
+                shown = counts_of(connection, self._caller).repositories
+                notes = [f"None of the {shown:,} repositories that this mirror shows matches.", NO_PROOF]
             if found.fuzzy:
                 notes.append(f"Nothing is named so; these are the nearest: {', '.join(found.corrected)}.")
             listed = [_listed(row, found.links(row)) for row in found.repositories]
@@ -248,10 +251,6 @@ class Tools:
 
     def _age(self, moment: str | None) -> float | None:
         return max(0.0, (self._clock() - from_text(moment)).total_seconds()) if moment else None
-
-    def _nothing_of(self, connection: sqlite3.Connection, verb: str) -> str:
-        count = counts_of(connection, self._caller).repositories
-        return f"None of the {count:,} repositories that this mirror shows {verb}."
 
     def _named(self, connection: sqlite3.Connection, full_name: str) -> RepositoryRow:
         """Find a repository; raises NotFound, in the same words for a hidden one."""
