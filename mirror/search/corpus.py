@@ -4,29 +4,52 @@ Terms and shapes of arrays as in `mirror.search.index.build`.
 """
 
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.search.index.columns import COLLECTION, VALUES, ColumnWriter
+from mirror.search.index.columns import CHUNK, COLLECTION, VALUES, ColumnWriter, chunk_rows, encoded
 from mirror.search.index.format import DEEPEST, END
 from mirror.search.names import BOUNDARY, COLLECTIONS, normalise_all
 from mirror.search.query import plain_cursor
 
 Numbers = NDArray[np.uint32]
 
-_BYTES_AT_ONCE = 1_000_000
-_ROWS_AT_ONCE = 20_000
+_BYTES_AT_ONCE = 1 << 22
+_DOCS_AT_ONCE = 20_000
 _END = END[0]
 
-# A list of each column: as rows of values of Python they would take twice as long.
-_COLUMNS = ("id", "name", "slug", "flags", "language", "owner_id", "followers", "forks", "created_at")
-_ROWS = f"""SELECT {", ".join(f"json_group_array({column})" for column in _COLUMNS)}
-    FROM (SELECT id, name, slug, {VALUES} FROM repositories WHERE id > ? ORDER BY id LIMIT {_ROWS_AT_ONCE})"""
+# A list of each column: as rows of values of Python they would take twice as long. They are in the order of
+# the ids, since SQLite follows the range of these. A subquery with LIMIT would take half as long again.
+_LISTS = ", ".join(f"json_group_array({column})" for column in ("id", "name", "slug", *VALUES))
+_ROWS = f"SELECT {_LISTS} FROM repositories NOT INDEXED WHERE id >= ? AND id < ?"
+_NEXT = "SELECT id FROM repositories WHERE id >= ? ORDER BY id LIMIT 1"
 _AGES = "SELECT dense_rank() OVER (ORDER BY coalesce(created_at, '')) FROM repositories ORDER BY id"
+
+THREADS = 2
+"""How many threads compute while the caller's reads and writes the file: NumPy and SQLite run at once."""
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def computed_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield `work` of each item, in their order; meanwhile threads compute that of a few more items."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        running = deque[Future[Result]]()
+        for item in items:
+            running.append(pool.submit(work, item))
+            if len(running) > THREADS:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
 
 
 @dataclass(slots=True)
@@ -37,6 +60,8 @@ class Corpus:
     starts: where in `text` each document begins [D].
     ids, collection, followers: of each document's repository [D].
     has_collection: whether a collection has any repository [4].
+    ends: a bit for each byte of `text`: whether it is an END, in words of 64.
+    ended: how many documents have ended before each of these words.
     """
 
     text: NDArray[np.uint8]
@@ -45,6 +70,17 @@ class Corpus:
     collection: NDArray[np.uint8]
     followers: NDArray[np.int64]
     has_collection: NDArray[np.bool_]
+    ends: NDArray[np.uint64] = field(init=False)
+    ended: Numbers = field(init=False)
+
+    def __post_init__(self) -> None:
+        bits = np.zeros(-(-self.text.size // 64) * 8, dtype=np.uint8)
+        for begin in range(0, self.text.size, _BYTES_AT_ONCE):
+            some = np.packbits(self.text[begin : begin + _BYTES_AT_ONCE] == _END, bitorder="little")
+            bits[begin // 8 : begin // 8 + some.size] = some
+        self.ends = bits.view("<u8")
+        ending = np.bitwise_count(self.ends)
+        self.ended = np.cumsum(ending, dtype=np.uint32) - ending
 
     @property
     def size(self) -> int:
@@ -71,13 +107,31 @@ class Corpus:
         positions, docs = [np.zeros(0, dtype=np.uint32)], [np.zeros(0, dtype=np.uint32)]
         for begin in range(0, text.size, _BYTES_AT_ONCE):
             some = text[begin : begin + _BYTES_AT_ONCE]
-            here = np.flatnonzero((some >= lowest) & (some <= highest) & (some != _END))
-            first, last = np.searchsorted(self.starts, (begin, begin + some.size), side="right").tolist()
-            bounds = np.concatenate(([begin], self.starts[first:last], [begin + some.size]))
-            doc_of = np.repeat(np.arange(first - 1, last, dtype=np.uint32), np.diff(bounds))
-            positions.append((here + begin).astype(np.uint32))
-            docs.append(doc_of[here])
+            # What is below the lowest becomes large.
+            found = np.flatnonzero((some - np.uint8(lowest) <= highest - lowest) & (some != _END))
+            here = (found + begin).astype(np.uint32)
+            positions.append(here)
+            docs.append(self._docs_at(here))
         return np.concatenate(positions), np.concatenate(docs)
+
+    def _docs_at(self, positions: Numbers) -> Numbers:
+        """Return the document of each position: how many have ended before it."""
+        words = positions >> np.uint32(6)
+        before = (np.uint64(1) << (positions & np.uint32(63)).astype(np.uint64)) - np.uint64(1)
+        before &= self.ends[words]
+        docs: Numbers = self.ended[words] + np.bitwise_count(before)
+        return docs
+
+
+class _Chunk(NamedTuple):
+    """What is computed of the rows of a chunk of the columns."""
+
+    ids: Numbers
+    documents: bytes
+    collection: NDArray[np.uint8]
+    popularity: NDArray[np.int64]
+    has_odd_times: bool
+    columns: list[tuple[str, int, bytes]]
 
 
 def read_corpus(connection: sqlite3.Connection) -> Corpus:
@@ -88,18 +142,16 @@ def read_corpus(connection: sqlite3.Connection) -> Corpus:
     ids = np.empty(size, dtype=np.uint32)
     collection = np.empty(size, dtype=np.uint8)
     popularity = np.empty((3, size), dtype=np.int64)  # followers, forks and time
-    begin, highest, has_odd_times = 0, -1, False
-    while begin < size:
-        lists = plain_cursor(connection).execute(_ROWS, (highest,)).fetchone()
-        row_ids, names, slugs, *values = map(msgspec.json.decode, lists)
-        end, highest = begin + len(row_ids), row_ids[-1]
-        ids[begin:end] = row_ids
-        raw += _documents(names, slugs)
-        columns, popularity[:, begin:end], odd_times = writer.encoded(*values)
-        writer.write(ids[begin:end], columns)
-        collection[begin:end] = columns["flags"] & COLLECTION
-        has_odd_times |= odd_times
+    begin, has_odd_times = 0, False
+    for chunk in computed_ahead(_compute, _read(plain_cursor(connection), writer)):
+        end = begin + chunk.ids.size
+        ids[begin:end] = chunk.ids
+        raw += chunk.documents
+        collection[begin:end], popularity[:, begin:end] = chunk.collection, chunk.popularity
+        has_odd_times |= chunk.has_odd_times
+        writer.write_chunk(chunk.columns)
         begin = end
+    writer.stamp()
     if has_odd_times:  # let SQLite sort them all
         popularity[2] = np.fromiter((row[0] for row in connection.execute(_AGES)), dtype=np.int64)
     np.negative(popularity, out=popularity)  # ascending order is now that of popularity
@@ -115,6 +167,26 @@ def read_corpus(connection: sqlite3.Connection) -> Corpus:
         followers=followers,
         has_collection=np.bincount(collection, minlength=len(COLLECTIONS)) > 0,
     )
+
+
+def _read(cursor: sqlite3.Cursor, writer: ColumnWriter) -> Iterator[tuple[list[str], NDArray[np.int64]]]:
+    """Yield the rows of each chunk of the columns: the lists of _ROWS, and the codes of the languages."""
+    first = 0
+    while row := cursor.execute(_NEXT, (first,)).fetchone():
+        first = row[0] // CHUNK * CHUNK
+        ids, names, slugs, languages, *values = cursor.execute(_ROWS, (first, first + CHUNK)).fetchone()
+        yield [ids, names, slugs, *values], writer.codes(msgspec.json.decode(languages))
+        first += CHUNK
+
+
+def _compute(read: tuple[list[str], NDArray[np.int64]]) -> _Chunk:
+    lists, codes = read
+    ids, names, slugs, *values = map(msgspec.json.decode, lists)
+    columns, popularity, has_odd_times = encoded(codes, *values)
+    numbers = np.array(ids, np.uint32)
+    collection = columns["flags"] & np.uint8(COLLECTION)
+    rows = chunk_rows(numbers, columns)
+    return _Chunk(numbers, _documents(names, slugs), collection, popularity, has_odd_times, rows)
 
 
 # Normal forms contain neither: both are white space.
@@ -147,9 +219,10 @@ def _reordered(raw: bytearray, order: NDArray[np.int64]) -> tuple[NDArray[np.uin
     moved = lengths[order].astype(np.int64)
     ends = np.cumsum(moved)
     text = np.zeros(source.size + DEEPEST, dtype=np.uint8)
-    for first in range(0, order.size, _ROWS_AT_ONCE):
-        some = slice(first, first + _ROWS_AT_ONCE)
+    for first in range(0, order.size, _DOCS_AT_ONCE):
+        some = slice(first, first + _DOCS_AT_ONCE)
         here = int(ends[first] - moved[first])
-        steps = np.arange(here, ends[some][-1]) - np.repeat(ends[some] - moved[some], moved[some])
-        text[here : here + steps.size] = source[np.repeat(begins[order[some]], moved[some]) + steps]
+        source_of = np.repeat(begins[order[some]] - ends[some] + moved[some], moved[some])
+        source_of += np.arange(here, here + source_of.size)
+        text[here : here + source_of.size] = source[source_of]
     return text, (ends - moved).astype(np.uint32)

@@ -7,14 +7,15 @@ begin with the same path. Array shapes: S suffixes, G groups, D documents.
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import chain, compress, repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.search.corpus import Corpus, Numbers, read_corpus
-from mirror.search.index.columns import add_dense, dense_from
+from mirror.search.corpus import Corpus, Numbers, computed_ahead, read_corpus
+from mirror.search.index.columns import dense_bits, dense_from
 from mirror.search.index.format import (
     CHUNK_BITS,
     DEEPEST,
@@ -26,10 +27,11 @@ from mirror.search.index.format import (
 )
 from mirror.search.names import BOUNDARY, COLLECTIONS, PUBLIC
 
-SUFFIXES_AT_ONCE = 1_500_000
-"""How many suffixes are sorted at once, at about 40 bytes each. It bounds the memory of a build."""
+SUFFIXES_AT_ONCE, SHARE_AT_ONCE = 350_000, 200
+"""How many suffixes a thread sorts at once, and which share of all if that is more. They take about 40 bytes
+each, and finding them a pass over all."""
 
-_ROWS_AT_ONCE = 400  # in one statement
+_ROWS_AT_ONCE = 1000  # in one statement
 _LOW = np.uint64(0xFFFFFFFF)
 _END, _BOUNDARY = END[0], BOUNDARY[0]
 
@@ -46,7 +48,9 @@ def build_index(
     corpus = read_corpus(connection)
     connection.execute("UPDATE search_state SET up_to = ?", (corpus.highest_id,))
     if corpus.size:
-        _Build(connection, corpus, leaf_size, at_once).run()
+        at_once = max(at_once, corpus.text.size // SHARE_AT_ONCE)
+        for rows in _Build(corpus, leaf_size, at_once).rows():
+            rows.write(connection)
 
 
 # Groups of suffixes: the steps that a build and an update share
@@ -63,13 +67,14 @@ def split_groups(
     :returns: positions and documents in their new order, and the index at which each new group starts [G].
         Suffixes of one group keep the order they had.
     """
-    key = group << np.uint64(8) | text[positions + np.uint32(depth)]
+    key = group << np.uint64(8)
+    key |= text[depth:][positions]
     key <<= np.uint64(32)
     key |= np.arange(positions.size, dtype=np.uint64)
     key.sort()  # no two are equal; numpy sorts such with vectors, four times as fast as a stable sort
-    starts = np.flatnonzero(differs_from_previous(key >> np.uint64(32)))
+    starts = np.flatnonzero(differs_from_previous(key.astype("<u8", copy=False).view("<u4")[1::2]))
     key &= _LOW
-    order = key.astype(np.intp)
+    order = key.view(np.int64)
     return positions[order], docs[order], starts
 
 
@@ -121,98 +126,131 @@ def insert_rows(
 # Building
 
 
-class _Build:
-    """Collects the rows of the index, and writes them sorted by path, which packs the tables densely."""
+@dataclass(slots=True)
+class _Rows:
+    """Rows of the index, not written yet."""
 
-    def __init__(self, connection: sqlite3.Connection, corpus: Corpus, leaf_size: int, at_once: int) -> None:
-        self.connection = connection
+    common: list[tuple[bytes, int, int, bytes, int]] = field(default_factory=list)
+    rare: list[tuple[bytes, bytes]] = field(default_factory=list)
+    crowds: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
+    dense: list[tuple[bytes, int, bytes]] = field(default_factory=list)
+    ends: list[tuple[list[bytes], Numbers, Numbers, NDArray[np.uint64]]] = field(default_factory=list)
+    """What `_Build._add_lists` makes lists of: paths that end with END, and their suffixes."""
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Write the rows sorted by path, which packs the tables densely."""
+        insert_rows(connection, "search_common", self.common)
+        insert_rows(connection, "search_rare", self.rare)
+        insert_rows(connection, "search_crowds", self.crowds)
+        insert_rows(connection, "search_dense", self.dense)
+
+
+@dataclass(slots=True)
+class _Part:
+    """Suffixes that begin with the same `depth` bytes, in order of popularity, and the rows made of them.
+
+    With `is_one`, the next byte of all of them is the same.
+    """
+
+    positions: Numbers
+    docs: Numbers
+    depth: int
+    is_one: bool
+    rows: _Rows = field(default_factory=_Rows)
+
+
+class _Build:
+    """Makes the rows of the index: a part of the suffixes in each thread, one part after another."""
+
+    def __init__(self, corpus: Corpus, leaf_size: int, at_once: int) -> None:
         self.corpus = corpus
         self.leaf_size = leaf_size
         self.at_once = at_once
         self.in_crowd = np.zeros(corpus.size, dtype=bool)
-        # Rows of search_common, search_rare and search_crowds that are not written yet.
-        self.common = list[tuple[bytes, int, int, bytes, int]]()
-        self.rare = list[tuple[bytes, bytes]]()
-        self.crowds = list[tuple[bytes, bytes, bytes]]()
 
-    def run(self) -> None:
+    def rows(self) -> Iterator[_Rows]:
+        """Yield the rows of the index in the order of their paths."""
+        root = _Rows()
         everything = np.arange(self.corpus.size, dtype=np.uint32)
-        self._add_nodes([b""], np.zeros(1, dtype=np.int64), everything)
-        # Crowds first: the leaves of ends leave out documents that are in a crowd.
-        self._follow(*self.corpus.suffixes(_BOUNDARY, _BOUNDARY), only_crowds=True)
-        for lowest, highest in _ranges(self.corpus.first_bytes(), self.at_once):
-            self._follow(*self.corpus.suffixes(lowest, highest), is_one=lowest == highest)
+        self._add_nodes(root, [b""], np.zeros(1, dtype=np.int64), everything)
+        yield root
+        # The lists of ends leave out documents in a crowd. Crowds are whole texts, which begin with BOUNDARY.
+        last = list(computed_ahead(self._follow, self._parts([(_BOUNDARY, _BOUNDARY)])))
+        for rows in last:
+            for _, positions, docs, _ in rows.ends:
+                self.in_crowd[docs[self._are_whole(positions, docs)]] = True
+        counts = self.corpus.first_bytes()
+        counts[_BOUNDARY] = 0
+        yield from computed_ahead(self._finish, self._parts(_ranges(counts, self.at_once)))
+        yield from map(self._add_lists, last)
 
-    def _follow(
-        self,
-        positions: Numbers,
-        docs: Numbers,
-        depth: int = 0,
-        *,
-        is_one: bool = True,
-        only_crowds: bool = False,
-    ) -> None:
-        """Build everything below a path of `depth` bytes, given some of its suffixes in order of popularity.
+    def _finish(self, part: _Part) -> _Rows:
+        return self._add_lists(self._follow(part))
 
-        With `is_one`, the next byte of all of them is the same.
-        """
+    def _parts(self, ranges: Iterable[tuple[int, int]]) -> Iterator[_Part]:
+        """Yield parts that have all suffixes whose first byte is in one of some ranges."""
+        for lowest, highest in ranges:
+            yield from self._cut(_Part(*self.corpus.suffixes(lowest, highest), 0, lowest == highest))
+
+    def _cut(self, part: _Part) -> Iterator[_Part]:
+        """Cut a part with too many suffixes by ranges of the byte after the next, where it can be."""
+        if not part.is_one or part.positions.size <= self.at_once:
+            yield part
+            return
+        depth = part.depth + 1
+        positions, docs, _ = self._add_groups(
+            part.rows, part.positions, part.docs, np.zeros(1, dtype=np.int64), depth
+        )
+        part.positions = part.docs = positions[:0]
+        yield part
+        following = self.corpus.text[depth:][positions]
+        for lowest, highest in _ranges(np.bincount(following), self.at_once):
+            here = (following >= lowest) & (following <= highest)
+            yield from self._cut(_Part(positions[here], docs[here], depth, lowest == highest))
+
+    def _follow(self, part: _Part) -> _Rows:
+        """Make the rows of everything below the path of a part."""
+        positions, docs, depth, is_one = part.positions, part.docs, part.depth, part.is_one
         group, starts = np.zeros(positions.size, dtype=np.uint64), np.zeros(1, dtype=np.int64)
         while positions.size:
             if not is_one:
                 positions, docs, starts = split_groups(self.corpus.text, positions, docs, group, depth)
-            depth += 1
-            positions, docs, group = self._add_groups(positions, docs, starts, depth, only_crowds=only_crowds)
-            if is_one and positions.size > self.at_once:
-                self._follow_in_turns(positions, docs, depth, only_crowds=only_crowds)
-                break
-            is_one = False
-        self._write()
-
-    def _follow_in_turns(self, positions: Numbers, docs: Numbers, depth: int, *, only_crowds: bool) -> None:
-        """Follow many suffixes of one path by ranges of their next byte."""
-        following = self.corpus.text[positions + np.uint32(depth)]
-        for lowest, highest in _ranges(np.bincount(following), self.at_once):
-            here = (following >= lowest) & (following <= highest)
-            self._follow(
-                positions[here], docs[here], depth, is_one=lowest == highest, only_crowds=only_crowds
-            )
+            depth, is_one = depth + 1, False
+            positions, docs, group = self._add_groups(part.rows, positions, docs, starts, depth)
+        return part.rows
 
     def _add_groups(
-        self, positions: Numbers, docs: Numbers, starts: NDArray[np.int64], depth: int, *, only_crowds: bool
+        self, rows: _Rows, positions: Numbers, docs: Numbers, starts: NDArray[np.int64], depth: int
     ) -> tuple[Numbers, Numbers, NDArray[np.uint64]]:
         """Add the node or leaf of each group, whose paths have `depth` bytes; return those of nodes."""
         first = positions[starts]
         ended = self.corpus.text[first + np.uint32(depth - 1)] == _END
         common = (np.diff(starts, append=positions.size) > self.leaf_size) & ~ended & (depth < DEEPEST)
         kept = keep_groups(positions, docs, starts, common)
-        if only_crowds:
-            positions, docs, _ = keep_groups(positions, docs, starts, ended)
-            self.in_crowd[docs[self._are_whole(positions, docs)]] = True
-            return kept
         paths = paths_at(self.corpus.text, first, depth)
         if kept[0].size:
             nodes = np.flatnonzero(differs_from_previous(kept[2]))
-            self._add_nodes(list(compress(paths, common.tolist())), nodes, kept[1])
+            self._add_nodes(rows, list(compress(paths, common.tolist())), nodes, kept[1])
         rare = ~common & ~ended
         _, in_leaves, leaf = keep_groups(positions, docs, starts, rare)
         _, lists = _packed_lists(leaf, self.corpus.ids[in_leaves])
-        self.rare.extend(zip(compress(paths, rare.tolist()), lists, strict=True))
-        if ended.any():
-            self._add_ends(
-                list(compress(paths, ended.tolist())), *keep_groups(positions, docs, starts, ended)
-            )
+        rows.rare.extend(zip(compress(paths, rare.tolist()), lists, strict=True))
+        if depth > SHORTEST_LISTED and ended.any():
+            ends = keep_groups(positions, docs, starts, ended)
+            rows.ends.append((list(compress(paths, ended.tolist())), *ends))
         return kept
 
-    def _add_ends(
-        self, paths: list[bytes], positions: Numbers, docs: Numbers, group: NDArray[np.uint64]
-    ) -> None:
-        """Add the lists of paths that end with END: leaves and crowds."""
-        in_crowd = self.in_crowd[docs]
-        if len(paths[0]) > SHORTEST_LISTED:
+    def _add_lists(self, rows: _Rows) -> _Rows:
+        """Add the lists of the paths in `ends`: leaves and crowds."""
+        for paths, positions, docs, group in rows.ends:
+            in_crowd = self.in_crowd[docs]
             for index, chunk, packed in self._chunks(docs, group, ~in_crowd):
-                self.rare.append((paths[index] + chunk, packed))
-        for index, chunk, packed in self._chunks(docs, group, in_crowd & self._are_whole(positions, docs)):
-            self.crowds.append((paths[index][:-1], chunk, packed))
+                rows.rare.append((paths[index] + chunk, packed))
+            whole = in_crowd & self._are_whole(positions, docs)
+            for index, chunk, packed in self._chunks(docs, group, whole):
+                rows.crowds.append((paths[index][:-1], chunk, packed))
+        rows.ends.clear()
+        return rows
 
     def _are_whole(self, positions: Numbers, docs: Numbers) -> NDArray[np.bool_]:
         """Return which suffixes are whole documents [S]."""
@@ -228,7 +266,7 @@ class _Build:
             index, chunk = divmod(number, 1 << 32 - CHUNK_BITS)
             yield index, chunk.to_bytes(2, "big"), packed
 
-    def _add_nodes(self, paths: list[bytes], starts: NDArray[np.int64], docs: Numbers) -> None:
+    def _add_nodes(self, rows: _Rows, paths: list[bytes], starts: NDArray[np.int64], docs: Numbers) -> None:
         """Count each group's documents by collection. The first of each are its best: they are sorted."""
         corpus = self.corpus
         once = differs_from_previous(docs)  # a document may have a path more than once
@@ -247,23 +285,17 @@ class _Build:
             best = docs[members[_first_of_runs(counts, listed)]]
             ends = np.cumsum(listed)
             bars = np.where(listed > 0, corpus.followers[best[ends - 1]] if best.size else 0, 0)
-            rows = zip(
+            found = zip(
                 paths, repeat(collection), counts.tolist(),
                 cut(corpus.ids[best].astype("<u4").tobytes(), 4 * np.append(0, ends)),
                 bars.tolist(),
             )  # fmt: skip
             # Each node has a row for the public collection, even if empty.
-            self.common.extend(rows if collection == PUBLIC else compress(rows, counts.tolist()))
+            rows.common.extend(found if collection == PUBLIC else compress(found, counts.tolist()))
         for index in np.flatnonzero(totals >= dense_from(corpus.size, self.leaf_size)).tolist():
-            if paths[index]:
-                add_dense(self.connection, paths[index], corpus.ids[docs[bounds[index] : bounds[index + 1]]])
-
-    def _write(self) -> None:
-        insert_rows(self.connection, "search_common", self.common)
-        insert_rows(self.connection, "search_rare", self.rare)
-        insert_rows(self.connection, "search_crowds", self.crowds)
-        for rows in (self.common, self.rare, self.crowds):
-            rows.clear()
+            if path := paths[index]:
+                ids = corpus.ids[docs[bounds[index] : bounds[index + 1]]]
+                rows.dense += [(path, chunk, bits.tobytes()) for chunk, bits in dense_bits(ids)]
 
 
 def _ranges(counts: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
@@ -298,15 +330,20 @@ def _packed_lists(group: NDArray[np.uint64], ids: Numbers, bits: int = 32) -> tu
 
 def _pack_numbers(numbers: Numbers) -> tuple[bytes, NDArray[np.int64]]:
     """Pack numbers as `format.pack_numbers` does; also return 0 and where each number ends."""
+    width = -(-int(numbers.max(initial=1)).bit_length() // 7)
+    digits = np.empty((numbers.size, width), dtype=np.uint8)
+    used = np.ones((numbers.size, width), dtype=bool)
     sizes = np.ones(numbers.size, dtype=np.uint8)
-    for bits in (7, 14, 21, 28):
-        sizes += numbers >> np.uint32(bits) > 0
-    digits = np.empty((numbers.size, int(sizes.max(initial=1))), dtype=np.uint8)
-    for place in range(digits.shape[1]):
-        digits[:, place] = numbers >> np.uint32(7 * place) & np.uint32(127) | np.uint32(128) * (
-            sizes > place + 1
-        )
-    used = np.arange(digits.shape[1], dtype=np.uint8) < sizes[:, None]
+    rest = numbers
+    for place in range(width):
+        digit = rest.astype(np.uint8) & np.uint8(127)
+        rest = rest >> np.uint32(7)
+        if place + 1 < width:
+            more = rest > 0
+            used[:, place + 1] = more
+            sizes += more
+            digit |= more.view(np.uint8) << np.uint8(7)
+        digits[:, place] = digit
     ends = np.zeros(numbers.size + 1, dtype=np.int64)
     np.cumsum(sizes, out=ends[1:])
     return digits.ravel().compress(used.ravel()).tobytes(), ends

@@ -13,6 +13,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from itertools import chain
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -49,15 +50,26 @@ CHUNK = 1 << 14
 MOST_LANGUAGES = (1 << 16) - 1
 _MOST = (1 << 32) - 1
 
-VALUES = f"""(is_private <> 0) + 2 * (deleted_at IS NOT NULL)
-    + {FORK} * {SWITCHES["forks"]} + {ARCHIVED} * {SWITCHES["archived"]} + {KNOWN}
-    + CASE scm COLLATE NOCASE WHEN 'git' THEN {GIT} WHEN 'hg' THEN {HG} ELSE {UNSURE} * (scm IS NOT NULL) END
-    AS flags, language, owner_id, coalesce(followers_count, 0) AS followers,
-    coalesce(forks_count, 0) AS forks, created_at"""
-"""What SQL reads of a row of `repositories` for `encoded`."""
+VALUES = (
+    "language",
+    f"""(is_private <> 0) + 2 * (deleted_at IS NOT NULL)
+        + {FORK} * {SWITCHES["forks"]} + {ARCHIVED} * {SWITCHES["archived"]} + {KNOWN}
+        + CASE scm COLLATE NOCASE
+            WHEN 'git' THEN {GIT} WHEN 'hg' THEN {HG} ELSE {UNSURE} * (scm IS NOT NULL) END""",
+    "owner_id",
+    "coalesce(followers_count, 0)",
+    "coalesce(forks_count, 0)",
+    "created_at",
+)
+"""What SQL reads of a row of `repositories`: its language, then what `encoded` takes besides its code."""
+
+_VALUES = ", ".join(VALUES)
+
+_PUT = "INSERT OR REPLACE INTO search_columns VALUES (?, ?, ?)"
+_PUT_CHUNK = f"INSERT INTO search_columns VALUES {', '.join(['(?, ?, ?)'] * len(TYPES))}"
 
 Columns = Mapping[str, NDArray[Any]]
-_NOTHING = (0, None, 0, 0, 0, None)
+_NOTHING = (None, 0, 0, 0, 0, None)
 
 
 class ColumnWriter:
@@ -83,51 +95,30 @@ class ColumnWriter:
                 data[places] = values[begin:end] | sticky
                 packed = data.tobytes()
                 if not found or packed != found[0]:  # most changes touch one column
-                    self._put(name, chunk, packed)
-        self._put(_STAMP, 0, self._next_stamp(ids, columns))
+                    self._cursor.execute(_PUT, (name, chunk, packed))
+        self.stamp([ids, *(columns[name] for name in TYPES)])
 
-    def _put(self, name: str, chunk: int, data: bytes) -> None:
-        self._cursor.execute("INSERT OR REPLACE INTO search_columns VALUES (?, ?, ?)", (name, chunk, data))
+    def write_chunk(self, rows: Iterable[tuple[str, int, bytes]]) -> None:
+        """Write what `chunk_rows` returned for a chunk that has no columns yet; then call `stamp`."""
+        # In one statement: each lets go of Python's lock, and waits for it behind other threads.
+        self._cursor.execute(_PUT_CHUNK, list(chain.from_iterable(rows)))
 
-    def _next_stamp(self, ids: NDArray[Any], columns: Columns) -> bytes:
-        """Return the digest of all that was ever written into the columns: the same for the same state."""
+    def stamp(self, written: Iterable[NDArray[Any]] = ()) -> None:
+        """Change the stamp to the digest of all that was ever written: the same for the same state."""
         before = read_stamp(self._cursor)
         digest = blake2b(before or b"", digest_size=16)
         if before is None:
             for (data,) in self._cursor.execute("SELECT data FROM search_columns ORDER BY name, chunk"):
                 digest.update(data)
-        for values in (ids, *(columns[name] for name in TYPES)):
+        for values in written:
             digest.update(values.astype("<i8").tobytes())
-        return digest.digest()
+        self._cursor.execute(_PUT, (_STAMP, 0, digest.digest()))
 
-    def encoded(
-        self,
-        flags: Sequence[int],
-        languages: Sequence[str | None],
-        owners: Sequence[int],
-        followers: Sequence[int],
-        forks: Sequence[int],
-        created: Sequence[str | None],
-    ) -> "Encoded":
-        """Return what the index keeps of rows of VALUES."""
-        times, odd = times_as_numbers(created)
+    def codes(self, languages: Sequence[str | None]) -> NDArray[np.int64]:
+        """Return the code of each language; new ones get one."""
         for language in set(languages) - self._codes.keys():
             self._add_language(language)
-        codes = np.array(list(map(self._codes.__getitem__, languages)), np.int64)
-        unsure = odd | (codes > MOST_LANGUAGES)
-        popularity = np.array([followers, forks, times], np.int64)
-        counts = popularity[:2].clip(0, _MOST)
-        unsure |= (counts != popularity[:2]).any(axis=0)
-        columns = {
-            "flags": np.array(flags) | UNSURE * unsure,
-            "language": codes.clip(0, MOST_LANGUAGES),
-            "owner": np.array(owners),
-            "followers": counts[0],
-            "forks": counts[1],
-            "created": times,
-        }
-        typed = {name: values.astype(TYPES[name]) for name, values in columns.items()}
-        return Encoded(typed, popularity, bool(odd.any()))
+        return np.array(list(map(self._codes.__getitem__, languages)), np.int64)
 
     def _add_language(self, language: str | None) -> None:
         """Learn the code of a language, a new one if need be. Case makes no difference."""
@@ -146,6 +137,43 @@ class Encoded(NamedTuple):
     has_odd_times: bool
 
 
+def encoded(
+    codes: NDArray[np.int64],
+    flags: Sequence[int],
+    owners: Sequence[int],
+    followers: Sequence[int],
+    forks: Sequence[int],
+    created: Sequence[str | None],
+) -> Encoded:
+    """Return what the index keeps of some rows of VALUES; `codes` are those of their languages."""
+    times, odd = times_as_numbers(created)
+    unsure = odd | (codes > MOST_LANGUAGES)
+    popularity = np.array([followers, forks, times], np.int64)
+    counts = popularity[:2].clip(0, _MOST)
+    unsure |= (counts != popularity[:2]).any(axis=0)
+    columns = {
+        "flags": np.array(flags) | UNSURE * unsure,
+        "language": codes.clip(0, MOST_LANGUAGES),
+        "owner": np.array(owners),
+        "followers": counts[0],
+        "forks": counts[1],
+        "created": times,
+    }
+    typed = {name: values.astype(TYPES[name]) for name, values in columns.items()}
+    return Encoded(typed, popularity, bool(odd.any()))
+
+
+def chunk_rows(ids: NDArray[Any], columns: Columns) -> list[tuple[str, int, bytes]]:
+    """Return the rows of `search_columns` for all rows of one chunk, by id."""
+    chunk, places = int(ids[0]) // CHUNK, ids % CHUNK
+    rows = list[tuple[str, int, bytes]]()
+    for name, values in columns.items():
+        data = np.zeros(int(places.max()) + 1, TYPES[name])
+        data[places] = values
+        rows.append((name, chunk, data.tobytes()))
+    return rows
+
+
 def language_code(cursor: sqlite3.Cursor, language: str | None) -> int | None:
     """Return the code of a language; None if no repository ever had it."""
     row = cursor.execute("SELECT code FROM search_languages WHERE language = ?", (language,)).fetchone()
@@ -159,13 +187,14 @@ def update_columns(connection: sqlite3.Connection, changes: Iterable[IndexChange
         one.id: one.old is not None and (one.new is None or one.new.text != one.old.text) for one in changes
     }
     found = plain_cursor(connection).execute(
-        f"SELECT id, {VALUES} FROM repositories WHERE id IN (SELECT value FROM json_each(?))",
+        f"SELECT id, {_VALUES} FROM repositories WHERE id IN (SELECT value FROM json_each(?))",
         (json.dumps(list(renamed)),),
     )
     rows: dict[int, Sequence[Any]] = {row_id: row for row_id, *row in found}
     ids = sorted(renamed)
     if ids:
-        columns = writer.encoded(*zip(*(rows.get(row_id, _NOTHING) for row_id in ids), strict=True)).columns
+        languages, *values = zip(*(rows.get(row_id, _NOTHING) for row_id in ids), strict=True)
+        columns = encoded(writer.codes(languages), *values).columns
         columns["flags"][[renamed[row_id] for row_id in ids]] |= UNSURE
         writer.write(np.array(ids), columns)
 
@@ -274,10 +303,10 @@ def column_faults(connection: sqlite3.Connection, up_to: int) -> Iterator[str]:
     languages = dict(cursor.execute("SELECT code, lower(language) FROM search_languages").fetchall())
     pending = {row[0] for row in cursor.execute("SELECT id FROM search_pending").fetchall()}
     rows = cursor.execute(
-        f"SELECT id, lower(language), {VALUES} FROM repositories WHERE id <= ? ORDER BY id", (up_to,)
+        f"SELECT id, lower(language), {_VALUES} FROM repositories WHERE id <= ? ORDER BY id", (up_to,)
     )
     is_left = (columns[0] & KNOWN) != 0
-    for row_id, language, flags, _, owner, followers, forks, created in rows:
+    for row_id, language, _, flags, owner, followers, forks, created in rows:
         is_left[row_id] = False
         has_flags, code, *rest = (column[row_id].item() for column in columns)
         expected = [flags, language, owner, followers, forks, _number_of(created)]
@@ -314,24 +343,28 @@ def dense_from(texts: int, leaf_size: int) -> int:
     return max(DENSE_LEAVES * leaf_size, -(-texts // DENSE_SHARE))
 
 
-def add_dense(connection: sqlite3.Connection, path: bytes, ids: NDArray[np.uint32]) -> None:
+def dense_bits(ids: NDArray[np.uint32]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yield the chunks that some ids are in, each with the bits of its ids."""
+    has = np.zeros(int(ids.max(initial=0)) + 1, dtype=bool)
+    has[ids] = True
+    for chunk in range(ids.min(initial=has.size) // DENSE_CHUNK, -(-has.size // DENSE_CHUNK)):
+        bits = np.packbits(has[chunk * DENSE_CHUNK : (chunk + 1) * DENSE_CHUNK], bitorder="little")
+        if bits.any():
+            yield chunk, bits
+
+
+def _add_dense(connection: sqlite3.Connection, path: bytes, ids: NDArray[np.uint32]) -> None:
     """Set the bits of some ids for a path."""
     cursor = plain_cursor(connection)
-    added = np.zeros(int(ids.max(initial=0)) + 1, dtype=bool)
-    added[ids] = True
-    for chunk in range(ids.min(initial=added.size) // DENSE_CHUNK, -(-added.size // DENSE_CHUNK)):
-        new = np.packbits(added[chunk * DENSE_CHUNK : (chunk + 1) * DENSE_CHUNK], bitorder="little")
-        if new.any():
-            found = cursor.execute(
-                "SELECT bits FROM search_dense WHERE path = ? AND chunk = ?", (path, chunk)
-            ).fetchone()
-            known = np.frombuffer(found[0] if found else b"", np.uint8)
-            bits = np.zeros(max(known.size, new.size), np.uint8)
-            bits[: known.size] = known
-            bits[: new.size] |= new
-            cursor.execute(
-                "INSERT OR REPLACE INTO search_dense VALUES (?, ?, ?)", (path, chunk, bits.tobytes())
-            )
+    for chunk, new in dense_bits(ids):
+        found = cursor.execute(
+            "SELECT bits FROM search_dense WHERE path = ? AND chunk = ?", (path, chunk)
+        ).fetchone()
+        known = np.frombuffer(found[0] if found else b"", np.uint8)
+        bits = np.zeros(max(known.size, new.size), np.uint8)
+        bits[: known.size] = known
+        bits[: new.size] |= new
+        cursor.execute("INSERT OR REPLACE INTO search_dense VALUES (?, ?, ?)", (path, chunk, bits.tobytes()))
 
 
 def update_dense(connection: sqlite3.Connection, changes: Iterable[IndexChange]) -> None:
@@ -345,7 +378,7 @@ def update_dense(connection: sqlite3.Connection, changes: Iterable[IndexChange])
     for (path,) in connection.execute("SELECT DISTINCT path FROM search_dense").fetchall():
         added = ids[new.have(path) & ~old.have(path)]
         if added.size:
-            add_dense(connection, path, added)
+            _add_dense(connection, path, added)
 
 
 class _Texts:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,7 +40,8 @@ _NONE = 255
 _COLUMNS = (np.uint32, np.uint8, np.uint32, np.uint32, np.uint32, np.bool_)
 _HASH = f"substr(target_hash, 1, {HASH_DIGITS})"
 _REFS = f"SELECT repository_id, name, {AGE.format(date='target_date')}, {_HASH} FROM {{table}}"
-_COLLECTIONS = f"SELECT id, {COLLECTION.format(r='r')} FROM repositories r"
+_COLLECTIONS = f"""SELECT json_group_array(id), json_group_array({COLLECTION.format(r="r")})
+    FROM repositories r WHERE id >= ? AND id < ?"""
 
 TABLES_OF_INDEX = (
     "names", "lists", "paths", "common", "rare", "spans", "blocks", "counts", "hashes", "pending", "moved",
@@ -92,10 +94,10 @@ def read_refs(connection: sqlite3.Connection) -> AllRefs:
     """Read all refs."""
     highest = connection.execute("SELECT coalesce(max(id), 0) FROM repositories").fetchone()[0]
     collection = np.full(highest + 1, _NONE, dtype=np.uint8)
-    cursor = connection.execute(_COLLECTIONS)
-    while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-        ids, collections = zip(*rows, strict=True)
-        collection[list(ids)] = collections
+    for first in range(0, highest + 1, _ROWS_AT_ONCE) if _has_refs(connection) else ():
+        lists = connection.execute(_COLLECTIONS, (first, first + _ROWS_AT_ONCE)).fetchone()
+        ids, collections = map(msgspec.json.decode, lists)
+        collection[ids] = collections
     numbers = _Numbered()
     parts: list[tuple[NDArray[Any], ...]] = []
     for kind, table in enumerate(TABLES):
@@ -121,6 +123,11 @@ def read_refs(connection: sqlite3.Connection) -> AllRefs:
     rank = np.empty(len(names), dtype=np.uint32)
     rank[[numbers[name] for name in names]] = np.arange(len(names), dtype=np.uint32)
     return AllRefs(highest, names, rank[name], *columns)
+
+
+def _has_refs(connection: sqlite3.Connection) -> bool:
+    found = " OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in TABLES)
+    return bool(connection.execute(f"SELECT {found}").fetchone()[0])
 
 
 def _hash_numbers(hashes: Sequence[str]) -> tuple[Numbers, NDArray[np.bool_]]:
