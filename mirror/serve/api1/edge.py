@@ -100,6 +100,11 @@ def shown_repository(connection: sqlite3.Connection, asked: ApiRequest) -> tuple
     return row, Answer(body=changed(body, extra, "", "") if extra else body, synced_at=row.last_seen_at)
 
 
+def repository(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
+    """GET repositories/U/S."""
+    return shown_repository(connection, asked)[1]
+
+
 def render(answer: Answer, parameters: Parameters) -> tuple[bytes, str]:
     """Return the body in the requested format, and its content type."""
     if answer.body is None:

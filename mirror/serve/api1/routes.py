@@ -27,7 +27,7 @@ from mirror.serve.api1.edge import (
     find_myself,
     find_repository,
     find_users,
-    shown_repository,
+    repository,
     unmirrored_reader,
 )
 from mirror.serve.api_edge import Api
@@ -155,11 +155,6 @@ def find(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
         "repositories": [shapes.search_item(row) for row in found.repositories],
     }
     return Answer(body=body, synced_at=last_seen(found.repositories))
-
-
-def repository(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
-    """GET repositories/U/S."""
-    return shown_repository(connection, asked)[1]
 
 
 def tags(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:

@@ -10,7 +10,15 @@ import msgspec
 
 from mirror.addresses import escaped, hrefs, segment
 from mirror.api2_objects import account_object, changed, moment, repository_object, workspace_object
-from mirror.queries.rows import AccountRow, ProjectRow, RepositoryRow, Upstreams, flag, known_uuid
+from mirror.queries.rows import (
+    AccountRow,
+    ProjectRow,
+    RepositoryRow,
+    UpstreamRow,
+    Upstreams,
+    flag,
+    known_uuid,
+)
 from mirror.queries.web_links import WebPages, pages_of
 from mirror.serve.exchange import Json
 
@@ -108,8 +116,9 @@ class LinksTemplate:
 links_template = lru_cache(maxsize=64)(LinksTemplate)
 
 
-def _no_extra(kind: str, row_id: int) -> None:
-    del kind, row_id
+@lru_cache(maxsize=64)
+def _links_at(links: ApiLinks, upstream: UpstreamRow) -> ApiLinks:
+    return msgspec.structs.replace(links, pages=pages_of(upstream))
 
 
 class AccountShapes:
@@ -120,19 +129,12 @@ class AccountShapes:
     ) -> None:
         self._links = links
         self._upstreams = upstreams or {}
-        self._find_extra = find_extra or _no_extra
-        self._by_upstream = dict[int, ApiLinks]()
+        self._find_extra = find_extra or (lambda _, __: None)
 
     def _at(self, upstream_id: int) -> ApiLinks:
         """Return the links of objects of one upstream."""
-        known = self._by_upstream.get(upstream_id)
-        if known is None:
-            row = self._upstreams.get(upstream_id)
-            known = self._links
-            if row is not None:
-                known = msgspec.structs.replace(known, pages=pages_of(row))
-            self._by_upstream[upstream_id] = known
-        return known
+        row = self._upstreams.get(upstream_id)
+        return self._links if row is None else _links_at(self._links, row)
 
     def account(self, row: AccountRow) -> Json:
         """Shape a user or a team. Namespaces have a `username`, people a `nickname`."""
@@ -304,6 +306,7 @@ class RepositoryShapes(AccountShapes):
         if shared is None:
             shared = self._shared[owner.id] = _owned_by(links, owner)
         account, workspace = shared
+        main = {"type": "named_branch" if row.scm == "hg" else "branch", "name": row.main_branch}
         shaped: Json = {
             "type": "repository",
             "uuid": row.known_uuid,
@@ -326,7 +329,7 @@ class RepositoryShapes(AccountShapes):
             "language": row.language,
             "has_issues": flag(row.has_issues),
             "has_wiki": flag(row.has_wiki),
-            "mainbranch": _main_branch(row),
+            "mainbranch": None if row.main_branch is None else main,
             "parent": self._parent(row),
             "links": self._repository_links(row),
         }
@@ -434,9 +437,3 @@ def _project(
         "name": name,
         "links": hrefs(self=here, html=links.project_html(owner or "", key or "")),
     }
-
-
-def _main_branch(row: RepositoryRow) -> Json | None:
-    if row.main_branch is None:
-        return None
-    return {"type": "named_branch" if row.scm == "hg" else "branch", "name": row.main_branch}

@@ -118,18 +118,14 @@ def _entry_of(which: int | None, order: int, digits: str | None) -> RefEntry | N
 
 
 def update_after_refs(connection: sqlite3.Connection) -> None:
-    """Apply the backlog once it is long; call it in the transaction that wrote refs or repositories.
-
-    An index that was never built is left alone, so that a first load pays nothing.
-    """
-    known = up_to(connection)
-    if not known:
-        return
-    noted, moved, highest = connection.execute(
-        """SELECT (SELECT coalesce(max(id), 0) FROM search_ref_pending),
-            (SELECT count(*) FROM search_ref_moved), (SELECT coalesce(max(id), 0) FROM repositories)"""
-    ).fetchone()
-    if noted + moved + highest - known >= FLUSH_FROM:
+    """Apply the backlog once it is long; call it in the transaction that wrote refs or repositories."""
+    # An index that was never built (`up_to` is 0) is left alone, so that a first load pays nothing.
+    ((waiting,),) = connection.execute(
+        """SELECT iif(up_to, (SELECT coalesce(max(id), 0) FROM search_ref_pending)
+                + (SELECT count(*) FROM search_ref_moved)
+                + (SELECT coalesce(max(id), 0) FROM repositories) - up_to, 0) FROM search_ref_state"""
+    )
+    if waiting >= FLUSH_FROM:
         apply_refs_backlog(connection)
 
 
