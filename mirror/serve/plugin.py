@@ -144,11 +144,11 @@ async def _nobody() -> None:
     """Leave a request without an actor."""
 
 
-@hookimpl(trylast=True)
+@hookimpl(trylast=True)  # the last opinion decides
 def permission_allowed(
     datasette: "Datasette", actor: dict[str, Any] | None, action: str, resource: Any
 ) -> Callable[[], Awaitable[bool | None]]:
-    """Close mirrors that hold private rows. Runs last, because the last opinion decides."""
+    """Close mirrors that hold private rows."""
 
     async def opinion() -> bool | None:
         if action == "view-database-download" and not auth.may_download(datasette, actor, resource):
@@ -172,10 +172,9 @@ def register_routes() -> list[tuple[str, View]]:
 
 @hookimpl
 def skip_csrf(scope: dict[str, Any]) -> bool:
-    """Exempt APIs and webhooks from the CSRF check: a cookie never gives them the right to write.
-
-    A cached Basic login would, so `mirror.serve.middleware` refuses writes of other sites.
-    """
+    """Exempt APIs and webhooks from the CSRF check."""
+    # A cookie never gives them the right to write. A cached Basic login would, so `mirror.serve.middleware`
+    # refuses writes of other sites.
     return _is_for_programs(scope.get("path", ""))
 
 
@@ -249,11 +248,9 @@ def extra_template_vars(
 
 @hookimpl
 def prepare_connection(conn: Any, database: str, datasette: "Datasette") -> None:
-    """Let readers of a mirror wait for a checkpoint instead of failing, and search by SQL.
-
-    A visitor who may run SQL on a mirror may read all of it, so the search need not hide private rows.
-    """
+    """Let readers of a mirror wait for a checkpoint instead of failing, and search by SQL."""
     if mirror_named(datasette, database):
+        # A visitor who may run SQL on a mirror may read all of it, so the search need not hide private rows.
         reading = getattr(conn, "trusted", nullcontext)
         register(conn, visible_private=True, reading=reading)
         register_refs(conn, visible_private=True, reading=reading)

@@ -1,11 +1,9 @@
 """The particulars of Data Center's API: its addresses, requests, pages, errors, and what the mirror lacks.
 
 `start` counts rows, `limit` is the number of rows of a page; pages have no total. An error is ``{"errors":
-[{"context", "message", "exceptionName"}]}``. A project or a repository that is hidden from the caller does
-not exist for them: 404, though a real server answers 401.
+[{"context", "message", "exceptionName"}]}``.
 
-What the mirror does not hold is answered with 501 and the upstream's address, never with an empty list. First
-it is checked that the caller may see the project or repository, so a hidden one is not revealed.
+What the mirror does not hold is answered with 501 and the upstream's address, never with an empty list.
 """
 
 import sqlite3
@@ -88,19 +86,24 @@ class DataCenterRequest(ApiRequest, frozen=True, kw_only=True):
 Reader = Callable[[sqlite3.Connection, DataCenterRequest], Answer]
 
 
-def route(names: Sequence[str]) -> tuple[Names, Names]:
-    """Return the pattern of a path, and the names in the places of its placeholders.
-
-    ``users/~NAME/repos`` is another address of a personal project, as on a real server. A tag's name may
-    contain slashes, escaped or not.
-    """
+def route(names: Sequence[str]) -> tuple[Names, Names]:  # noqa: PLR0911 - a table of forms
+    """Return the pattern of a path, and the names in the places of its placeholders."""
     match names:
         case [] | ["projects" | "repos" | "users" | "application-properties"]:
             return tuple(names), ()
-        case ["users", name, "repos", *more]:
-            return _below_project(f"{PERSONAL}{name.removeprefix(PERSONAL)}", ["repos", *more])
+        case ["users", name, "repos", *_]:  # another address of a personal project, as on a real server
+            return route(["projects", f"{PERSONAL}{name.removeprefix(PERSONAL)}", *names[2:]])
+        case ["projects", key] | ["projects", key, "repos"] | ["projects", key, "permissions", "users"]:
+            return ("projects", PROJECT, *names[2:]), (key,)
+        case ["projects", key, "repos", slug, *more]:
+            match more:
+                case [] | ["branches" | "tags" | "default-branch" | "forks"] | ["branches", "default"]:
+                    return (*HERE, *more), (key, slug)
+                case ["tags", *_] | ["commits", _]:  # a tag's name may contain slashes, escaped or not
+                    return (*HERE, more[0], NAME), (key, slug, "/".join(more[1:]))
+            return (*HERE, MORE), (key, slug, "/".join(more))
         case ["projects", key, *more]:
-            return _below_project(key, more)
+            return ("projects", PROJECT, MORE), (key, "/".join(more))
         case ["users", name, *more]:
             return ("users", PERSON, *([MORE] if more else [])), (name, "/".join(more))
     return (names[0], MORE), (names[0],)
@@ -109,27 +112,6 @@ def route(names: Sequence[str]) -> tuple[Names, Names]:
 def other_route(names: Sequence[str]) -> tuple[Names, Names]:
     """Return the pattern of a path of another API, and its names: those of the API and the version first."""
     return (names[0], MORE), tuple(names)
-
-
-def _below_project(key: str, more: Sequence[str]) -> tuple[Names, Names]:
-    here = ("projects", PROJECT)
-    match more:
-        case [] | ["repos"] | ["permissions", "users"]:
-            return (*here, *more), (key,)
-        case ["repos", slug, *rest]:
-            return _below_repository(key, slug, rest)
-    return (*here, MORE), (key, "/".join(more))
-
-
-def _below_repository(key: str, slug: str, more: Sequence[str]) -> tuple[Names, Names]:
-    match more:
-        case [] | ["branches" | "tags" | "default-branch" | "forks"] | ["branches", "default"]:
-            return (*HERE, *more), (key, slug)
-        case ["tags", *name]:
-            return (*HERE, "tags", NAME), (key, slug, "/".join(name))
-        case ["commits", name]:
-            return (*HERE, "commits", NAME), (key, slug, name)
-    return (*HERE, MORE), (key, slug, "/".join(more))
 
 
 def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> DataCenterRequest:
@@ -176,7 +158,7 @@ def not_permitted(caller: Caller) -> ApiError:
 
 def find_projects(connection: sqlite3.Connection, asked: DataCenterRequest) -> list[AccountRow]:
     """Find the projects with the key in the path, nearly always one; raises ApiError 404."""
-    key = asked.names[0]
+    key = asked.names[0]  # a hidden one does not exist: 404, though a real server answers 401
     found = projects_keyed(connection, asked.caller, key)
     if not found:
         raise refused(404, f"Project {key} does not exist.", "project.NoSuchProjectException")
@@ -223,7 +205,7 @@ class Filter:
     def containing(self, name: str, text: str, *columns: str) -> None:
         """Keep rows in which one of several columns contains a text, in any case; "" keeps all rows.
 
-        LIKE only knows the case of ASCII letters. Raises ApiError 400 for a text that is too long.
+        Raises ApiError 400 for a text that is too long.
         """
         if not text:
             return
@@ -232,7 +214,7 @@ class Filter:
         folded = text.casefold()
         plain = folded.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         self.values |= {name: f"%{plain}%", f"{name}_folded": folded}
-        held = (
+        held = (  # LIKE knows the case of ASCII letters only
             f"({column} LIKE :{name} ESCAPE '\\' OR "
             f"({column} GLOB '*[^ -~]*' AND mirror_contains({column}, :{name}_folded)))"
             for column in columns

@@ -29,6 +29,10 @@ def _page_of(values: Schema) -> Schema:
     )
 
 
+def _right(*rights: str) -> Parameter:
+    return Parameter("permission", one_of(*rights), "The explicit right of the caller.")
+
+
 SCHEMAS: dict[str, Schema] = {
     "Error": record(
         {"errors": array(record({"context": TEXT_OR_NULL, "message": TEXT, "exceptionName": TEXT_OR_NULL}))}
@@ -97,11 +101,10 @@ SCHEMAS: dict[str, Schema] = {
 _PAGE = (
     Parameter("start", {"type": "integer", "minimum": 0, "maximum": LAST_START}, "The first row."),
     Parameter(
-        "limit",
-        {"type": "integer", "minimum": 1, "maximum": LAST_START},
-        "The number of rows, default 25.",
+        "limit", {"type": "integer", "minimum": 1, "maximum": LAST_START}, "The number of rows, default 25."
     ),
 )
+_STATES = ("AVAILABLE", "INITIALISING", "INITIALISATION_FAILED", "OFFLINE")
 _NAME = Parameter("name", TEXT, "A part of a name, whatever its case.")
 _FILTER = Parameter("filter", TEXT, "A part of a name, whatever its case.")
 _REFS = (
@@ -120,11 +123,7 @@ READS = {
         named("Projects"),
         (
             _NAME,
-            Parameter(
-                "permission",
-                one_of("PROJECT_VIEW", "PROJECT_READ", "PROJECT_WRITE", "PROJECT_ADMIN"),
-                "The explicit right of the caller.",
-            ),
+            _right("PROJECT_VIEW", "PROJECT_READ", "PROJECT_WRITE", "PROJECT_ADMIN"),
             *_PAGE,
         ),
     ),
@@ -147,16 +146,8 @@ READS = {
             Parameter("projectkey", TEXT, "The whole key of the project."),
             Parameter("visibility", one_of("public", "private"), "Who may see it."),
             Parameter("archived", one_of("ACTIVE", "ARCHIVED", "ALL"), "Default `ACTIVE`."),
-            Parameter(
-                "state",
-                one_of("AVAILABLE", "INITIALISING", "INITIALISATION_FAILED", "OFFLINE"),
-                "All that is mirrored is available.",
-            ),
-            Parameter(
-                "permission",
-                one_of("REPO_READ", "REPO_WRITE", "REPO_ADMIN"),
-                "The explicit right of the caller.",
-            ),
+            Parameter("state", one_of(*_STATES), "All that is mirrored is available."),
+            _right("REPO_READ", "REPO_WRITE", "REPO_ADMIN"),
             *_PAGE,
         ),
     ),

@@ -16,6 +16,7 @@ from mirror.queries.refs import REFS_READ
 from mirror.queries.rows import ChangeRow
 from mirror.queries.web_links import WebLinks
 from mirror.readable import visible
+from mirror.serve.exchange import number_in
 from mirror.serve.middleware import PAGE
 from mirror.serve.pages.templates import sentence
 from mirror.serve.pages.view import Visit
@@ -69,31 +70,21 @@ def wanted_of(visit: Visit, filters: dict[str, str], *, paged: bool = True) -> t
             problems.append(
                 f"“{filters[name][:60]}” is not a time; write 2026-11-01, 2026-11-01T10:00 or 24h."
             )
-    number = filters.get("repository", "")
+    kind = filters.get("kind", "")
+    known = any(kind in kinds for kinds in KINDS.values())
+    unexpected = tuple(UNEXPECTED) if kind == UNEXPECTED_GROUP else (kind,) if kind in UNEXPECTED else ()
     wanted = ChangeFilter(
-        kinds=_kinds(filters.get("kind", "")),
-        unexpected=_unexpected(filters.get("kind", "")),
+        kinds=KINDS.get(kind) or ((kind,) if known else ()),  # a group of kinds, or one
+        unexpected=unexpected,
         owner=filters.get("owner", ""),
         upstream=filters.get("upstream", ""),
         ref=filters.get("ref", ""),
-        repository_id=int(number) if number.isascii() and number.isdecimal() and len(number) < 16 else None,
+        repository_id=number_in(filters.get("repository", ""), digits=15),
         since=moments.get("since", ""),
         until=moments.get("until", ""),
         before=visit.number("before", 0, 2**62) or None if paged else None,
     )
     return wanted, problems
-
-
-def _kinds(kind: str) -> tuple[str, ...]:
-    """Return the kinds that a kind, or a group of kinds, stands for."""
-    if kind in KINDS:
-        return KINDS[kind]
-    return (kind,) if any(kind in kinds for kinds in KINDS.values()) else ()
-
-
-def _unexpected(kind: str) -> tuple[str, ...]:
-    """Return which unexpected changes a filter by kind asks for."""
-    return tuple(UNEXPECTED) if kind == UNEXPECTED_GROUP else (kind,) if kind in UNEXPECTED else ()
 
 
 async def feed(visit: Visit) -> Response:
@@ -108,6 +99,9 @@ async def feed(visit: Visit) -> Response:
     found, there = await visit.read(work)
     query = f"?{urlencode(filters)}" if filters else ""
     base = visit.origin
+    whose = filters.get("owner") or "the Bitbucket mirror"
+    if "repository" in filters:  # an id, whose name the visitor learns only from entries
+        whose = next((row.repository for row in found if row.repository), "a repository")
     text = atom(
         found,
         there,
@@ -117,7 +111,7 @@ async def feed(visit: Visit) -> Response:
         feed=base + visit.links.changes(".atom") + query,
         identity=f"{AUTHORITY}{quote(visit.database.name)}",
         query=query,
-        title=f"Changes of {_whose(filters, found)}",
+        title=f"Changes of {whose}",
     )
     return Response(text, headers=dict(PAGE), content_type="application/atom+xml; charset=utf-8")
 
@@ -174,9 +168,13 @@ def atom(
     )
     for change in found:
         at = from_text(change.at)
+        if change.repository is not None:
+            subject = links.repository(change.repository, change.repository_id or 0)
+        else:
+            subject = links.owner(change.owner, change.owner_id)
         written.add_item(
             title=visible(sentence(change)),
-            link=base + _subject(links, change),
+            link=base + subject,
             description=visible(_details(change, there.get(change.id))),
             related=there.get(change.id),
             unique_id=f"{identity}/change/{names[change.id] if names else change.id}",
@@ -188,19 +186,6 @@ def atom(
         written.latest_post_date = lambda: datetime.fromtimestamp(0, UTC)
     text: str = written.writeString("utf-8")
     return text
-
-
-def _whose(filters: dict[str, str], found: Sequence[ChangeRow]) -> str:
-    """Return what a feed is about, as far as its entries show it."""
-    if "repository" in filters:
-        return next((row.repository for row in found if row.repository), None) or "a repository"
-    return filters.get("owner") or "the Bitbucket mirror"
-
-
-def _subject(links: Links, change: ChangeRow) -> str:
-    if change.repository is not None:
-        return links.repository(change.repository, change.repository_id or 0)
-    return links.owner(change.owner, change.owner_id)
 
 
 def _details(change: ChangeRow, there: str | None) -> str:

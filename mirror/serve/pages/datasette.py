@@ -1,7 +1,4 @@
-"""Datasette's own pages: linked names, the age of the data, errors, and the login for closed ones.
-
-Its error handler is replaced, since it prints all local variables, even secrets.
-"""
+"""Datasette's own pages: linked names, the age of the data, errors, and the login for closed ones."""
 
 import logging
 import re
@@ -117,9 +114,9 @@ async def foot(
 def labelled(page: Markup, headings: int = 0) -> Markup:
     """Label the fields of Datasette's filters for screen readers, and correct the level of headings.
 
-    The first `headings` h3 (0: all) become h2. Only text of Datasette's templates can match: in values from a
-    file, each `<` and each quote is escaped.
+    :param headings: how many h3 become h2, from the first one; 0 means all.
     """
+    # Only text of Datasette's templates can match: in values from a file, each < and each quote is escaped.
     text = str(page)
     for field, name in LABELS.items():
         text = text.replace(f' name="{field}', f' aria-label="{name}" name="{field}')
@@ -216,22 +213,18 @@ async def login_page(datasette: "Datasette", request: Request) -> Response:
     for database in mirrors(datasette):
         living = await database.execute_fn(lambda connection: tokens.find(connection, token))
         if living is not None:
+            public_url = served_of(request).config.public_url  # what browsers use, where a proxy is in front
+            is_https = (urlsplit(public_url).scheme.lower() if public_url else request.scheme) == "https"
             response = Response.redirect(datasette.urls.path(destination))
             response.set_cookie(
                 "ds_actor",
                 login_cookie(datasette, database, living),
                 max_age=LOGIN_SECONDS,
                 httponly=True,
-                secure=_is_https(request),
+                secure=is_https,
             )
             return response
     return await _login_form(datasette, request, destination, message="That token is not valid.", status=403)
-
-
-def _is_https(request: Request) -> bool:
-    """Return whether browsers use https; behind a proxy `public_url` says so."""
-    public_url = served_of(request).config.public_url
-    return (urlsplit(public_url).scheme.lower() if public_url else request.scheme) == "https"
 
 
 async def closed(datasette: "Datasette", request: Request, message: str) -> Response:

@@ -97,9 +97,10 @@ NOBODY = 0  # the id of no owner: a name that is not mirrored looks like a hidde
 
 async def inventory(visit: Visit) -> Response:
     """GET /-/inventory: what a migration needs to know of each repository, by name."""
-    owner, after = _owner_asked(visit), _place_asked(visit)
-    found = await visit.read(lambda c: _inventory_page(c, visit, owner, after, PER_PAGE), times=TIMES)
-    context: dict[str, Any] = {"owner": owner, "found": found, "is_later_page": bool(after.full_name)}
+    # The address has the name at which the page begins, since an id could be that of a hidden row.
+    after = InventoryPlace(visit.parameters.get("after", ""), visit.number("id", 0, 2**62))
+    found = await visit.read(lambda c: _inventory_page(c, visit, after, PER_PAGE), times=TIMES)
+    context = {"owner": _owner_asked(visit), "found": found, "is_later_page": bool(after.full_name)}
     return await visit.page("mirror_inventory.html", context)
 
 
@@ -107,9 +108,9 @@ TIMES = 5  # how many time limits a page may take: one far behind the first name
 
 
 async def inventory_csv(visit: Visit) -> Response:
-    """GET /-/inventory.csv: all lines. Each part comes from its own snapshot, with its visibility."""
-    owner = _owner_asked(visit)
-    first = await visit.read(lambda c: _inventory_page(c, visit, owner, InventoryPlace(), CHUNK), times=TIMES)
+    """GET /-/inventory.csv: all lines."""
+    # Each part comes from its own snapshot, with its visibility, so that a long download holds none open.
+    first = await visit.read(lambda c: _inventory_page(c, visit, InventoryPlace(), CHUNK), times=TIMES)
 
     async def write(writer: Any) -> None:
         page, header = first, COLUMNS
@@ -117,13 +118,10 @@ async def inventory_csv(visit: Visit) -> Response:
             rows = ([getattr(line, column) for column in COLUMNS] for line in page.lines)
             text = "".join(csv_chunks(header, rows))
             await writer.write(text.encode("utf-8", "replace").decode())
-            more = page.more
-            if more is None:
+            if page.more is None:
                 return
-            page = await visit.read(
-                partial(_inventory_page, visit=visit, owner=owner, after=more, size=CHUNK), times=TIMES
-            )
-            header = ()
+            following = partial(_inventory_page, visit=visit, after=page.more, size=CHUNK)
+            page, header = await visit.read(following, times=TIMES), ()
 
     headers = {**PAGE, "Content-Disposition": 'attachment; filename="inventory.csv"'}
     content_type = "text/csv; charset=utf-8"
@@ -136,13 +134,9 @@ def _owner_asked(visit: Visit) -> str:
     return visit.parameters.get("owner", "").strip()[:LONGEST_NAME]
 
 
-def _place_asked(visit: Visit) -> InventoryPlace:
-    """Return where the page begins. The address has the name, since an id could be that of a hidden row."""
-    return InventoryPlace(visit.parameters.get("after", ""), visit.number("id", 0, 2**62))
-
-
 def _inventory_page(
-    connection: sqlite3.Connection, visit: Visit, owner: str, after: InventoryPlace, size: int
+    connection: sqlite3.Connection, visit: Visit, after: InventoryPlace, size: int
 ) -> InventoryPage:
+    owner = _owner_asked(visit)
     owner_ids = tuple(row.id for row in owners_named(connection, owner)) or (NOBODY,) if owner else ()
     return inventory_page(connection, visit.caller, owner_ids=owner_ids, after=after, size=size)

@@ -133,7 +133,7 @@ def _found(connection: sqlite3.Connection, visit: Visit) -> RepositoryRow:
 
 
 class AgedRef(NamedTuple):
-    """A ref, its age in days, and the length of its bar; both are None if the age is not known."""
+    """A ref, its age in days, and the length of its bar, 2 to 100; both are None if the age is not known."""
 
     ref: RefRow
     days: float | None
@@ -160,12 +160,14 @@ def _refs(
     """Read the branches or tags that the page shows."""
     found = refs.refs_page(connection, row.id, wanted)
     oldest = _days(found.oldest, now) or 0.0
-    return {"page": found, "wanted": wanted, "rows": [_aged(row, oldest, now) for row in found.rows]}
+    aged = [(one, _days(one.made_at, now)) for one in found.rows]
+    rows = [AgedRef(one, days, None if days is None else _bar(days, max(oldest, days))) for one, days in aged]
+    return {"page": found, "wanted": wanted, "rows": rows}
 
 
-def _aged(row: RefRow, oldest: float, now: datetime | None) -> AgedRef:
-    days = _days(row.made_at, now)
-    return AgedRef(row, days, None if days is None else _bar(days, max(oldest, days)))
+def _bar(days: float, oldest: float) -> int:
+    # Logarithmic, so that weeks are as visible as years.
+    return max(2, round(100 * math.log1p(days) / math.log1p(oldest))) if oldest else 2
 
 
 def _days(moment: str | None, now: datetime | None) -> float | None:
@@ -174,8 +176,3 @@ def _days(moment: str | None, now: datetime | None) -> float | None:
         return max(0.0, (now - from_text(moment)).total_seconds() / 86400) if moment and now else None
     except (ValueError, OverflowError):
         return None
-
-
-def _bar(days: float, oldest: float) -> int:
-    """Return the length of an age's bar, 2 to 100; logarithmic, so that weeks are as visible as years."""
-    return max(2, round(100 * math.log1p(days) / math.log1p(oldest))) if oldest else 2

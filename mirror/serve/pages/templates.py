@@ -1,8 +1,5 @@
 """Templates: how they are compiled, and their filters for ages, sizes, highlighted names, changes in words.
 
-Compiling takes most of the time of a first page, so compiled templates are kept in the process, and on the
-disk where Python keeps compiled modules.
-
 A script that stands in a template gets the nonce of the answer, and so does what the hooks of plugins collect
 and templates write: `extra_body_script` and `extra_js_urls`. A script in a value has none and does not run.
 """
@@ -90,11 +87,9 @@ class CompiledTemplates(BytecodeCache):
 
 
 def _disk(folder: Path) -> FileSystemBytecodeCache:
-    """Return where the compiled templates of a folder are.
-
-    Compiled code depends on the text of a template, on jinja2, on Datasette's settings of it, and on
-    `ScriptNonces`.
-    """
+    """Return where the compiled templates of a folder are."""
+    # Compiled code depends on the text of a template, on jinja2, on Datasette's settings of it, and on
+    # `ScriptNonces`, which is in this file.
     made_by = hashlib.sha256(Path(__file__).read_bytes())
     made_by.update(f"{version('jinja2')} {version('datasette')}".encode())
     kept = Path(cache_from_source(str(folder / "page.py"))).parent
@@ -113,6 +108,7 @@ def install(
     :param known: the compiled templates of this process.
     :param on_disk: whether to keep them beside `folder` too, for other processes.
     """
+    # Compiling takes most of the time of a first page, so compiled templates are kept.
     env.add_extension(ScriptNonces)
     env.globals.update(nonce=nonce)
     env.filters["style"] = style
