@@ -29,7 +29,7 @@ from mirror.serve.exchange import Application, mirror_of
 from mirror.serve.guarded_database import bytes_of, guard, mirror_named, mirrors
 from mirror.serve.openapi import document as openapi
 from mirror.serve.pages import changes, home, owner, repository, search, status, templates
-from mirror.serve.pages import datasette as tables
+from mirror.serve.pages import datasette as datasette_pages
 from mirror.serve.pages.view import View, page
 from mirror.serve.sql_access import current_visitor
 from mirror.serve.state import served
@@ -52,7 +52,7 @@ _NAMED = r"^/-/r/(?P<owner>[^/]+)/(?P<slug>[^/]+)/?$"
 ROUTES: list[tuple[str, Callable[..., Any]]] = [
     (r"^/$", home.home_page),
     (r"^/-/index(\.(?P<format>jsono?))?$", home.index),
-    (rf"^{tables.LOGIN}$", tables.login_page),
+    (rf"^{datasette_pages.LOGIN}$", datasette_pages.login_page),
     (urls.ASSETS, urls.asset),
     (r"^/-/search$", page(search.results)),
     (r"^/-/search/options$", page(search.options)),
@@ -186,7 +186,7 @@ def _is_for_programs(path: str) -> bool:
 @hookimpl
 def forbidden(datasette: "Datasette", request: Request, message: str) -> Callable[[], Awaitable[Response]]:
     """Answer a request for a closed page with the login form."""
-    return lambda: tables.closed(datasette, request, message)
+    return lambda: datasette_pages.closed(datasette, request, message)
 
 
 @hookimpl(hookwrapper=True)
@@ -196,7 +196,7 @@ def handle_exception(datasette: "Datasette", request: Request, exception: Except
     others = [
         one for one in outcome.get_result() if getattr(one, "__module__", "") != "datasette.handle_exception"
     ]
-    outcome.force_result([*others, lambda: tables.error_page(datasette, request, exception)])
+    outcome.force_result([*others, lambda: datasette_pages.error_page(datasette, request, exception)])
 
 
 @hookimpl
@@ -206,14 +206,14 @@ def menu_links(
     """Link to the login if a mirror is attached."""
     if actor or request is None or mirror_of(request) is None:
         return []
-    return [{"href": datasette.urls.path(tables.LOGIN), "label": "Log in with a token"}]
+    return [{"href": datasette.urls.path(datasette_pages.LOGIN), "label": "Log in with a token"}]
 
 
 @hookimpl
 def prepare_jinja2_environment(env: Environment, datasette: "Datasette") -> None:
     """Add the plugin's templates, after those of the operator, and the filters that they use."""
     urls.install(env, datasette)
-    tables.install(env, str(TEMPLATES))
+    datasette_pages.install(env, str(TEMPLATES))
     templates.add_filters(env)
     templates.install(env, TEMPLATES)
 
@@ -229,13 +229,13 @@ def asgi_wrapper(datasette: "Datasette") -> Callable[[Application], Application]
 @hookimpl
 def render_cell(datasette: "Datasette", database: str, column: str, row: Any, value: Any) -> Any:
     """Link names in tables to their pages."""
-    return tables.cell(datasette, database, column, row, value)
+    return datasette_pages.cell(datasette, database, column, row, value)
 
 
 @hookimpl
 def extra_css_urls(datasette: "Datasette", database: str | None, request: Request | None) -> list[str]:
     """Add the stylesheets for Datasette's pages of a mirror."""
-    return tables.style(datasette, database, request)
+    return datasette_pages.stylesheets(datasette, database, request)
 
 
 @hookimpl
@@ -243,7 +243,7 @@ def extra_template_vars(
     datasette: "Datasette", template: str | None, database: str | None, request: Request | None
 ) -> Callable[[], Awaitable[dict[str, Any]]]:
     """Give Datasette's pages of a mirror its navigation bar and the age of its data."""
-    return lambda: tables.foot(datasette, template, database, request)
+    return lambda: datasette_pages.template_variables(datasette, template, database, request)
 
 
 @hookimpl

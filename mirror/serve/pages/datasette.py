@@ -62,7 +62,7 @@ def cell(datasette: "Datasette", database: str, column: str, row: Any, value: An
     return Markup('<a href="{}"><bdi>{}</bdi></a>').format(to, shortened(value))
 
 
-def style(datasette: "Datasette", database: str | None, request: Request | None) -> list[str]:
+def stylesheets(datasette: "Datasette", database: str | None, request: Request | None) -> list[str]:
     """Return the stylesheets to add to Datasette's pages of a mirror."""
     is_ours = request is not None and _mirror_of(datasette, database, request) is not None
     return [assets()[name].address for name in STYLES] if is_ours else []
@@ -81,7 +81,7 @@ async def _may_look(datasette: "Datasette", actor: Any, name: str) -> bool:
     return bool(await datasette.permission_allowed(actor, "view-instance", default=True))
 
 
-async def foot(
+async def template_variables(
     datasette: "Datasette", template: str | None, database: str | None, request: Request | None
 ) -> dict[str, Any]:
     """Return the template variables for the bar and the footer of Datasette's pages of a mirror."""

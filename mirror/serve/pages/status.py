@@ -1,4 +1,4 @@
-"""How the mirror does: the status page, `/-/health` for watchdogs, `/-/metrics` for Prometheus."""
+"""The state of the mirror: the status page, `/-/health` for watchdogs, `/-/metrics` for Prometheus."""
 
 import asyncio
 import contextlib
