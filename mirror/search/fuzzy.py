@@ -9,7 +9,6 @@ at: a popular name is found, another may be missed.
 
 import re
 import sqlite3
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 from functools import cache
 from itertools import chain
@@ -19,7 +18,7 @@ from rapidfuzz.distance import OSA
 
 from mirror.search.index.format import IndexReader, Leaf, Node
 from mirror.search.names import BOUNDARY
-from mirror.search.query import plain_cursor
+from mirror.search.query import Conditions, plain_cursor
 from mirror.search.scan import RowReader
 
 MAX_CANDIDATES = 300
@@ -53,43 +52,44 @@ def nearest_name(
     allowed = errors_allowed(part)
     if not allowed or len(part) > _LONGEST_CORRECTED:
         return None
-    shortest = len(part) - allowed
-    ids = _candidates(index, part, collections) if index.up_to else _all_ids(connection, rows, shortest)
-    texts = defaultdict[str, list[int]](list)
-    for row_id, (name, slug) in rows.names(ids).items():
-        if len(name) >= shortest:
-            texts[name].append(row_id)
-        if slug is not name and len(slug) >= shortest:
-            texts[slug].append(row_id)
-    meant = _nearest(part, allowed, texts)
-    if not meant:
-        return None
-    most_popular = min(rows.ranked(meant, 0))
-    return meant[most_popular[-1]]
+    if index.up_to:
+        ids = _candidates(index, part, collections)
+    else:
+        ids = _all_ids(connection, rows.conditions, len(part) - allowed)
+    meant = _nearest(part, allowed, rows.names(ids))
+    if len(set(meant.values())) > 1:
+        most_popular = min(rows.ranked(meant, 0))
+        return meant[most_popular[-1]]
+    return next(iter(meant.values()), None)
 
 
-def _all_ids(connection: sqlite3.Connection, rows: RowReader, shortest: int) -> list[int]:
-    values = rows.conditions.values | {"shortest": shortest}
-    found = plain_cursor(connection).execute(_WITHOUT_INDEX.format(rows.conditions.sql), values)
+def _all_ids(connection: sqlite3.Connection, conditions: Conditions, shortest: int) -> list[int]:
+    values = conditions.values | {"shortest": shortest}
+    found = plain_cursor(connection).execute(_WITHOUT_INDEX.format(conditions.sql), values)
     return [row_id for (row_id,) in found]
 
 
-def _nearest(part: str, allowed: int, texts: Mapping[str, list[int]]) -> dict[int, str]:
+def _nearest(part: str, allowed: int, names: Mapping[int, tuple[str, str]]) -> dict[int, str]:
     """Return the repositories that have the fewest errors, whole names first, each with what was meant.
 
-    That is one of the texts, or a run of as many words in it as `part` has. Text that equals `part` is left
+    That is its name or slug, or a run of as many words in it as `part` has. Text that equals `part` is left
     out, because it corrects nothing.
     """
+    texts = dict.fromkeys(chain.from_iterable(names.values()))
     whole, errors = _fewest_errors(part, allowed, texts)
     # Words within a name are meant only if they have fewer errors than any name.
     runs_of = _word_runs(1 + len(_SEPARATORS.findall(part))).findall
     runs, _ = _fewest_errors(part, errors - 1, set(runs_of("\n".join(texts)))) if errors > 1 else ([], 0)
-    meant = dict[int, str]()
-    for one in sorted(runs or whole):
-        having = [text for text in texts if one in text and one in runs_of(text)] if runs else [one]
-        for text in having:
-            meant = dict.fromkeys(texts[text], one) | meant
-    return meant
+    if runs:
+        having = {one: [text for text in texts if one in text and one in runs_of(text)] for one in runs}
+    else:
+        having = {one: [one] for one in whole}
+    meant = {text: one for one in sorted(having, reverse=True) for text in having[one]}
+    return {
+        row_id: min(meant[text] for text in pair if text in meant)
+        for row_id, pair in names.items()
+        if pair[0] in meant or pair[1] in meant
+    }
 
 
 def _fewest_errors(part: str, allowed: int, texts: Collection[str]) -> tuple[list[str], int]:

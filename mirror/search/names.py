@@ -56,7 +56,11 @@ def searched_names(name: str, slug: str) -> tuple[str, str]:
 
 def all_searched_names(names: Sequence[str], slugs: Sequence[str]) -> list[tuple[str, str]]:
     """Return `searched_names` of many repositories."""
-    return list(map(_with_slug, names, slugs, normalise_all(names)))
+    # Most slugs are the normal form of the name: for those nothing is called.
+    return [
+        (normal, normal) if slug == normal and slug.isascii() else _with_slug(name, slug, normal)
+        for name, slug, normal in zip(names, slugs, normalise_all(names), strict=True)
+    ]
 
 
 def _with_slug(name: str, slug: str, normal: str) -> tuple[str, str]:
