@@ -13,7 +13,7 @@ import msgspec
 
 from mirror.queries.accounts import ANY_UPSTREAM, owner_named
 from mirror.queries.refs import KINDS, REFS_READ, newest_refs, refs_state
-from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, Values, upstreams_of
+from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, Values, kept_repositories, upstreams_of
 from mirror.queries.visibility import (
     IS_OWN_ID,
     SHOWN_TO_ALL,
@@ -37,6 +37,7 @@ OWNED_ORDERS = {
 }
 """The orders of an owner's repositories."""
 
+_PAGE = 100
 _OWNER = "(SELECT username FROM users WHERE id = r.owner_id)"
 _DECODER = msgspec.json.Decoder(list[RepositoryRow])
 BY_NAME = "ORDER BY r.full_name COLLATE NOCASE, r.id"
@@ -149,20 +150,23 @@ def repository_owned(
 def repositories_by_ids(
     connection: sqlite3.Connection, caller: Caller, ids: Sequence[int]
 ) -> list[RepositoryRow]:
-    """Read repositories by id, in the order of the ids, which must have been checked to be visible."""
-    if not ids:
-        return []
-    found = read_repositories(
-        connection,
-        caller,
-        "WHERE r.id = wanted.value",
-        {"wanted": json.dumps(ids)},
-        "json_each(:wanted) AS wanted CROSS JOIN repositories r",
-    )
-    if [row.id for row in found] != list(ids):  # SQLite follows the array, but does not promise to
-        by_id = {row.id: row for row in found}
-        return [by_id[one] for one in ids if one in by_id]
-    return found
+    """Read repositories by id, in the order of the ids, which must have been checked to be visible.
+
+    Those of a page are kept while the file stays as it is: the next keystroke finds most of them again.
+    """
+    is_kept = len(ids) <= _PAGE and (caller.sees_all or not caller.user_ids)
+    known = kept_repositories(connection, sees_all=caller.sees_all) if is_kept else {}
+    missing = [one for one in ids if one not in known]
+    if missing:
+        rows = read_repositories(
+            connection,
+            caller,
+            "WHERE r.id = wanted.value",
+            {"wanted": json.dumps(missing)},
+            "json_each(:wanted) AS wanted CROSS JOIN repositories r",
+        )
+        known.update((row.id, row) for row in rows)
+    return [known[one] for one in ids if one in known]
 
 
 def parents_of(

@@ -19,8 +19,8 @@ from mirror.store.schema import snapshot_moment
 
 MOST_COUNTS = 200
 MOST_ACCOUNTS = 5000
-MOST_ENCODED = 2000
-"""The most repositories that are kept as JSON, of about 2 KB each."""
+MOST_KEPT = 2000
+"""The most repositories that are kept as rows, and as JSON, of about 2 KB each."""
 
 Values = Mapping[str, Any]
 DERIVED = ("owner_username", "is_fork", "parent_name", "refs")
@@ -41,10 +41,11 @@ class FileState(msgspec.Struct):
     """One state of a file, as one connection sees it."""
 
     connection: sqlite3.Connection
-    version: int
+    version: tuple[int, int]
     counts: dict[tuple[str, str], int] = {}
     accounts: dict[int, Any] = {}
     upstreams: dict[int, Any] = {}
+    repositories: dict[Any, dict[int, Any]] = {}
     encoded: dict[Any, dict[int, Any]] = {}
     has_extras: bool | None = None
     awaits_listing: bool | None = None
@@ -60,7 +61,10 @@ _memory = _Memory()
 
 def file_state(connection: sqlite3.Connection) -> FileState:
     """Return the cache for the present state of the file; an empty one if the file changed or it is full."""
-    version = fetch_value(connection, "PRAGMA data_version")
+    # What others commit changes the first number, what this connection writes the second one.
+    version = (fetch_value(connection, "PRAGMA data_version"), connection.total_changes)
+    if connection.total_changes and connection.in_transaction:
+        return FileState(connection, version)  # what was written may be taken back
     known = _memory.state
     if (
         known is None
@@ -73,10 +77,18 @@ def file_state(connection: sqlite3.Connection) -> FileState:
     return known
 
 
+def kept_repositories(connection: sqlite3.Connection, *, sees_all: bool) -> dict[int, "RepositoryRow"]:
+    """Return the repositories that are kept, by row id, as strangers see them or who sees everything."""
+    return _kept(file_state(connection).repositories, sees_all)
+
+
 def encoded_in(connection: sqlite3.Connection, key: Any) -> dict[int, Any]:
     """Return the encoded repositories that are kept, by row id; `key` is what their encoding depends on."""
-    known = file_state(connection).encoded
-    if sum(map(len, known.values())) > MOST_ENCODED:
+    return _kept(file_state(connection).encoded, key)
+
+
+def _kept(known: dict[Any, dict[int, Any]], key: Any) -> dict[int, Any]:
+    if sum(map(len, known.values())) > MOST_KEPT:
         known.clear()
     return known.setdefault(key, {})
 
