@@ -45,12 +45,10 @@ class WatchedWorkspace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def pressure(ages: Iterable[float], since: float) -> float:
-    """Return the benefit of a listing now, `since` seconds after the last one.
-
-    If a repository was changed a seconds before a listing, and nothing is known of its rate, ln(1 + s/a)
-    changes are expected in the s seconds after it. Listings are distributed best if s times the expected
-    number of waiting changes, minus its integral, is equal for all workspaces. This function returns that.
-    """
+    """Return the benefit of a listing now, `since` seconds after the last one."""
+    # If a repository was changed a seconds before a listing, and nothing is known of its rate, ln(1 + s/a)
+    # changes are expected in the s seconds after it. Listings are distributed best if s times the expected
+    # number of waiting changes, minus its integral, is equal for all workspaces. This is that number.
     return sum(since - known * math.log1p(since / known) for known in (max(0.0, age) + GRACE for age in ages))
 
 
@@ -143,10 +141,7 @@ class UpstreamWatch:
         return {name for (name,) in found}
 
     def _watched(self, connection: sqlite3.Connection, now: datetime) -> list[WatchedWorkspace]:
-        """Return the workspaces that have been listed in full; whole syncs list the others.
-
-        A state from the future, written by a wrong clock, counts as not listed.
-        """
+        """Return the workspaces that have been listed in full; whole syncs list the others."""
         found = list[WatchedWorkspace]()
         upstream_id = fetch_value(
             connection, "SELECT id FROM upstreams WHERE name = ?", (self.upstream.name,)
@@ -154,9 +149,10 @@ class UpstreamWatch:
         if upstream_id is None:
             return found
         for name, saved in Cursors(connection, upstream_id).workspaces():
-            state = as_of(saved, now, self.upstream.overlap)
+            state = as_of(saved, now, self.upstream.overlap)  # one from the future counts as not listed
             if state.cursor is None or state.moved_at is None:
                 continue
+            # Kept until the next listing: measuring reads all repositories of the workspace.
             moved_at, watched = self._known.get(name, (None, None))
             if watched is None or moved_at != state.moved_at:
                 watched = self._measured(connection, name, state)

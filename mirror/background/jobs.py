@@ -77,10 +77,8 @@ def scheduled_work(config: Config) -> Iterator[Work]:
 
 
 def last_done(connection: sqlite3.Connection, work: Work, now: datetime) -> LastRun:
-    """Read when work began last, in any process.
-
-    Runs in the future come from a wrong clock, and are ignored.
-    """
+    """Read when work began last, in any process."""
+    # Runs in the future come from a wrong clock.
     kinds = RUNS[work.kind]
     row = fetch_row(
         connection,
@@ -104,12 +102,8 @@ def _resumes_at(connection: sqlite3.Connection, upstream: int, run: int) -> date
 
 
 def is_missed(work: Work, last: LastRun, *, zone: str, now: datetime) -> bool:
-    """Return whether work was due while no service ran, or was not completed.
-
-    A first sync is due at once. Other kinds of work are never missed before their first run, since the first
-    sync lists everything.
-    """
-    if last.began is None:
+    """Return whether work was due while no service ran, or was not completed."""
+    if last.began is None:  # the first sync lists everything, so that other kinds can wait for their time
         return work.kind == "sync"
     if work.kind == "sync" and not last.ended:
         return True
@@ -146,15 +140,12 @@ def with_hints(config: Config, now: datetime) -> list[Work]:
 
 
 def read_last(config: Config, chosen: Iterable[Work], now: datetime) -> list[tuple[Work, LastRun]]:
-    """Read when each kind of work last began; never, if the mirror is missing or cannot be read.
-
-    The work itself reports what is wrong with the file when it opens it.
-    """
+    """Read when each kind of work last began; never, if the mirror is missing or cannot be read."""
     never = [(work, LastRun(None, ended=False)) for work in chosen]
     try:
         with closing(open_reader(Path(config.database))) as connection:
             return [(work, last_done(connection, work, now)) for work, _ in never]
-    except (StoreError, sqlite3.Error):
+    except (StoreError, sqlite3.Error):  # the work itself reports what is wrong with the file
         return never
 
 

@@ -33,17 +33,15 @@ from mirror.report import Reporter
 from mirror.store.lock import service_mark
 from mirror.times import Clock, utc_now
 
+# By default, APScheduler drops a job that is one second late.
 DEFAULTS = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
-"""Missed work is done once, however late: a laptop that slept at 03:00 sweeps when it wakes.
-
-APScheduler by default drops a job that is one second late.
-"""
+"""Missed work is done once, however late: a laptop that slept at 03:00 sweeps when it wakes."""
 
 END_SECONDS = 1.5
 """How long a job may go on after the service was told to stop."""
 STOP_CHECK_SECONDS = 0.5
-PULSE_SECONDS = 3
-"""Seconds between checks of hints and the clock: the scheduler's timer stops while a machine sleeps."""
+PULSE_SECONDS = 3  # the scheduler's own timer stops while a machine sleeps
+"""Seconds between checks of hints and the clock."""
 RETRY_AFTER = timedelta(minutes=5)
 """The pause after unscheduled work that failed."""
 SET_BACK = timedelta(seconds=10)
@@ -58,13 +56,11 @@ log = logging.getLogger("mirror.background")
 
 
 class OneThread(ThreadPoolExecutor):  # type: ignore[misc]  # APScheduler carries no types
-    """Does one job after the other. A job that is due again while it waits or runs is not queued twice.
-
-    APScheduler would log a warning each time, and hints are checked every few seconds.
-    """
+    """Does one job after the other. A job that is due again while it waits or runs is not queued twice."""
 
     def submit_job(self, job: ScheduledJob, run_times: list[datetime]) -> None:
         """Queue a job, unless it is queued already."""
+        # APScheduler would log a warning each time, and hints are checked every few seconds.
         with suppress(MaxInstancesReachedError):
             super().submit_job(job, run_times)
 
@@ -180,7 +176,8 @@ class Background:
                 log.exception("a fault of this program; the old configuration stays")
 
     def _watch_clock(self) -> None:
-        """Plan again if the clock was set back: otherwise jobs would wait until it has caught up."""
+        """Plan again if the clock was set back."""
+        # Otherwise jobs would wait until it has caught up.
         before, self._seen = self._seen, self._clock()
         if self._seen < before - SET_BACK:
             self._retry_at.clear()

@@ -103,12 +103,10 @@ HOURS = [datetime(2000, 1, 1, hour, tzinfo=UTC) for hour in range(24)]
 
 
 class Every(IntervalTrigger):  # type: ignore[misc]  # APScheduler carries no types
-    """An interval that skips missed moments.
+    """An interval that skips missed moments."""
 
-    The scheduler asks for each missed moment in turn. If the clock is set forward by years, as on a machine
-    that starts in 1970, these would be millions.
-    """
-
+    # The scheduler asks for each missed moment in turn. If the clock is set forward by years, as on a machine
+    # that starts in 1970, these would be millions.
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
         """Return the moment after the previous one, or after now if a whole interval has passed."""
         is_late = previous_fire_time is not None and now - previous_fire_time >= self.interval
@@ -186,7 +184,8 @@ def _is_every_hour(field: str) -> bool:
 
 
 def _weekdays(field: str) -> str:
-    """Write the weekdays of a field as names: numbers have another meaning in APScheduler."""
+    """Write the weekdays of a field as names."""
+    # Their numbers have another meaning in APScheduler.
     chosen = sorted({day % 7 for part in field.lower().split(",") for day in _days(part)})
     return ",".join(DAYS[day] for day in chosen)
 

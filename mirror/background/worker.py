@@ -305,7 +305,7 @@ class Worker:
                         self.alerts.tell(summary)
                 except StoreLocked as error:
                     self._report.note(f"{work.id}: skipped, {error}")
-            if work.schedule:
+            if work.schedule:  # not after each hint, which may come every few seconds
                 self.tell_health()
         return done
 

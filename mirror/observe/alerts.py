@@ -170,11 +170,12 @@ class Alerts:
 
 
 def events_of(summary: Summary, *, failed_before: bool) -> list[AlertEvent]:
-    """Return the events of a run. A run that sent no request proves nothing.
+    """Return the events of a run.
 
     A workspace or page that could not be listed is a failure, reported once; a single repository is not.
     """
     found = list[AlertEvent]()
+    # A run that sent no request proves nothing.
     asked = summary.counts.requests + summary.counts.git_requests > 0
     unlisted = [failure.attempts for failure in summary.failures if failure.kind in UNLISTED]
     listed = not unlisted and not any(failure.kind in UNLISTED for failure in summary.waiting)

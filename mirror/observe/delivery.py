@@ -1,7 +1,6 @@
 """Delivery of alerts: as JSON to a web address, as a ping in the style of healthchecks, or to a command.
 
-Each delivery has a deadline, whatever the receiver does. Redirects are not followed: a redirected POST
-becomes a GET, and its receiver gets nothing.
+Each delivery has a deadline, whatever the receiver does. Redirects are not followed.
 """
 
 import contextlib
@@ -52,8 +51,9 @@ def post(url: str, body: bytes, *, content_type: str = "application/json", secon
 
 
 class _Deadline:
-    """Shuts down the connections of one exchange in time. A socket's time-out only limits single reads."""
+    """Shuts down the connections of one exchange in time."""
 
+    # A socket's own time-out only limits single reads: a slow receiver could keep it open for ever.
     def __init__(self, seconds: float) -> None:
         self.over = False
         self._copies = list[socket.socket]()
@@ -129,7 +129,7 @@ class _Https(_Watched, urllib.request.HTTPSHandler):
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
-        """Follow no redirect: the answer becomes an error."""
+        """Follow no redirect: a redirected POST becomes a GET, and its receiver gets nothing."""
 
 
 def ping(url: str, text: str, *, failed: bool) -> None:

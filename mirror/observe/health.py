@@ -86,7 +86,8 @@ def read_health(
 
 
 def _copy_age(connection: sqlite3.Connection, path: Path, now: datetime) -> dict[str, Any]:
-    """Read the age of a copy from its rows: the times of the file change when it is moved."""
+    """Read the age of a copy from its rows."""
+    # The times of the file change when it is moved.
     as_of = fetch_value(connection, "SELECT max(coalesce(finished_at, started_at)) FROM sync_runs")
     return {
         "as_of": as_of,
@@ -154,10 +155,8 @@ def _warnings(connection: sqlite3.Connection, upstream_id: int) -> Iterator[str]
 
 
 def _spent_since(connection: sqlite3.Connection, upstream_id: int) -> datetime | None:
-    """Return since when every run has ended with a spent budget; None if the last one did not.
-
-    A run that ends at its own `--max-requests` is paused too, but has budget left.
-    """
+    """Return since when every run has ended with a spent budget; None if the last one did not."""
+    # A run that ends at its own `--max-requests` is paused too, but has budget left.
     return _moment(
         connection,
         f"""SELECT min(started_at) FROM sync_runs WHERE upstream_id = :id AND state = 'paused'

@@ -104,8 +104,9 @@ class JsonLines(logging.Formatter):
 
 
 class _ToStandardError(logging.Handler):
-    """Writes to the current standard error, which a progress bar replaces for a while."""
+    """Writes to the current standard error."""
 
+    # A progress bar replaces it for a while, so it is looked up for each line.
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; a terminal that is gone is no error."""
         with contextlib.suppress(OSError, ValueError):

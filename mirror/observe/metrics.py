@@ -50,7 +50,7 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 SUM = len(BUCKETS) + 1
 """The column of the sum, after those of the buckets. The last bucket has no bound."""
 
-KEPT_TIMES = 50
+KEPT_TIMES = 50  # so that counting takes at most a fiftieth of the time, however large the file is
 """A count stays valid for this many times the time it took."""
 
 Limits = dict[str, tuple[str, int | None]]
@@ -102,12 +102,12 @@ class SharedNumbers:
         return found
 
     def _new_row(self, key: bytes) -> int:
-        """Begin a row; return -1 if there is no room. The length is written last: with it the row counts."""
+        """Begin a row; return -1 if there is no room."""
         if len(key) > LONGEST_KEY or self._next == self._end:
             return -1
         at = self._next * _ROW + _NUMBERS
         self._bytes[at + 8 : at + 8 + len(key)] = key
-        _LENGTH.pack_into(self._bytes, at, len(key))
+        _LENGTH.pack_into(self._bytes, at, len(key))  # last: with it the row counts for other processes
         self._rows[key] = self._next
         self._next += 1
         return self._rows[key]

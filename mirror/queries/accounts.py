@@ -57,10 +57,7 @@ def owners_named(connection: sqlite3.Connection, name: str) -> list[AccountRow]:
 
 
 def account_named(connection: sqlite3.Connection, caller: Caller, name: str) -> AccountRow | None:
-    """Find an account by name, by uuid with its braces, or by account id; owners of namespaces first.
-
-    As on the upstream, every caller may see an owner. Mere members are subject to `is_known`.
-    """
+    """Find an account by name, by uuid with its braces, or by account id; owners of namespaces first."""
     condition = _is_named(name)
     if _is_account_id(name):
         condition = f"(u.account_id = :name OR {condition})"
@@ -68,12 +65,13 @@ def account_named(connection: sqlite3.Connection, caller: Caller, name: str) -> 
 
 
 def users_named(connection: sqlite3.Connection, caller: Caller, username: str) -> list[AccountRow]:
-    """Find the existing accounts with a username; owners, whom every caller may see, come first."""
+    """Find the existing accounts with a username, owners first."""
     return _told(connection, caller, _IS_NAME, username)
 
 
 def _told(connection: sqlite3.Connection, caller: Caller, condition: str, name: str) -> list[AccountRow]:
     """Read owners of namespaces, and other accounts that the caller may know."""
+    # As at the upstream, every caller may see an owner.
     return _read(
         connection,
         f"""WHERE {condition} AND u.deleted_at IS NULL AND (u.is_owner OR {is_known(caller, "u")})
@@ -108,9 +106,9 @@ def known_account_by_id(connection: sqlite3.Connection, caller: Caller, row_id: 
 
 
 def accounts_by_ids(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, AccountRow]:
-    """Read accounts by the ids of their rows, from a cache: most repositories belong to few owners."""
+    """Read accounts by the ids of their rows, from a cache."""
     known = file_state(connection).accounts
-    wanted = set(ids)
+    wanted = set(ids)  # few: most repositories of a page belong to the same owners
     missing = wanted.difference(known)
     if missing:
         condition = "WHERE u.id IN (SELECT value FROM json_each(:wanted))"
@@ -189,8 +187,8 @@ def key_of(row: AccountRow) -> str:
 def projects_keyed(connection: sqlite3.Connection, caller: Caller, key: str) -> list[AccountRow]:
     """Find the namespaces of a key, in any case, in which the caller may see something.
 
-    The tilde of a personal project may be left out, since the name alone is the workspace's; those of
-    teams come first then. With several upstreams there can be more than one.
+    The tilde of a personal project may be left out; then those of teams come first. With several upstreams
+    there can be more than one.
     """
     source = sources.workspaces(caller)
     name = key.removeprefix(PERSONAL)
@@ -217,8 +215,9 @@ def project_details(
     """Read what is known of some namespaces as projects, by their rows.
 
     A Data Center reports whether a project is public. Elsewhere, one is public if the caller sees public
-    repositories in it and no private one; so nobody learns of a private one that is hidden from them.
+    repositories in it and no private one.
     """
+    # Private ones that the caller may not see count for nothing, so that nobody learns of them.
     found = fetch(
         connection,
         f"""SELECT u.id, p.description, coalesce(p.is_private = 0,

@@ -109,10 +109,8 @@ _SOURCE = """changes c LEFT JOIN repositories r ON r.id = c.repository_id
 
 
 def _last_id(moment: str) -> str:
-    """Return the condition that a change was written until a day after a moment, a parameter.
-
-    A change is written within a day of its time, which is that of the look that found it.
-    """
+    """Return the condition that a change was written until a day after a moment, a parameter."""
+    # The time of a change is that of the look that found it, and it is written within a day.
     day_after = f"strftime('%Y-%m-%dT%H:%M:%S', substr({moment}, 1, 19), '+1 day')"
     return f"c.id <= coalesce((SELECT id FROM changes WHERE at > {day_after} ORDER BY at LIMIT 1), 1 << 62)"
 
@@ -185,7 +183,7 @@ class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
         return "c.kind IN (SELECT value FROM json_each(:kinds))"
 
     def _of_owners(self) -> str:
-        """Return the condition that a change is of some owners, or of a repository of theirs."""
+        """Return the condition that a change is about some owners, or about a repository of theirs."""
         among = "IN (SELECT value FROM json_each(:owner_ids))"
         of_repositories = f"c.repository_id IN (SELECT id FROM repositories WHERE owner_id {among})"
         if self.kinds and OF_OWNERS.isdisjoint(self.kinds):  # there is an index by repository, none by user
@@ -299,11 +297,9 @@ FEW = 20_000
 
 
 def _order(connection: sqlite3.Connection, wanted: ChangeFilter) -> tuple[str, str, str]:
-    """Return the order by id, and conditions for what is before and after the moment `:at`.
-
-    They are written so that SQLite finds the changes of owners by an index if these are few. If they are
-    many, it is faster to read all changes from the moment on until enough of the owners' are found.
-    """
+    """Return the order by id, and conditions for what is before and after the moment `:at`."""
+    # Few changes of owners are found by an index. If there are many, it is faster to read all changes from
+    # the moment on, until enough of the owners' are found.
     if not wanted.owner_ids:
         return "c.id", "1", "1"
     count = fetch_value(

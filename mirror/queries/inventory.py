@@ -1,7 +1,7 @@
 """The inventory: one line of facts for each living repository, to plan a migration.
 
 Unknown values are None, never 0 or "no": sizes that the upstream did not report, refs that were not read,
-dates that a sync by git does not see. Webhooks are not mirrored, so they are always unknown.
+dates that a sync by git does not see.
 """
 
 import json
@@ -38,7 +38,7 @@ class InventoryLine(msgspec.Struct, frozen=True, kw_only=True):
     tags: int | None
     forks: int | None
     last_author: str | None
-    webhooks: None = None
+    webhooks: None = None  # they are not mirrored
 
 
 COLUMNS = InventoryLine.__struct_fields__

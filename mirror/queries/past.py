@@ -35,8 +35,9 @@ def past_of(connection: sqlite3.Connection, caller: Caller, row_id: int, at: str
 def pasts_owned(connection: sqlite3.Connection, caller: Caller, owner: AccountRow, at: str) -> list[Past]:
     """Rebuild the repositories that an owner had at a moment, without refs; raises NotFound if none is known.
 
-    Those count that the caller may see, then and today. What was transferred since went by the owner's name.
+    Those count that the caller may see, then and today.
     """
+    # What was transferred since is found by the owner's name in its former name.
     found = fetch(
         connection,
         f"""SELECT id FROM repositories WHERE owner_id = :id UNION
@@ -139,7 +140,8 @@ def _hidden(caller: Caller, row: dict[str, Any]) -> int:
 
 
 def must_have_history(connection: sqlite3.Connection) -> None:
-    """Raise NotFound for a published file: former names are left out there, so its past would be wrong."""
+    """Raise NotFound for a published file."""
+    # Former names are left out there, so that its past would be wrong.
     if snapshot_moment(connection) is not None:
         raise NotFound("a published file has no history; ask the mirror that it was made from")
 
@@ -243,10 +245,8 @@ def _refs(pasts: Sequence[Past], kind: str) -> Iterator[dict[str, Any]]:
 
 
 def _owner(connection: sqlite3.Connection, past: Past) -> dict[str, Any]:
-    """Return the account that owned a repository, by the name that it had.
-
-    After a transfer only the name of the former owner is known: one of that name today is taken for it.
-    """
+    """Return the account that owned a repository, by the name that it had."""
+    # After a transfer only the name of the former owner is known: the account of that name today is taken.
     name, row = past.full_name.partition("/")[0], past.columns
     found = fetch_dicts(
         connection,
@@ -263,9 +263,9 @@ def _owner(connection: sqlite3.Connection, past: Past) -> dict[str, Any]:
 
 
 def _unknown_owner(row: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the row of an owner of whom only the name is known; the file has no row of its number."""
+    """Return the row of an owner of whom only the name is known."""
     return {
-        "id": -row["id"],
+        "id": -row["id"],  # no row of the file has it
         "upstream_id": row["upstream_id"],
         "uuid": f"{NAMED}{name.lower()}",
         "kind": "user",

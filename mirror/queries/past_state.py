@@ -1,9 +1,8 @@
 """A repository at a moment, and how it is rebuilt: its row of today, with what changed since undone.
 
 `changes` says what each change replaced, and `measures` what moved with every push, so undoing them leads
-back to any moment since the mirror first looked. What is not recorded is None. The mirror only knows what it
-saw: between two looks the upstream may have changed already, so the looks around the moment are told beside
-the values.
+back to any moment since the mirror first looked. What is not recorded is None. Between two looks the upstream
+may have changed already, so the looks around the moment are given beside the values.
 """
 
 import json

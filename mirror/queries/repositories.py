@@ -126,9 +126,9 @@ def repository_in_workspace(
 ) -> RepositoryRow | None:
     """Find a living repository by workspace and slug, or by uuid in any workspace; None if it is hidden.
 
-    `workspace` is a slug or a uuid. As upstream, the uuid of a repository suffices, so a transferred one is
-    still found under its old workspace.
+    `workspace` is a slug or a uuid.
     """
+    # As at the upstream, a uuid suffices: a transferred one is still found under its old workspace.
     if not name.startswith("{"):
         owner = owner_named(connection, workspace)
         if owner is None or owner.username is None:
@@ -216,7 +216,8 @@ def namesakes(
 
 
 def recent_ids(connection: sqlite3.Connection, caller: Caller) -> list[int]:
-    """Find the last updated ones by a scan: an index would make each first load a third slower."""
+    """Find the repositories that were updated last."""
+    # By a scan: an index would make each first load a third slower.
     sql = f"""SELECT r.id FROM repositories r
         WHERE r.deleted_at IS NULL AND r.updated_at IS NOT NULL AND {visible(caller, "r")}
         ORDER BY r.updated_at DESC, r.id DESC LIMIT {RECENT}"""

@@ -3,8 +3,7 @@
 A new column of `repositories` becomes readable everywhere by adding a field to `RepositoryRow`.
 
 `FileState` caches what is read again and again: counts, accounts, upstreams, encoded repositories. It is
-valid until the file changes: `PRAGMA data_version` shows whether another connection has written. Connections
-belong to threads, so each thread has its own cache.
+valid until the file changes.
 """
 
 import sqlite3
@@ -52,7 +51,7 @@ class FileState(msgspec.Struct):
     published_at: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class _Memory(threading.local):
+class _Memory(threading.local):  # as connections belong to threads
     state: FileState | None = None
 
 
@@ -114,9 +113,9 @@ def flag(value: int | None) -> bool | None:
 class RepositoryRow(msgspec.Struct, frozen=True, array_like=True):
     """A repository as a caller may see it.
 
-    The fields are the columns of `repositories`, in their order, and the DERIVED ones. It holds nothing that
-    the caller may not know: the `parent_...` fields are None for a hidden parent, and `forks_count` is
-    without hidden forks. Flags are 1, 0 or None for unknown.
+    The fields are the columns of `repositories`, in their order, and the DERIVED ones. The `parent_...`
+    fields are None for a hidden parent, and `forks_count` does not count hidden forks. Flags are 1, 0 or
+    None for unknown.
     """
 
     id: int
@@ -172,11 +171,9 @@ class RepositoryRow(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def owner(self) -> str | None:
-        """The name of its owner today.
-
-        The full name of a tombstone may contain a former one. In a full name with two slashes it is unclear
-        where the owner ends.
-        """
+        """The name of its owner today."""
+        # The full name of a tombstone may hold a former one. In one with two slashes, it is unclear where the
+        # owner ends.
         is_plain = self.deleted_at is None and self.owner_username is None
         return self.namespace if is_plain else self.owner_username
 

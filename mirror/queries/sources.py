@@ -252,10 +252,9 @@ class Owners(msgspec.Struct, frozen=True):
 
 
 def counter(caller: Caller, owners: Owners) -> Callable[[sqlite3.Connection], int]:
-    """Return a function that counts the living repositories of some owners that a caller may see.
-
-    It takes all, minus gone ones, minus living private ones, plus the private ones that the caller may see.
-    """
+    """Return a function that counts the living repositories of some owners that a caller may see."""
+    # All, minus gone ones, minus living private ones, plus the private ones that the caller may see: each
+    # number is read from an index.
     private = ("r.is_private = 1", "r.deleted_at IS NULL")
     parts = [owners.counting(), "-", owners.counting("r.deleted_at IS NOT NULL")]
     if not caller.sees_all:
@@ -268,7 +267,8 @@ def counter(caller: Caller, owners: Owners) -> Callable[[sqlite3.Connection], in
 
 
 def _remembered(connection: sqlite3.Connection, sql: str, values: Values) -> int:
-    """Count once for each state of the file: counting 100,000 costs as much as reading a page."""
+    """Count once for each state of the file."""
+    # Counting 100,000 rows costs as much as reading a page.
     counts, key = file_state(connection).counts, (sql, repr(values))
     if key not in counts:
         counts[key] = int(fetch_value(connection, sql, values))

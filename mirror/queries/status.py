@@ -75,11 +75,8 @@ def counts_of(connection: sqlite3.Connection, caller: Caller) -> Counts:
 
 
 def ref_counts_of(connection: sqlite3.Connection, caller: Caller) -> RefCounts:
-    """Count branches and tags: all of them, minus those of repositories that the caller may not see.
-
-    SQLite counts a whole table page by page, without its rows; a cold file of ten million refs still has to
-    be read once.
-    """
+    """Count branches and tags: all of them, minus those of repositories that the caller may not see."""
+    # SQLite counts a whole table page by page, without its rows; a cold file still has to be read once.
     return RefCounts(_count_refs(connection, caller, "branches"), _count_refs(connection, caller, "tags"))
 
 

@@ -87,11 +87,11 @@ def is_own(alias: str) -> str:
 def visible_changes(caller: Caller) -> str:
     """Return the condition under which a caller may see a change `c` of the repository `r`, if any.
 
-    Changes from a time when a repository was private stay hidden from strangers when it becomes public. A
-    change of an owner is shown to those who may see one of the owner's repositories.
+    A change of an owner is shown to those who may see one of the owner's repositories.
     """
     if caller.sees_all:
         return "1"
+    # What was recorded while a repository was private stays hidden from strangers when it becomes public.
     public = "(r.is_private = 0 AND c.id > r.public_from)"
     of_repository = f"({public} OR {is_own('r')})" if caller.user_ids else public
     return f"""CASE WHEN r.id IS NOT NULL THEN {of_repository}
@@ -105,11 +105,8 @@ def visible_parent(caller: Caller, alias: str) -> str:
 
 
 def parent_is_shown(caller: Caller) -> str:
-    """Return the condition under which a caller may know what `r` was forked from.
-
-    A parent that is not mirrored may be private. So only those who see everything may know it, or everybody
-    if an anonymous crawl read it.
-    """
+    """Return the condition under which a caller may know what `r` was forked from."""
+    # A parent that is not mirrored may be private, unless an anonymous crawl was told of it.
     named = "(r.parent_uuid IS NOT NULL OR r.parent_full_name IS NOT NULL)"
     if caller.sees_all:
         return named
@@ -130,7 +127,8 @@ def forks_count(caller: Caller, alias: str) -> str:
 def visible_project(caller: Caller, alias: str) -> str:
     """Return the condition under which a caller may see a project: they may see a repository in it.
 
-    Those who may see all of a workspace also see projects without repositories, as on Data Center.
+    Those who may see all of a workspace also see the project that is the workspace itself, as on Data Center,
+    even without repositories.
     """
     held = f"""EXISTS (SELECT 1 FROM repositories r WHERE r.owner_id = {alias}.owner_id
         AND r.project_key = {alias}.key AND r.deleted_at IS NULL AND {visible(caller, "r")})"""
@@ -163,7 +161,7 @@ def is_known(caller: Caller, alias: str) -> str:
 def is_unconfirmed(connection: sqlite3.Connection, caller: Caller) -> bool:
     """Return whether a caller gets no answers for now, because the file was restored from a copy.
 
-    What was public in the copy may be private since then, until every upstream is listed in full.
+    What was public in the copy may be private by now, until every upstream has been listed in full.
     """
     return not caller.sees_all and _awaits_listing(connection)
 
@@ -194,11 +192,8 @@ def hides(connection: sqlite3.Connection, caller: Caller) -> bool:
 
 
 def holds_private(connection: sqlite3.Connection) -> bool:
-    """Return whether the file holds anything that is not for everybody; tombstones count.
-
-    A repository that was made public counts too, since its earlier changes are recorded. So does a file that
-    was restored from a copy, as `is_unconfirmed` says.
-    """
+    """Return whether the file holds anything that is not for everybody; tombstones count."""
+    # Of a repository that was made public, the earlier changes are recorded.
     return _awaits_listing(connection) or bool(
         fetch_value(
             connection,
@@ -216,10 +211,8 @@ def private_owners(connection: sqlite3.Connection, caller: Caller) -> tuple[int,
 
 
 def administered_namespaces(connection: sqlite3.Connection, caller: Caller) -> frozenset[str] | None:
-    """Return the namespaces, in lower case, that a caller owns or administers; None means all.
-
-    A name that also exists on another upstream is left out, because writes go by name.
-    """
+    """Return the namespaces, in lower case, that a caller owns or administers; None means all."""
+    # Writes go by name, so a name that somebody else has on another upstream is left out.
     if caller.sees_all:
         return None
     found = fetch(

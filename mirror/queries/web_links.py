@@ -17,6 +17,7 @@ from mirror.queries.accounts import PERSONAL
 from mirror.queries.rows import AccountRow, ChangeRow, RepositoryRow, UpstreamRow, upstreams_of
 from mirror.queries.visibility import Caller, extra_of, extras_of, extras_of_refs
 
+# Browsers remove such parts from a path.
 _DOTS = re.compile(r"(^|/)\.{0,2}(/|$)")
 _CLONED_BY_URL = re.compile(r"(https?|ssh)://[^\s/?#-][^\s]*", re.IGNORECASE)
 _CLONED_BY_SSH = re.compile(r"[\w.]+@[\w.][\w.-]*:[^\s:]+", re.ASCII)
@@ -41,7 +42,7 @@ def is_clone_address(address: str) -> bool:
 class WebPages(msgspec.Struct, frozen=True):
     """Builds addresses below `root`, which has no final slash, by the rules of a `kind` of server.
 
-    Names with the parts ``.`` and ``..`` have no address, because browsers remove these from a path.
+    Names with the parts ``.`` and ``..`` have no address.
     """
 
     root: str = ""

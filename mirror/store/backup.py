@@ -104,7 +104,7 @@ def copy_checked(source: Path, part: Path, *, target: Path, progress: OnProgress
 
 
 def _reporting(progress: OnProgress | None) -> Callable[[int, int, int], None]:
-    """Return the callback for SQLite. It is needed even without `progress`, so that Ctrl-C is noticed."""
+    """Return the callback for SQLite, which notices Ctrl-C only when it calls one."""
 
     def report(_: int, remaining: int, total: int) -> None:
         if progress is not None:
@@ -249,8 +249,8 @@ def _take_over(connection: sqlite3.Connection, mirror: Path) -> bool:
 
 
 def _give_to_owner(part: Path, mirror: Path) -> None:
-    """Give the new file to the owner of the old one, or of the folder, if root restores for a service."""
-    if os.geteuid() == 0:
+    """Give the new file to the owner of the old one, or of the folder."""
+    if os.geteuid() == 0:  # root restores for a service, which could not write root's file
         model = (mirror if mirror.exists() else mirror.parent).stat()
         with suppress(OSError):
             os.chown(part, model.st_uid, model.st_gid)
@@ -267,10 +267,7 @@ def _kept_name(mirror: Path, now: datetime) -> Path:
 
 @contextmanager
 def _nobody_else(mirror: Path) -> Iterator[None]:
-    """Keep all other programs from opening a file; raises StoreLocked where one has it open.
-
-    A file that is damaged cannot be asked for that by SQL, so its locks are tried one level below.
-    """
+    """Keep all other programs from opening a file; raises StoreLocked where one has it open."""
     if not mirror.exists():
         yield
         return
@@ -278,7 +275,7 @@ def _nobody_else(mirror: Path) -> Iterator[None]:
     with explained(mirror):
         descriptor = os.open(mirror, os.O_RDWR | os.O_CLOEXEC)
     try:
-        try:
+        try:  # SQLite's own lock, since SQL cannot ask a damaged file
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, LOCK_BYTES, PENDING_BYTE)
         except (BlockingIOError, PermissionError):
             raise StoreLocked(f"{mirror}: {_IN_USE}") from None
@@ -303,10 +300,8 @@ _IN_USE = "another program has it open: a server, a shell, a replicator; stop it
 
 
 def _keep(mirror: Path, kept: Path) -> None:
-    """Give the replaced file a second name, and remove its journal, which SQLite would apply to the new file.
-
-    There is still a journal if the old file is damaged.
-    """
+    """Give the replaced file a second name, and remove its journal."""
+    # A damaged file still has one, and SQLite would apply it to the new file.
     if not mirror.exists():
         _drop_journals(mirror)
         return

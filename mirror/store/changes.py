@@ -28,20 +28,16 @@ _NOT_DESCRIBED = {
     "updated_at",
 }  # fmt: skip
 
+# Without the number of forks: it includes private ones, and only today's can be subtracted.
 MEASURED = ("size", "updated_at", "followers_count")
-"""Columns that move with every push. Their old values go to the table `measures`, not to `changes`.
-
-The number of forks is not among them: it includes private forks, and only today's can be subtracted.
-"""
+"""Columns that move with every push. Their old values go to the table `measures`, not to `changes`."""
 
 MEASURED_SINCE = "measures_since"
 """The key in `mirror_meta` of the moment since which `measures` is complete; absent if it always was."""
 
+# Without the name of the parent: everybody sees edits, and a parent may be private.
 DESCRIBED = tuple(column for column in SAID if column not in _NOT_DESCRIBED)
-"""Columns whose changes are recorded.
-
-The name of the parent is not among them: everybody sees edits, and a parent may be private.
-"""
+"""Columns whose changes are recorded."""
 
 
 class Change(NamedTuple):
@@ -66,11 +62,7 @@ class Change(NamedTuple):
 def repository_changes(
     repository_id: int, old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> Iterator[Change]:
-    """Compare two rows of `repositories`; both map column names to values.
-
-    `old` also has `last_seen_at`. `made_public` comes last: the changes before it compare with the private
-    row, and stay hidden.
-    """
+    """Compare two rows of `repositories`; both map column names to values. `old` also has `last_seen_at`."""
     seen = old["last_seen_at"]
     if old["deleted_at"] is not None:
         yield Change(
@@ -89,13 +81,15 @@ def repository_changes(
             new=json.dumps({column: new[column] for column in moved}, ensure_ascii=False),
             previous_look=seen,
         )
+    # Last: the changes before `made_public` compare with the private row, and stay hidden.
     if bool(old["is_private"]) != bool(new["is_private"]):
         kind = "made_private" if new["is_private"] else "made_public"
         yield Change(kind, repository_id, previous_look=seen)
 
 
 def _became_known(old: Mapping[str, Any], new: Mapping[str, Any], column: str) -> bool:
-    """Return whether an unknown flag became false: otherwise a new column would change every row."""
+    """Return whether an unknown flag became false."""
+    # No change: otherwise a new version, which reads one more column, would change every row.
     return old[column] is None and new[column] is False
 
 
@@ -192,8 +186,8 @@ _OPEN = """UPDATE repositories SET public_from = (SELECT coalesce(max(id), 0) FR
 def close(connection: sqlite3.Connection, published: Iterable[int | None], *, with_refs: bool) -> None:
     """Hide the history of repositories that were just made public; call it after saving their changes.
 
-    It stays hidden until their refs have been listed again. If the file has no refs of them and none are
-    mirrored (`with_refs`), only the changes until now are hidden.
+    It stays hidden until their refs have been listed again (`reopen`). If the file has no refs of them and
+    none are mirrored (`with_refs`), only the changes until now are hidden.
     """
     values = [{"id": repository_id, "with_refs": int(with_refs)} for repository_id in published]
     connection.executemany(_CLOSE, values)
@@ -221,7 +215,7 @@ def reopen(connection: sqlite3.Connection, repository_id: int, *, listed_since: 
 
 
 OLDEST_PAGE = timedelta(minutes=10)
-"""The greatest age of a page when a sync saves it."""
+"""How long after its request a sync may save a page."""
 
 Outcome = Literal["done", "unknown"]
 
@@ -263,7 +257,7 @@ def link_written(connection: sqlite3.Connection, number: int, uuid: str) -> None
 
 
 def recently_written(connection: sqlite3.Connection, now: str) -> dict[int, str]:
-    """Map repositories written within OLDEST_PAGE to their last action: a page under way may be older."""
+    """Map repositories that were written within OLDEST_PAGE to their last action: a page may be older."""
     since = to_text(from_text(now) - OLDEST_PAGE)
     found = connection.execute(
         """SELECT repository_id, action FROM writes

@@ -38,7 +38,7 @@ class Cursor(Generic[T]):
         return fetch_row(self._connection, f"SELECT 1 {_THIS}", self._row) is not None
 
     def save(self, value: T, *, at: str) -> None:
-        """Write the value, in the transaction that writes the rows before it."""
+        """Write the value, in the transaction that writes the rows that it is about."""
         self._connection.execute(
             """INSERT INTO cursors VALUES (?, ?, ?, ?)
                ON CONFLICT DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at""",
@@ -129,7 +129,7 @@ class Cursors:
     def await_listing(self, *, at: str) -> None:
         """Make every workspace due for a full listing, with a newly confirmed credential.
 
-        Until then strangers see nothing: what is public in the file may be private by now.
+        Until then strangers see nothing, since what is public in the file may be private by now.
         """
         for name, state in list(self.workspaces()):
             unlisted = msgspec.structs.replace(

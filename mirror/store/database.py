@@ -58,17 +58,15 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Group writes; an inner transaction is part of the outer one.
-
-        It is IMMEDIATE: one that reads before it writes could not wait for another process.
-        """
+        """Group writes; an inner transaction is part of the outer one."""
         with self._turn:
             is_inner = self.connection.in_transaction
             if is_inner and not self._is_together:
                 yield self.connection
                 return
             with explained(self.path):
-                if not is_inner:  # a full disk may have ended the one that was to commit several
+                if not is_inner:  # also in `together`, where a full disk may have ended the outer one
+                    # IMMEDIATE: one that reads before it writes could not wait for another process.
                     with self._between("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
                         yield self.connection
                     return
@@ -83,7 +81,7 @@ class Store:
     def together(self) -> Iterator[None]:
         """Commit several transactions at once, at the end or at an error; each as a whole or not at all.
 
-        This takes a quarter of the time. Nothing is in the file before the commit.
+        Nothing is in the file before that. This takes a quarter of the time of single commits.
         """
         with self._turn, explained(self.path):
             self.connection.execute("BEGIN IMMEDIATE")
@@ -149,12 +147,9 @@ class Store:
             return fetch_as(kind, connection, sql, values) if kind else fetch(connection, sql, values)
 
     def save_upstream(self, name: str, kind: str, url: str, *, refs: str = "api") -> int:
-        """Insert or update an upstream and return its id; `refs` is how refs are read: api, git or none.
-
-        When it changes from none, all refs are marked as stale, since updates were not recorded before.
-        """
+        """Insert or update an upstream and return its id; `refs` is how refs are read: api, git or none."""
         with self.transaction() as connection:
-            if refs != "none":
+            if refs != "none":  # while it was, no update made refs stale
                 connection.execute(
                     """UPDATE repositories SET refs_stale = 1 WHERE deleted_at IS NULL AND upstream_id IN (
                            SELECT id FROM upstreams WHERE name = ? AND refs = 'none')""",
@@ -209,10 +204,7 @@ class Store:
         return saved._replace(refused=refused)
 
     def finish_search_index(self) -> None:
-        """Flush the backlogs of both indexes at the end of a sync.
-
-        Searches are exact at any time; this makes them fast again.
-        """
+        """Flush the backlogs of both indexes: without it, searches are exact, but slower."""
         for flush in (flush_step, flush_refs_step):
             more = True
             while more:

@@ -2,8 +2,7 @@
 
 A mark names a repository, a user (with its members) or a project by its identity, and the epoch of the
 change. A separate kind of mark says that repositories of an owner were seen; alone, it does not cause an
-export. Each export begins a new epoch, so that a file can be exported to several places, and changes made
-during an export belong to the next one. A mirror that is never exported has neither tables nor triggers.
+export. A mirror that is never exported has neither tables nor triggers.
 """
 
 import secrets
@@ -108,6 +107,7 @@ def begin_export(
     if unmoved and since is not None and not _is_marked(connection, since, _OWN.values()):
         return None
     begun = Begun(secrets.token_hex(8), mirror_id(connection), until, since)
+    # A new epoch: what changes during an export belongs to the next one, and a file may have several places.
     connection.execute("UPDATE export_epoch SET number = number + 1")
     connection.execute("INSERT INTO exports VALUES (?, ?, ?, ?, ?)", (begun.id, place, *until, at))
     return begun
@@ -149,10 +149,8 @@ def last_export(connection: sqlite3.Connection, place: str) -> str | None:
 
 
 def mirror_id(connection: sqlite3.Connection) -> str:
-    """Return this mirror's unique id, which is created once and kept in the file.
-
-    It starts with a letter, so that readers of a folder `mirror=ID` do not parse it as a number.
-    """
+    """Return this mirror's unique id, which is created once and kept in the file."""
+    # It starts with a letter, so that readers of a folder `mirror=ID` do not take it for a number.
     connection.execute(
         "INSERT OR IGNORE INTO mirror_meta VALUES (?, ?)", (MIRROR_ID, f"m{secrets.token_hex(8)[1:]}")
     )
@@ -219,9 +217,7 @@ def _marked_update(connection: sqlite3.Connection, table: str) -> str:
 
 
 def _update_of(table: str, columns: Sequence[str]) -> str:
-    """Return the trigger event for a new value in one of these columns.
-
-    It compares values, because owners are written with each page that names them, mostly unchanged.
-    """
+    """Return the trigger event for a new value in one of these columns."""
+    # Values are compared, since owners are written with each page that names them, mostly unchanged.
     differs = " OR ".join(f"OLD.{column} IS NOT NEW.{column}" for column in columns)
     return f"UPDATE OF {', '.join(columns)} ON {table} WHEN {differs}"

@@ -81,11 +81,11 @@ def save_owner_extra(connection: sqlite3.Connection, user_id: int, owner: Owner)
 
 
 def save_ref_extras(connection: sqlite3.Connection, repository_id: int, refs: Iterable[Ref]) -> None:
-    """Write the extras of branches and tags; those read by git have none."""
-    refs = list(refs)
+    """Write the extras of branches and tags."""
+    refs = list(refs)  # those read by git have none
     unread = [(ref.kind, repository_id, ref.name) for ref in refs if ref.told is None]
     held = "SELECT 1 FROM extras WHERE kind IN ('branch', 'tag') AND row_id = ? LIMIT 1"
-    if unread and fetch_row(connection, held, (repository_id,)):
+    if unread and fetch_row(connection, held, (repository_id,)):  # a mirror by git has none to drop
         drop_ref_extras(connection, unread)
     connection.executemany(
         _SAVE,
@@ -120,13 +120,10 @@ def drop_ref_extras(connection: sqlite3.Connection, refs: Sequence[tuple[str, in
 
 
 def _extra(kind: ExtraKind, row_id: int, told: Told, value: Json, ours: Json, name: str = "") -> _Extra:
-    """Compare an object as sent with the one that the columns give; return the row of the difference.
-
-    If it is too large, only known keys are kept.
-    """
+    """Compare an object as sent with the one that the columns give; return the row of the difference."""
     extra = difference(value, ours)
     kept = packed(extra)
-    if len(kept) > LARGEST:
+    if len(kept) > LARGEST:  # keep the keys that are known
         kept = packed(public_part(extra, PUBLIC["ref" if kind in ("branch", "tag") else kind]))
     return _row(kind, row_id, name, told, kept)
 

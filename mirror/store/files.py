@@ -67,7 +67,9 @@ def _prepared(path: Path) -> sqlite3.Connection:
             _refuse_strangers(connection, path)
             _refuse_snapshot(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(
+            "PRAGMA synchronous = NORMAL"
+        )  # a power cut may lose the last commits, not the file
         connection.execute("PRAGMA wal_autocheckpoint = 8000")  # 32 MB: a first load rewrites fewer pages
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -64000")
@@ -81,7 +83,8 @@ def _prepared(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Open the files of a folder in turn: SQLite does not wait while another process switches to WAL."""
+    """Let the processes that open files of a folder take turns."""
+    # SQLite does not wait while another process switches a file to WAL mode.
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -119,10 +122,10 @@ def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
 def reading_address(path: Path) -> str:
     """Return the URI with which SQLite opens a file for reading; its path may have any characters.
 
-    A file in WAL mode needs two more files beside it, even for reading. If they do not exist and the folder
-    is not writable (a read-only mount, another user's folder), it is read as immutable. Raises StoreError if
-    the journal has data that is not in the file.
+    Raises StoreError if the journal has data that is not in the file, and the folder is read-only.
     """
+    # A file in WAL mode needs two more files beside it, even for reading. Where they cannot be created (a
+    # read-only mount, another user's folder), the file is read as immutable.
     mode = "immutable=1" if is_read_as_it_is(path) else "mode=ro"
     return f"{Path(os.path.realpath(path)).as_uri()}?{mode}"
 
@@ -287,16 +290,13 @@ def explained_rows(path: Path) -> Iterator[None]:
 
 @contextmanager
 def damage_explained(path: Path) -> Iterator[None]:
-    """Turn any error into StoreError if the file is damaged.
-
-    SQLite may return wrong rows from a damaged page, which can cause errors anywhere.
-    """
+    """Turn any error into StoreError if the file is damaged."""
     try:
         with explained_rows(path):
             yield
     except (MirrorError, OSError):
         raise
-    except Exception as error:
+    except Exception as error:  # SQLite may return wrong rows from a damaged page: they fail anywhere
         if not is_damaged(path):
             raise
         raise StoreError(f"{path}: {DAMAGED} ({type(error).__name__})") from error
@@ -307,7 +307,7 @@ def is_damaged(path: Path) -> bool:
     try:
         with closing(sqlite3.connect(reading_address(path), uri=True, timeout=BUSY_SECONDS)) as connection:
             return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError:  # busy, or not readable at all
         return False
     except (sqlite3.DatabaseError, UnicodeDecodeError, StoreError):
         return True

@@ -79,7 +79,7 @@ class RequestLedger:
         A `limit` of None never refuses. A held bucket refuses regardless of the count.
         """
         if self._was_reserved(bucket, now):
-            return None
+            return None  # most requests of a sync: no transaction
         second = int(now.timestamp())
         with self._store.transaction() as connection:
             self._settle(connection, bucket)
@@ -117,7 +117,7 @@ class RequestLedger:
             )
 
     def settle(self, now: datetime) -> None:
-        """Count the sent requests of batches that are over, and return the rest."""
+        """Count the sent requests of batches that are over, and give back the others."""
         with self._lock:
             over = [bucket for bucket, batch in self._batches.items() if batch.is_over(now)]
         if over:
@@ -126,7 +126,7 @@ class RequestLedger:
                     self._settle(connection, bucket)
 
     def close(self) -> None:
-        """Stop reserving ahead, and return unsent reservations."""
+        """Stop reserving ahead, and give back unsent reservations."""
         with self._store.transaction() as connection:
             self._ahead = 0
             for bucket in list(self._batches):
@@ -152,11 +152,9 @@ class RequestLedger:
             return True
 
     def _settle(self, connection: sqlite3.Connection, bucket: str) -> None:
-        """Count the requests of a batch in the seconds in which they were sent.
-
-        If the transaction fails, the whole batch stays counted as spent.
-        """
+        """Count the requests of a batch in the seconds in which they were sent."""
         with self._lock:
+            # Forgotten first: if the transaction fails, the whole batch stays counted as spent.
             batch = self._batches.pop(bucket, None)
             if batch is None:
                 return
@@ -228,8 +226,9 @@ class RequestLedger:
         return limit
 
     def forget(self, now: datetime) -> None:
-        """Delete rows older than two days, so that a clock that is wrong by hours loses nothing."""
+        """Delete rows older than two days."""
         with self._store.transaction() as connection:
+            # Not after an hour: a clock that is wrong by hours must lose nothing.
             connection.execute("DELETE FROM request_ledger WHERE at < ?", (int(now.timestamp()) - 48 * HOUR,))
 
     def _count(self, bucket: str, second: int) -> int:

@@ -23,10 +23,7 @@ SHARED_FOR = 1.0
 
 
 def service_mark(path: Path, mode: int = PRIVATE) -> AbstractContextManager[None]:
-    """Hold a lock file by which `service_runs` finds a service that syncs a mirror; several may hold it.
-
-    Raises nothing if it cannot be created: the service itself reports what is wrong with the folder.
-    """
+    """Hold a lock file by which `service_runs` finds a service that syncs a mirror; several may hold it."""
     return _mark(beside(path, SERVICE), mode)
 
 
@@ -38,7 +35,7 @@ def server_mark(path: Path, mode: int = PRIVATE) -> AbstractContextManager[None]
 @contextmanager
 def _mark(lock_path: Path, mode: int) -> Iterator[None]:
     descriptor = -1
-    with suppress(OSError):
+    with suppress(OSError):  # the service itself reports what is wrong with the folder
         descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
     try:
@@ -89,7 +86,8 @@ def beside(path: Path, suffix: str) -> Path:
 
 
 def _locked(descriptor: int) -> bool:
-    """Take the lock for a run. Another run holds it for long, `is_syncing` only for a moment."""
+    """Take the lock for a run; return whether it is free."""
+    # Another run holds it for long, `is_syncing` (shared) only for a moment.
     deadline = time.monotonic() + SHARED_FOR
     while not _try(descriptor, fcntl.LOCK_EX):
         if not _try(descriptor, fcntl.LOCK_SH) or time.monotonic() > deadline:

@@ -16,6 +16,7 @@ _SAVE_OWNER = """
     VALUES (:upstream_id, :uuid, :username, :display_name, :first_name, :last_name, :nickname,
             :account_id, :kind, :is_owner, :avatar_url, :created_at, :seen_at, :seen_at)
     ON CONFLICT (upstream_id, uuid) DO UPDATE SET
+        -- The name of an owner is its namespace: a nickname from a list of members does not replace it.
         username = CASE WHEN users.is_owner AND NOT excluded.is_owner
                         THEN users.username ELSE coalesce(excluded.username, users.username) END,
         kind = CASE WHEN users.is_owner AND (NOT excluded.is_owner OR excluded.kind = 'workspace')
@@ -43,10 +44,7 @@ class _Named(NamedTuple):
 def save_owner(
     connection: sqlite3.Connection, upstream_id: int, owner: Owner, *, seen_at: str, is_owner: bool
 ) -> tuple[int, list[Change]]:
-    """Insert or update one user; return its id and the changes.
-
-    The username of an owner is its namespace, so a nickname from a list of members does not replace it.
-    """
+    """Insert or update one user; return its id and the changes."""
     if is_owner:
         _adopt(connection, upstream_id, owner)
     find = "SELECT id, username, is_owner FROM users WHERE upstream_id = ? AND uuid = ?"
@@ -146,9 +144,9 @@ def save_project(
     *,
     seen_at: str,
 ) -> None:
-    """Insert or update one project. A project known only by its key gets its uuid when one is sent."""
+    """Insert or update one project."""
     name = f"{NAMED}{owner.username or owner.uuid}/{project.key}".lower()
-    if project.uuid is not None:
+    if project.uuid is not None:  # until now it may be known only by its key
         connection.execute(
             """UPDATE OR IGNORE projects SET uuid = ? WHERE upstream_id = ? AND uuid = ?""",
             (project.uuid, upstream_id, name),

@@ -26,7 +26,7 @@ _COMMON = (
 )  # fmt: skip
 COLUMNS = {"branch": (*_COMMON, "heads"), "tag": (*_COMMON, "tagger", "message", "date")}
 PSEUDO_TAG = "tip"
-"""Mercurial's name for the newest commit; it moves with each push, so its moves are not recorded."""
+"""Mercurial's name for the newest commit; its moves are not recorded."""
 TABLES = {"branch": "branches", "tag": "tags"}
 _SAID_BY = {kind: attrgetter(*columns) for kind, columns in COLUMNS.items()}
 
@@ -70,7 +70,7 @@ def save_refs(
     )
     is_first_listing = previous_look is None
     is_only_page = first_page and last_page
-    if not is_only_page:
+    if not is_only_page:  # a list of one page is compared in memory
         _note_names(connection, repository_id, page, fresh=first_page)
     save_ref_extras(connection, repository_id, page)
     changes, uncompared = list[Change](), 0
@@ -103,6 +103,7 @@ def save_refs(
         new=uncompared + _count(changes, "created"),
         moved=_count(changes, "moved"),
         gone=_count(changes, "deleted"),
+        # Mercurial's pseudo tag moves with each push, which says nothing.
         changes=[one for one in recorded if one.ref != PSEUDO_TAG or not one.kind.startswith("tag_")],
     )
 
@@ -167,7 +168,7 @@ def mark_old_refs_stale(
 ) -> None:
     """Mark refs as stale that were listed before a moment, or have single refs whose next try is due.
 
-    `before_untold` is the moment for repositories whose updates are not reported (Data Center).
+    `before_untold` is the moment for repositories whose updates are not reported, as on Data Center.
     """
     connection.execute(
         """UPDATE repositories SET refs_stale = 1
@@ -211,8 +212,8 @@ def _values(repository_id: int, ref: Ref) -> Sequence[Any]:
 
 
 def _json(values: tuple[str, ...]) -> str:
-    """Write a list of hashes as JSON; `json.dumps` would take a fifth of the time of a first save."""
-    if "".join(values).isalnum():
+    """Write a list of hashes as JSON."""
+    if "".join(values).isalnum():  # hashes always are; `json.dumps` would take a fifth of a first save
         return '["' + '", "'.join(values) + '"]'
     return json.dumps(values)
 
@@ -299,8 +300,7 @@ def save_event(
 ) -> list[Change]:
     """Apply what can be checked, add a hint at the repository, and return the changes to record.
 
-    Updates that came (`at`) before the refs were last listed are not applied: the listing is newer. If the
-    repository is not mirrored but its workspace is, the hint is at the workspace.
+    If the repository is not mirrored but its workspace is, the hint is at the workspace.
     """
     cursors = Cursors(connection, upstream_id)
     row = fetch_row(
@@ -316,8 +316,9 @@ def save_event(
         return []
     cursors.hints.add(Hint(uuid=event.uuid, row=event.row, at=at))
     row_id, refs_synced_at = row
+    # Refs that were never listed in full must not look complete, and a listing since then is newer.
     if refs_synced_at is None or refs_synced_at >= at or not event.updates:
-        return []  # refs that were never listed in full must not look complete
+        return []
     mark_refs_stale(connection, row_id)
     changes = [
         change for update in event.updates for change in _applied(connection, row_id, update, refs_synced_at)

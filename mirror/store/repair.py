@@ -4,10 +4,8 @@ The check covers SQLite's own checks, foreign keys, and the search indexes again
 before a run sends its first request.
 
 Duplicate rows: earlier versions saved a repository or an owner again, by name, when an answer had no uuid.
-Such rows are merged into the row with the uuid.
-
-Moments in the future count as never. Otherwise a row "seen" a year ahead could not be missed until then, and
-a failure would wait that long for its next try. Until they are corrected, readers ignore them.
+Such rows are merged into the row with the uuid. Moments in the future count as never; until they are
+corrected, readers ignore them.
 """
 
 import sqlite3
@@ -45,7 +43,7 @@ def check_file(path: Path, *, repair: bool) -> list[Complaint]:
 
 
 def _check_index(path: Path, *, repair: bool) -> list[Complaint]:
-    """Compare the index with the rows, which SQLite cannot do; with `repair`, rebuild it from them."""
+    """Compare the search indexes with the rows; with `repair`, rebuild broken ones from them."""
     found = _faults(path)
     if not found or not repair:
         return [Complaint(line) for line in found]
@@ -81,9 +79,10 @@ _HAVE = """SELECT term, count(*) AS rows, sum(doc) AS ids, sum(doc * doc % 10000
 def check_descriptions(connection: sqlite3.Connection) -> list[str]:
     """Compare the index of descriptions with the rows; return a line if it is wrong, else an empty list.
 
-    FTS5's own check writes, which a reader may not. So this builds a second index in a temporary table, and
-    compares the repositories of each word. Raises sqlite3.Error.
+    Raises sqlite3.Error.
     """
+    # FTS5's own check writes, which a reader may not. So a second index is built in a temporary table, and
+    # the repositories of each word are compared.
     for statement in (
         f"CREATE VIRTUAL TABLE temp.anew USING fts5(description, content='', {_WORDS_OF})",
         "INSERT INTO temp.anew (rowid, description) SELECT id, description FROM main.repositories",
@@ -223,6 +222,8 @@ _LATEST = """SELECT max(moment) FROM (
     UNION ALL SELECT max(at) FROM writes WHERE upstream_id = :upstream
     UNION ALL SELECT max(at) FROM changes)"""
 
+# Otherwise a row that was "seen" a year ahead could not be missed until then, and a failure would wait that
+# long for its next try.
 _MENDS = (
     """UPDATE repositories SET last_seen_at = iif(last_seen_at > :now, :never, last_seen_at),
            refs_stale = iif(refs_synced_at > :now AND deleted_at IS NULL, 1, refs_stale),

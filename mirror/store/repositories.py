@@ -1,11 +1,4 @@
-"""Write repositories, one page at a time. For unchanged rows, only `last_seen_at` is written.
-
-The page is compared with the rows of the file, then written with three prepared statements: for new rows,
-changed rows, and the others.
-
-A repository is one row. If an upstream sends uuids, a row without one is refused: saved by its name, it would
-be a duplicate that nothing keeps current.
-"""
+"""Write repositories, one page at a time. For unchanged rows, only `last_seen_at` is written."""
 
 import json
 import sqlite3
@@ -79,16 +72,12 @@ def save_repositories(
 ) -> SavedRepositories:
     """Insert, update or touch a page of repositories; `owner_ids` maps each owner's uuid to its row.
 
-    A repository is identified by its uuid, so it stays one row if it is renamed or moved to another owner.
-
     - `with_refs`: mark the refs of new and updated repositories as stale, and restart their listings.
-    - `first_listing`: record no change for new rows, because they existed before the mirror.
+    - `first_listing`: record no change for new rows, which existed before the mirror.
     - `listed_since`: when the listing began. If the page contradicts the visibility that was read since, the
       repository counts as private, and a hint asks for it directly.
-
-    A page that was requested before a write through this mirror does not undo that write.
     """
-    page = {row.uuid: row for row in rows}
+    page = {row.uuid: row for row in rows}  # by uuid, so that a renamed repository stays one row
     adopt_repositories(connection, upstream_id, page.values())
     known = _known(connection, upstream_id, list(page))
     parents = _ids(connection, upstream_id, {row.parent_uuid for row in page.values() if row.parent_uuid})
@@ -104,6 +93,7 @@ def save_repositories(
             created.append(Change("created", next_id, new=row.full_name))
             told[next_id] = row
             next_id += 1
+        # A page that was requested before a write through this mirror does not undo that write.
         elif old.id not in written or not _is_outdated(old, row, written[old.id]):
             compared.update(old, row, values)
             told[old.id] = row
@@ -177,7 +167,7 @@ class _Known(NamedTuple):
 
     @property
     def is_private(self) -> bool:
-        """Whether strangers may not see it."""
+        """Whether it is hidden from strangers."""
         return bool(self.values[_IS_PRIVATE])
 
     @property
@@ -203,7 +193,7 @@ def _is_outdated(old: _Known, row: Repository, action: str) -> bool:
 
 
 def _with_kept(old: tuple[Any, ...], new: tuple[Any, ...], row: Repository) -> tuple[Any, ...]:
-    """Keep values that this answer lacks: counts, and the main branch if branches report it."""
+    """Keep values that this answer lacks: counts, and the main branch if only branches tell it."""
     if row.tells_main_branch and all(new[index] is not None for index in _KEPT):
         return new
     kept = _KEPT if row.tells_main_branch else (*_KEPT, _MAIN_BRANCH)
@@ -270,8 +260,8 @@ def split_identifiable(
 ) -> tuple[list[Repository], list[Refused]]:
     """Split a page into rows that can be identified, without repeats, and rows that cannot.
 
-    Rows with the same identity and name are one repository, which is private if either row is. Rows with the
-    same identity and different names are two: the first is kept, and is private if either is.
+    Of rows with the same identity and name, the last is kept. Of those with different names, the first is
+    kept, and the others are refused. What is kept is private if any of them is.
     """
     page, refused = dict[str, Repository](), list[Refused]()
     for row in _with_uuids(connection, upstream_id, list(rows), refused):
@@ -289,7 +279,10 @@ def split_identifiable(
 def _with_uuids(
     connection: sqlite3.Connection, upstream_id: int, rows: list[Repository], refused: list[Refused]
 ) -> Iterator[Repository]:
-    """Yield the rows, except those without uuid in a namespace that has uuids."""
+    """Yield the rows, except those without uuid in a namespace that has uuids.
+
+    Saved by its name, such a row would be a duplicate that nothing keeps current.
+    """
     unsure = {_namespace(row) for row in rows if is_named(row.uuid) or is_named(row.owner.uuid)}
     sure = {_namespace(row) for row in rows if not is_named(row.owner.uuid)}
     if unsure:

@@ -22,10 +22,8 @@ ENDED_UNSEEN = {"state": "interrupted", "error": "the process ended"}
 
 
 def start_run(connection: sqlite3.Connection, upstream_id: int, kind: str, *, at: str) -> int:
-    """Record a run that begins and return its id.
-
-    Any run that still claims to be running was killed, because only one process at a time has the lock.
-    """
+    """Record a run that begins and return its id."""
+    # Any run that still claims to be running was killed, since only one process at a time has the lock.
     connection.execute(
         """UPDATE sync_runs SET state = :state, finished_at = :at, error = :error
            WHERE state = 'running'""",

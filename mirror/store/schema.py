@@ -38,10 +38,11 @@ def snapshot_moment(connection: sqlite3.Connection) -> str | None:
 
 
 def mark_as_snapshot(connection: sqlite3.Connection, moment: str) -> None:
-    """Mark a file as a snapshot of a moment, also in its list of migrations."""
+    """Mark a file as a snapshot of a moment."""
     connection.executemany(
         "INSERT INTO mirror_meta (key, value) VALUES (?, ?)", [(KIND, SNAPSHOT), (PUBLISHED_AT, moment)]
     )
+    # So that the file does not depend on when it was written: the same rows give the same bytes.
     connection.execute("UPDATE _sqlite_migrations SET applied_at = ?", (moment,))
 
 
@@ -56,14 +57,12 @@ def awaits_listing(connection: sqlite3.Connection) -> bool:
 
 
 def schema_version(connection: sqlite3.Connection) -> int | None:
-    """Return the number of migrations of a file, or None for another program's database.
-
-    The `.dump` of the sqlite3 program loses both numbers of the header, but keeps the list of migrations.
-    """
+    """Return the number of migrations of a file, or None for another program's database."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     number = connection.execute("PRAGMA application_id").fetchone()[0]
     if number == APPLICATION_ID and version:
         return version
+    # A `.dump` by the sqlite3 program loses both numbers of the header, but keeps the list of migrations.
     listed = connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone()
     applied = connection.execute(_APPLIED, (MIGRATIONS,)).fetchone()[0] if listed else 0
     return applied if applied or number == APPLICATION_ID else None
@@ -117,7 +116,8 @@ def create_unindexed(path: Path) -> list[str]:
 
 @cache
 def _unindexed() -> tuple[bytes, tuple[str, ...]]:
-    """Create that file once per process: migrations take more time than the rows of a small file."""
+    """Return the bytes of an empty mirror without indexes, and the statements for its indexes."""
+    # Cached: migrations take more time than the rows of a small file.
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         bring_up_to_date(connection)
         found = connection.execute(
@@ -163,10 +163,8 @@ def _tables(connection: sqlite3.Connection) -> dict[str, dict[str, str]]:
 
 
 def rebuild_descriptions(connection: sqlite3.Connection) -> None:
-    """Rebuild the full-text index of descriptions from the rows, in a transaction of the caller.
-
-    The index stores no text. Triggers update it with each change, so it has no backlog.
-    """
+    """Rebuild the full-text index of descriptions from the rows, in a transaction of the caller."""
+    # Unlike the other indexes, this one has no backlog: triggers update it with each change.
     connection.execute("INSERT INTO search_descriptions (search_descriptions) VALUES ('delete-all')")
     connection.execute(
         "INSERT INTO search_descriptions (rowid, description) SELECT id, description FROM repositories"

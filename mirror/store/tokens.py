@@ -1,8 +1,4 @@
-"""Local API tokens: create, list, revoke and find them; the file has only their hashes.
-
-A token is 256 random bits behind the prefix ``mir_``, so its SHA-256 needs no salt and no stretching: it
-cannot be guessed. Scope ``write`` includes ``read``.
-"""
+"""Local API tokens: create, list, revoke and find them; the file has only their hashes."""
 
 import hashlib
 import secrets
@@ -87,11 +83,8 @@ def revoke_all(connection: sqlite3.Connection, *, at: str) -> int:
 
 
 def retire_numbers(connection: sqlite3.Connection, *, up_to: int, at: str) -> None:
-    """Reserve the numbers up to this one with a revoked token, so that no new token gets them.
-
-    A login is identified by the number and the name of its token, so the numbers of tokens that the copy does
-    not know must not be used again.
-    """
+    """Reserve the numbers up to this one with a revoked token, so that no new token gets them."""
+    # A login holds the number and the name of its token, also of one that the copy does not know.
     connection.execute(
         """INSERT OR IGNORE INTO api_tokens (id, name, token_hash, scope, created_at, revoked_at)
            VALUES (?, '(a copy was restored)', ?, 'read', ?, ?)""",
@@ -123,6 +116,7 @@ def read_scope(text: str) -> TokenScope:
 
 def hashed(token: str) -> str:
     """Return the hash of a token, as the file stores it."""
+    # A token has 256 random bits and cannot be guessed, so its hash needs no salt and no stretching.
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -165,10 +159,8 @@ def _living(connection: sqlite3.Connection, condition: str, value: str | int) ->
 
 
 def rows_of(connection: sqlite3.Connection, user_id: int) -> tuple[int, ...]:
-    """Find the rows of a user: its own, and the namespace or the person of the same name.
-
-    Members choose their names, so a name alone proves nothing: the person must own the namespace.
-    """
+    """Find the rows of a user: its own, and the namespace or the person of the same name."""
+    # Members choose their names, so a name alone proves nothing: the person must own the namespace.
     owns = """EXISTS (SELECT 1 FROM members
         WHERE workspace_id = {}.id AND user_id = {}.id AND permission = 'owner')"""
     found = fetch(
