@@ -7,21 +7,18 @@ saved, so a restart loses nothing. `docs/freshness.md` explains the method.
 import math
 import sqlite3
 from array import array
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from mirror.background.jobs import Work, last_done
 from mirror.background.triggers import next_time
 from mirror.config import Config, UpstreamConfig
-from mirror.errors import StoreError
 from mirror.store.crawl_state import WorkspaceState
 from mirror.store.cursors import Cursors
-from mirror.store.files import fetch, fetch_value, open_reader
+from mirror.store.files import fetch, fetch_value, read_if_possible
 from mirror.store.ledger import reported_limits
 from mirror.sync.listing_state import as_of
 from mirror.times import Clock, from_text, to_text
@@ -70,8 +67,6 @@ def due(watched: Sequence[WatchedWorkspace], now: float, *, shortest: float, roo
         chosen.append(one.name)
     return chosen
 
-
-T = TypeVar("T")
 
 PAGE = 100
 UNLIMITED = 950
@@ -179,7 +174,7 @@ class Watches:
     """The watch runs of all upstreams of a configuration."""
 
     def __init__(self, config: Config, clock: Clock) -> None:
-        self._config, self._clock = config, clock
+        self._config, self._clock, self._path = config, clock, Path(config.database)
         self._watches = {upstream.name: UpstreamWatch(upstream) for upstream in config.upstreams}
 
     def due(self, upstream: UpstreamConfig) -> list[str]:
@@ -187,12 +182,12 @@ class Watches:
         watch, now = self._watches.get(upstream.name), self._clock()
         if watch is None:
             return []
-        ask = watch.due
-        return self._read(lambda file: ask(file, now, self._limit(file, upstream))) or []
+        due_in = watch.due
+        return read_if_possible(self._path, lambda file: due_in(file, now, self._limit(file, upstream))) or []
 
     def replaces(self, work: Work) -> bool:
         """Return whether watch runs are better than a whole sync that is due."""
-        return bool(self._read(lambda connection: self._replaces(connection, work)))
+        return bool(read_if_possible(self._path, lambda connection: self._replaces(connection, work)))
 
     def _replaces(self, connection: sqlite3.Connection, work: Work) -> bool:
         now, zone = self._clock(), self._config.timezone
@@ -213,11 +208,3 @@ class Watches:
         """Return the current hourly limit."""
         accounts = accounts_by_upstream(self._config, reported_limits(connection))
         return accounts.get(upstream.name, ("", None))[1]
-
-    def _read(self, ask: Callable[[sqlite3.Connection], T]) -> T | None:
-        """Read the file; None if it does not exist or cannot be read, which a run reports."""
-        try:
-            with closing(open_reader(Path(self._config.database))) as connection:
-                return ask(connection)
-        except (StoreError, sqlite3.Error):
-            return None

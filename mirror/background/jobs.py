@@ -6,16 +6,14 @@ too, and the file can be moved to another machine.
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from mirror.background.triggers import next_time
 from mirror.config import Config, UpstreamConfig
-from mirror.errors import StoreError
 from mirror.store.cursors import Cursors
-from mirror.store.files import fetch, fetch_row, open_reader
+from mirror.store.files import fetch, fetch_row, read_if_possible
 from mirror.times import from_text, to_text
 
 JobKind = Literal["sync", "sweep", "refs", "retry", "verify", "marked", "watch"]
@@ -126,27 +124,25 @@ def next_run(work: Work, last: LastRun, *, zone: str, now: datetime) -> datetime
 
 def with_hints(config: Config, now: datetime) -> list[Work]:
     """Return a run for each upstream with a hint that is due."""
-    try:
-        with closing(open_reader(Path(config.database))) as connection:
-            ids = dict(fetch(connection, "SELECT name, id FROM upstreams"))
-            return [
-                Work(upstream, "marked", "")
-                for upstream in config.upstreams
-                if upstream.name in ids
-                and Cursors(connection, ids[upstream.name]).hints.any_to_ask(to_text(now))
-            ]
-    except (StoreError, sqlite3.Error):
-        return []
+
+    def hinted(connection: sqlite3.Connection) -> list[Work]:
+        ids = dict(fetch(connection, "SELECT name, id FROM upstreams"))
+        return [
+            Work(upstream, "marked", "")
+            for upstream in config.upstreams
+            if upstream.name in ids and Cursors(connection, ids[upstream.name]).hints.any_to_ask(to_text(now))
+        ]
+
+    return read_if_possible(Path(config.database), hinted) or []
 
 
 def read_last(config: Config, chosen: Iterable[Work], now: datetime) -> list[tuple[Work, LastRun]]:
     """Read when each kind of work last began; never, if the mirror is missing or cannot be read."""
-    never = [(work, LastRun(None, ended=False)) for work in chosen]
-    try:
-        with closing(open_reader(Path(config.database))) as connection:
-            return [(work, last_done(connection, work, now)) for work, _ in never]
-    except (StoreError, sqlite3.Error):  # the work itself reports what is wrong with the file
-        return never
+    works = list(chosen)
+    found = read_if_possible(
+        Path(config.database), lambda connection: [(work, last_done(connection, work, now)) for work in works]
+    )
+    return found or [(work, LastRun(None, ended=False)) for work in works]
 
 
 def next_runs(config: Config, connection: sqlite3.Connection, upstream: str, now: datetime) -> dict[str, str]:

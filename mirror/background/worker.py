@@ -4,11 +4,10 @@ Jobs send requests; chores work on the file itself: backup, publish, site, expor
 """
 
 import logging
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +29,7 @@ from mirror.store.backup import back_up_dated, dated_copies
 from mirror.store.changes import compact, compacted_before
 from mirror.store.cursors import Cursors
 from mirror.store.export_marks import last_export
-from mirror.store.files import open_reader
+from mirror.store.files import read_if_possible
 from mirror.store.repair import check_file
 from mirror.sync.crawl import EVERYTHING, HINTS, REFS, RETRY, Scope
 from mirror.times import Clock, from_text, to_text
@@ -78,7 +77,7 @@ def chores_of(config: Config) -> Iterator[Chore]:
         Chore(
             "export",
             config.export_schedule,
-            lambda: _moment(mirror, lambda file: last_export(file, address_of(config.export_to).text)),
+            lambda: _last_export(mirror, config.export_to),
             lambda stop, clock: _export(config, stop, clock),
         ),
         Chore(
@@ -166,17 +165,12 @@ def _compact(config: Config, stop: Stop, clock: Clock) -> str:
 
 def _last_compaction(mirror: Path, keep: float) -> datetime | None:
     """Return about when history was last compacted: its limit then, plus how long history is kept."""
-    found = _moment(mirror, compacted_before)
-    return found and found + timedelta(seconds=keep)
+    found = read_if_possible(mirror, compacted_before)
+    return from_text(found) + timedelta(seconds=keep) if found else None
 
 
-def _moment(mirror: Path, read: Callable[[sqlite3.Connection], str | None]) -> datetime | None:
-    """Read a moment from the file; None if it cannot be read, which the chore itself reports."""
-    try:
-        with closing(open_reader(mirror)) as connection:
-            found = read(connection)
-    except (MirrorError, sqlite3.Error):
-        return None
+def _last_export(mirror: Path, given: str) -> datetime | None:
+    found = read_if_possible(mirror, lambda connection: last_export(connection, address_of(given).text))
     return from_text(found) if found else None
 
 

@@ -22,7 +22,7 @@ from mirror.errors import ConfigError, StoreError
 from mirror.observe.logs import run_line, secrets_of
 from mirror.queries.changes import UNEXPECTED, lines_of_run
 from mirror.report import Summary
-from mirror.store.files import fetch_value, open_reader
+from mirror.store.files import fetch_value, open_reader, read_if_possible
 from mirror.times import Clock, to_text, utc_now
 
 log = logging.getLogger(__name__)
@@ -131,19 +131,12 @@ class Alerts:
 
     def _failed_before(self, summary: Summary) -> bool:
         """Return whether the last run before this one had failed."""
-        try:
-            with closing(open_reader(self._path)) as connection:
-                state = fetch_value(
-                    connection,
-                    """SELECT state FROM sync_runs
-                       WHERE id < ? AND state IN ('complete', 'incomplete', 'failed')
-                       AND upstream_id = (SELECT id FROM upstreams WHERE name = ?)
-                       AND (state = 'failed' OR requests + git_requests > 0) ORDER BY id DESC LIMIT 1""",
-                    (summary.run_id, summary.upstream),
-                )
-        except (StoreError, sqlite3.Error):
-            return False
-        return bool(state == "failed")
+        sql = """SELECT state FROM sync_runs
+            WHERE id < ? AND state IN ('complete', 'incomplete', 'failed')
+            AND upstream_id = (SELECT id FROM upstreams WHERE name = ?)
+            AND (state = 'failed' OR requests + git_requests > 0) ORDER BY id DESC LIMIT 1"""
+        values = (summary.run_id, summary.upstream)
+        return read_if_possible(self._path, lambda file: fetch_value(file, sql, values)) == "failed"
 
     def _send(
         self,

@@ -95,22 +95,20 @@ def _count_refs(connection: sqlite3.Connection, caller: Caller, table: str) -> i
 
 def _by_upstream(connection: sqlite3.Connection, caller: Caller, condition: str) -> dict[int, int]:
     """Count the repositories of each upstream that a caller may see."""
-    ids = [row[0] for row in fetch(connection, "SELECT id FROM upstreams")]
-    found = _grouped(connection, condition, ids, {})
+    found = _grouped(connection, condition, {})
     if caller.sees_all:
         return found
     concealed = f"{condition} AND r.is_private = 1 AND NOT {visible(caller, 'r')}"
-    hidden = _grouped(connection, concealed, ids, caller.values)
+    hidden = _grouped(connection, concealed, caller.values)
     return {row_id: count - hidden.get(row_id, 0) for row_id, count in found.items()}
 
 
-def _grouped(
-    connection: sqlite3.Connection, condition: str, upstream_ids: list[int], values: Values
-) -> dict[int, int]:
-    """Count by upstream; a single upstream is counted in the condition's index, without the rows."""
-    if len(upstream_ids) == 1:
+def _grouped(connection: sqlite3.Connection, condition: str, values: Values) -> dict[int, int]:
+    """Count by upstream."""
+    upstreams = upstreams_of(connection)
+    if len(upstreams) == 1:  # in the condition's index, without the rows
         sql = f"SELECT count(*) FROM repositories r WHERE {condition}"
-        return {upstream_ids[0]: int(fetch_value(connection, sql, values))}
+        return dict.fromkeys(upstreams, int(fetch_value(connection, sql, values)))
     sql = f"SELECT r.upstream_id, count(*) FROM repositories r WHERE {condition} GROUP BY 1"
     return dict(fetch(connection, sql, values))
 

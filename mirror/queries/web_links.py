@@ -157,10 +157,9 @@ class WebLinks:
     """The addresses for one caller, in the snapshot of a connection. Gone repositories have none."""
 
     def __init__(self, connection: sqlite3.Connection, caller: Caller) -> None:
-        self._connection = connection
-        self._caller = caller
-        self._upstreams = upstreams_of(connection)
-        self._known_pages = dict[int, WebPages | None]()
+        self._connection, self._caller = connection, caller
+        upstreams = upstreams_of(connection).values()
+        self._pages = {row.id: pages_of(row) for row in upstreams if row.kind != WITHOUT_PAGES}
 
     def repositories(self, rows: Sequence[RepositoryRow]) -> dict[int, RepositoryLinks]:
         """Return the links of repositories, by their rows."""
@@ -199,7 +198,7 @@ class WebLinks:
 
     def owner(self, row: AccountRow) -> str | None:
         """Return the page of an account or a workspace."""
-        pages, is_person = self._pages(row.upstream_id), row.kind == "user"
+        pages, is_person = self._pages.get(row.upstream_id), row.kind == "user"
         if pages is None or row.deleted_at is not None:
             return None
         extra = extra_of(self._connection, self._caller, "account" if is_person else "workspace", row.id)
@@ -208,30 +207,26 @@ class WebLinks:
 
     def changes(self, rows: Sequence[ChangeRow]) -> dict[int, str]:
         """Return the pages of the subjects of changes, by change id."""
-        told = self._told_of_repositories(row.repository_id for row in rows if row.repository_id is not None)
-        refs = self._told_of_refs(rows)
+        of_repositories = [(row.repository_id, row.ref) for row in rows if row.repository_id is not None]
+        told = self._told_of_repositories(row_id for row_id, _ in of_repositories)
+        named = {(row_id, ref) for row_id, ref in of_repositories if ref is not None}
+        refs = extras_of_refs(self._connection, self._caller, named)
         found = dict[int, str]()
         for row in rows:
-            pages = self._pages(row.upstream_id or 0)
+            pages = self._pages.get(row.upstream_id or 0)
             url = _change(row, pages, told, refs) if pages and not row.is_gone else None
             if url is not None:
                 found[row.id] = url
         return found
 
-    def _pages(self, upstream_id: int) -> WebPages | None:
-        if upstream_id not in self._known_pages:
-            row: UpstreamRow | None = self._upstreams.get(upstream_id)
-            self._known_pages[upstream_id] = pages_of(row) if row and row.kind != WITHOUT_PAGES else None
-        return self._known_pages[upstream_id]
-
     def _repository(self, row: RepositoryRow, told: Mapping[int, Json]) -> str | None:
-        pages = self._pages(row.upstream_id)
+        pages = self._pages.get(row.upstream_id)
         if pages is None:
             return None
         return _told(told.get(row.id), pages, "links") or pages.repository(row.full_name)
 
     def _ref(self, repository: RepositoryRow, row: NamedRef, extra: Json | None) -> RefLinks:
-        pages = self._pages(repository.upstream_id)
+        pages = self._pages.get(repository.upstream_id)
         if pages is None or repository.deleted_at is not None:
             return RefLinks()
         return RefLinks(
@@ -240,21 +235,13 @@ class WebLinks:
         )
 
     def _clone_addresses(self, row: RepositoryRow) -> dict[str, str]:
-        pages = self._pages(row.upstream_id)
+        pages = self._pages.get(row.upstream_id)
         told = (("https", row.clone_https), ("ssh", row.clone_ssh))
         found = {name: url for name, url in told if url and is_clone_address(url)}
         return found or (pages.clone_addresses(row.full_name, row.scm) if pages else {})
 
     def _told_of_repositories(self, ids: Iterable[int]) -> Mapping[int, Json]:
         return extras_of(self._connection, self._caller, "repository", ids)
-
-    def _told_of_refs(self, rows: Iterable[ChangeRow]) -> Mapping[tuple[int, str, str], Json]:
-        wanted = {
-            (row.repository_id, row.ref)
-            for row in rows
-            if row.repository_id is not None and row.ref is not None
-        }
-        return extras_of_refs(self._connection, self._caller, wanted)
 
 
 def _change(

@@ -6,7 +6,7 @@ A mirror is in WAL mode: readers see every commit and never wait for the writer.
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -18,6 +18,7 @@ BUSY_SECONDS = 30
 
 Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
 Row = TypeVar("Row")
+T = TypeVar("T")
 
 MAPPED_BYTES = 2_147_418_112
 """How much of a file readers map into memory, SQLite's maximum.
@@ -117,6 +118,18 @@ def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
             connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
         connection.row_factory = sqlite3.Row
         return connection
+
+
+def read_if_possible(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T | None:
+    """Return what `ask` reads of a mirror; None if there is none or it cannot be read.
+
+    For callers who go on without it: what uses the file next reports what is wrong with it.
+    """
+    try:
+        with closing(open_reader(path)) as connection:
+            return ask(connection)
+    except (MirrorError, sqlite3.Error):
+        return None
 
 
 def reading_address(path: Path) -> str:
