@@ -14,7 +14,7 @@ from hostile_texts import SCRIPT, TEXTS, fill_hostile, strict_html
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mirror.queries.web_links import safe_external
+from mirror.addresses import safe_external
 from mirror.serve.urls import SiteLinks
 
 PAGES = (

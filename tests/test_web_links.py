@@ -19,12 +19,11 @@ from asgi_client import AsgiClient, client_of
 from cli_runner import Folder
 from fixtures_db import LATER, FixtureDb, hg_ref, owner, repository
 
-from mirror.addresses import Told
+from mirror.addresses import Told, WebPages, is_clone_address, safe_external
 from mirror.model import Repository
 from mirror.queries.repositories import repository_details
 from mirror.queries.rows import UpstreamRow
 from mirror.queries.visibility import OPERATOR
-from mirror.queries.web_links import WebPages, is_clone_address, pages_of, safe_external
 from mirror.store.files import open_reader
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -34,7 +33,7 @@ HASH = "a" * 40
 
 def pages(kind: str, url: str) -> WebPages:
     """Return the builder for an upstream."""
-    return pages_of(UpstreamRow(1, "one", kind, url))
+    return UpstreamRow(1, "one", kind, url).pages
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
+from mirror.addresses import PERSONAL
 from mirror.queries import sources
 from mirror.queries.rows import (
     ACCOUNT_COLUMNS,
@@ -29,10 +30,6 @@ from mirror.queries.visibility import (
     visible_project,
 )
 from mirror.store.files import fetch, fetch_as, fetch_one, fetch_value
-
-PERSONAL = "~"
-"""The prefix of a personal project's key on a Data Center."""
-
 
 ANY_UPSTREAM = "upstream_id IN (SELECT id FROM upstreams)"
 """Lets SQLite find a uuid by its index, which begins with the upstream."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from mirror.addresses import WebPages, web_of
 from mirror.store.files import fetch_as, fetch_value
 from mirror.store.schema import snapshot_moment
 
@@ -335,6 +336,11 @@ class UpstreamRow(msgspec.Struct, frozen=True):
     name: str
     kind: str
     url: str
+
+    @property
+    def pages(self) -> WebPages:
+        """What builds the addresses of its pages for people."""
+        return WebPages(web_of(self.url), self.kind)
 
 
 Upstreams = Mapping[int, UpstreamRow]

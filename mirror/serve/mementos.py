@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from mirror.addresses import PERSONAL
 from mirror.errors import NotFound, NotKnownThen
-from mirror.queries.accounts import PERSONAL, owner_named
+from mirror.queries.accounts import owner_named
 from mirror.queries.past import past_copy, past_named, past_of
 from mirror.queries.past_state import Past
 from mirror.queries.repositories import repository_in_workspace

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import msgspec
 
-from mirror.addresses import escaped, hrefs, segment
+from mirror.addresses import WebPages, escaped, hrefs, segment
 from mirror.api2_objects import account_object, changed, moment, repository_object, workspace_object
 from mirror.queries.rows import (
     AccountRow,
@@ -19,7 +19,6 @@ from mirror.queries.rows import (
     flag,
     known_uuid,
 )
-from mirror.queries.web_links import WebPages, pages_of
 from mirror.serve.exchange import Json
 
 _ENCODER = msgspec.json.Encoder()
@@ -118,7 +117,7 @@ links_template = lru_cache(maxsize=64)(LinksTemplate)
 
 @lru_cache(maxsize=64)
 def _links_at(links: ApiLinks, upstream: UpstreamRow) -> ApiLinks:
-    return msgspec.structs.replace(links, pages=pages_of(upstream))
+    return msgspec.structs.replace(links, pages=upstream.pages)
 
 
 class AccountShapes:

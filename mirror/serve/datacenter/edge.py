@@ -14,7 +14,8 @@ from urllib.parse import quote
 import msgspec
 from datasette.utils.asgi import Request
 
-from mirror.queries.accounts import PERSONAL, key_of, person_named, projects_keyed
+from mirror.addresses import PERSONAL
+from mirror.queries.accounts import key_of, person_named, projects_keyed
 from mirror.queries.repositories import repository_owned
 from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.queries.sources import Source

@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from mirror.queries.accounts import PERSONAL, ProjectDetails, is_personal, key_of
+from mirror.addresses import PERSONAL
+from mirror.queries.accounts import ProjectDetails, is_personal, key_of
 from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, Upstreams
-from mirror.queries.web_links import pages_of
 from mirror.serve.exchange import Json
 from mirror.times import from_text
 
@@ -59,11 +59,11 @@ class Addresses(msgspec.Struct, frozen=True):
 
     def project_page(self, upstream_id: int, key: str) -> str | None:
         """Return the web page of a project or a workspace."""
-        return pages_of(self.upstreams[upstream_id]).owner(key)
+        return self.upstreams[upstream_id].pages.owner(key)
 
     def repository_page(self, upstream_id: int, full_name: str) -> str | None:
         """Return the web page of a repository."""
-        return pages_of(self.upstreams[upstream_id]).repository(full_name)
+        return self.upstreams[upstream_id].pages.repository(full_name)
 
     def below_project(self, upstream_id: int, key: str, rest: str) -> Resource:
         """Return where the API has something below a project. Cloud has nothing there."""

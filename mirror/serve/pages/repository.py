@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from datasette.utils.asgi import Response
 
+from mirror.addresses import safe_external
 from mirror.errors import NotFound
 from mirror.model import RefKind
 from mirror.queries import refs
@@ -20,7 +21,7 @@ from mirror.queries.past_state import Past
 from mirror.queries.repositories import namesakes, repository_by_id, repository_named
 from mirror.queries.rows import RefRow, RepositoryRow
 from mirror.queries.visibility import Caller
-from mirror.queries.web_links import WebLinks, safe_external
+from mirror.queries.web_links import WebLinks
 from mirror.serve.pages.view import NotHere, Visit
 from mirror.times import from_text
 
