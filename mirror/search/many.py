@@ -6,6 +6,7 @@ Where neither is sure, and for what changed since, rows are read one by one.
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,10 @@ from mirror.search.scan import Hit, RowReader
 Ids = NDArray[np.int64]
 Marks = NDArray[np.bool_]
 """One for each id of the columns."""
-_POPULAR = 8_192
+_POPULAR, _MORE_POPULAR = 8_192, 262_144
+"""How many of the most followed repositories are kept in order: for pages that end early, for deep ones."""
+_EARLY = 1_000
+_KEYS = ("followers", "forks", "created")
 _SWITCHES = {"forks": FORK, "archived": ARCHIVED}
 _SCMS = {"git": GIT, "hg": HG}
 
@@ -98,19 +102,26 @@ class ManyHits:
     def _cut(self, here: Marks, read: list[Hit], start: int, stop: int) -> list[Hit]:
         """Return hits `start` to `stop` of one match class: those marked `here`, and those read."""
         skipped = max(start - len(read), 0)  # that many of the marked come before `start` in any case
-        popular = self._kept.get("popular", self._most_followed)
+        number = _POPULAR if stop <= _EARLY else _MORE_POPULAR
+        popular = self._kept.get(f"popular {number}", partial(self._most_followed, number))
         ids = popular[here[popular]]
-        if ids.size < stop:
-            ids = np.flatnonzero(here)
-        best = self._ranked(ids, skipped, stop, ("followers", "forks", "created"))
+        if ids.size >= stop:
+            best = ids[skipped:stop]
+        else:
+            best = self._ranked(np.flatnonzero(here), skipped, stop, _KEYS)
         return sorted([*read, *self._matching(best)])[start - skipped : stop - skipped]
 
-    def _most_followed(self) -> Ids:
-        """Return the ids of some thousand repositories: all that have more followers than the next one."""
+    def _most_followed(self, number: int) -> Ids:
+        """Return a number of ids in order: of all repositories that have more followers than the next one."""
         followers = self._column("followers")
-        next_one = max(followers.size - _POPULAR - 1, 0)
+        next_one = max(followers.size - number - 1, 0)
         bar = np.partition(followers, next_one)[next_one] if followers.size else 0
-        return np.flatnonzero(followers > bar)
+        return self._in_order(np.flatnonzero(followers > bar), _KEYS)
+
+    def _in_order(self, ids: Ids, keys: Sequence[str]) -> Ids:
+        """Return some ids in the order of popularity, the lowest first where all keys are the same."""
+        sort_by = [-self._column(name)[ids].astype(np.int64) for name in reversed(keys)]
+        return ids[np.lexsort([ids, *sort_by])]
 
     def _ranked(self, ids: Ids, start: int, stop: int, keys: Sequence[str]) -> Ids:
         """Return of some ids, in ascending order, those at `start` to `stop` in the order of popularity."""
@@ -125,10 +136,9 @@ class ManyHits:
         ties = self._ranked(ids[values == high], start - above, stop - above, keys[1:])
         if high == low:
             return ties
-        between = ids[(values < high) & (values > low)]
-        sort_by = [-self._column(name)[between].astype(np.int64) for name in reversed(keys)]
+        between = self._in_order(ids[(values < high) & (values > low)], keys)
         lowest = self._ranked(ids[values == low], 0, stop - not_below, keys[1:])
-        return np.concatenate([ties, between[np.lexsort([between, *sort_by])], lowest])
+        return np.concatenate([ties, between, lowest])
 
     def _of_class(self, match: int, path: bytes, rest: Marks) -> Marks:
         """Return which of the `rest` match as the given class; hits of better classes have left it."""
