@@ -196,7 +196,7 @@ class GuardedDatabase(PooledDatabase):
             return False
 
     def inode(self) -> object:
-        """Return what tells the file at the path from one that replaces it; None without a file."""
+        """Return the identity of the file at the path, which one that replaces it does not have."""
         try:
             found = os.stat(self.path or "")  # noqa: PTH116 - twice for each answer; a Path takes longer
         except OSError:
@@ -265,7 +265,7 @@ class GuardedDatabase(PooledDatabase):
         self._kept.opened = self._identity()
 
     def _identity(self) -> object:
-        """Return what identifies the file, and its state where it is read without locks."""
+        """Return the identity of the file, with its state if it is read without locks."""
         return _state(Path(str(self.path))) if self._kept.is_still else self.inode()
 
     def _visit(self, fn: Callable[[sqlite3.Connection], Any], visitor: SqlVisitor) -> Any:
@@ -308,7 +308,7 @@ class GuardedDatabase(PooledDatabase):
             raise Forbidden("view-database") from error
 
     def _connection(self, reach: Reach | None) -> Any:
-        """Return this thread's connection for a reach; None stands for reads of this program."""
+        """Return this thread's connection for a reach, or, for None, the one for reads of this program."""
         if not hasattr(self._kept, "connections"):
             self._kept.connections = {}
         kept: dict[Reach | None, sqlite3.Connection] = self._kept.connections

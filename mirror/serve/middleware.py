@@ -1,7 +1,7 @@
 """The ASGI middleware around every answer, from the outermost layer inwards.
 
-A request to an API, without a cookie, skips Datasette's router. The router protects forms, asks plugins for
-the actor, and tries all routes, which costs more than most answers of an API.
+A request to an API without a cookie skips Datasette's router. The router protects forms, asks plugins for the
+actor, and tries all routes, which takes longer than most answers of an API.
 """
 
 import re
@@ -291,7 +291,10 @@ def answering_errors(application: Application) -> Application:
         except NotAccepted:
             await plain_error(scope, not_accepted()).asgi_send(send)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            if isinstance(error, UnicodeDecodeError) and _was_sent(scope, error.object):
+            # Bytes that cannot be decoded may come from the request, such as from a cookie, or from the file.
+            sent = (scope.get("raw_path") or b"", scope.get("query_string") or b"")
+            sent = (*sent, *(value for _, value in scope["headers"]))
+            if isinstance(error, UnicodeDecodeError) and any(error.object in one for one in sent):
                 refusal = ApiError(400, "The request is not UTF-8.")
             else:
                 refusal = unread(scope["path"], error)
@@ -300,23 +303,14 @@ def answering_errors(application: Application) -> Application:
     return answer
 
 
-def _was_sent(scope: AsgiScope, text: bytes) -> bool:
-    """Return whether bytes come from the request, such as from a cookie, and not from the file."""
-    sent = (scope.get("raw_path") or b"", scope.get("query_string") or b"")
-    return any(text in one for one in (*sent, *(value for _, value in scope["headers"])))
-
-
 def passing_router(datasette: "Datasette", application: Application, apis: Sequence[Api]) -> Application:
-    """Let the views of APIs answer what they can without Datasette; pass all else to the application.
-
-    If another plugin wraps the application, it gets everything: it may refuse requests, or add to answers.
-    Views of APIs turn every error into an answer, and set all headers but those added here.
-    """
+    """Let the views of APIs answer what they can; pass everything else to the application."""
     if datasette.setting("trace_debug") or datasette.setting("force_https_urls"):
         return application
-    if _is_hooked("asgi_wrapper"):
+    if _is_hooked("asgi_wrapper"):  # another plugin's wrapper may refuse requests, or add to answers
         return application
 
+    # Views of APIs turn every error into an answer, and set all headers but those added here.
     addresses = [(re.compile(api.pattern), api) for api in apis]
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:

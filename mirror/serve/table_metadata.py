@@ -1,7 +1,7 @@
 """Datasette's metadata of a mirror's tables: titles, columns, labels, facets, order.
 
 Only columns with few values or an index have facets, and tables are sorted only by an index. A facet reads
-its whole table, so a large file shows none, unless the address asks for it: `?_facet=scm`.
+its whole table, so a large file shows facets only if the address requests them: `?_facet=scm`.
 """
 
 from collections.abc import Mapping
@@ -221,26 +221,14 @@ MOST_BYTES_FACETED = 256 * 1024 * 1024
 
 
 def metadata(databases: Mapping[str, int]) -> dict[str, Any]:
-    """Return the metadata of mirrors; `databases` maps their names to their sizes in bytes.
-
-    The result is a new copy each time, because Datasette changes it.
-    """
-    if not databases:
-        return {}
-    described = {
-        name: {
-            "title": "Bitbucket mirror",
-            "description_html": DESCRIPTION,
-            "tables": _tables(with_facets=size <= MOST_BYTES_FACETED),
-        }
-        for name, size in databases.items()
-    }
-    return {"databases": described}
-
-
-def _tables(*, with_facets: bool) -> dict[str, dict[str, Any]]:
-    tables = deepcopy({**TABLES, **{name: {"hidden": True} for name in HIDDEN}})
-    for table in tables.values():
-        if not with_facets:
-            table.pop("facets", None)
-    return tables
+    """Return the metadata of mirrors; `databases` maps their names to their sizes in bytes."""
+    described = dict[str, Any]()
+    for name, size in databases.items():
+        tables = deepcopy(
+            {**TABLES, **{table: {"hidden": True} for table in HIDDEN}}
+        )  # Datasette changes them
+        for table in tables.values():
+            if size > MOST_BYTES_FACETED:
+                table.pop("facets", None)
+        described[name] = {"title": "Bitbucket mirror", "description_html": DESCRIPTION, "tables": tables}
+    return {"databases": described} if described else {}

@@ -1,6 +1,6 @@
-"""Answers for data that the mirror does not hold, with the upstream's address of it.
+"""Answers for data that the mirror does not hold, with its address at the upstream.
 
-A 404 or an empty list would make clients report that there is none.
+A 404 or an empty list would make clients report that there is no such data.
 """
 
 import re
@@ -40,7 +40,7 @@ _CENTER_NAMES = {
 
 
 class NotMirrored(ApiError):
-    """The error 501 for what the mirror does not hold; `address` is where the upstream has it."""
+    """The error 501 for what the mirror does not hold; `address` is its address at the upstream."""
 
     def __init__(self, what: str, address: str, *, detail: str | None = None) -> None:
         message, data = f"This mirror holds no {what}; ask {address}", {"upstream": address}
@@ -80,7 +80,7 @@ def with_refs(
 
     Raises ApiError 501 if its refs are not mirrored, 503 if they were never read.
 
-    :param refusal: makes the former in the form of another API.
+    :param refusal: makes the former error, in the form of another API.
     """
     if row.refs == REFS_NOT_MIRRORED:
         detail = 'Its operator configured refs = "none" for this upstream.'
@@ -141,6 +141,6 @@ def _center_path(parts: list[str]) -> list[str]:
 
 
 def noun(name: str, nouns: Mapping[str, str]) -> str:
-    """Return the noun for a name in a path; an unknown name stands for itself."""
+    """Return the noun for a name in a path; an unknown name is its own noun."""
     known = nouns.get(name) or COMMON_NOUNS.get(name)
     return known or re.sub(r"[^\w ]+", " ", name).strip()[:60] or "such thing"

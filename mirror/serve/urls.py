@@ -117,7 +117,7 @@ def stripping_prefix(datasette: "Datasette", application: Application) -> Applic
 
 
 def in_origin_form(scope: AsgiScope) -> AsgiScope:
-    """Return a request whose target is a whole address as one for its path; no other is changed."""
+    """Return a request whose target is a whole address as a request for its path, others unchanged."""
     # A server must accept both (RFC 9112, 3.2.2), and Jenkins sends the former without a proxy too. The host
     # in the target counts, not the header.
     found = _TARGET.match(scope.get("raw_path") or b"")

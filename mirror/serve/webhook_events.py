@@ -92,7 +92,7 @@ class _ServerRef(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _ServerChange(msgspec.Struct, frozen=True, rename="camel"):
-    """One ref of a push to Data Center; a hash of zeros stands for none."""
+    """One ref of a push to Data Center; a hash of zeros means none."""
 
     ref: _ServerRef
     from_hash: str

@@ -134,8 +134,8 @@ class Writing(NamedTuple):
     """A write whose caller may write.
 
     :param access: the writer, limited to what the caller may write to.
-    :param database: the mirror, which has the result afterwards.
-    :param asked: the request, as its API has read it.
+    :param database: the mirror, which shows the result afterwards.
+    :param asked: the parsed request.
     :param find: finds the repository of a path, as the API shows it to the caller; raises ApiError 404.
     """
 

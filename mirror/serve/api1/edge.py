@@ -78,7 +78,7 @@ def find_users(
 
 
 def find_myself(connection: sqlite3.Connection, asked: ApiRequest) -> list[AccountRow]:
-    """Find the user whom the caller speaks for, as `find_users` does; raises ApiError 401, 403 or 404."""
+    """Find the user of the caller, as `find_users` does; raises ApiError 401, 403 or 404."""
     if not asked.caller.known:
         raise unauthorized()
     if asked.caller.username is None:

@@ -317,7 +317,7 @@ async def fork_repository(writing: Writing) -> Done:
 
 
 def _own_namespace(asked: ApiRequest) -> str:
-    """Return the namespace of the caller; raises ApiError 400 if the token speaks for no user."""
+    """Return the namespace of the caller; raises ApiError 400 for a token without a user."""
     if not asked.caller.username:
         raise bad_request({"owner": "This field is required, because the token speaks for no user."})
     return asked.caller.username

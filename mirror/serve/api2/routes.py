@@ -38,7 +38,7 @@ from mirror.times import normalised
 
 
 def _myself(connection: sqlite3.Connection, caller: Caller) -> AccountRow:
-    """Find the user whom the caller speaks for; raises ApiError 401, or 403 for a token without a user."""
+    """Find the user of the caller; raises ApiError 401, or 403 for a token without a user."""
     if not caller.known:
         raise unauthorized()
     mine = accounts.accounts_by_ids(connection, caller.user_ids)

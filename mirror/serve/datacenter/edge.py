@@ -151,7 +151,7 @@ def refused(
 
 
 def not_permitted(caller: Caller) -> ApiError:
-    """Return the error for what the caller may not see; it asks strangers for credentials."""
+    """Return the error for what the caller may not see; strangers are asked for credentials."""
     message = "You are not permitted to access this resource"
     headers = {} if caller.known else unauthorized().headers
     return refused(401, message, "AuthorisationException", headers=headers)
@@ -384,7 +384,7 @@ def of_project(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answ
 
 
 def of_person(connection: sqlite3.Connection, asked: DataCenterRequest, what: str = "") -> Answer:
-    """Refuse users/U/..., where `what` is, or what the path says."""
+    """Refuse users/U/...; `what` names the data, by default the path does."""
     row = find_person(connection, asked)
     page = asked.shapes.addresses.project_page(row.upstream_id, key_of(row))
     there = Resource(page or "the upstream", is_same=False)

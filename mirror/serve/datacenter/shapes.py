@@ -66,7 +66,7 @@ class Addresses(msgspec.Struct, frozen=True):
         return self.upstreams[upstream_id].pages.repository(full_name)
 
     def below_project(self, upstream_id: int, key: str, rest: str) -> Resource:
-        """Return where the API has something below a project. Cloud has nothing there."""
+        """Return the address of something below a project. Cloud has nothing there."""
         url = self._url(upstream_id)
         if self._is_datacenter(upstream_id):
             return Resource(f"{url}/projects/{_segment(key)}/{_escaped(rest)}", is_same=True)
@@ -74,7 +74,7 @@ class Addresses(msgspec.Struct, frozen=True):
         return Resource(f"{url}/{owners}/{_workspace(key)}", is_same=False)
 
     def below_repository(self, upstream_id: int, key: str, slug: str, rest: str) -> Resource:
-        """Return where the API has something below a repository; Cloud may have another name for it."""
+        """Return the address of something below a repository; Cloud may have another name for it."""
         url = self._url(upstream_id)
         if self._is_datacenter(upstream_id):
             address = f"{url}/projects/{_segment(key)}/repos/{_segment(slug)}/{_escaped(rest)}"

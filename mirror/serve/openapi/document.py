@@ -1,7 +1,7 @@
 """Makes the OpenAPI 3.1 document of an API from its route tables and the description of each route.
 
-Descriptions are made of schemas, parameters and operations. A route without one is a KeyError, which a test
-finds before anybody else does.
+Descriptions consist of schemas, parameters and operations. A route without one raises KeyError, which a test
+finds.
 """
 
 import inspect
@@ -194,7 +194,11 @@ def openapi_document(api: Api, described: Description, origin: str) -> Json:
             operation = _operation(described, method.lower(), pattern, wanted, summary_of(writer))
             _path(paths, pattern)[method.lower()] = operation
     for pattern in described.unmirrored:
-        _path(paths, pattern)["get"] = _refusal(pattern)
+        _path(paths, pattern)["get"] = {
+            "operationId": _identity("get", pattern),
+            "summary": "Data that the mirror does not hold: the answer has the upstream's address",
+            "responses": _refusals("get"),
+        }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -270,15 +274,6 @@ def _dated(operation: Json) -> Json:
         **operation,
         "parameters": [*operation.get("parameters", ()), _MOMENT],
         "responses": answers,
-    }
-
-
-def _refusal(pattern: Names) -> Json:
-    """Describe an address whose data the mirror does not hold."""
-    return {
-        "operationId": _identity("get", pattern),
-        "summary": "Data that the mirror does not hold: the answer has the upstream's address",
-        "responses": _refusals("get"),
     }
 
 

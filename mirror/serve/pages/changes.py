@@ -127,7 +127,7 @@ class Links(Protocol):
 
 
 class RelatedFeed(Atom1Feed):  # type: ignore[misc]
-    """An Atom feed whose entries are related to pages elsewhere."""
+    """An Atom feed whose entries link to the pages of the upstream."""
 
     def add_item_elements(self, handler: Any, item: dict[str, Any]) -> None:
         """Write an entry."""

@@ -248,7 +248,7 @@ async def _login_form(
 
 
 async def _snapshot_of(datasette: "Datasette", request: Request) -> dict[str, str] | None:
-    """Return where tables and SQL are open to everybody, and the time of the data; None for nowhere."""
+    """Return the path of the database that is open to everybody, and the time of its data."""
     snapshot = served_of(request).snapshot
     database = snapshot.database_in(datasette) if snapshot else None
     if database is None:

@@ -122,7 +122,7 @@ class Visit:
         )
 
     def standing(self, connection: sqlite3.Connection) -> list[UpstreamSummary]:
-        """Read how each upstream stands. Visitors with access to tables also see how far its sync is."""
+        """Read the state of each upstream; visitors with access to tables also see the progress of a sync."""
         return standing(connection, syncing=self.syncing, with_progress=self.is_open_in(connection))
 
     @property
