@@ -10,9 +10,9 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import compress, repeat
+from operator import itemgetter
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,9 +27,11 @@ from mirror.search.index.build import (
     split_groups,
 )
 from mirror.search.index.format import (
+    CHUNK_BITS,
     DEEPEST,
     END,
     LEAF_SIZE,
+    LONG_LIST_FROM,
     SHORTEST_LISTED,
     UNRANKED,
     chunk_of,
@@ -42,8 +44,9 @@ from mirror.search.index.format import (
     unpack_list,
 )
 from mirror.search.names import COLLECTIONS, PUBLIC, Popularity, collection_of, popularity, searched_text
+from mirror.search.query import plain_cursor
 
-_PATHS_AT_ONCE = 200  # in one SQL statement
+_PATHS_AT_ONCE = 500  # in one SQL statement
 
 
 @dataclass(slots=True)
@@ -103,8 +106,15 @@ class LeafWriter:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._packed = list[tuple[bytes, bytes]]()
         self._rare = defaultdict[bytes, list[int]](list)
         self._crowds = defaultdict[tuple[bytes, bytes], list[int]](list)
+
+    def append(self, paths: Iterable[bytes], begins: NDArray[np.int64], ids: Numbers) -> None:
+        """Append ids to leaves, once each in a batch: from each of `begins` on, those of the next path."""
+        packed = np.zeros((ids.size, 5), dtype=np.uint8)  # as `pack_appended` does
+        packed[:, 1:] = ids.astype("<u4").view(np.uint8).reshape(-1, 4)
+        self._packed += zip(paths, cut(packed.tobytes(), 5 * np.append(begins, ids.size)), strict=True)
 
     def add(self, path: bytes, ids: Sequence[int]) -> None:
         """Append ids to the leaf of a rare path that does not end with END."""
@@ -131,12 +141,12 @@ class LeafWriter:
 
     def flush(self, longest: int) -> list[bytes]:
         """Write what was added; return the paths of leaves that now have more than `longest` ids."""
-        rows = [(path, pack_appended(ids)) for path, ids in self._rare.items()]
+        rows = [*self._packed, *((path, pack_appended(ids)) for path, ids in self._rare.items())]
         crowds = [(*crowd, pack_appended(ids)) for crowd, ids in self._crowds.items()]
         insert_rows(self._connection, "search_rare", rows, _APPEND)
         insert_rows(self._connection, "search_crowds", crowds, _APPEND)
-        self._rare.clear()
-        self._crowds.clear()
+        for collected in (self._packed, self._rare, self._crowds):
+            collected.clear()
         return self._longer([path for path, _ in rows if len(path) < DEEPEST and END not in path], longest)
 
     def _longer(self, paths: Sequence[bytes], longest: int) -> list[bytes]:
@@ -150,7 +160,7 @@ class LeafWriter:
         return longer
 
 
-_READ = """SELECT path, collection, repositories, best, bar FROM search_common
+_READ = """SELECT path, repositories, best, bar FROM search_common
     WHERE collection = ? AND path IN"""
 
 _REPLACE = """ON CONFLICT DO UPDATE
@@ -161,30 +171,13 @@ _POPULARITIES = """SELECT followers_count, forks_count, created_at, id FROM repo
 
 _UNREACHABLE = (1 << 63) - 1  # greater than any follower count
 
+NodeRow = tuple[bytes, int, bytes, int]
+"""What a node knows of one collection: path, number of repositories, `best` and `bar`.
 
-class NodeRow(msgspec.Struct, gc=False):  # gc=False: there are 100,000 of them, and none is in a cycle
-    """A row of `search_common`: what a node knows of one collection.
-
-    `best` holds the packed ids of all repositories, in any order, or of the best. A partial list starts with
-    ids in rank order; ids added since (UNRANKED set) are candidates with at least `bar` followers, which is
-    how many the last ranked one had when it was ranked.
-    """
-
-    path: bytes
-    collection: int
-    count: int = 0
-    best: bytes = b""
-    bar: int = 0
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all repositories are listed."""
-        return len(self.best) == 4 * self.count
-
-    @property
-    def is_too_long(self) -> bool:
-        """Whether the list exceeds its limit by half, so that it should be ranked and cut."""
-        return len(self.best) > 6 * list_limit(self.count)
+`best` holds the packed ids of all repositories, in any order, or of the best. A partial list starts with ids
+in rank order; ids added since (UNRANKED set) are candidates with at least `bar` followers, which is how many
+the last ranked one had when it was ranked.
+"""
 
 
 class NodeWriter:
@@ -193,7 +186,9 @@ class NodeWriter:
     def __init__(self, connection: sqlite3.Connection, batch: Batch) -> None:
         self._connection = connection
         self._batch = batch
-        self._changed = list[NodeRow]()
+        # Rows of search_common; the lists of the latter are to be ranked and cut.
+        self._changed = list[tuple[bytes, int, int, bytes, int]]()
+        self._too_long = list[tuple[bytes, int, int, bytes, int]]()
         self._leaving = {
             collection: np.sort(batch.ids[~batch.joins & (batch.collection == collection)])
             for collection in COLLECTIONS
@@ -202,11 +197,12 @@ class NodeWriter:
     def read(self, paths: Sequence[bytes], collection: int = PUBLIC) -> dict[bytes, NodeRow]:
         """Return the existing rows of some paths. Every node has a row for PUBLIC, even if empty."""
         rows = dict[bytes, NodeRow]()
+        cursor = plain_cursor(self._connection)
         for first in range(0, len(paths), _PATHS_AT_ONCE):
             some = paths[first : first + _PATHS_AT_ONCE]
             marks = ", ".join("?" * len(some))
-            for row in self._connection.execute(f"{_READ} ({marks})", (collection, *some)):
-                rows[row[0]] = NodeRow(*row)
+            found = cursor.execute(f"{_READ} ({marks})", (collection, *some)).fetchall()
+            rows.update(zip(map(itemgetter(0), found), found, strict=True))
         return rows
 
     def create(self, path: bytes, ranked: dict[int, list[Popularity]]) -> None:
@@ -214,7 +210,7 @@ class NodeWriter:
         for collection, members in ({PUBLIC: list[Popularity]()} | ranked).items():
             best = members[: list_limit(len(members))]
             ids, bar = pack_best([popular[-1] for popular in best]), -best[-1][0] if best else 0
-            self._changed.append(NodeRow(path, collection, len(members), ids, bar))
+            self._changed.append((path, collection, len(members), ids, bar))
         self.flush()
 
     def change(
@@ -234,51 +230,57 @@ class NodeWriter:
                 firsts = differs_from_previous(here)
                 some = [paths[index] for index in here[firsts].tolist()]
                 known = public if collection == PUBLIC else self.read(some, collection)
-                rows = [known.get(path) or NodeRow(path, collection) for path in some]
-                self._change(rows, np.cumsum(firsts) - 1, entries[members], self._leaving[collection])
+                rows = [known.get(path) or (path, 0, b"", 0) for path in some]
+                self._change(collection, rows, np.cumsum(firsts) - 1, entries[members])
 
     def _change(
-        self, rows: list[NodeRow], index: NDArray[np.int64], entries: Numbers, leaving: Numbers
+        self, collection: int, rows: Sequence[NodeRow], index: NDArray[np.int64], entries: Numbers
     ) -> None:
         """Let entries of one collection leave or join rows; `index` says which row each entry belongs to.
 
         A joining id is appended to a complete list, or to a ranked one if it has enough followers. Most nodes
         list no repository with so few followers: they only count it.
         """
+        paths, counts, lists, bars = zip(*rows, strict=True)
+        best = list(lists)
         joins = self._batch.joins[entries]
         left = np.bincount(index[~joins], minlength=len(rows))
         joined = np.bincount(index[joins], minlength=len(rows))
+        count = np.array(counts, dtype=np.int64) - left
+        sizes = np.fromiter(map(len, best), dtype=np.int64, count=len(rows)) // 4
         changed = left != joined
-        for row, number in zip(rows, left.tolist(), strict=True):
-            row.count -= number
-        for place, best in _lists_without(leaving, rows):
-            rows[place].best = best
+        for place, packed in _lists_without(self._leaving[collection], best, sizes, count):
+            best[place] = packed
+            sizes[place] = len(packed) // 4
             changed[place] = True
-        complete = np.array([row.is_complete for row in rows])
-        bars = np.array([row.bar if row.best else _UNREACHABLE for row in rows])
-        listed = joins & (complete[index] | (self._batch.followers[entries] >= bars[index]))
+        bar = np.where(sizes > 0, np.array(bars, dtype=np.int64), _UNREACHABLE)
+        complete = sizes == count
+        listed = joins & (complete[index] | (self._batch.followers[entries] >= bar[index]))
         places = index[listed]
         ids = self._batch.ids[entries[listed]] | np.where(complete[places], 0, UNRANKED).astype(np.uint32)
         begins = np.flatnonzero(differs_from_previous(places)) if places.size else places
         parts = cut(ids.astype("<u4").tobytes(), 4 * np.append(begins, places.size))
         for place, packed in zip(places[begins].tolist(), parts, strict=True):
-            rows[place].best += packed
-            changed[place] = True
-        for row, number in zip(rows, joined.tolist(), strict=True):
-            row.count += number
-        self._changed += compress(rows, changed.tolist())
+            best[place] += packed
+        changed[places] = True
+        sizes += np.bincount(places, minlength=len(rows))
+        count += joined
+        limits = np.where(count < LONG_LIST_FROM, list_limit(0), list_limit(LONG_LIST_FROM))
+        too_long = 2 * sizes > 3 * limits
+        new = list(zip(paths, repeat(collection), count.tolist(), best, bars))
+        self._changed += compress(new, (changed & ~too_long).tolist())
+        self._too_long += compress(new, (changed & too_long).tolist())
 
     def flush(self) -> None:
         """Rank and cut the lists that are too long, and write all changed rows."""
-        long = [row for row in self._changed if row.is_too_long]
         known = self._popularities(
-            {row_id for row in long for ids in unpack_best(row.best) for row_id in ids}
+            {row_id for row in self._too_long for ids in unpack_best(row[3]) for row_id in ids}
         )
-        for row in long:
-            _rank(row, known)
-        values = [(row.path, row.collection, row.count, row.best, row.bar) for row in self._changed]
-        insert_rows(self._connection, "search_common", values, _REPLACE)
+        for path, collection, count, packed, _ in self._too_long:
+            self._changed.append((path, collection, count, *_ranked(packed, count, known)))
+        insert_rows(self._connection, "search_common", self._changed, _REPLACE)
         self._changed.clear()
+        self._too_long.clear()
 
     def _popularities(self, ids: set[int]) -> dict[int, Popularity]:
         """Read the popularity of some repositories; deleted ones are the least popular."""
@@ -287,19 +289,23 @@ class NodeWriter:
         return known | {row[-1]: popularity(*row) for row in rows}
 
 
-def _lists_without(leaving: Numbers, rows: Sequence[NodeRow]) -> Iterator[tuple[int, bytes]]:
+def _lists_without(
+    leaving: Numbers, lists: Sequence[bytes], sizes: NDArray[np.int64], counts: NDArray[np.int64]
+) -> Iterator[tuple[int, bytes]]:
     """Yield (index of the row, new packed list) for each list that contains any leaving id.
 
     A partial list that has lost all its ranked ids becomes empty: nothing is known of the best any more.
     """
-    ids = np.frombuffer(b"".join([row.best for row in rows]), dtype="<u4")
+    if not leaving.size:
+        return
+    ids = np.frombuffer(b"".join(lists), dtype="<u4")
     stays = ~_among(ids & np.uint32(UNRANKED - 1), leaving)
-    ends = np.cumsum([len(row.best) // 4 for row in rows])
+    ends = np.cumsum(sizes)
+    begins = ends - sizes
     for index in np.unique(np.searchsorted(ends, np.flatnonzero(~stays), side="right")).tolist():
-        row, end = rows[index], ends[index]
-        here = slice(end - len(row.best) // 4, end)
+        here = slice(begins[index], ends[index])
         kept = ids[here][stays[here]]
-        is_known = kept.size == row.count or (kept < UNRANKED).any()
+        is_known = kept.size == counts[index] or (kept < UNRANKED).any()
         yield index, kept.tobytes() if is_known else b""
 
 
@@ -314,14 +320,14 @@ def _among(ids: Numbers, few: Numbers) -> NDArray[np.bool_]:
     return found
 
 
-def _rank(row: NodeRow, known: dict[int, Popularity]) -> None:
-    """Sort a node's list and cut it to its limit."""
-    ranked, unranked = unpack_best(row.best)
+def _ranked(packed: bytes, count: int, known: dict[int, Popularity]) -> tuple[bytes, int]:
+    """Sort a node's list and cut it to its limit; return it, packed, and its bar."""
+    ranked, unranked = unpack_best(packed)
     ids = sorted([*ranked, *unranked], key=known.__getitem__)
-    if not row.is_complete:  # below its last ranked id, a partial list may have gaps
+    if len(ids) < count:  # below its last ranked id, a partial list may have gaps
         ids = ids[: ids.index(ranked[-1]) + 1]
-    ids = ids[: list_limit(row.count)]
-    row.best, row.bar = pack_best(ids), -known[ids[-1]][0]
+    ids = ids[: list_limit(count)]
+    return pack_best(ids), -known[ids[-1]][0]
 
 
 def apply_changes(
@@ -366,54 +372,61 @@ class _Update:
         """Change the nodes that the suffixes pass, and append to the leaves where they end."""
         positions, entries = self._batch.suffixes()
         group = np.zeros(positions.size, dtype=np.uint64)
-        ended = list[tuple[bytes, Numbers, Numbers]]()
+        ends = list[tuple[list[bytes], Numbers, Numbers, NDArray[np.uint64]]]()
         depth = 0
         while positions.size:
             positions, entries, starts = split_groups(self._batch.text, positions, entries, group, depth)
             depth += 1
             paths = paths_at(self._batch.text, positions[starts], depth)
-            public = self._nodes.read([path for path in paths if not path.endswith(END)])
-            common = np.array([path in public for path in paths])
-            for path, begun, new in self._new_in_leaves(positions, entries, starts, paths, common):
-                if path.endswith(END):
-                    ended.append((path, begun, new))
-                else:
-                    self._leaves.add(path, self._batch.ids[new].tolist())
+            ended = self._batch.text[positions[starts] + np.uint32(depth - 1)] == END[0]
+            public = self._nodes.read(list(compress(paths, (~ended).tolist())))
+            common = np.fromiter(map(public.__contains__, paths), dtype=bool, count=len(paths))
+            rare = ~common & ~ended
+            self._append(
+                compress(paths, rare.tolist()), *self._new(*keep_groups(positions, entries, starts, rare))
+            )
+            its = self._new(*keep_groups(positions, entries, starts, ended))
+            ends.append((list(compress(paths, ended.tolist())), *its))
             positions, entries, group = keep_groups(positions, entries, starts, common)
             once = differs_from_previous(group) | differs_from_previous(entries)
             self._nodes.change(public, list(compress(paths, common.tolist())), group[once], entries[once])
-        self._append_ended(ended)
+        self._append_ended(ends)
 
-    def _new_in_leaves(
-        self,
-        positions: Numbers,
-        entries: Numbers,
-        starts: NDArray[np.int64],
-        paths: list[bytes],
-        common: NDArray[np.bool_],
-    ) -> Iterator[tuple[bytes, Numbers, Numbers]]:
-        """Yield (path, positions, entries) for each rare group that has new entries, with only those."""
-        positions, entries, group = keep_groups(positions, entries, starts, ~common)
+    def _new(
+        self, positions: Numbers, entries: Numbers, group: NDArray[np.uint64]
+    ) -> tuple[Numbers, Numbers, NDArray[np.uint64]]:
+        """Return the suffixes whose ids leaves must learn, each entry once a group."""
         new = self._batch.is_new[entries] & (differs_from_previous(group) | differs_from_previous(entries))
-        positions, entries, group = positions[new], entries[new], group[new]
-        names = list(compress(paths, (~common).tolist()))
-        firsts = np.flatnonzero(differs_from_previous(group))
-        cuts = [*firsts.tolist(), positions.size]
-        for index, begin, end in zip(group[firsts].tolist(), cuts[:-1], cuts[1:], strict=True):
-            yield names[index], positions[begin:end], entries[begin:end]
+        return positions[new], entries[new], group[new]
 
-    def _append_ended(self, ended: Iterable[tuple[bytes, Numbers, Numbers]]) -> None:
-        """Append to the lists of suffixes that are common to their end: to crowds, or else to leaves."""
+    def _append(
+        self, paths: Iterable[bytes], _: Numbers, entries: Numbers, group: NDArray[np.uint64]
+    ) -> None:
+        """Append entries to the leaves of their groups' paths."""
+        begins = np.flatnonzero(differs_from_previous(group))
+        names = map(list(paths).__getitem__, group[begins].tolist())
+        self._leaves.append(names, begins, self._batch.ids[entries])
+
+    def _append_ended(self, ends: Sequence[tuple[list[bytes], Numbers, Numbers, NDArray[np.uint64]]]) -> None:
+        """Append to the lists of suffixes that are common to their end: to crowds, or else to leaves.
+
+        :param ends: by length of the paths: the paths of groups, and what is `_new` in them
+        """
         in_crowd = np.zeros(self._batch.ids.size, dtype=bool)
-        for _, positions, entries in ended:
+        for _, positions, entries, _ in ends:
             in_crowd[entries[positions == self._batch.starts[entries]]] = True
-        for path, positions, entries in ended:
+        for length, (paths, positions, entries, group) in enumerate(ends, 1):
+            ids = self._batch.ids[entries]
             whole = positions == self._batch.starts[entries]
-            for row_id in self._batch.ids[entries[whole]].tolist():
-                self._leaves.add_to_crowd(path[:-1], row_id)
-            if len(path) > SHORTEST_LISTED:
-                for row_id in self._batch.ids[entries[~in_crowd[entries]]].tolist():
-                    self._leaves.add_ended(path, row_id)
+            for index, row_id in zip(group[whole].tolist(), ids[whole].tolist(), strict=True):
+                self._leaves.add_to_crowd(paths[index][:-1], row_id)
+            listed = ~in_crowd[entries] & (length > SHORTEST_LISTED)
+            key = group[listed] << np.uint64(16) | ids[listed] >> np.uint32(CHUNK_BITS)
+            order = np.argsort(key, kind="stable")
+            begins = np.flatnonzero(differs_from_previous(key[order]))
+            chunks = [divmod(number, 1 << 16) for number in key[order[begins]].tolist()]
+            names = [paths[index] + chunk.to_bytes(2, "big") for index, chunk in chunks]
+            self._leaves.append(names, begins, ids[listed][order])
 
     def _split_leaf(self, path: bytes) -> None:
         """Turn a leaf into a node, with leaves one byte below; or only drop the ids that no longer belong."""
