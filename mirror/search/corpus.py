@@ -5,7 +5,7 @@ Terms and shapes of arrays as in `mirror.search.index.build`.
 
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mirror.search.index.columns import CHUNK, COLLECTION, VALUES, ColumnWriter, chunk_rows, encoded
 from mirror.search.index.format import DEEPEST, END
-from mirror.search.names import BOUNDARY, COLLECTIONS, normalise_all
+from mirror.search.names import COLLECTIONS, searched_texts
 from mirror.search.query import plain_cursor
 
 Numbers = NDArray[np.uint32]
@@ -186,23 +186,9 @@ def _compute(read: tuple[list[str], NDArray[np.int64]]) -> _Chunk:
     numbers = np.array(ids, np.uint32)
     collection = columns["flags"] & np.uint8(COLLECTION)
     rows = chunk_rows(numbers, columns)
-    return _Chunk(numbers, _documents(names, slugs), collection, popularity, has_odd_times, rows)
-
-
-# Normal forms contain neither: both are white space.
-_BETWEEN, _AFTER = "\n\r"
-_AS_BYTES = bytes.maketrans(b"\n\r", BOUNDARY + END)
-
-
-def _documents(names: Sequence[str], slugs: Sequence[str]) -> bytes:
-    """Return the documents of some repositories, one after another: each `searched_text` and END."""
-    texts = [
-        name if name == slug else f"{name}{_BETWEEN}{slug}"
-        for name, slug in zip(normalise_all(names), normalise_all(slugs), strict=True)
-    ]
-    between = _BETWEEN + _AFTER
-    joined = f"{between}{_BETWEEN}".join(texts)
-    return f"{_BETWEEN}{joined}{between}".encode().translate(_AS_BYTES)
+    return _Chunk(
+        numbers, END.join([*searched_texts(names, slugs), b""]), collection, popularity, has_odd_times, rows
+    )
 
 
 def _reordered(raw: bytearray, order: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Numbers]:

@@ -75,8 +75,13 @@ def searched_text(name: str, slug: str) -> bytes:
 
 
 def searched_texts(names: Sequence[str], slugs: Sequence[str]) -> list[bytes]:
-    """Return the searched text of each of many repositories."""
-    return [_searched_text(*pair) for pair in all_searched_names(names, slugs)]
+    """Return the searched text of each of many repositories, made together, which is faster."""
+    # Normal forms contain neither a line break nor a carriage return: both are white space.
+    texts = [
+        f"\n{name}\n" if name == slug else f"\n{name}\n{slug}\n"
+        for name, slug in zip(normalise_all(names), normalise_all(slugs), strict=True)
+    ]
+    return "\r".join(texts).encode().replace(b"\n", BOUNDARY).split(b"\r") if texts else []
 
 
 def _searched_text(first: str, second: str) -> bytes:
