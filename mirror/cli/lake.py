@@ -174,7 +174,7 @@ def lake_build(
 def plan_split(ctx: click.Context, mirrors: int, name: str | None, out: Path | None, as_json: bool) -> None:
     """Print K configurations of equal load, each for a mirror with a credential of its own.
 
-    What is known of workspaces is read from the mirror and from the configuration; nothing is asked. A
+    The workspaces and their sizes come from the mirror and from the configuration; no request is sent. A
     workspace stays whole.
 
     \b

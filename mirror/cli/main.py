@@ -62,7 +62,7 @@ COMMANDS = {
     "token": ("token", "Make, list and revoke local API tokens; the mirror keeps only their hashes."),
     "repo": ("repo", "Create, change, delete and fork repositories, upstream and in the mirror."),
     "sandbox": ("sandbox", "Serve a simulated Bitbucket, to try the mirror without an account."),
-    "completions": ("setup", "Print what completes commands and options in a shell."),
+    "completions": ("setup", "Print the script that completes commands and options in a shell."),
     "man": ("setup", "Print the manual page of all commands, for section 1."),
 }
 """Which file of this package holds a command, and the first sentence of its help, for lists of commands."""

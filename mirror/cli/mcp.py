@@ -16,8 +16,8 @@ from mirror.store.files import open_reader
 def mcp(ctx: click.Context, public: bool) -> None:
     """Offer read-only tools to an editor or assistant (MCP, over stdio).
 
-    Find repositories and refs, show one, what changed, is it current, one guarded SQL question: all from the
-    file, so that none of it costs a request. Needs the extra `mcp`.
+    The tools find repositories and refs, show one repository, list what changed, say whether the mirror is
+    current, and answer a SELECT. All of them read the file; none sends a request. Needs the extra `mcp`.
 
     \b
     Examples:

@@ -136,7 +136,7 @@ def _warn_of_hosts(hosts: list[str]) -> None:
 def site(ctx: click.Context, folder: Path, base_url: str, title: str, as_json: bool) -> None:
     """Write what is public as static files, for any web host; also while a sync writes.
 
-    DIR gets pages, a feed, and names that the visitor's browser searches. Run again, it writes only what
+    DIR gets pages, a feed, and an index that the visitor's browser searches. Later runs write only what
     changed. Open DIR/index.html, or upload DIR.
 
     \b

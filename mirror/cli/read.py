@@ -272,7 +272,7 @@ def inventory(ctx: click.Context, as_csv: bool, as_json: bool, owner: str | None
     """List what a migration must know of each repository, by name.
 
     Owner, project, slug, size in bytes, visibility, archived, default branch, last push, branches, tags,
-    forks, last author, webhooks. What is not known is an empty cell in CSV, null in JSON; --json prints an
+    forks, last author, webhooks. Unknown values are empty cells in CSV and null in JSON; --json prints one
     object on each line.
 
     \b

@@ -101,7 +101,7 @@ def update(
 ) -> None:
     """Change a repository; what no option names stays as it is.
 
-    OWNER/SLUG is the repository's present name.
+    OWNER/SLUG is the repository's current name.
 
     \b
     Example:

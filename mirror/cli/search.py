@@ -201,8 +201,8 @@ def refs(
 ) -> None:
     """Find branches and tags in every repository, offline.
 
-    QUERY is part of a name, in any case, or a commit: seven digits or more of its hash. Names that are QUERY
-    come first, then those that begin with it, then the others; each the newest first.
+    QUERY is part of a name, in any case, or a commit: seven digits or more of its hash. Names equal
+    to QUERY come first, then those that begin with it, then the others; newest first within each.
 
     \b
     Examples:

@@ -68,7 +68,7 @@ def serve(ctx: click.Context, /, **given: Any) -> None:
     """Serve the mirror: pages, tables, SQL and APIs.
 
     \b
-    Example:
+    Examples:
         mirror serve --port 8080
         mirror serve --workers 4
     """

@@ -171,9 +171,9 @@ def _row(name: str, setting: Setting) -> str:
 def init(path: Path, from_env: bool) -> None:
     """Write a commented mirror.toml to start from; never overwrites.
 
-    PATH is the file to write; mirror.toml in this folder, if omitted. With --from-env, a setting is MIRROR_
-    and its name, below a section MIRROR_UPSTREAM_ or MIRROR_SERVE_ and its name; lists have commas. No secret
-    is written, only where it is.
+    PATH is the file to write; mirror.toml in this folder, if omitted. --from-env takes a setting from MIRROR_
+    and its name; in a section, from MIRROR_UPSTREAM_ or MIRROR_SERVE_ and its name. Lists have commas. No
+    secret is written, only where it is.
 
     \b
     Examples:
@@ -205,7 +205,7 @@ _VARIABLE = "_MIRROR_COMPLETE"
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def completions(shell: str) -> None:
-    """Print what completes commands and options in a shell.
+    """Print the script that completes commands and options in a shell.
 
     SHELL is bash, zsh or fish.
 

@@ -175,7 +175,7 @@ def _short(error: str) -> str:
 def check(ctx: click.Context, as_json: bool) -> None:
     """Check that everything is in place: configuration, credentials, upstreams, disk, file, service.
 
-    Nothing is changed; each upstream is asked a few requests. Exit code 0 if all is well, 2 for the
+    Nothing is changed; each upstream gets a few requests. Exit code 0 if all is well, 2 for the
     configuration, 3 for a credential, 4 for anything else.
 
     \b
