@@ -25,8 +25,7 @@ from mirror.upstream.endpoint import accounts_by_upstream
 @click.command()
 @click.argument("target", metavar="FILE")
 @number_option("--keep", "In a folder: remove all but the newest N copies. Default: keep all.", least=1)
-@click.pass_context
-def backup(ctx: click.Context, target: str, keep: int | None) -> None:
+def backup(target: str, keep: int | None) -> None:
     """Copy the mirror, also while a sync writes to it.
 
     FILE is the copy, which is replaced as a whole; or a folder, which gets a copy with the time in its name.
@@ -37,7 +36,7 @@ def backup(ctx: click.Context, target: str, keep: int | None) -> None:
         mirror backup /mnt/backup/mirror.db
         mirror backup /mnt/backup/ --keep 14
     """
-    mirror, place = Path(configured(ctx).database), Path(target)
+    mirror, place = Path(configured().database), Path(target)
     is_folder = place.is_dir() or target.endswith(os.sep)
     if keep is not None and not is_folder:
         raise ConfigError(f"--keep needs a folder, and {target} is not one; write it with a slash at the end")
@@ -57,8 +56,7 @@ def backup(ctx: click.Context, target: str, keep: int | None) -> None:
     is_flag=True,
     help="Show strangers at once what was public in the copy, instead of after a full listing.",
 )
-@click.pass_context
-def restore(ctx: click.Context, copy: Path, keep_tokens: bool, keep_public: bool) -> None:
+def restore(copy: Path, keep_tokens: bool, keep_public: bool) -> None:
     """Put a copy in the place of the mirror, which is kept under another name.
 
     FILE is a copy that `mirror backup` made. No service and no sync may run meanwhile.
@@ -67,7 +65,7 @@ def restore(ctx: click.Context, copy: Path, keep_tokens: bool, keep_public: bool
     Example:
         mirror restore /mnt/backup/mirror.db
     """
-    config = configured(ctx)
+    config = configured()
     with _bar("copying") as progress:
         done = restore_copy(
             copy,

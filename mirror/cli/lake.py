@@ -50,8 +50,7 @@ def export() -> None:
 @click.option("--public", is_flag=True, help="Export only what strangers may see, as `mirror publish` does.")
 @click.option("--compact", is_flag=True, help="Then merge the files since the last full export into a few.")
 @json_option
-@click.pass_context
-def parquet(ctx: click.Context, place: str, full: bool, public: bool, compact: bool, as_json: bool) -> None:
+def parquet(place: str, full: bool, public: bool, compact: bool, as_json: bool) -> None:
     """Write Parquet files into a lake, also while a sync writes.
 
     DIR is a folder, or s3://BUCKET/PATH; many mirrors may share it. The first export writes everything, later
@@ -68,7 +67,7 @@ def parquet(ctx: click.Context, place: str, full: bool, public: bool, compact: b
     from mirror.lake.export import export as write  # noqa: PLC0415
     from mirror.lake.place import Place  # noqa: PLC0415
 
-    mirror = Path(configured(ctx).database)
+    mirror = Path(configured().database)
     options = ExportOptions(full=full, public=public, compact=compact)
     with _bar("exporting") as progress:
         done = write(mirror, Place(place), options, progress=progress)
@@ -132,10 +131,7 @@ def lake_merge(
 )
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @json_option
-@click.pass_context
-def lake_build(
-    ctx: click.Context, file: Path, merged: Path, owners: str | None, force: bool, as_json: bool
-) -> None:
+def lake_build(file: Path, merged: Path, owners: str | None, force: bool, as_json: bool) -> None:
     """Make one mirror out of a merged lake, with its index, ready to serve and to publish.
 
     FILE answers searches, pages and APIs for all mirrors of the lake as one. A lake does not have the fields
@@ -149,9 +145,7 @@ def lake_build(
     from mirror.lake.build import build  # noqa: PLC0415
 
     with _bar("filling") as progress:
-        done = build(
-            file, merged, Path(configured(ctx).database), owners=owners, force=force, progress=progress
-        )
+        done = build(file, merged, Path(configured().database), owners=owners, force=force, progress=progress)
     refs = done.rows["branches"] + done.rows["tags"]
     click.echo(
         msgspec.json.encode(done)
@@ -170,8 +164,7 @@ def lake_build(
     help="Write the configurations into this folder, with the workspaces in files beside them.",
 )
 @json_option
-@click.pass_context
-def plan_split(ctx: click.Context, mirrors: int, name: str | None, out: Path | None, as_json: bool) -> None:
+def plan_split(mirrors: int, name: str | None, out: Path | None, as_json: bool) -> None:
     """Print K configurations of equal load, each for a mirror with a credential of its own.
 
     The workspaces and their sizes come from the mirror and from the configuration; no request is sent. A
@@ -185,7 +178,7 @@ def plan_split(ctx: click.Context, mirrors: int, name: str | None, out: Path | N
     from mirror.operations import chosen  # noqa: PLC0415
     from mirror.sync.plan import configuration_of, known_workspaces, split  # noqa: PLC0415
 
-    config = configured(ctx)
+    config = configured()
     found = chosen(config, [name] if name else [])
     if len(found) > 1:
         raise ConfigError(f"--upstream: choose one ({', '.join(one.name for one in found)})")

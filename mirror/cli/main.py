@@ -169,19 +169,28 @@ def mirror(ctx: click.Context, config_path: Path | None) -> None:
     ctx.obj = config_path
 
 
-def configured(ctx: click.Context) -> Config:
+def configured() -> Config:
     """Read the configuration that the command was called with; raises ConfigError."""
-    root = ctx.find_root()
-    # When a service rereads a default file that is gone by now, the sandbox must not take its place.
-    if root.obj is None and DEFAULT_FILE.exists():
-        root.obj = DEFAULT_FILE
-    return read_config(root.obj)
+    return configuration_reader()()
+
+
+def configuration_reader() -> Callable[[], Config]:
+    """Return a function that does the same in any thread: click knows the command in its own thread only."""
+    root = click.get_current_context().find_root()
+
+    def read() -> Config:
+        # When a service rereads a default file that is gone by now, the sandbox must not take its place.
+        if root.obj is None and DEFAULT_FILE.exists():
+            root.obj = DEFAULT_FILE
+        return read_config(root.obj)
+
+    return read
 
 
 @contextmanager
-def reader(ctx: click.Context) -> Iterator[sqlite3.Connection]:
+def reader() -> Iterator[sqlite3.Connection]:
     """Open the configured mirror read-only; raises StoreError."""
-    path = Path(configured(ctx).database)
+    path = Path(configured().database)
     connection = open_reader(path)
     try:
         with damage_explained(path):

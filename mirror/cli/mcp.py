@@ -12,8 +12,7 @@ from mirror.store.files import open_reader
 
 @click.command()
 @click.option("--public", is_flag=True, help="Show only what a stranger may see.")
-@click.pass_context
-def mcp(ctx: click.Context, public: bool) -> None:
+def mcp(public: bool) -> None:
     """Offer read-only tools to an editor or assistant (MCP, over stdio).
 
     The tools find repositories and refs, show one repository, list what changed, say whether the mirror is
@@ -35,7 +34,7 @@ def mcp(ctx: click.Context, public: bool) -> None:
         ) from None
     from mirror.mcp.tools import Tools  # noqa: PLC0415 - as above
 
-    path = Path(configured(ctx).database)
+    path = Path(configured().database)
     open_reader(path).close()  # report a missing file here, not in each answer
     try:
         build(Tools(path, ANONYMOUS if public else OPERATOR)).run()

@@ -40,9 +40,7 @@ EPOCH = "SOURCE_DATE_EPOCH"
 )
 @click.option("--zst", is_flag=True, help="Also write FILE.zst, and the SHA-256 of both.")
 @json_option
-@click.pass_context
 def publish(
-    ctx: click.Context,
     target: Path,
     no_authors: bool,
     check: bool,
@@ -63,7 +61,7 @@ def publish(
     """
     if zst:
         check_tools()  # before the work of minutes
-    mirror = Path(configured(ctx).database)
+    mirror = Path(configured().database)
     if inspect is not None and _place_of_text(inspect, mirror) == place_of_copy(mirror, target):
         raise ConfigError("--inspect: is FILE itself; give another name")
     options = PublishOptions(authors=not no_authors, check=check, force=force, moment=_given_moment())
@@ -132,8 +130,7 @@ def _warn_of_hosts(hosts: list[str]) -> None:
 )
 @click.option("--title", default="", help="The title of the site. Default: Bitbucket mirror.")
 @json_option
-@click.pass_context
-def site(ctx: click.Context, folder: Path, base_url: str, title: str, as_json: bool) -> None:
+def site(folder: Path, base_url: str, title: str, as_json: bool) -> None:
     """Write what is public as static files, for any web host; also while a sync writes.
 
     DIR gets pages, a feed, and an index that the visitor's browser searches. Later runs write only what
@@ -153,7 +150,7 @@ def site(ctx: click.Context, folder: Path, base_url: str, title: str, as_json: b
 
     options = SiteOptions(title=title.strip() or TITLE, base_url=base_url)
     with progress_bar("pages") as progress:
-        made = make_site(Path(configured(ctx).database), folder, options, progress=progress)
+        made = make_site(Path(configured().database), folder, options, progress=progress)
     _warn_of_hosts(made.inside_hosts)
     if as_json:
         click.echo(msgspec.json.encode(made))

@@ -35,8 +35,7 @@ from mirror.times import ago, day_text, from_text, machine_zone, moment_of, past
     " 2026-11-03, 2026-11-03T10:00 or 2026-11-03T10:00Z; or how long ago, like 12h.",
 )
 @json_option
-@click.pass_context
-def show(ctx: click.Context, name: str, web: bool, refs: int, at: str | None, as_json: bool) -> None:
+def show(name: str, web: bool, refs: int, at: str | None, as_json: bool) -> None:
     """Show one repository with its branches and tags, and when they were read.
 
     OWNER/SLUG is its name, in any case; with --at the name that it had then, or has today.
@@ -52,7 +51,7 @@ def show(ctx: click.Context, name: str, web: bool, refs: int, at: str | None, as
     if web and at is not None:
         raise ConfigError("--web opens today's page; omit --at")
     moment = None if at is None else _moment(at)
-    with reader(ctx) as connection:
+    with reader() as connection:
         past = None if moment is None else past_named(connection, OPERATOR, name, moment)
         found = (
             repository_details(connection, OPERATOR, name) if past is None else details_of(connection, past)
@@ -201,8 +200,7 @@ _LONGEST_VALUE = 60
     help="A day or a moment in UTC, like 2026-11-01, or how long ago, like 12h.",
 )
 @json_option
-@click.pass_context
-def changes(ctx: click.Context, since: str, as_json: bool) -> None:
+def changes(since: str, as_json: bool) -> None:
     """List changes of repositories and refs, oldest first.
 
     Repositories that were created, renamed, moved or are gone; branches and tags that moved. With --json, one
@@ -217,7 +215,7 @@ def changes(ctx: click.Context, since: str, as_json: bool) -> None:
     except ValueError as error:
         raise ConfigError(f"--since: {error}") from None
     some = False
-    with reader(ctx) as connection:
+    with reader() as connection:
         for change in changes_since(connection, OPERATOR, to_text(moment)):
             some = True
             if as_json:
@@ -267,8 +265,7 @@ SHOWN = 20
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV that is safe to open as a spreadsheet.")
 @json_option
 @click.option("--owner", metavar="NAME", help="Only repositories of this owner.")
-@click.pass_context
-def inventory(ctx: click.Context, as_csv: bool, as_json: bool, owner: str | None) -> None:
+def inventory(as_csv: bool, as_json: bool, owner: str | None) -> None:
     """List what a migration must know of each repository, by name.
 
     Owner, project, slug, size in bytes, visibility, archived, default branch, last push, branches, tags,
@@ -282,7 +279,7 @@ def inventory(ctx: click.Context, as_csv: bool, as_json: bool, owner: str | None
     """
     if as_csv and as_json:
         raise ConfigError("--csv and --json exclude each other; choose one")
-    with reader(ctx) as connection, one_snapshot(connection):
+    with reader() as connection, one_snapshot(connection):
         lines = all_lines(connection, OPERATOR, _ids(connection, owner))
         if as_csv:
             rows = ([getattr(line, column) for column in COLUMNS] for line in lines)

@@ -70,10 +70,7 @@ def repo() -> None:
 @settings_options
 @upstream_option
 @json_option
-@click.pass_context
-def create(
-    ctx: click.Context, /, name: str, title: str | None, upstream: str, as_json: bool, **settings: Any
-) -> None:
+def create(name: str, title: str | None, upstream: str, as_json: bool, **settings: Any) -> None:
     """Create a repository.
 
     OWNER is a workspace or project of the upstream, SLUG the new repository's name in addresses.
@@ -84,7 +81,7 @@ def create(
     """
     owner, slug = _parts(name)
     wanted = RepositorySettings(name=title or slug, **settings)
-    with _writing(ctx) as (config, writes):
+    with _writing() as (config, writes):
         made = writes.create(owner, wanted, slug=slug, by=BY, upstream=upstream)
         _tell(config, "created", made, as_json=as_json)
 
@@ -95,10 +92,7 @@ def create(
 @settings_options
 @upstream_option
 @json_option
-@click.pass_context
-def update(
-    ctx: click.Context, /, name: str, title: str | None, upstream: str, as_json: bool, **settings: Any
-) -> None:
+def update(name: str, title: str | None, upstream: str, as_json: bool, **settings: Any) -> None:
     """Change a repository; what no option names stays as it is.
 
     OWNER/SLUG is the repository's current name.
@@ -111,7 +105,7 @@ def update(
     wanted = RepositorySettings(name=title, **settings)
     if not wanted.given():
         raise ConfigError("nothing to change: give a setting, such as --description TEXT; see --help")
-    with _writing(ctx) as (config, writes):
+    with _writing() as (config, writes):
         made = writes.update(name, wanted, by=BY, upstream=upstream)
         _tell(config, "updated", made, as_json=as_json)
 
@@ -123,8 +117,7 @@ def update(
 )
 @upstream_option
 @json_option
-@click.pass_context
-def delete(ctx: click.Context, name: str, yes: bool, upstream: str, as_json: bool) -> None:
+def delete(name: str, yes: bool, upstream: str, as_json: bool) -> None:
     """Delete a repository for good; the mirror keeps its row and refs, marked as gone.
 
     OWNER/SLUG is the repository's name. Exit code 1 if it is not confirmed.
@@ -139,7 +132,7 @@ def delete(ctx: click.Context, name: str, yes: bool, upstream: str, as_json: boo
     if not yes and not click.confirm(f"delete {name} upstream, with all that is in it, for good?", err=True):
         click.echo(f"{name} was not deleted", err=True)  # standard output is for the row
         leave(1)
-    with _writing(ctx) as (config, writes):
+    with _writing() as (config, writes):
         writes.delete(name, by=BY, upstream=upstream)
         if as_json:
             _print_row(config, name)
@@ -154,10 +147,7 @@ def delete(ctx: click.Context, name: str, yes: bool, upstream: str, as_json: boo
 @settings_options
 @upstream_option
 @json_option
-@click.pass_context
 def fork(
-    ctx: click.Context,
-    /,
     name: str,
     into: str | None,
     title: str | None,
@@ -177,15 +167,15 @@ def fork(
     if into is None and title is None:
         raise ConfigError("a fork needs another owner or another name: give --into WORKSPACE or --name TEXT")
     wanted = RepositorySettings(name=title or slug, **settings)
-    with _writing(ctx) as (config, writes):
+    with _writing() as (config, writes):
         made = writes.fork(name, into or owner, wanted, by=BY, upstream=upstream)
         _tell(config, f"forked from {name}", made, as_json=as_json)
 
 
 @contextmanager
-def _writing(ctx: click.Context) -> Iterator[tuple[Config, PassThrough]]:
+def _writing() -> Iterator[tuple[Config, PassThrough]]:
     """Yield the configuration and what writes; runs the built-in sandbox if it is configured."""
-    config = configured(ctx)
+    config = configured()
     with built_in_sandbox(config):
         yield config, PassThrough(config)
 

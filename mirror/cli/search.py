@@ -58,10 +58,7 @@ _switches = options(
     help="Correct typing errors even if something matches. Default: only if nothing matches.",
 )
 @json_option
-@click.pass_context
 def search(
-    ctx: click.Context,
-    /,
     query: str,
     limit: int,
     offset: int,
@@ -88,7 +85,7 @@ def search(
         mirror search "rest api" --in description
     """
     filters: dict[str, Any] = {name: _SWITCHED[choice] for name, choice in switches.items()}
-    with reader(ctx) as connection:
+    with reader() as connection:
         found = find_repositories(
             connection,
             OPERATOR,
@@ -186,10 +183,7 @@ _LONGEST_NAME = 100
 @click.option("--gone", is_flag=True, help="Also list refs of repositories that are gone upstream.")
 @page_options
 @json_option
-@click.pass_context
 def refs(
-    ctx: click.Context,
-    /,
     query: str,
     kind: str | None,
     owner: str | None,
@@ -210,7 +204,7 @@ def refs(
         mirror refs hotfix --kind tag
         mirror refs 1a2b3c4 --json
     """
-    with reader(ctx) as connection:
+    with reader() as connection:
         found = find_refs(
             connection,
             OPERATOR,

@@ -16,7 +16,15 @@ import click
 import msgspec
 from datasette.app import Datasette
 
-from mirror.cli.main import configured, errors, exit_code_of, leave, number_option, options
+from mirror.cli.main import (
+    configuration_reader,
+    configured,
+    errors,
+    exit_code_of,
+    leave,
+    number_option,
+    options,
+)
 from mirror.config import MOST_WORKERS, Config
 from mirror.config_checks import warn
 from mirror.credentials import read_secret
@@ -63,8 +71,7 @@ serve_options = options(
 
 @click.command()
 @serve_options
-@click.pass_context
-def serve(ctx: click.Context, /, **given: Any) -> None:
+def serve(**given: Any) -> None:
     """Serve the mirror: pages, tables, SQL and APIs.
 
     \b
@@ -72,7 +79,7 @@ def serve(ctx: click.Context, /, **given: Any) -> None:
         mirror serve --port 8080
         mirror serve --workers 4
     """
-    config = with_options(configured(ctx), **given)
+    config = with_options(configured(), **given)
     datasette = application(config)
     database = Path(config.database)
     if not is_snapshot(database):  # it is public
@@ -208,8 +215,7 @@ def with_options(
 
 
 @click.command()
-@click.pass_context
-def schedule(ctx: click.Context) -> None:
+def schedule() -> None:
     """Sync by the schedules of the configuration, until Ctrl-C.
 
     It serves nothing, and is what `python scheduler.py` starts.
@@ -222,20 +228,19 @@ def schedule(ctx: click.Context) -> None:
     from mirror.background.service import Background  # noqa: PLC0415
     from mirror.operations import built_in_sandbox  # noqa: PLC0415
 
-    config = configured(ctx)
+    config = configured()
     refuse_snapshot(Path(config.database))
     log_as(config)
     warn(config)
     with built_in_sandbox(config):
-        background = Background(config, report=Logged(), reread=lambda: configured(ctx), adopt=log_as)
+        background = Background(config, report=Logged(), reread=configuration_reader(), adopt=log_as)
         end_soon_after(background.stop)
         leave_now_unless(background.run())
 
 
 @click.command()
 @serve_options
-@click.pass_context
-def run(ctx: click.Context, /, **given: Any) -> None:
+def run(**given: Any) -> None:
     """Sync by schedule and serve, in one process or in several.
 
     \b
@@ -244,7 +249,12 @@ def run(ctx: click.Context, /, **given: Any) -> None:
     """
     from mirror.store import Store  # noqa: PLC0415 - `mirror serve` opens the file another way
 
-    config = with_options(configured(ctx), **given)
+    read = configuration_reader()
+
+    def reread() -> Config:
+        return with_options(read(), **given)
+
+    config = reread()
     if config.serve.read_only:
         raise ConfigError("[serve] read_only = true is for `mirror serve`: `mirror run` syncs into the file")
     Store(Path(config.database), config.mode).close()  # there must be a file to serve before the first sync
@@ -252,13 +262,13 @@ def run(ctx: click.Context, /, **given: Any) -> None:
     warn(config)
     with listening(config.serve.host, config.serve.port) as listener:
         if config.serve.workers > 1:
-            leave(run_in_processes(ctx, config, datasette, listener, given))
-        idle = run_in_one(ctx, config, datasette, listener, given)
+            leave(run_in_processes(config, datasette, listener, reread))
+        idle = run_in_one(config, datasette, listener, reread)
     leave_now_unless(idle)
 
 
 def run_in_one(
-    ctx: click.Context, config: Config, datasette: Datasette, listener: Listener, given: dict[str, Any]
+    config: Config, datasette: Datasette, listener: Listener, reread: Callable[[], Config]
 ) -> bool:
     """Sync and serve in this process; return whether its jobs ended in time."""
     from mirror.background.service import Background  # noqa: PLC0415 - as in `schedule`
@@ -269,11 +279,7 @@ def run_in_one(
     end_soon_after(stop)
     with built_in_sandbox(config, lively=True), watching(config) as reporter:
         background = Background(
-            config,
-            report=reporter,
-            stop=stop,
-            reread=lambda: with_options(configured(ctx), **given),
-            adopt=lambda new: arrange(datasette, new),
+            config, report=reporter, stop=stop, reread=reread, adopt=lambda new: arrange(datasette, new)
         )
 
         def ready(address: str) -> None:
@@ -289,7 +295,7 @@ def run_in_one(
 
 
 def run_in_processes(
-    ctx: click.Context, config: Config, datasette: Datasette, listener: Listener, given: dict[str, Any]
+    config: Config, datasette: Datasette, listener: Listener, reread: Callable[[], Config]
 ) -> int:
     """Serve in several processes and sync in another one; return the exit code."""
     from mirror.background.service import Background, acceptable  # noqa: PLC0415 - as in `schedule`
@@ -297,15 +303,15 @@ def run_in_processes(
 
     now = [config]  # the configuration of processes that replace others
 
-    def reread() -> Config:
-        return acceptable(with_options(configured(ctx), **given), now[0])
+    def renewed() -> Config:
+        return acceptable(reread(), now[0])
 
     def sync(stop: threading.Event, ready: Ready) -> int:
         def work() -> None:
             log_as(now[0])
             end_soon_after(stop)
             with built_in_sandbox(now[0], lively=True), watching(now[0]) as reporter:
-                background = Background(now[0], report=reporter, stop=stop, reread=reread, adopt=log_as)
+                background = Background(now[0], report=reporter, stop=stop, reread=renewed, adopt=log_as)
                 ready()
                 leave_now_unless(background.run())
 
@@ -313,9 +319,9 @@ def run_in_processes(
 
     def adopt() -> None:
         with suppress(ConfigError):  # the process that syncs reports the error
-            now[0] = reread()
+            now[0] = renewed()
 
-    tasks = [*answering(datasette, listener, lambda: now[0], reread), Task("the process that syncs", sync)]
+    tasks = [*answering(datasette, listener, lambda: now[0], renewed), Task("the process that syncs", sync)]
     return Workers(tasks, ready=lambda: announce(listener.address), reread=adopt).run()
 
 

@@ -32,15 +32,14 @@ MOST_FAILURES = 20
 
 @click.command()
 @json_option
-@click.pass_context
-def status(ctx: click.Context, as_json: bool) -> None:
+def status(as_json: bool) -> None:
     """Show counts, age, budget and failures of each upstream.
 
     \b
     Example:
         mirror status --json | jq '.upstreams[].freshness_seconds'
     """
-    config = configured(ctx)
+    config = configured()
     path = Path(config.database)
     with closing(open_reader(path)) as connection, damage_explained(path):
         now = utc_now()
@@ -171,8 +170,7 @@ def _short(error: str) -> str:
 
 @click.command()
 @json_option
-@click.pass_context
-def check(ctx: click.Context, as_json: bool) -> None:
+def check(as_json: bool) -> None:
     """Check that everything is in place: configuration, credentials, upstreams, disk, file, service.
 
     Nothing is changed; each upstream gets a few requests. Exit code 0 if all is well, 2 for the
@@ -185,7 +183,7 @@ def check(ctx: click.Context, as_json: bool) -> None:
     """
     from mirror.check import exit_code  # noqa: PLC0415 - httpx and APScheduler are slow to import
 
-    found = _found(ctx, as_json=as_json)
+    found = _found(as_json=as_json)
     code = exit_code(found)
     if as_json:
         told = {"ok": code == 0, "checks": [each.public() for each in found]}
@@ -193,7 +191,7 @@ def check(ctx: click.Context, as_json: bool) -> None:
     leave(code)
 
 
-def _found(ctx: click.Context, *, as_json: bool) -> "list[Check]":
+def _found(*, as_json: bool) -> "list[Check]":
     """Run all checks; without JSON, print each as soon as it is done."""
     from mirror.check import faulty_configuration, run_checks  # noqa: PLC0415 - as in `check`
     from mirror.operations import built_in_sandbox  # noqa: PLC0415 - as in `check`
@@ -206,11 +204,11 @@ def _found(ctx: click.Context, *, as_json: bool) -> "list[Check]":
             _print(one)
 
     try:
-        config = configured(ctx)
+        config = configured()
     except ConfigError as error:
         add(faulty_configuration(error))
         return found
-    where = ctx.find_root().obj
+    where = click.get_current_context().find_root().obj
     with built_in_sandbox(config):
         for one in run_checks(config, where=str(Path(where)) if where else "the built-in sandbox"):
             add(one)

@@ -50,9 +50,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Mark all missing repositories as gone, even more than absence_brake allows.",
 )
-@click.pass_context
 def sync(
-    ctx: click.Context,
     names: tuple[str, ...],
     full: bool,
     plan: bool,
@@ -69,7 +67,7 @@ def sync(
         mirror sync
         mirror sync cloud --no-wait --max-requests 500     (from cron)
     """
-    config = configured(ctx)
+    config = configured()
     warn(config)
     options = SyncOptions(
         names=names,
@@ -141,8 +139,7 @@ def _sigterm_interrupts() -> Iterator[None]:
     help="Replace differing rows by the upstream's answer, and rebuild a damaged index.",
 )
 @click.option("--no-wait", is_flag=True, help="Stop when the hour's budget is spent, instead of waiting.")
-@click.pass_context
-def verify(ctx: click.Context, names: tuple[str, ...], sample: str, repair: bool, no_wait: bool) -> None:
+def verify(names: tuple[str, ...], sample: str, repair: bool, no_wait: bool) -> None:
     """Check the file and its search index, and compare rows with the upstream.
 
     NAME is an upstream of the configuration. Default: all of them. Two requests for each repository.
@@ -152,7 +149,7 @@ def verify(ctx: click.Context, names: tuple[str, ...], sample: str, repair: bool
         mirror verify
         mirror verify --sample all --repair
     """
-    config = configured(ctx)
+    config = configured()
     number = None if sample == "all" else _whole(sample)
     complaints = check_file(Path(config.database), repair=repair)
     for complaint in complaints:

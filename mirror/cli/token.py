@@ -35,8 +35,7 @@ def token() -> None:
     metavar="NAME",
     help="A mirrored user: the token shows what that user may see. Default: the whole mirror.",
 )
-@click.pass_context
-def create(ctx: click.Context, name: str, scope: str, expires: str | None, user: str | None) -> None:
+def create(name: str, scope: str, expires: str | None, user: str | None) -> None:
     """Make a token and print it; it cannot be printed again.
 
     NAME is a name of your own, to list and revoke it by.
@@ -46,15 +45,14 @@ def create(ctx: click.Context, name: str, scope: str, expires: str | None, user:
         mirror token create laptop --expires 90d
     """
     until = _until(expires) if expires is not None else None
-    with _store(ctx, create=True) as store:
+    with _store(create=True) as store:
         click.echo(tokens.create(store, name, scope, until, user=user))
     # Standard output is the token alone, for scripts.
     click.echo(_reach(user, writes=tokens.read_scope(scope) == "write"), err=True)
 
 
 @token.command("list")
-@click.pass_context
-def list_tokens(ctx: click.Context) -> None:
+def list_tokens() -> None:
     """List all tokens, also revoked and expired ones.
 
     \b
@@ -63,7 +61,7 @@ def list_tokens(ctx: click.Context) -> None:
     """
     titles = ("id", "name", "scope", "user", "created", "last used", "expires", "revoked")
     table = Grid(*({"header": title} for title in titles))
-    path = Path(configured(ctx).database)
+    path = Path(configured().database)
     with closing(open_reader(path)) as connection, damage_explained(path):
         for row in tokens.listed(connection):
             moments = (row.created_at, row.last_used_at, row.expires_at, row.revoked_at)
@@ -74,8 +72,7 @@ def list_tokens(ctx: click.Context) -> None:
 
 @token.command()
 @click.argument("name")
-@click.pass_context
-def revoke(ctx: click.Context, name: str) -> None:
+def revoke(name: str) -> None:
     """Revoke a token, from the next request on.
 
     NAME is the token's name, or its number in the list.
@@ -84,7 +81,7 @@ def revoke(ctx: click.Context, name: str) -> None:
     Example:
         mirror token revoke laptop
     """
-    with _store(ctx) as store:
+    with _store() as store:
         tokens.revoke(store, name)
     click.echo(f"{name} is revoked")
 
@@ -107,9 +104,9 @@ def _until(expires: str) -> datetime:
     return utc_now() + timedelta(seconds=seconds)
 
 
-def _store(ctx: click.Context, *, create: bool = False) -> Store:
+def _store(*, create: bool = False) -> Store:
     """Open the mirror; raises StoreError if there is none, unless `create` allows a new one."""
-    config = configured(ctx)
+    config = configured()
     path = Path(config.database)
     if not create:
         open_reader(path).close()
