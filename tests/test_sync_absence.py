@@ -1,5 +1,8 @@
 """What is missing upstream: called gone only on proof, kept with its refs, and back when it is back."""
 
+import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytest
 from sync_harness import ShortPages, SyncHarness, assert_matches_sandbox, crawling
 
 from mirror.sandbox import Fault, Sandbox
+from mirror.sandbox.api2_shapes import visible_repositories
 
 FIVE: dict[str, Any] = {"workspaces": ("jespern", "ubernostrum")}
 
@@ -351,6 +355,61 @@ def test_a_renamed_workspace_is_followed(tmp_path: Path) -> None:
 
 
 MYLYN = "org.eclipse.mylyn.bitbucket"
+
+
+class Rewritten(ShortPages):
+    """Answers what a function of the path and the answer makes of it."""
+
+    def __init__(self, change: Callable[[str, Any], Any]) -> None:
+        super().__init__(100)
+        self.change = change
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Ask, and rewrite the answer."""
+        answer = super().handle_request(request)
+        answer.read()
+        return httpx.Response(answer.status_code, json=self.change(request.url.path, answer.json()))
+
+
+def test_a_workspace_with_another_uuid_is_the_one_of_its_name(tmp_path: Path) -> None:
+    """Its repositories moved to the new identity: nothing is left of the old one to ask about."""
+    with crawling(tmp_path, workspaces=("erik",)) as (_, crawl):
+        crawl.sync()
+        uuid = crawl.one("SELECT uuid FROM users WHERE username = 'erik'")
+        crawl.transport = Rewritten(
+            lambda _, body: json.loads(
+                json.dumps(body).replace(uuid, "{00000000-0000-4000-8000-000000000000}")
+            )
+        )
+        for full in (True, True, False):
+            summary = crawl.sync(full=full)
+            assert (summary.state, crawl.gone()) == ("complete", {})
+        assert crawl.rows("SELECT stream FROM cursors WHERE stream LIKE 'workspace:%'") == [
+            ("workspace:erik",)
+        ]
+
+
+def with_foreign(foreign: Any, path: str, body: Any) -> Any:
+    """Put a row into a listing that is another workspace's."""
+    is_listing = path.endswith("/repositories/jespern")
+    return {**body, "values": [*body["values"], foreign]} if is_listing else body
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_rows_of_another_workspace_are_not_taken_for_its_own(tmp_path: Path, *, hidden: bool) -> None:
+    """A listing with a foreign row has a failure, and the row is not kept: no other listing would see it."""
+    with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
+        if hidden:  # whose the workspace is, its rows alone tell then
+            sandbox.add_fault(Fault("403", where="*/workspaces/*", nth=None))
+        (erik,) = (row for row in visible_repositories(sandbox.world) if row["full_name"] == f"erik/{MYLYN}")
+        crawl.transport, plain = Rewritten(partial(with_foreign, erik)), crawl.transport
+        summary = crawl.sync()
+        assert [(each.kind, each.subject) for each in summary.failures] == [("row", f"jespern: erik/{MYLYN}")]
+        assert crawl.one("SELECT count(*) FROM repositories WHERE full_name LIKE 'erik/%'") == 0
+        crawl.transport = plain
+        sandbox.clear_faults()
+        assert crawl.sync(full=True).state == "complete"
+        assert_matches_sandbox(crawl, sandbox, ("jespern",))
 
 
 def take_the_name(sandbox: Sandbox) -> None:

@@ -22,7 +22,7 @@ from mirror.sync.pages import fail_rows, next_listing, note_hole, pages_left, sa
 from mirror.sync.preflight import formerly_listed
 from mirror.sync.run import Run
 from mirror.times import to_text
-from mirror.upstream.protocol import Page
+from mirror.upstream.protocol import BadRow, Page
 
 
 def listing_steps(run: Run, workspace: str, names: Collection[str]) -> list[Step]:
@@ -88,6 +88,10 @@ class _WorkspaceStep(Step):
         if run.confirm_absence:
             gone = msgspec.structs.replace(self.state, listing=None, absent_since=run.now_text(), gone=True)
             run.states.save(self.workspace, gone)
+            return []
+        if listing_state.is_identity(self.workspace) and run.states.alive(self.state) == 0:
+            run.states.forget(self.workspace)  # its repositories are those of its name's new holder
+            run.answered("workspace", self.workspace)
             return []
         text = f"{error}; its rows are kept; if it is gone: mirror sync {run.config.name} --confirm-absence"
         if listing_state.is_identity(self.workspace):
@@ -312,6 +316,7 @@ class ListingStep(_WorkspaceStep):
             anew = msgspec.structs.replace(self.state, listing=None, swept_at=None, round=None)
             run.states.save(self.workspace, anew)
             return listing_steps(run, self.workspace, self.names)
+        answer = self._without_foreign(answer)
         listing = listing_state.advanced(self.listing, answer)
         if listing.purpose == "full" and run.kind == "incremental":  # a watch run stays one
             run.kind = "full"
@@ -319,7 +324,10 @@ class ListingStep(_WorkspaceStep):
             listing.bad += self._save_rows(answer)
             state = msgspec.structs.replace(listing_state.found(self.state), listing=listing)
             if answer.rows and run.states.owner_id(state) is None:
-                owners = [row.owner.uuid for row in answer.rows]
+                named = [
+                    row for row in answer.rows if (row.owner.username or "").lower() == self.name.lower()
+                ]
+                owners = [row.owner.uuid for row in named or answer.rows]
                 state.owner_uuid = next((uuid for uuid in owners if not is_named(uuid)), owners[0])
             if listing_state.reached_end(listing, state, run.config.overlap):
                 state = close_listing(run, self.workspace, state, listing)
@@ -354,6 +362,21 @@ class ListingStep(_WorkspaceStep):
             return False
         return run.states.alive(state) > 0
 
+    def _without_foreign(self, page: Page[Repository]) -> Page[Repository]:
+        """Take out rows of another workspace, by identity and name: no later listing would see them."""
+        name, ours = self.name, self.state.owner_uuid or _owner_in(page.rows, self.name)
+        if ours is None or is_named(ours):
+            return page
+        foreign = [row for row in page.rows if row.owner.uuid != ours and not _is_called(row, name)]
+        bad = [
+            BadRow(
+                what=row.full_name, error=f"it is listed as a repository of {name}, and belongs to another"
+            )
+            for row in foreign
+        ]
+        kept = tuple(row for row in page.rows if row not in foreign)
+        return msgspec.structs.replace(page, rows=kept, bad=(*page.bad, *bad))
+
     def _save_rows(self, page: Page[Repository]) -> int:
         """Write the rows; return how many could not be distinguished from others."""
         run = self.run
@@ -374,3 +397,16 @@ class ListingStep(_WorkspaceStep):
         if page.skipped:
             note_hole(run, self.workspace, self.state, self.listing)
         return len(saved.refused)
+
+
+def _owner_in(rows: Sequence[Repository], workspace: str) -> str | None:
+    """Return the identity of the workspace of this name by its repositories, a real one if there is one."""
+    named = [row for row in rows if _is_called(row, workspace)]
+    owners = [row.owner.uuid for row in named or rows]
+    return next((uuid for uuid in owners if not is_named(uuid)), owners[0] if owners else None)
+
+
+def _is_called(row: Repository, workspace: str) -> bool:
+    """Return whether a repository belongs to a workspace of this name."""
+    names = (row.owner.username or "", row.full_name.partition("/")[0])
+    return workspace.lower() in (name.lower() for name in names)
