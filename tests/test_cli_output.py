@@ -272,3 +272,20 @@ def test_what_needs_no_layout_is_printed_as_rich_prints_it(
         return stream.getvalue()
 
     assert printed(by_rich=False) == printed(by_rich=True)
+
+
+def test_line_ends_in_names_break_no_line(synced: Folder, tmp_path: Path) -> None:
+    """An upstream may send them; a row of a table stays one line."""
+    folder = Folder(tmp_path)
+    with contextlib.closing(open_reader(synced.path / "data/mirror.db")) as source:
+        source.execute("VACUUM INTO ?", (str(tmp_path / "mirror.db"),))
+    with Store(tmp_path / "mirror.db") as store, store.transaction() as connection:
+        number = connection.execute("SELECT repository_id FROM branches").fetchone()[0]
+        connection.execute("UPDATE branches SET name = 'one\ntwo' WHERE repository_id = ?", (number,))
+        connection.execute("UPDATE repositories SET website = 'three\nfour' WHERE id = ?", (number,))
+        name = connection.execute("SELECT full_name FROM repositories WHERE id = ?", (number,)).fetchone()[0]
+    (tmp_path / "mirror.toml").write_text('database = "mirror.db"')
+    shown = folder.run("show", name).out.splitlines()
+    for text in ("one two", "three four"):
+        assert [line for line in shown if text in line]
+    assert not {"two", "four"} & {line.split()[0] for line in shown if line.strip()}

@@ -116,7 +116,7 @@ def _print_details(details: RepositoryDetails, most: int, past: Past | None) -> 
         ("not recorded", ", ".join(past.not_recorded) if past else ""),
     ):
         if value:
-            table.add(label, plain(str(value)))
+            table.add(label, _one_line(str(value)))
     printer.table(table)
     told = {} if past is None else past.refs_by_name()
     for title_text, refs in (("branches", details.branches), ("tags", details.tags)):
@@ -135,7 +135,7 @@ def _print_refs(
     for ref in refs[:most]:
         then = told.get((ref.kind, ref.name))
         made = ago(ref.made_at, now) if ref.made_at else ""
-        listing.add(f"  {plain(ref.name)}", ref.target_hash[:12], _ref_looks_text(then) if then else made)
+        listing.add(f"  {_one_line(ref.name)}", ref.target_hash[:12], _ref_looks_text(then) if then else made)
     if listing.rows:
         printer.table(listing)
     if len(refs) > most:
