@@ -116,8 +116,10 @@ class ColumnWriter:
 
     def codes(self, languages: Sequence[str | None]) -> NDArray[np.int64]:
         """Return the code of each language; new ones get one."""
-        for language in set(languages) - self._codes.keys():
-            self._add_language(language)
+        # In the order of the rows: that of a set differs in each process, and so would published files.
+        for language in dict.fromkeys(languages):
+            if language not in self._codes:
+                self._add_language(language)
         return np.array(list(map(self._codes.__getitem__, languages)), np.int64)
 
     def _add_language(self, language: str | None) -> None:
