@@ -224,9 +224,8 @@ def metadata(databases: Mapping[str, int]) -> dict[str, Any]:
     """Return the metadata of mirrors; `databases` maps their names to their sizes in bytes."""
     described = dict[str, Any]()
     for name, size in databases.items():
-        tables = deepcopy(
-            {**TABLES, **{table: {"hidden": True} for table in HIDDEN}}
-        )  # Datasette changes them
+        # A copy, because Datasette changes it.
+        tables = deepcopy({**TABLES, **{table: {"hidden": True} for table in HIDDEN}})
         for table in tables.values():
             if size > MOST_BYTES_FACETED:
                 table.pop("facets", None)
