@@ -14,7 +14,7 @@ from callers import MixedMirror
 from datasette import hookimpl
 from datasette.plugins import pm
 
-from mirror.serve.guarded_database import AT_ONCE_MS, SLOW_SECONDS, PooledDatabase, QuickReads, mirrors
+from mirror.serve.guarded_database import AT_ONCE_MS, SLOW_SECONDS, GuardedDatabase, QuickReads, mirrors
 from mirror.serve.state import served
 from mirror.store import Store, tokens
 
@@ -178,7 +178,7 @@ def test_a_page_that_was_asked_for_before_reads_no_repository_again(mixed_path: 
 
 def read(reads: QuickReads, database: FakeDatabase, kind: str) -> Any:
     """Read something that takes the time that it may take."""
-    return asyncio.run(reads.read(cast("PooledDatabase", database), kind, lambda _, limit: limit, 3000))
+    return asyncio.run(reads.read(cast("GuardedDatabase", database), kind, lambda _, limit: limit, 3000))
 
 
 def test_quick_reads_use_no_thread_and_slow_ones_do() -> None:

@@ -65,53 +65,7 @@ def reading_for(kind: ReadKind) -> Iterator[None]:
         _kind.reset(token)
 
 
-class PooledDatabase(Database):  # type: ignore[misc]
-    """A database with separate threads for the SQL of visitors (`execute`) and for counts."""
-
-    def __init__(self, original: Database) -> None:
-        super().__init__(original.ds, original.path, original.is_mutable, original.is_memory)
-        self.name, self.route = original.name, original.route
-        self._pools = {kind: ThreadPoolExecutor(most, kind) for kind, most in THREADS.items()}
-        self._waiting = dict.fromkeys(THREADS, 0)
-
-    async def execute(self, *arguments: Any, **options: Any) -> Any:
-        """Run a statement, perhaps of a visitor; raises DatasetteError 503 if too many wait."""
-        with reading_for("sql"):
-            return await super().execute(*arguments, **options)
-
-    async def execute_fn(self, fn: Callable[[Any], Any]) -> Any:
-        """Run a function with a connection, in the threads for the kind of reads of this task."""
-        kind = _kind.get()
-        work = self.work(fn, kind)
-        if self.ds.executor is None:
-            return work()
-        loop = asyncio.get_running_loop()
-        if kind not in self._pools:
-            return await loop.run_in_executor(self.ds.executor, work)
-        if self._waiting[kind] >= MOST_WAITING + THREADS[kind]:
-            raise DatasetteError("Too many queries are waiting. Try again in a moment.", status=503)
-        self._waiting[kind] += 1
-        try:
-            return await loop.run_in_executor(self._pools[kind], work)
-        finally:
-            self._waiting[kind] -= 1
-
-    def read_at_once(self, fn: Callable[[Any], Any]) -> Any:
-        """Run a function with a connection in this thread; raises OperationalError instead of waiting."""
-
-        def unwaiting(connection: Any) -> Any:
-            if self.ds.executor is not None:  # else this thread uses the connection for all other reads too
-                connection.execute("PRAGMA busy_timeout = 0")
-            return fn(connection)
-
-        return self.work(unwaiting, "lookup")()
-
-    def work(self, fn: Callable[[Any], Any], kind: ReadKind) -> Callable[[], Any]:
-        """Return a call of the function with this thread's connection for a kind of reads."""
-        raise NotImplementedError
-
-
-async def read_in_thread(database: PooledDatabase, _: Key, fn: Limited, limit: int) -> Any:
+async def read_in_thread(database: "GuardedDatabase", _: Key, fn: Limited, limit: int) -> Any:
     """Run a function in a thread."""
     return await database.execute_fn(lambda connection: fn(connection, limit))
 
@@ -128,23 +82,23 @@ class QuickReads:
     ) -> None:
         self._stopwatch, self._milliseconds = stopwatch, milliseconds
         self._slow_until = dict[Key, float]()
-        self._opened = WeakSet[PooledDatabase]()
+        self._opened = WeakSet["GuardedDatabase"]()
 
-    async def read(self, database: PooledDatabase, kind: Key, fn: Limited, limit: int) -> Any:
+    async def read(self, database: "GuardedDatabase", kind: Key, fn: Limited, limit: int) -> Any:
         """Run a function here if its kind of reads is quick, else in a thread for `limit` milliseconds."""
         with suppress(sqlite3.OperationalError):  # a real error occurs again in the thread
             if self._is_quick(database, kind):
                 return self._read_here(database, kind, fn, min(self._milliseconds, limit))
         return await read_in_thread(database, kind, fn, limit)
 
-    def _is_quick(self, database: PooledDatabase, kind: Key) -> bool:
+    def _is_quick(self, database: "GuardedDatabase", kind: Key) -> bool:
         """Return whether no read of a kind was slow lately. Opens the database first, which is slow too."""
         if database not in self._opened:
             database.read_at_once(lambda _: None)
             self._opened.add(database)
         return kind not in self._slow_until or self._stopwatch() >= self._slow_until[kind]
 
-    def _read_here(self, database: PooledDatabase, kind: Key, fn: Limited, limit: int) -> Any:
+    def _read_here(self, database: "GuardedDatabase", kind: Key, fn: Limited, limit: int) -> Any:
         began = self._stopwatch()
         try:
             return database.read_at_once(lambda connection: fn(connection, limit))
@@ -165,11 +119,17 @@ class PluginConnection(sqlite3.Connection):
         return super().execute("SELECT 1 WHERE 0" if is_hidden else sql, *arguments)
 
 
-class GuardedDatabase(PooledDatabase):
-    """A file, or the in-memory database of `--crossdb`, on which the SQL of visitors is restricted."""
+class GuardedDatabase(Database):  # type: ignore[misc]
+    """A file, or the in-memory database of `--crossdb`, on which the SQL of visitors is restricted.
+
+    That SQL (`execute`) and counts have threads of their own.
+    """
 
     def __init__(self, original: Database) -> None:
-        super().__init__(original)
+        super().__init__(original.ds, original.path, original.is_mutable, original.is_memory)
+        self.name, self.route = original.name, original.route
+        self._pools = {kind: ThreadPoolExecutor(most, kind) for kind, most in THREADS.items()}
+        self._waiting = dict.fromkeys(THREADS, 0)
         self._is_mirror = False
         self._other_state: object = None
         self._kept = threading.local()
@@ -208,11 +168,15 @@ class GuardedDatabase(PooledDatabase):
         return self._open(sqlite3.Connection, write=write)
 
     async def execute(self, *arguments: Any, **options: Any) -> Results:
-        """Run the SQL of a visitor; raises Forbidden if the file is closed to the visitor."""
+        """Run the SQL of a visitor.
+
+        Raises Forbidden if the file is closed to the visitor, DatasetteError 503 if too many wait.
+        """
         # When Datasette starts, it counts the rows of immutable files.
         if isinstance(current_visitor.get(), Nobody):
             options.setdefault("log_sql_errors", False)
-        found = await super().execute(*arguments, **options)
+        with reading_for("sql"):
+            found = await super().execute(*arguments, **options)
         # Datasette puts the name of a withheld column into brackets.
         found.description = [
             (name[1:-1] if name.startswith("[") and name.endswith("]") else name, *more)
@@ -220,7 +184,34 @@ class GuardedDatabase(PooledDatabase):
         ]
         return found
 
-    def work(self, fn: Callable[[sqlite3.Connection], Any], kind: ReadKind) -> Callable[[], Any]:
+    async def execute_fn(self, fn: Callable[[Any], Any]) -> Any:
+        """Run a function with a connection, in the threads for the kind of reads of this task."""
+        kind = _kind.get()
+        work = self._work(fn, kind)
+        if self.ds.executor is None:
+            return work()
+        loop = asyncio.get_running_loop()
+        if kind not in self._pools:
+            return await loop.run_in_executor(self.ds.executor, work)
+        if self._waiting[kind] >= MOST_WAITING + THREADS[kind]:
+            raise DatasetteError("Too many queries are waiting. Try again in a moment.", status=503)
+        self._waiting[kind] += 1
+        try:
+            return await loop.run_in_executor(self._pools[kind], work)
+        finally:
+            self._waiting[kind] -= 1
+
+    def read_at_once(self, fn: Callable[[Any], Any]) -> Any:
+        """Run a function with a connection in this thread; raises OperationalError instead of waiting."""
+
+        def unwaiting(connection: Any) -> Any:
+            if self.ds.executor is not None:  # else this thread uses the connection for all other reads too
+                connection.execute("PRAGMA busy_timeout = 0")
+            return fn(connection)
+
+        return self._work(unwaiting, "lookup")()
+
+    def _work(self, fn: Callable[[sqlite3.Connection], Any], kind: ReadKind) -> Callable[[], Any]:
         """Return a call of a function; visitors' SQL gets a restricted connection."""
         visitor = current_visitor.get()
         return lambda: self._steadily(
