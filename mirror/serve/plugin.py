@@ -108,14 +108,14 @@ def canned_queries(datasette: "Datasette", database: str) -> dict[str, dict[str,
 
 
 @hookimpl(tryfirst=True)
-def actor_from_request(datasette: "Datasette", request: Request) -> Callable[[], Awaitable[Any]]:
+def actor_from_request(datasette: "Datasette", request: Request) -> Callable[[], Awaitable[Any]] | None:
     """Recognise tokens, trusted users and logins. The APIs recognise tokens themselves, in their snapshot.
 
     Raises NotAccepted when awaited; `mirror.serve.middleware` answers it.
     """
     headers = request.headers
     if ("authorization" in headers and _is_for_programs(request.path)) or not _CREDENTIALS & headers.keys():
-        return _nobody
+        return None
     return lambda: auth.actor_of(datasette, request)
 
 
@@ -138,10 +138,6 @@ def visitor_of_request(request: Request) -> Iterator[None]:
         return actor
 
     outcome.force_result([remembered])
-
-
-async def _nobody() -> None:
-    """Leave a request without an actor."""
 
 
 @hookimpl(trylast=True)  # the last opinion decides

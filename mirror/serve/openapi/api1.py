@@ -4,6 +4,7 @@ from mirror.serve.api1.edge import NAMED, OWNER, SLUG
 from mirror.serve.api1.routes import READERS
 from mirror.serve.api1.shapes import EVENTS
 from mirror.serve.openapi.document import (
+    ERROR,
     FLAG,
     FLAG_OR_NULL,
     NUMBER,
@@ -59,14 +60,7 @@ _IN_SEARCH = (
 _EVENT_WORDS = tuple(sorted({*EVENTS.values(), "fork"}))
 
 SCHEMAS: dict[str, Schema] = {
-    "Error": record(
-        {
-            "error": record(
-                {"message": TEXT},
-                {"detail": TEXT, "fields": by_name(array(TEXT)), "data": by_name(TEXT)},
-            )
-        }
-    ),
+    "Error": record({"error": ERROR}),
     "Repository": record(_REPOSITORY),
     "Parent": record(
         {name: _REPOSITORY[name] for name in _IN_PARENT},

@@ -10,6 +10,7 @@ from mirror.serve.api2.edge import NAME, NAMED, REPOSITORY, WORKSPACE
 from mirror.serve.api2.listings import ROLES
 from mirror.serve.api2.routes import READERS, TEAM_ROLES
 from mirror.serve.openapi.document import (
+    ERROR,
     FLAG,
     FLAG_OR_NULL,
     NUMBER,
@@ -47,15 +48,7 @@ def _page_of(values: Schema) -> Schema:
 
 
 SCHEMAS: dict[str, Schema] = {
-    "Error": record(
-        {
-            "type": one_of("error"),
-            "error": record(
-                {"message": TEXT},
-                {"detail": TEXT, "fields": by_name(array(TEXT)), "data": by_name(TEXT)},
-            ),
-        }
-    ),
+    "Error": record({"type": one_of("error"), "error": ERROR}),
     "Link": _partial(href=TEXT, name=TEXT),
     "Links": by_name({"anyOf": [named("Link"), array(named("Link"))]}),
     "Account": _partial(

@@ -83,6 +83,13 @@ def alike(schema: Schema, keys: str) -> dict[str, Schema]:
     return dict.fromkeys(keys.split(), schema)
 
 
+# The body of an error of API 1.0 and 2.0.
+ERROR = record(
+    {"message": TEXT},
+    {"detail": TEXT, "fields": by_name(array(TEXT)), "data": by_name(TEXT)},
+)
+
+
 class Parameter(NamedTuple):
     """A parameter in the query of an address."""
 
