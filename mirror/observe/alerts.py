@@ -85,6 +85,7 @@ class Alerts:
         """Wait up to `seconds` for deliveries; longer ones are cancelled and logged."""
         until = time.monotonic() + seconds
         late = [courier for _, courier in self._couriers if not courier.finish(until)]
+        # First all, then each: commands that hang are killed at the same time.
         for courier in late:
             courier.give_up()
         for courier in late:

@@ -116,6 +116,7 @@ class SharedNumbers:
 class SharedText:
     """A text that is valid until a time of the monotonic clock, which all processes of a machine share."""
 
+    # When it expires, its length, and its checksum: a reader may see a text that is half written.
     _HEAD = struct.Struct("<dII")
 
     def __init__(self, most: int = 1_000_000) -> None:
@@ -250,7 +251,7 @@ def _runs(connection: sqlite3.Connection) -> Iterator[Metric]:
            WHERE s.kind <> 'watch' GROUP BY u.id, s.kind, s.state"""
     ):
         runs.add_metric((name, kind, state), count)
-        took.add_metric((name, kind, state), max(0.0, seconds))
+        took.add_metric((name, kind, state), max(0.0, seconds))  # the clock may have been set back
     yield from (requests, retries, slept, runs, took)
     yield _answers(connection)
 

@@ -31,8 +31,8 @@ from mirror.queries.visibility import (
 )
 from mirror.store.files import fetch, fetch_as, fetch_one, fetch_value
 
+# With it, SQLite finds a uuid by its index, which begins with the upstream.
 ANY_UPSTREAM = "upstream_id IN (SELECT id FROM upstreams)"
-"""Lets SQLite find a uuid by its index, which begins with the upstream."""
 _IS_NAME = "u.username = :name COLLATE NOCASE"
 
 

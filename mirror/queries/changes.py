@@ -157,7 +157,7 @@ class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
         return [self]
 
     def conditions(self) -> list[str]:
-        """Return the conditions in SQL. A `+` makes SQLite use the order of ids, not another index."""
+        """Return the conditions in SQL."""
         is_fork = f"r.parent_full_name IS {'NOT ' if self.forks else ''}NULL"
         each = {
             self._of_kinds(): self.kinds,
@@ -168,6 +168,7 @@ class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
             "up.name = :upstream": self.upstream,
             "instr(lower(c.ref), lower(:ref)) > 0": self.ref,
             f"(c.kind <> 'created' OR {is_fork})": self.forks is not None,
+            # The `+` makes SQLite follow the order of ids, not the index of times.
             "+c.at >= :since": self.since,
             "+c.at < :until": self.until,
             _first_id(":since"): self.since and not self.is_about_few,
@@ -177,8 +178,9 @@ class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
         return [condition for condition, is_asked in each.items() if is_asked]
 
     def _of_kinds(self) -> str:
-        """Return the condition on the kind; that of a rare kind repeats the condition of its index."""
+        """Return the condition on the kind."""
         if len(self.kinds) == 1 and self.kinds[0] in RARE and not self.is_about_few:
+            # The condition of the index, as it was made: otherwise SQLite does not use it.
             return f"(c.kind IN ({RARE_KINDS}) AND c.kind = json_extract(:kinds, '$[0]'))"
         return "c.kind IN (SELECT value FROM json_each(:kinds))"
 
@@ -215,7 +217,7 @@ def latest_changes(
         wanted = msgspec.structs.replace(wanted, owner_ids=tuple(row_id for (row_id,) in found))
     each = wanted.each_by_index()
     if len(each) > 1:
-        most = limit + offset
+        most = limit + offset  # of each, since any of them may fill the page
         pages = [latest_changes(connection, caller, one, limit=most + 1) for one in each]
         rows = sorted((row for page in pages for row in page.rows), key=lambda row: -row.id)
         return ChangesPage(rows[offset:most], len(rows) > most)
@@ -264,6 +266,7 @@ def timeline(
     def moments(condition: str, order: str) -> list[str]:
         sql = f"""SELECT c.at FROM {_SOURCE} WHERE {_where(caller, wanted)} AND {condition}
             ORDER BY {by} {order} LIMIT {_LINES}"""
+        # A tilde sorts after every moment.
         found = fetch(connection, sql, {**caller.values, **wanted.values(), "at": at or "~"})
         return sorted(dict.fromkeys(moment for (moment,) in found))
 

@@ -104,13 +104,15 @@ class Missing(msgspec.Struct, frozen=True):
 
 
 def missing(connection: sqlite3.Connection, caller: Caller, *, is_open: bool) -> Missing:
-    """Count what is missing; in an open file all of it, since numbers name nothing."""
+    """Count what is missing; in an open file all of it."""
+    # Numbers alone name nothing that is private.
     sql = MISSING.replace("{visible}", "1" if is_open else visible(caller, "r"))
     return fetch_one(Missing, connection, sql, caller.values) or Missing(0, 0)
 
 
 def runs(connection: sqlite3.Connection, caller: Caller, *, syncing: bool | None) -> Measure:
-    """Read the last runs; their errors may name what is not public. For `syncing` see `standing`."""
+    """Read the last runs. For `syncing` see `standing`."""
+    # Errors may name what is not public.
     found = measure(connection, RUNS if caller.sees_all else RUNS.replace("s.error", "NULL AS error"))
     return msgspec.structs.replace(found, rows=[run_now(run, syncing=syncing) for run in found.rows])
 
@@ -151,6 +153,7 @@ def read_progress(
 
 def run_now(run: dict[str, Any], *, syncing: bool | None) -> dict[str, Any]:
     """Return the row of a run. A run that is marked as running while no process has the lock was killed."""
+    # Only a process with the lock is a run, so another one ended without a word.
     return run | ENDED_UNSEEN if run["state"] == "running" and syncing is False else run
 
 

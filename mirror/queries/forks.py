@@ -37,6 +37,7 @@ def forks_of(connection: sqlite3.Connection, caller: Caller, repository_id: int)
 
 def family_of(connection: sqlite3.Connection, caller: Caller, repository_id: int) -> Family:
     """Read the ancestors and the forks of a repository; a hidden one ends its line."""
+    # `most` counts the repository itself, and one more than are shown, to tell that there are more.
     values = {"id": repository_id, "most": MOST_FORKS + 2, **caller.values}
     upwards = fetch(
         connection,
@@ -48,6 +49,7 @@ def family_of(connection: sqlite3.Connection, caller: Caller, repository_id: int
             SELECT id FROM line WHERE height > 0 ORDER BY height""",
         values,
     )
+    # UNION, not UNION ALL: parents may form a circle.
     downwards = fetch(
         connection,
         f"""WITH RECURSIVE tree (id, depth) AS (

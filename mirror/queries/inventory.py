@@ -105,7 +105,8 @@ def inventory_page(
 def all_lines(
     connection: sqlite3.Connection, caller: Caller, owner_ids: tuple[int, ...] = ()
 ) -> Iterator[InventoryLine]:
-    """Yield the whole inventory page by page, so that a million lines need little memory."""
+    """Yield the whole inventory."""
+    # Page by page: so a million lines need little memory.
     place: InventoryPlace | None = InventoryPlace()
     while place is not None:
         page = inventory_page(connection, caller, owner_ids=owner_ids, after=place, size=CHUNK)

@@ -37,7 +37,8 @@ def pasts_owned(connection: sqlite3.Connection, caller: Caller, owner: AccountRo
 
     Those count that the caller may see, then and today.
     """
-    # What was transferred since is found by the owner's name in its former name.
+    # What was transferred since is found by its former name, from `owner/` to `owner0`: in ASCII, 0 follows
+    # the slash.
     found = fetch(
         connection,
         f"""SELECT id FROM repositories WHERE owner_id = :id UNION

@@ -200,6 +200,7 @@ class Rebuilt:
                 former = {"deleted_at": None, "gone_reason": None}
             case "restored":
                 earlier = [one.at for one in self._lines if one.id < line.id and one.kind == "deleted"]
+                # Without a recorded deletion, it was gone from the look before it came back.
                 went = max([self._since, *(earlier[-1:] or [line.previous_look or ""])])
                 former = {"deleted_at": went, "gone_reason": line.old}
             case "updated":
@@ -228,6 +229,7 @@ class Rebuilt:
         refs = {(row.kind, row.name): row for row in rows}
         for (kind, name), lines in self._of_ref.items():
             undone = next((line for line in lines if line.id > self._reached), None)
+            # The first change after the moment tells what was there at it.
             if undone is not None:
                 refs.pop((kind, name), None)
                 if undone.old is not None:  # a commit of another ref is shown with that ref's details

@@ -100,7 +100,7 @@ def ref_named(
 
 
 class Ambiguous(msgspec.Struct, frozen=True):
-    """A short hash matches several commits."""
+    """A short hash that matches several commits."""
 
 
 _HASH = re.compile(r"[0-9a-f]{4,64}", re.IGNORECASE)
@@ -125,7 +125,8 @@ def ref_of_commit(
 
 
 def newest_tag(connection: sqlite3.Connection, repository_id: int) -> RefRow | None:
-    """Find the newest tag, except Mercurial's pseudo tag."""
+    """Find the newest tag."""
+    # `tip` is Mercurial's name for the newest commit, no tag.
     sql = f"""{select_refs("tag")} AND name <> 'tip' ORDER BY {_MADE_AT["tag"]} DESC, name DESC LIMIT 1"""
     return fetch_one(RefRow, connection, sql, {"repository": repository_id})
 

@@ -26,7 +26,7 @@ class FoundRepositories(msgspec.Struct, frozen=True, kw_only=True):
 
     `fuzzy` says that the query was corrected; `corrected` holds the names that were searched in its place.
     `described` of the matches, the last ones, have the query in their description alone.
-    `links` returns where the upstream has a repository that was found; not each reader asks.
+    `links` returns where the upstream has a repository that was found; not every reader calls it.
     """
 
     query: str

@@ -84,6 +84,7 @@ def repositories(
         values["since"] = since
     if role is not None:
         narrowed.append(_has_role(caller, role))
+    # With other conditions, there is no quicker count than to look at each row.
     is_plain = parent is None and since is None and role is None
     counted = Owners(_owned_by(owners) if owners is not None else "", values)
     return Source(
@@ -97,8 +98,8 @@ def repositories(
 
 
 def _owned_by(owners: Sequence[int]) -> str:
-    """Return the condition on a repository's owner; a single owner keeps the order of the index."""
-    is_one = len(owners) == 1
+    """Return the condition on a repository's owner."""
+    is_one = len(owners) == 1  # with a single owner, SQLite keeps the order of the index
     return "r.owner_id = :owner" if is_one else "r.owner_id IN (SELECT value FROM json_each(:owner))"
 
 

@@ -289,6 +289,7 @@ def _listed(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> 
         (max(0.0, age), counts[state.owner_uuid])
         for state in states
         if state.cursor and state.owner_uuid in counts
+        # A moment further ahead was written by a wrong clock.
         if (age := (now - from_text(state.cursor)).total_seconds()) >= -SKEW
     )
     total = sum(count for _, count in ages)
@@ -315,6 +316,7 @@ def budget_left(connection: sqlite3.Connection, now: datetime, bucket: str, limi
     )
     held = fetch_value(connection, "SELECT held_until FROM request_limits WHERE bucket = ?", (bucket,))
     is_held = held is not None and now.timestamp() < held <= now.timestamp() + SKEW + 1
+    # A second leaves the hour only as a whole.
     frees = held if is_held else oldest + 3601 if oldest is not None else None
     return BudgetLeft(
         limit=limit,
