@@ -65,14 +65,17 @@ def repository_changes(
     """Compare two rows of `repositories`; both map column names to values. `old` also has `last_seen_at`."""
     seen = old["last_seen_at"]
     if old["deleted_at"] is not None:
-        yield Change(
-            "restored", repository_id, old=old["gone_reason"], new=new["full_name"], previous_look=seen
-        )
+        why, name = old["gone_reason"], new["full_name"]
+        yield Change("restored", repository_id, old=why, new=name, previous_look=seen)
     if old["full_name"] != new["full_name"]:
         kind = "renamed" if old["owner_id"] == new["owner_id"] else "transferred"
         yield Change(kind, repository_id, old=old["full_name"], new=new["full_name"], previous_look=seen)
-    differing = [column for column in DESCRIBED if old[column] != new[column]]
-    moved = [column for column in differing if not _became_known(old, new, column)]
+    # An unknown flag that became false is no change: a new version may have begun to read it, of every row.
+    moved = [
+        column
+        for column in DESCRIBED
+        if old[column] != new[column] and not (old[column] is None and new[column] is False)
+    ]
     if moved:
         yield Change(
             "updated",
@@ -85,12 +88,6 @@ def repository_changes(
     if bool(old["is_private"]) != bool(new["is_private"]):
         kind = "made_private" if new["is_private"] else "made_public"
         yield Change(kind, repository_id, previous_look=seen)
-
-
-def _became_known(old: Mapping[str, Any], new: Mapping[str, Any], column: str) -> bool:
-    """Return whether an unknown flag became false."""
-    # No change: otherwise a new version, which reads one more column, would change every row.
-    return old[column] is None and new[column] is False
 
 
 def ref_changes(
@@ -336,17 +333,14 @@ def _compact_measures(store: "Store", until: str, *, on_batch: Callable[[], obje
             )
         if not found:
             return dropped
-        later = [row for before, row in pairwise([place, *found]) if _is_same_day(before, row)]
+        days = [(repository_id, until[:10]) for repository_id, until in (place, *found)]
+        later = [row for row, (day, next_day) in zip(found, pairwise(days), strict=True) if day == next_day]
         if later:
             on_batch()
             with store.transaction() as connection:
                 connection.executemany("DELETE FROM measures WHERE (repository_id, until) = (?, ?)", later)
         dropped += len(later)
         place = found[-1]
-
-
-def _is_same_day(one: tuple[int, str], other: tuple[int, str]) -> bool:
-    return one[0] == other[0] and one[1][:10] == other[1][:10]
 
 
 def _next_day(store: "Store", until: str) -> str | None:
@@ -363,6 +357,7 @@ def _day_after(day: str) -> str:
 
 def _superfluous(connection: sqlite3.Connection, start: str, end: str) -> Iterator[int]:
     """Yield the changes of a day that are neither the first nor the last of any subject."""
+    # Force-pushes of main branches are kept: somebody wants to hear of each.
     found = fetch(
         connection,
         """SELECT id, repository_id, kind, ref, old FROM changes WHERE at >= ? AND at < ?
