@@ -5,7 +5,6 @@ API by its own address and WEB by the upstream's.
 """
 
 import re
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -23,7 +22,8 @@ _PLAIN = re.compile(r"[\w./~-]*", re.ASCII)
 _UUID = re.compile(r"\{[\w-]*\}", re.ASCII)
 _API_PATH = re.compile(r"(/!?api)?/[12]\.0/?$|/rest/api/[\w.]+/?$")
 _LOGIN = re.compile(r"^(https?://)[^/?#@]*@", re.IGNORECASE)
-_LOGIN_WITHIN = re.compile(rb"://(?:[^/?#@\"\\]|\\.)*@", re.DOTALL)
+# Also where an escape may hide one. A possessive quantifier takes a third of the time of an alternative.
+_LOGIN_WITHIN = re.compile(rb'://[^/?#@"\\]*+[@\\]')
 _ESCAPED = re.compile(rb"\\(?:/|u00[0-7]|\"href\")")
 
 
@@ -32,9 +32,10 @@ class Told(msgspec.Struct, frozen=True, eq=False):
 
     - `anonymous`: the crawl had no credential, so everybody may see all of the object.
     - `api`: the API that sent it. For API 1.0, `value` only has the keys without a column.
+    - `value`: the object; a branch or tag in the usual shape is a `mirror.api2_refs.SentRef`.
     """
 
-    value: Json
+    value: Any
     anonymous: bool = False
     api: str = "2.0"
 
@@ -53,43 +54,62 @@ def web_of(url: str) -> str:
     return _API_PATH.sub("", url).rstrip("/")
 
 
-def teller(url: str, *, anonymous: bool = False) -> Callable[[bytes], Told]:
-    """Return a function that decodes an object of an upstream, and replaces its addresses.
+class Teller:
+    """Decodes objects of an upstream, and replaces their addresses.
 
-    The function raises what `msgspec.json.decode` does.
+    :param url: the address of the upstream's API.
+    :param anonymous: it is asked without a credential.
     """
-    web = web_of(url)
-    origins = ("https://api.bitbucket.org", CLOUD) if web == CLOUD else (web,)
-    # Bitbucket serves API 2.0 below each of these paths, and writes any of them into its links.
-    paths = {urlsplit(url).path.rstrip("/") or "/2.0", "/2.0", "/!api/2.0", "/api/2.0"}
-    marks = {f"{origin}{path}/": f"{API}/" for origin in origins for path in sorted(paths)} | {
-        f"{web}/": f"{WEB}/"
-    }
-    is_marked = re.compile("|".join(map(re.escape, marks)))
-    marked = [(begin.encode(), mark.encode()) for begin, mark in marks.items()]
 
-    def address(text: str) -> str:
-        plain = _LOGIN.sub(r"\1", text) if "@" in text else text
-        return f"{marks[found[0]]}{plain[found.end() :]}" if (found := is_marked.match(plain)) else plain
+    def __init__(self, url: str, *, anonymous: bool = False) -> None:
+        web = web_of(url)
+        origins = ("https://api.bitbucket.org", CLOUD) if web == CLOUD else (web,)
+        # Bitbucket serves API 2.0 below each of these paths, and writes any of them into its links.
+        paths = {urlsplit(url).path.rstrip("/") or "/2.0", "/2.0", "/!api/2.0", "/api/2.0"}
+        self.anonymous = anonymous
+        self._marks = {f"{origin}{path}/": f"{API}/" for origin in origins for path in sorted(paths)} | {
+            f"{web}/": f"{WEB}/"
+        }
+        self._is_marked = re.compile("|".join(map(re.escape, self._marks)))
+        self._marked = [
+            (urlsplit(begin).path.encode(), begin.encode(), mark.encode())
+            for begin, mark in self._marks.items()
+        ]
 
-    def neutral(value: Any) -> Any:
+    def __call__(self, raw: bytes) -> Told:
+        """Return an object with API and WEB in its addresses; raises what `msgspec.json.decode` does."""
+        text = self.neutral_text(raw)
+        value = self._neutral(msgspec.json.decode(raw)) if text is None else msgspec.json.decode(text)
+        return Told(value, self.anonymous)
+
+    def neutral_text(self, raw: bytes) -> bytes | None:
+        """Return a JSON text with API and WEB in its addresses; None if the text is not plain enough.
+
+        This takes a fifth of the time of replacing them in the decoded object.
+        """
+        href = _plain_hrefs(raw)
+        if href is None:
+            return None
+        for path, begin, mark in self._marked:
+            if path in raw:  # most are not, which is found out in half the time
+                raw = raw.replace(href + begin, href + mark)
+        return raw
+
+    def _neutral(self, value: Any) -> Any:
         # Values of JSON have exactly these classes; isinstance() would take longer.
         if value.__class__ is dict:
             return {
-                key: address(inner) if key == "href" and inner.__class__ is str else neutral(inner)
+                key: self._address(inner)
+                if key == "href" and inner.__class__ is str
+                else self._neutral(inner)
                 for key, inner in value.items()
             }
-        return [neutral(inner) for inner in value] if value.__class__ is list else value
+        return [self._neutral(inner) for inner in value] if value.__class__ is list else value
 
-    def tell(raw: bytes) -> Told:
-        href = _plain_hrefs(raw)
-        if href is None:
-            return Told(neutral(msgspec.json.decode(raw)), anonymous)
-        for begin, mark in marked:
-            raw = raw.replace(href + begin, href + mark)
-        return Told(msgspec.json.decode(raw), anonymous)
-
-    return tell
+    def _address(self, text: str) -> str:
+        plain = _LOGIN.sub(r"\1", text) if "@" in text else text
+        found = self._is_marked.match(plain)
+        return f"{self._marks[found[0]]}{plain[found.end() :]}" if found else plain
 
 
 def _plain_hrefs(raw: bytes) -> bytes | None:
@@ -97,8 +117,9 @@ def _plain_hrefs(raw: bytes) -> bytes | None:
     # Replacing addresses in the text takes a fifth of the time of doing it in the decoded object.
     if _ESCAPED.search(raw) or _LOGIN_WITHIN.search(raw):
         return None
-    count = raw.count(b'"href"')
-    return next((begin for begin in (b'"href":"', b'"href": "') if raw.count(begin) == count), None)
+    first = raw.find(b'"href"')
+    begin = b'"href": "' if raw[first + 7 : first + 8] == b" " else b'"href":"'
+    return begin if raw.count(begin) == raw.count(b'"href"') else None
 
 
 def localised(value: Any, api: str, web: str, key: str = "") -> Any:

@@ -175,28 +175,43 @@ def short_repository_object(row: Any, api: str, web: str) -> Json:
     }
 
 
+MERGE_STRATEGIES: Json = {
+    "default_merge_strategy": "merge_commit",
+    "merge_strategies": ["merge_commit", "squash", "fast_forward"],
+}
+
+
 def ref_object(repository: Any, row: Any, api: str, web: str) -> Json:
     """Make a branch or a tag; `row` has the fields of `mirror.model.Ref`, its lists as lists or as JSON."""
-    name, full_name = escaped(row.name), escaped(repository.full_name)
+    full_name = escaped(repository.full_name)
     here, page = f"{api}/repositories/{full_name}", f"{web}/{full_name}"
     is_tag, heads = row.kind == "tag", _listed(row.heads)
     shaped: Json = {
         "name": row.name,
         "type": "tag" if is_tag else "branch" if heads is None else "named_branch",
         "target": commit_object(repository, row, api, web),
-        "links": hrefs(
-            self=f"{here}/refs/{'tags' if is_tag else 'branches'}/{name}",
-            commits=f"{here}/commits/{name}",
-            html=f"{page}/{'commits/tag' if is_tag else 'branch'}/{name}",
-        ),
+        "links": ref_links(here, page, row.name, is_tag=is_tag),
     }
     if is_tag:
-        tagger = None if row.tagger is None else {"type": "author", "raw": row.tagger}
-        return shaped | {"message": row.message, "date": seconds(row.date), "tagger": tagger}
+        return shaped | {"message": row.message, "date": seconds(row.date), "tagger": tagger_object(row)}
     if heads is not None:
-        shaped["heads"] = [_short_commit(here, page, one) for one in heads]
-    strategies = ["merge_commit", "squash", "fast_forward"]
-    return shaped | {"default_merge_strategy": strategies[0], "merge_strategies": strategies}
+        shaped["heads"] = [short_commit(here, page, one) for one in heads]
+    return shaped | MERGE_STRATEGIES
+
+
+def ref_links(here: str, page: str, name: str, *, is_tag: bool) -> Json:
+    """Make the links of a ref of the repository at `here`, with its page for people at `page`."""
+    name = escaped(name)
+    return {
+        "self": {"href": f"{here}/refs/{'tags' if is_tag else 'branches'}/{name}"},
+        "commits": {"href": f"{here}/commits/{name}"},
+        "html": {"href": f"{page}/{'commits/tag' if is_tag else 'branch'}/{name}"},
+    }
+
+
+def tagger_object(row: Any) -> Json | None:
+    """Make the tagger of a tag."""
+    return None if row.tagger is None else {"type": "author", "raw": row.tagger}
 
 
 def commit_object(repository: Any, row: Any, api: str, web: str) -> Json:
@@ -205,16 +220,17 @@ def commit_object(repository: Any, row: Any, api: str, web: str) -> Json:
     here, page = f"{api}/repositories/{full_name}", f"{web}/{full_name}"
     parents = _listed(row.target_parents)
     return {
-        **_short_commit(here, page, row.target_hash),
+        **short_commit(here, page, row.target_hash),
         "date": seconds(row.target_date),
-        "author": _author_object(row, api, web),
+        "author": author_object(row, api, web),
         "message": row.target_message,
-        "parents": None if parents is None else [_short_commit(here, page, one) for one in parents],
+        "parents": None if parents is None else [short_commit(here, page, one) for one in parents],
         "repository": short_repository_object(repository, api, web),
     }
 
 
-def _author_object(row: Any, api: str, web: str) -> Json | None:
+def author_object(row: Any, api: str, web: str) -> Json | None:
+    """Make the author of the commit of a ref."""
     name, uuid = row.target_author_name, row.target_author_uuid
     if row.target_author is None and name is None and uuid is None:
         return None
@@ -228,9 +244,14 @@ def _author_object(row: Any, api: str, web: str) -> Json | None:
     return shaped
 
 
-def _short_commit(here: str, page: str, name: str) -> Json:
-    links = {"self": {"href": f"{here}/commit/{name}"}, "html": {"href": f"{page}/commits/{name}"}}
-    return {"type": "commit", "hash": name, "links": links}
+def short_commit(here: str, page: str, name: str) -> Json:
+    """Make a commit of which only the hash is known."""
+    return {"type": "commit", "hash": name, "links": commit_links(here, page, name)}
+
+
+def commit_links(here: str, page: str, name: str) -> Json:
+    """Make the links of a commit, as `ref_links` does for refs."""
+    return {"self": {"href": f"{here}/commit/{name}"}, "html": {"href": f"{page}/commits/{name}"}}
 
 
 def _listed(value: Any) -> list[str] | None:

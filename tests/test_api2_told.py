@@ -4,8 +4,10 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from asgi_client import AsgiClient, bearer, client_of
 from examples import examples
@@ -14,11 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from upstream_fakes import answer, faked, page, recorded
 
-from mirror.addresses import teller
-from mirror.api2_objects import changed, difference, packed, unpacked
+from mirror.addresses import API, WEB, Teller
+from mirror.api2_objects import changed, difference, packed, ref_object, unpacked
+from mirror.api2_refs import RefComparison
 from mirror.model import RepositoryKey
 from mirror.store import tokens
 from mirror.store.refs import save_refs
+from mirror.upstream.cloud_decode import RefJson, to_ref
+from mirror.upstream.protocol import RowDecoder
 
 RECORDED = Path(__file__).parents[2] / "shared" / "recorded" / "cloud2"
 COPIED = recorded("cloud/told.json")
@@ -283,6 +288,114 @@ OBJECTS = st.recursive(
 def test_addresses_are_taken_out_however_they_are_written(value: Any, spaces: bool, escapes: bool) -> None:
     """In the text or in the decoded object, which is what escaped slashes need."""
     text = json.dumps(value, ensure_ascii=escapes, separators=None if spaces else (",", ":"))
-    tell = teller("https://api.bitbucket.org/2.0")
+    tell = Teller("https://api.bitbucket.org/2.0")
     assert tell(text.encode()).value == tell(text.replace("/", "\\/").encode()).value
     assert tell(b'{"href":"https://me@bitbucket.org/a"}').value == {"href": "~web/a"}
+
+
+def usual_ref(kind: str, **others: Any) -> Any:
+    """A ref as Bitbucket sends it, with an author who has an account, and two parents."""
+    here, page = "https://api.bitbucket.org/2.0/repositories/o/r", "https://bitbucket.org/o/r"
+
+    def commit(name: str) -> Any:
+        links = {"self": {"href": f"{here}/commit/{name}"}, "html": {"href": f"{page}/commits/{name}"}}
+        return {"type": "commit", "hash": name, "links": links}
+
+    user = {
+        "type": "user", "display_name": "Ada", "uuid": "{a-1}", "nickname": "ada", "account_id": "557058:a",
+        "links": {"self": {"href": "https://api.bitbucket.org/2.0/users/%7Ba-1%7D"},
+                  "html": {"href": "https://bitbucket.org/%7Ba-1%7D/"}},
+    }  # fmt: skip
+    links = {
+        "self": {"href": f"{here}/refs/{'tags' if kind == 'tag' else 'branches'}/v é"},
+        "commits": {"href": f"{here}/commits/v%20%C3%A9"},
+        "html": {"href": f"{page}/branch/v%20%C3%A9"},
+    }
+    target = commit("a" * 40)
+    target["links"]["diff"] = {"href": f"{here}/diff/{'a' * 40}"}
+    target |= {
+        "date": "2026-11-01T10:00:00+00:00", "message": "Schließen \u2028 it",
+        "parents": [commit("b" * 40), commit("c" * 40)],
+        "author": {"type": "author", "raw": "Ada <ada@example.com>", "user": user},
+        "repository": {"type": "repository", "uuid": "{r-1}", "full_name": "o/r", "name": "r",
+                       "links": {"self": {"href": here}, "html": {"href": page}}},
+    }  # fmt: skip
+    row = {"name": "v é", "type": kind, "target": target, "links": links}
+    for path, value in others.items():
+        place, *inner = path.split("__")
+        of = row
+        for key in inner:
+            of, place = of[place], key
+        of[place] = value
+    return row
+
+
+BRANCH = {
+    "default_merge_strategy": "merge_commit",
+    "merge_strategies": ["merge_commit", "squash", "fast_forward"],
+}
+USUAL = [
+    usual_ref("branch", **BRANCH),
+    usual_ref("branch"),
+    usual_ref("branch", default_merge_strategy="squash", merge_strategies=[]),
+    usual_ref("named_branch", heads=[], **BRANCH),
+    usual_ref("named_branch", heads=[{"type": "commit", "hash": "d" * 40, "links": {}}], **BRANCH),
+    usual_ref("named_branch"),
+    usual_ref("branch", heads=[], message=None, date="2026-11-01T10:00:00.123456+00:00"),
+    usual_ref("tag", message=None, date=None, tagger=None),
+    usual_ref("tag", message="m", date="yesterday", tagger={"type": "author", "raw": "T <t@example.com>"}),
+    usual_ref("tag", tagger={"type": "author", "raw": "T", "user": {"type": "app_user"}}),
+    usual_ref("tag", heads=[], target__date=None, target__message=None, target__author=None),
+    usual_ref("tag", target__author={"raw": "Nobody"}, target__parents=[], target__date="1 May"),
+    usual_ref("branch", target__author={"type": "author", "user": {"nickname": "n", "future": [1]}}),
+    usual_ref("branch", target__repository={"type": "repository", "future": 1}),
+    usual_ref("branch", target__repository=None),
+    usual_ref("branch", target__links={}, links={"self": {"href": "https://bitbucket.org/x", "x": "y"}}),
+    usual_ref("branch", target__links__self={"href": "https://bitbucket.org/!api/2.0/repositories/o/r/commit/a"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("compact", [True, False])
+def test_refs_in_the_usual_shape_have_the_same_columns_and_extras(*, compact: bool) -> None:
+    """As if each was compared key by key: the quick way is a short cut only."""
+    upstream: Any = faked().upstream
+    repository = SimpleNamespace(full_name="o/r", uuid="{r-1}", name="r", avatar_url="https://x.org/a.png")
+    quick = RefComparison(repository)
+    for row in USUAL:
+        body = json.dumps({"values": [row]}, separators=(",", ":") if compact else None).encode()
+        (found,) = upstream._usual_refs(body)
+        raw = msgspec.Raw(json.dumps(row).encode())
+        ((expected,), bad) = RowDecoder(RefJson, to_ref).decode([raw], upstream._with_told)
+        assert not bad
+        assert found == expected
+        assert found.told is not None
+        assert expected.told is not None
+        ours = ref_object(repository, expected, API, WEB)
+        assert quick.extra_of(found.told.value, found) == difference(expected.told.value, ours)
+        assert found.told.anonymous == expected.told.anonymous
+
+
+ODD = [
+    usual_ref("branch", future=1),
+    usual_ref("bookmark"),
+    usual_ref("branch", target__hash=""),
+    usual_ref("branch", target__future=1),
+    usual_ref("branch", target__parents=[{"hash": "b" * 40}]),
+    usual_ref("branch", target__author="Ada"),
+    usual_ref("branch", target__author={"raw": 1}),
+    usual_ref("branch", target__repository=[]),
+    usual_ref("tag", tagger="Ada"),
+    usual_ref("branch", links={"self": {"href": "https://me:secret@bitbucket.org/o/r"}}),
+    usual_ref("branch", links={"self": "x"}),
+]
+
+
+@pytest.mark.parametrize("row", ODD)
+def test_a_ref_of_another_shape_is_read_in_the_general_way(row: Any) -> None:
+    """And all others of its page with it, so that each is judged alone."""
+    upstream: Any = faked(page(USUAL[0], row)).upstream
+    assert upstream._usual_refs(json.dumps({"values": [USUAL[0], row]}).encode()) == ()
+    found = upstream.fetch_refs(RepositoryKey(uuid="", full_name="o/r"), None)
+    assert 1 <= len(found.rows) <= 2
+    assert len(found.rows) + len(found.bad) == 2
+    assert "secret" not in str([ref.told and ref.told.value for ref in found.rows])

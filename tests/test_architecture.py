@@ -14,6 +14,7 @@ GROUND = frozenset(
     (
         "addresses",
         "api2_objects",
+        "api2_refs",
         "config",
         "config_checks",
         "credentials",

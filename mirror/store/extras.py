@@ -17,6 +17,7 @@ from mirror.api2_objects import (
     repository_object,
     workspace_object,
 )
+from mirror.api2_refs import RefComparison, SentRef
 from mirror.model import Owner, Ref, Repository
 from mirror.store.files import fetch_dicts, fetch_row
 
@@ -80,9 +81,14 @@ def save_owner_extra(connection: sqlite3.Connection, user_id: int, owner: Owner)
     connection.execute(_SAVE, _extra(kind, user_id, owner.told, owner.told.value, shape(row, API, WEB)))
 
 
-def save_ref_extras(connection: sqlite3.Connection, repository_id: int, refs: Iterable[Ref]) -> None:
-    """Write the extras of branches and tags."""
-    refs = list(refs)  # those read by git have none
+def save_ref_extras(
+    connection: sqlite3.Connection, repository_id: int, refs: Iterable[Ref], repository: Any
+) -> None:
+    """Write the extras of branches and tags of `repository`, which has the fields of a model.Repository.
+
+    Those read by git have none.
+    """
+    refs = list(refs)
     unread = [(ref.kind, repository_id, ref.name) for ref in refs if ref.told is None]
     held = "SELECT 1 FROM extras WHERE kind IN ('branch', 'tag') AND row_id = ? LIMIT 1"
     if unread and fetch_row(connection, held, (repository_id,)):  # a mirror by git has none to drop
@@ -97,20 +103,19 @@ def save_ref_extras(connection: sqlite3.Connection, repository_id: int, refs: It
     )
     new = [(ref, ref.told) for ref in refs if ref.told and ref.told.api == "2.0"]
     if new:
-        connection.executemany(_SAVE, _ref_extras(connection, repository_id, new))
+        connection.executemany(_SAVE, _ref_extras(repository_id, repository, new))
 
 
-def _ref_extras(
-    connection: sqlite3.Connection, repository_id: int, refs: Iterable[tuple[Ref, Told]]
-) -> list[_Extra]:
+def _ref_extras(repository_id: int, repository: Any, refs: Iterable[tuple[Ref, Told]]) -> list[_Extra]:
     """Return the differences between refs as API 2.0 sent them and as their columns give them."""
-    named = "SELECT uuid, full_name, name, avatar_url FROM repositories WHERE id = ?"
-    (repository,) = fetch_dicts(connection, named, (repository_id,))
-    of = SimpleNamespace(**repository)
-    return [
-        _extra(ref.kind, repository_id, told, told.value, ref_object(of, ref, API, WEB), ref.name)
-        for ref, told in refs
-    ]
+    usual, extras = RefComparison(repository), list[_Extra]()
+    for ref, told in refs:
+        if isinstance(told.value, SentRef):
+            extra = usual.extra_of(told.value, ref)
+        else:
+            extra = difference(told.value, ref_object(repository, ref, API, WEB))
+        extras.append(_packed(ref.kind, repository_id, told, extra, ref.name))
+    return extras
 
 
 def drop_ref_extras(connection: sqlite3.Connection, refs: Sequence[tuple[str, int, str]]) -> None:
@@ -121,7 +126,11 @@ def drop_ref_extras(connection: sqlite3.Connection, refs: Sequence[tuple[str, in
 
 def _extra(kind: ExtraKind, row_id: int, told: Told, value: Json, ours: Json, name: str = "") -> _Extra:
     """Compare an object as sent with the one that the columns give; return the row of the difference."""
-    extra = difference(value, ours)
+    return _packed(kind, row_id, told, difference(value, ours), name)
+
+
+def _packed(kind: ExtraKind, row_id: int, told: Told, extra: Json, name: str = "") -> _Extra:
+    """Return the row of an extra; if it is too large, only known keys are kept."""
     kept = packed(extra)
     if len(kept) > LARGEST:  # keep the keys that are known
         kept = packed(public_part(extra, PUBLIC["ref" if kind in ("branch", "tag") else kind]))

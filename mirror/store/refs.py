@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from mirror.model import Ref, RefKind
 from mirror.search.index.refs.changes import update_after_refs
-from mirror.store.changes import Change, RefTarget, ref_change, ref_changes
+from mirror.store.changes import CLOSED, Change, RefTarget, ref_change, ref_changes
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
 from mirror.store.extras import drop_ref_extras, save_ref_extras
-from mirror.store.files import fetch_row, fetch_value
+from mirror.store.files import fetch_row
 
 _COMMON = (
     "target_hash", "target_date", "target_author", "target_author_name", "target_author_uuid",
@@ -42,12 +42,37 @@ _SAVE = {
 
 
 class SavedRefs(NamedTuple):
-    """How many refs were new, moved and gone, and the changes to record."""
+    """How many refs were new, moved and gone, and the changes to record.
+
+    `is_hidden` says that the history of the repository is hidden (`mirror.store.changes.reopen`).
+    """
 
     new: int
     moved: int
     gone: int
     changes: list[Change]
+    is_hidden: bool
+
+
+class _Before(NamedTuple):
+    """What the file holds of a repository before a page of its refs is written, read in one statement."""
+
+    previous_look: str | None
+    is_hidden: bool
+    has_refs: bool
+    has_names: bool  # of pages that were listed so far
+    uuid: str
+    full_name: str
+    name: str
+    avatar_url: str | None
+
+
+_BEFORE = f"""SELECT refs_synced_at, public_from = {CLOSED},
+        EXISTS (SELECT 1 FROM branches WHERE repository_id = r.id)
+            OR EXISTS (SELECT 1 FROM tags WHERE repository_id = r.id),
+        EXISTS (SELECT 1 FROM seen_refs WHERE repository_id = r.id),
+        uuid, full_name, name, avatar_url
+    FROM repositories r WHERE id = ?"""
 
 
 def save_refs(
@@ -65,22 +90,24 @@ def save_refs(
     `keep_unnamed` deletes none, because rows that were not understood may have named them.
     """
     page = list(refs)
-    previous_look = fetch_value(
-        connection, "SELECT refs_synced_at FROM repositories WHERE id = ?", (repository_id,)
-    )
+    before = _Before(*fetch_row(connection, _BEFORE, (repository_id,)))
+    previous_look = before.previous_look
     is_first_listing = previous_look is None
     is_only_page = first_page and last_page
     if not is_only_page:  # a list of one page is compared in memory
         _note_names(connection, repository_id, page, fresh=first_page)
-    save_ref_extras(connection, repository_id, page)
+    save_ref_extras(connection, repository_id, page, before)
     changes, uncompared = list[Change](), 0
+    # So it is nearly always in a first sync.
+    has_nothing_to_compare = is_first_listing and is_only_page and not before.has_refs
     for kind in TABLES:
         new = {ref.name: ref for ref in page if ref.kind == kind}
-        old = _targets(connection, kind, repository_id, None if is_only_page else list(new))
-        _write(connection, kind, repository_id, new.values())
-        if is_first_listing and is_only_page and not old:  # most cases of a first sync: nothing to compare
+        if has_nothing_to_compare:
+            _write(connection, kind, repository_id, new.values())
             uncompared += len(new)
             continue
+        old = _targets(connection, kind, repository_id, None if is_only_page else list(new))
+        _write(connection, kind, repository_id, new.values())
         targets = {name: ref.target_hash for name, ref in new.items()}
         changes += ref_changes(
             repository_id,
@@ -95,7 +122,9 @@ def save_refs(
     if changes:
         _drop_deleted(connection, repository_id, changes)
     if last_page:
-        _finish_listing(connection, repository_id, seen_at)
+        if before.has_names or not is_only_page:
+            connection.execute("DELETE FROM seen_refs WHERE repository_id = ?", (repository_id,))
+        connection.execute(_LISTED, {"at": seen_at, "id": repository_id})
     update_after_refs(connection)
     # The first listing records no changes: the repository's own `created` covers it.
     recorded = [] if is_first_listing else changes
@@ -105,6 +134,7 @@ def save_refs(
         gone=_count(changes, "deleted"),
         # Mercurial's pseudo tag moves with each push, which says nothing.
         changes=[one for one in recorded if one.ref != PSEUDO_TAG or not one.kind.startswith("tag_")],
+        is_hidden=bool(before.is_hidden),
     )
 
 
@@ -119,19 +149,16 @@ def _drop_deleted(connection: sqlite3.Connection, repository_id: int, changes: I
         drop_ref_extras(connection, [(kind, *ref) for ref in gone])
 
 
-def _finish_listing(connection: sqlite3.Connection, repository_id: int, seen_at: str) -> None:
-    connection.execute("DELETE FROM seen_refs WHERE repository_id = ?", (repository_id,))
-    connection.execute(
-        """UPDATE repositories SET refs_known_since = coalesce(refs_known_since, refs_synced_at, :at),
-               refs_synced_at = :at, refs_stale = 0 WHERE id = :id""",
-        {"at": seen_at, "id": repository_id},
-    )
+_LISTED = """UPDATE repositories SET refs_known_since = coalesce(refs_known_since, refs_synced_at, :at),
+    refs_synced_at = :at, refs_stale = 0 WHERE id = :id"""
 
 
 def write_refs(connection: sqlite3.Connection, repository_id: int, refs: Iterable[Ref]) -> None:
     """Insert or replace single refs of a repository."""
     refs = list(refs)
-    save_ref_extras(connection, repository_id, refs)
+    save_ref_extras(
+        connection, repository_id, refs, _Before(*fetch_row(connection, _BEFORE, (repository_id,)))
+    )
     for kind, kindred in groupby(refs, key=attrgetter("kind")):
         _write(connection, kind, repository_id, kindred)
 

@@ -10,7 +10,8 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from mirror.addresses import Told, segment, teller
+from mirror.addresses import Teller, Told, segment
+from mirror.api2_refs import SentRef
 from mirror.decoding import count
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
@@ -27,11 +28,13 @@ from mirror.upstream.cloud_decode import (
 )
 from mirror.upstream.endpoint import ApiAddresses, fields_of, page_after, with_fields, with_shorter_pages
 from mirror.upstream.git import GitRefs
-from mirror.upstream.protocol import SHRINKS_BY, ListingOrder, Page, RowDecoder, is_reached
+from mirror.upstream.protocol import SHRINKS_BY, BadRow, ListingOrder, Page, RowDecoder, is_reached
 from mirror.upstream.response import Response
 
 Row = TypeVar("Row")
 Answered = TypeVar("Answered")
+UsualRows = Callable[[bytes], tuple[Row, ...]]
+"""Decodes a whole page at once, or returns nothing."""
 
 PAGE_LENGTH = 100
 # Everything is asked for, since the mirror keeps keys that it does not know. Of a page, one key is left out
@@ -46,6 +49,12 @@ class _Envelope(msgspec.Struct, frozen=True):
     next: str | None = None
     size: int | float | None = None
     pagelen: int | float | None = None
+
+
+class _UsualRefs(msgspec.Struct, frozen=True):
+    """A page of refs."""
+
+    values: list[SentRef]
 
 
 class _Onward(msgspec.Struct, frozen=True):
@@ -73,6 +82,7 @@ _MEMBERS = _query()
 
 _TO_REPOSITORY = RowDecoder(RepositoryJson, decode.to_repository)
 _TO_REF = RowDecoder(RefJson, decode.to_ref)
+_decode_refs = msgspec.json.Decoder(_UsualRefs).decode
 _TO_MEMBER = RowDecoder(MembershipJson, decode.to_member)
 _TO_WORKSPACE = RowDecoder(WorkspaceAccessJson, lambda row: decode.to_workspace(row.workspace))
 
@@ -90,7 +100,7 @@ class Cloud:
         self._http = http
         self._git = git
         self._addresses = ApiAddresses(http.url)
-        self._tell = teller(http.url, anonymous=self.anonymous)
+        self._tell = Teller(http.url, anonymous=self.anonymous)
 
     def fetch_current_user(self) -> Owner | None:
         """Ask ``/user``; without a credential nothing is asked.
@@ -165,10 +175,10 @@ class Cloud:
     def fetch_refs(self, key: RepositoryKey, cursor: str | None) -> Page[Ref]:
         """Ask for branches and tags in one listing, at half the requests of two."""
         if cursor:
-            return self._page(cursor, _TO_REF)
+            return self._page(cursor, _TO_REF, self._usual_refs)
         if self._git and key.scm != "hg":
             return self._git.fetch_refs(key)
-        return self._known(key, lambda path: self._page(f"{path}/refs?{_REFS}", _TO_REF))
+        return self._known(key, lambda path: self._page(f"{path}/refs?{_REFS}", _TO_REF, self._usual_refs))
 
     def is_ancestor(self, key: RepositoryKey, commit: str, of: str) -> bool | None:
         """Ask for the commits up to one that the other one does not have."""
@@ -217,7 +227,7 @@ class Cloud:
         identity = key.uuid if key.uuid.startswith("{") else key.slug
         return f"repositories/{segment(key.workspace)}/{segment(identity)}"
 
-    def _page(self, target: str, rows: RowDecoder[Row]) -> Page[Row]:
+    def _page(self, target: str, rows: RowDecoder[Row], usual: UsualRows[Row] | None = None) -> Page[Row]:
         """Ask for a page and decode its rows; one that is too large is asked for with fewer rows.
 
         Its link onward then leads to pages as short.
@@ -228,8 +238,10 @@ class Cloud:
             shorter = with_shorter_pages(self._http.address(target), SHRINKS_BY)
             if shorter is None:
                 raise
-            return self._page(shorter, rows)
-        good, bad = rows.decode(envelope.values, self._with_told)
+            return self._page(shorter, rows, usual)
+        good, bad = usual(answer.body) if usual else (), tuple[BadRow, ...]()
+        if not good:
+            good, bad = rows.decode(envelope.values, self._with_told)
         most = count(envelope.pagelen) or PAGE_LENGTH
         page = Page(
             rows=good,
@@ -262,6 +274,17 @@ class Cloud:
                 return msgspec.structs.replace(page, next=after[1])
             is_last = not envelope.next
         return msgspec.structs.replace(page, full_length=0) if is_last else page
+
+    def _usual_refs(self, body: bytes) -> tuple[Ref, ...]:
+        """Decode a page of refs at once; return none if any of them has not the usual shape."""
+        text = self._tell.neutral_text(body)
+        if text is None:
+            return ()
+        try:
+            found = _decode_refs(text).values
+            return tuple(decode.to_usual_ref(sent, anonymous=self.anonymous) for sent in found)
+        except (msgspec.MsgspecError, UpstreamShapeError, ValueError, RecursionError):
+            return ()
 
     def _page_or_skipped(self, target: str) -> Page[Repository]:
         """Ask once more for a page of an unknown shape, then skip it: it must not end the listing."""
