@@ -137,7 +137,7 @@ class RefsStep(Step):
                 Cursors(connection, run.upstream_id).refs(self.row_id).drop()
             if done:
                 run.answered_refs(self.row_id, understood=listing.bad == 0)
-            if done and listing.bad == 0:
+            if done and listing.bad == 0 and saved.is_hidden:
                 reopen(connection, self.row_id, listed_since=listing.since)
             for bad in answer.bad:
                 what = f"{self.key.full_name}: {bad.what}"
@@ -213,7 +213,9 @@ class RefsStep(Step):
         if listing.passes == 1 and listing.bad == 0 and has_unnamed(connection, self.row_id):
             return RefsListing(passes=2), saved
         rest = self._write(connection, (), last_page=True, listing=listing, seen_at=seen_at)
-        return listing, SavedRefs(saved.new, saved.moved, rest.gone, [*saved.changes, *rest.changes])
+        return listing, rest._replace(
+            new=saved.new, moved=saved.moved, changes=[*saved.changes, *rest.changes]
+        )
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """Keep the refs that are known, and try again: now where a link is refused, else after a while."""
