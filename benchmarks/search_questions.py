@@ -90,9 +90,10 @@ def _measure(path: Path) -> None:
 
 
 def _say_more(store: Store) -> None:
-    """Set languages, forks and another scm on some rows."""
+    """Set languages, forks and another scm on some rows; begin the names of a tenth of the owners with x."""
     draw = random.Random(5)
     with store.transaction() as connection:
+        connection.execute("UPDATE users SET username = 'x' || username WHERE id % 10 = 0")
         ids = [row[0] for row in connection.execute("SELECT id FROM repositories")]
         connection.executemany(
             "UPDATE repositories SET language = ?, scm = ?, parent_full_name = ? WHERE id = ?",
