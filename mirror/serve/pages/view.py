@@ -70,7 +70,7 @@ class Unconfirmed(Exception):
 
 
 class Visit:
-    """A request for a page."""
+    """A request for a page. `is_open`: the visitor may use tables and SQL, once a page is rendered."""
 
     def __init__(
         self, datasette: "Datasette", request: Request, database: "GuardedDatabase", caller: Caller
@@ -79,6 +79,7 @@ class Visit:
         self.request = request
         self.database = database
         self.caller = caller
+        self.is_open = False
         self.now = utc_now()
         self.links = SiteLinks(datasette.urls.path, str(database.route or database.name))
         given = parameters_of(request)
@@ -182,11 +183,8 @@ class Visit:
         """Render a page, with the age of the data in its footer."""
 
         def work(connection: sqlite3.Connection) -> dict[str, Any]:
-            return {
-                "foot": upstreams(connection),
-                "snapshot": snapshot_moment(connection),
-                "is_open": self.is_open_in(connection),
-            }
+            self.is_open = self.is_open_in(connection)
+            return {"foot": upstreams(connection), "snapshot": snapshot_moment(connection)}
 
         context |= {"visit": self, **await self.read(work)}
         return await rendered(self.datasette, self.request, template, context, status=status)
@@ -195,7 +193,7 @@ class Visit:
         """Render a part of a page, for the script."""
         # Not by Datasette, which asks all plugins for what only whole pages have, at each keystroke.
         found = self.datasette.jinja_env.get_template(template)
-        body = await found.render_async({"links": self.links, "now": self.now, **context})
+        body = await found.render_async({"visit": self, "links": self.links, "now": self.now, **context})
         return Response.html(safe_html(body), headers=PAGE)
 
 
