@@ -76,8 +76,8 @@ def scheduled_work(config: Config) -> Iterator[Work]:
 
 def last_done(connection: sqlite3.Connection, work: Work, now: datetime) -> LastRun:
     """Read when work began last, in any process."""
-    # Runs in the future come from a wrong clock.
     kinds = RUNS[work.kind]
+    # Runs in the future come from a wrong clock.
     row = fetch_row(
         connection,
         f"""SELECT started_at, state, id, upstream_id FROM sync_runs

@@ -117,6 +117,7 @@ def _reasons(
     )
     first = "SELECT started_at FROM sync_runs WHERE upstream_id = :id ORDER BY id LIMIT 1"
     began = _moment(connection, first, {"id": upstream_id})
+    # A first load may take days: while it makes progress, nobody has to act.
     if ended is not None and now - ended > allowed:
         yield f"the last sync ended {_ago(now - ended)} ago"
     elif ended is None and began is not None and not _advances(connection, upstream_id, now - allowed):

@@ -1,7 +1,6 @@
 """The state of the crawl between two runs: the values of the table `cursors`.
 
-`mirror.store.cursors` reads and writes them, `mirror.sync` has the rules. Some keys in the file have older
-names than the fields (`rename`).
+`mirror.store.cursors` reads and writes them, `mirror.sync` has the rules.
 """
 
 from typing import Literal
@@ -64,6 +63,7 @@ class ListingProgress(msgspec.Struct, kw_only=True):
         return "created" if self.purpose == "full" else "newest-update"
 
 
+# `rename` keeps the keys that earlier versions wrote into the file.
 class Members(msgspec.Struct, kw_only=True, rename={"reported": "told"}):
     """An unfinished listing of members: its position, and since when (by our clock) it is read.
 
@@ -182,10 +182,10 @@ class LastCheck(msgspec.Struct):
 class Hint(msgspec.Struct, frozen=True, kw_only=True):
     """A mirrored repository that may have changed: its refs are to be read, and with `row` its row too.
 
-    `at` is when the hint came. It has no name, so that readers of `cursors` learn nothing about hidden
-    repositories.
+    `at` is when the hint came.
     """
 
+    # Not its name: those who may read `cursors` must learn nothing about hidden repositories.
     uuid: str
     row: bool
     at: str

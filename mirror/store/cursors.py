@@ -1,7 +1,7 @@
 """The table `cursors`: the position of each stream of an upstream, and hints at changes.
 
 `stream` is the key of a row; only this file knows the keys. Every value except `integrity` is JSON of a type
-in `mirror.store.crawl_state`. A value that cannot be read counts as missing: that only costs requests.
+in `mirror.store.crawl_state`.
 """
 
 import sqlite3
@@ -131,7 +131,7 @@ class Cursors:
 
         Until then strangers see nothing, since what is public in the file may be private by now.
         """
-        for name, state in list(self.workspaces()):
+        for name, state in list(self.workspaces()):  # all, before the first is written
             unlisted = msgspec.structs.replace(
                 state, listing=None, swept_at=None, absent_since=None, round=None
             )
@@ -183,7 +183,7 @@ class Hints:
         hints = list[Hint]()
         for uuid, value, _ in _rows(self._connection, self._upstream_id, REPOSITORY_HINT, by_age=True):
             hint = _decoded(value, Hint)
-            if hint is None:
+            if hint is None:  # otherwise it would stay for ever
                 self._of(uuid).drop()
             else:
                 hints.append(hint)
@@ -198,7 +198,7 @@ class Hints:
     def done(self, hint: Hint) -> None:
         """Drop a hint at a repository, unless a newer one replaced it."""
         cursor = self._of(hint.uuid)
-        if cursor.read() == hint:
+        if cursor.read() == hint:  # another one may have come while the upstream was asked
             cursor.drop()
 
     def add_workspace(self, name: str, *, at: str) -> None:
@@ -257,7 +257,7 @@ def _rows(
 
 def _end(prefix: str) -> str:
     """Return the upper bound of all streams with a prefix that ends with a colon."""
-    return prefix[:-1] + ";"
+    return prefix[:-1] + ";"  # the semicolon follows the colon in ASCII
 
 
 def _decoded(value: Any, kind: type[T]) -> T | None:
@@ -265,5 +265,5 @@ def _decoded(value: Any, kind: type[T]) -> T | None:
         return cast("T", value)
     try:
         return msgspec.json.decode(value, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # as if it were missing: that only costs requests
         return None

@@ -81,7 +81,7 @@ def save_members(
     seen_at: str,
 ) -> None:
     """Insert or update a page of a workspace's members."""
-    for member in members:
+    for member in members:  # the user first: a membership refers to its row
         user_id, _ = save_owner(connection, upstream_id, member.user, seen_at=seen_at, is_owner=False)
         connection.execute(
             """INSERT INTO members VALUES (?, ?, ?, ?)
