@@ -4,6 +4,7 @@ Terms and shapes of arrays as in `mirror.search.index.build`.
 """
 
 import sqlite3
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +22,7 @@ from mirror.search.query import plain_cursor
 
 Numbers = NDArray[np.uint32]
 
-_BYTES_AT_ONCE = 1 << 22
+_BYTES_AT_ONCE = 1 << 20
 _DOCS_AT_ONCE = 20_000
 _END = END[0]
 
@@ -36,20 +37,29 @@ THREADS = 2
 """How many threads compute while the caller's reads and writes the file: NumPy and SQLite run at once."""
 
 
+SWITCH_SECONDS = 0.0005
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def computed_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield `work` of each item, in their order; meanwhile threads compute that of a few more items."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        running = deque[Future[Result]]()
-        for item in items:
-            running.append(pool.submit(work, item))
-            if len(running) > THREADS:
+    interval = sys.getswitchinterval()
+    # Threads take turns by Python's lock, most of them briefly: a tenth of the time is saved, and what is
+    # served meanwhile waits less.
+    sys.setswitchinterval(min(interval, SWITCH_SECONDS))
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            running = deque[Future[Result]]()
+            for item in items:
+                running.append(pool.submit(work, item))
+                if len(running) > THREADS:
+                    yield running.popleft().result()
+            while running:
                 yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
+    finally:
+        sys.setswitchinterval(interval)
 
 
 @dataclass(slots=True)

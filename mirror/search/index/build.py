@@ -83,8 +83,10 @@ def keep_groups(
 ) -> tuple[Numbers, Numbers, NDArray[np.uint64]]:
     """Drop the groups that are not `kept` [G]; return positions, documents and new groups of the suffixes."""
     sizes = np.diff(starts, append=positions.size)
-    each = np.repeat(kept, sizes)
     group = np.repeat(np.arange(np.count_nonzero(kept), dtype=np.uint64), sizes[kept])
+    if kept.all():  # no copy: at ten million repositories, a group may have twenty million suffixes
+        return positions, docs, group
+    each = np.repeat(kept, sizes)
     return positions[each], docs[each], group
 
 
