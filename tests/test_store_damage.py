@@ -66,15 +66,17 @@ def test_damage_to_any_page_is_reported(folder: Folder) -> None:
     assert told > len(whole) // PAGE
 
 
-@pytest.mark.parametrize("command", ["status", "sync", "verify"])
+@pytest.mark.parametrize(
+    "command", ["status", "sync", "verify", "publish out.db", "site out", "plan-split --mirrors 2"]
+)
 def test_every_command_says_that_a_file_is_damaged(folder: Folder, command: str) -> None:
     """The pages of all tables hold nonsense."""
     path = folder.path / "data/mirror.db"
     whole = path.read_bytes()
     path.write_bytes(whole[:PAGE] + b"\xff\xfe" * ((len(whole) - PAGE) // 2))
-    ran = folder.run(command)
+    ran = folder.run(*command.split())
     assert ran.code == 4
-    assert "the file is damaged: restore a copy, or move it away" in ran.err
+    assert "mirror.db: the file is damaged: restore a copy, or move it away" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from mirror.cli.main import WholeSummaries, configured, json_option
 from mirror.errors import ConfigError
 from mirror.lake.columns import TABLES
 from mirror.readable import size_text
-from mirror.store.files import open_reader
+from mirror.store.files import damage_explained, open_reader
 
 Engine = Literal["duckdb", "spark"]
 
@@ -222,7 +222,7 @@ def _reader(mirror: Path) -> Iterator[sqlite3.Connection | None]:
     if not mirror.exists():
         yield None
         return
-    with closing(open_reader(mirror)) as connection:
+    with closing(open_reader(mirror)) as connection, damage_explained(mirror):
         connection.row_factory = None
         yield connection
 

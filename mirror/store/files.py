@@ -315,6 +315,17 @@ def damage_explained(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: {DAMAGED} ({type(error).__name__})") from error
 
 
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into StoreError if this file is damaged; else another one may be the cause."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if not is_damaged(path):
+            raise
+        raise StoreError(f"{path}: {DAMAGED} ({error})") from error
+
+
 def is_damaged(path: Path) -> bool:
     """Return whether SQLite finds a fault in a file."""
     try:

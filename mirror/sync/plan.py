@@ -201,7 +201,8 @@ def split(workspaces: Sequence[KnownWorkspace], mirrors: int) -> list[Share]:
     if mirrors < 1:
         raise ConfigError(f"--mirrors {mirrors}: give at least 1")
     if len(workspaces) < mirrors:
-        raise ConfigError(f"--mirrors {mirrors}: only {len(workspaces):,} workspaces are known")
+        known = "1 workspace is" if len(workspaces) == 1 else f"{len(workspaces):,} workspaces are"
+        raise ConfigError(f"--mirrors {mirrors}: only {known} known")
     shares = [Share(workspaces=[]) for _ in range(mirrors)]
     loads = [(0.0, number) for number in range(mirrors)]
     for one in sorted(workspaces, key=lambda one: (-one.hours, one.name)):
