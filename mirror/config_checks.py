@@ -204,9 +204,8 @@ DIRECTIVES = (
 )  # fmt: skip
 """The directives to which sources can be added."""
 
-_HOST = re.compile(
-    r"(https?|wss?)://(\*\.)?[a-z0-9][\w.-]*(:\d{1,5})?(/[\w./~%!$&()*+=:@-]*)?", re.ASCII | re.IGNORECASE
-)
+# Not compiled here: every command reads a configuration, and few add sources.
+_HOST = r"(https?|wss?)://(\*\.)?[a-z0-9][\w.-]*(:\d{1,5})?(/[\w./~%!$&()*+=:@-]*)?"
 _KEYWORDS: Mapping[str, tuple[str, ...]] = {
     "font-src": ("data:",),
     "img-src": ("data:", "blob:"),
@@ -239,7 +238,7 @@ def sources_of(text: str) -> Mapping[str, tuple[str, ...]]:
 
 def _check(directive: str, source: str) -> None:
     keywords = _KEYWORDS.get(directive, ())
-    if source in keywords or _HOST.fullmatch(source):
+    if source in keywords or re.fullmatch(_HOST, source, re.ASCII | re.IGNORECASE):
         return
     if source.lower().strip("'") == "unsafe-inline":
         raise ValueError(f"{directive} 'unsafe-inline' would let names and descriptions run scripts")

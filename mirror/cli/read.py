@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -11,9 +12,7 @@ import msgspec
 from mirror.cli.main import json_option, number_option, out, reader
 from mirror.cli.printer import Grid, Printer, cut, plain
 from mirror.errors import ConfigError, NotFound
-from mirror.queries.accounts import owners_named
 from mirror.queries.changes import EXPORTED, changes_since
-from mirror.queries.inventory import COLUMNS, InventoryLine, all_lines
 from mirror.queries.past import details_of, past_exported, past_named
 from mirror.queries.past_state import Looks, Past, PastRef
 from mirror.queries.repositories import RepositoryDetails, repository_details
@@ -22,6 +21,9 @@ from mirror.queries.visibility import OPERATOR
 from mirror.readable import csv_chunks, edits, size_text
 from mirror.search.find import one_snapshot
 from mirror.times import ago, day_text, from_text, machine_zone, moment_of, past_moment, to_text, utc_now
+
+if TYPE_CHECKING:
+    from mirror.queries.inventory import InventoryLine
 
 
 @click.command()
@@ -277,6 +279,8 @@ def inventory(as_csv: bool, as_json: bool, owner: str | None) -> None:
         mirror inventory --csv > inventory.csv
         mirror inventory --owner jespern --json
     """
+    from mirror.queries.inventory import COLUMNS, all_lines  # noqa: PLC0415 - only this command needs it
+
     if as_csv and as_json:
         raise ConfigError("--csv and --json exclude each other; choose one")
     with reader() as connection, one_snapshot(connection):
@@ -294,6 +298,8 @@ def inventory(as_csv: bool, as_json: bool, owner: str | None) -> None:
 
 def _ids(connection: sqlite3.Connection, owner: str | None) -> tuple[int, ...]:
     """Return the row ids of an owner, none for all owners; raises NotFound."""
+    from mirror.queries.accounts import owners_named  # noqa: PLC0415 - only this command needs it
+
     if owner is None:
         return ()
     found = owners_named(connection, owner)
@@ -302,7 +308,7 @@ def _ids(connection: sqlite3.Connection, owner: str | None) -> tuple[int, ...]:
     return tuple(row.id for row in found)
 
 
-def _print_some(lines: Iterator[InventoryLine]) -> None:
+def _print_some(lines: "Iterator[InventoryLine]") -> None:
     shown = list(islice(lines, SHOWN))
     count = len(shown) + sum(1 for _ in lines)
     titles = ("repository", "size", "visibility", "default branch", "last push", "branches", "tags")
