@@ -38,11 +38,20 @@ def test_a_push_is_visible_at_once(hook: WebhookClient) -> None:
 
 
 def test_a_deleted_branch_is_gone_at_once(hook: WebhookClient) -> None:
-    """If it was where the push says it was."""
+    """If it was where the push says it was; with what API 2.0 said of it besides its columns."""
+    with Store(hook.crawl.path) as store, store.transaction() as connection:
+        connection.execute(
+            """INSERT INTO extras SELECT 'branch', id, 'main', 0, x'00' FROM repositories
+               WHERE full_name = ? ON CONFLICT DO NOTHING""",
+            (SOME,),
+        )
     hook.about("repo:push", "cloud_branch_deleted.json", OLD=NEWER)
     assert hook.main() == OLD
     hook.about("repo:push", "cloud_branch_deleted.json", OLD=OLD)
     assert hook.main() is None
+    extras = """SELECT count(*) FROM extras e JOIN repositories r ON r.id = e.row_id
+        WHERE r.full_name = ? AND e.kind = 'branch' AND e.name = 'main'"""
+    assert hook.crawl.one(extras, SOME) == 0
 
 
 def test_pushes_out_of_order_never_turn_a_ref_back(hook: WebhookClient) -> None:
