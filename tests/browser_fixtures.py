@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from fixtures_db import JESPERN, PISTON, PISTON_REFS, PUBLIC, FixtureDb, hg_ref, owner, repository
+from forked_command import fork_server
 
 from mirror.config import ServeConfig
 from mirror.serve.server import build, serve
@@ -74,9 +75,8 @@ def axe_source(folder: Path) -> str:
     return (folder / "node_modules/axe-core/axe.min.js").read_text("utf-8")
 
 
-def serious_issues(page: Any, axe: str, rules: Mapping[str, Any]) -> list[Any]:
-    """Return what axe-core finds that keeps somebody from using a page."""
-    page.evaluate(axe)
+def serious_issues(page: Any, rules: Mapping[str, Any]) -> list[Any]:
+    """Return what axe-core, which the page must have, finds that keeps somebody from using it."""
     found = page.evaluate("rules => axe.run({resultTypes: ['violations'], ...rules})", rules)["violations"]
     return [
         (one["id"], one["impact"], [node["html"][:160] for node in one["nodes"][:3]])
@@ -92,9 +92,8 @@ def _serve(path: str, ready: Connection) -> None:
 @contextlib.contextmanager
 def served_at(path: Path) -> Iterator[str]:
     """Serve a file in a process of its own; give the address."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(str(path), there))
+    here, there = multiprocessing.Pipe()
+    process = fork_server().Process(target=_serve, args=(str(path), there))
     process.start()
     try:
         assert here.poll(30), "the server did not start"
