@@ -26,8 +26,8 @@ test: .venv/installed-dev .venv/installed-clients .venv/installed-plugins ## ruf
 pytest:
 	env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest -n auto --dist worksteal
 
-test-long: ## the same with five times as many random examples, and a longer soak
-	EXAMPLES=5 $(MAKE) test
+test-long: ## the same with ten times as many random examples, and a longer soak
+	EXAMPLES=10 $(MAKE) test
 
 test-lake: .venv/installed-lake ## the lake with Spark, other engines and an object store, which test leaves out
 	PYTHONPATH=.venv/lake .venv/bin/python -m pytest -rs -s \

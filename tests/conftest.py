@@ -3,11 +3,13 @@
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.assertion import rewrite
 from callers import MixedMirror
 from cli_runner import Folder
 from fixtures_db import FixtureDb, fill_mixed, fill_public
@@ -24,7 +26,25 @@ settings.register_profile("no times", deadline=None)  # a busy machine takes ten
 settings.load_profile("no times")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepare what all processes of a run use."""
+    if config.getoption("numprocesses", None) and not sys.dont_write_bytecode:
+        _rewrite_asserts(config)
+    _use_memory()
+
+
+def _rewrite_asserts(config: pytest.Config) -> None:
+    """Compile test files that changed, before processes start that would each do so, 4 s of CPU for all."""
+    state = config.stash[rewrite.assertstate_key]
+    for path in Path(__file__).parent.glob("test_*.py"):
+        folder = rewrite.get_cache_dir(path)
+        compiled = folder / f"{path.stem}{rewrite.PYC_TAIL}"
+        if rewrite._read_pyc(path, compiled) is None and rewrite.try_makedirs(folder):
+            stamp, code = rewrite._rewrite_test(path, config)
+            rewrite._write_pyc(state, code, stamp, compiled)
+
+
+def _use_memory() -> None:
     """Make the files of tests in memory, unless TMPDIR names a place: SQLite waits for a disk at each close.
 
     Not where there is too little room, or where no program may be started, as in a plain container.
@@ -57,6 +77,7 @@ def pytest_collection() -> Generator[None, object, object]:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(20_000, 20, 20)  # by default, what few tests leave is looked through again and again
         gc.enable()
 
 

@@ -91,7 +91,7 @@ markup = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(anything, markup.filter(bool)))
 def test_random_texts_leave_pages_valid(fuzzed: tuple[AsgiClient, sqlite3.Connection], text: str) -> None:
     """Whatever stands in the file, also without passing through the crawler, the page stays valid."""
@@ -114,7 +114,7 @@ def test_random_texts_leave_pages_valid(fuzzed: tuple[AsgiClient, sqlite3.Connec
 
 
 @given(st.text(max_size=700), st.text(max_size=50))
-@settings(max_examples=200)
+@settings(max_examples=examples(100))
 def test_links_are_safe_for_any_name(owner_name: str, slug: str) -> None:
     """An address of ours is ASCII, begins with ours, and cannot be walked out of."""
     links = SiteLinks(lambda path: path, "mirror")

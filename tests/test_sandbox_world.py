@@ -206,7 +206,7 @@ def test_only_members_and_tokens_see_private_repositories() -> None:
     }
 
 
-@settings(max_examples=examples(25))
+@settings(max_examples=examples(12))
 @given(pagelen=st.integers(1, 130), sort=st.sampled_from(SORTS), who=st.sampled_from(["", "Bearer sandbox"]))
 def test_pages_of_any_length_and_order_contain_each_repository_once(
     pagelen: int, sort: str, who: str
@@ -268,7 +268,7 @@ def act(
             return sandbox.do(action, name)
 
 
-@settings(max_examples=examples(30))
+@settings(max_examples=examples(15))
 @given(history=st.lists(st.tuples(ACTIONS, st.integers(0, 10**6), st.integers(0, 10**6)), max_size=25))
 def test_every_edit_updates_every_order(history: list[tuple[str, int, int]]) -> None:
     """After any history, all orders contain the same repositories, sorted, with their current names."""

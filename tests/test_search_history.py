@@ -111,7 +111,7 @@ def _with_others(path: Path) -> None:
             mirror.add(f"w{number % 7}")
 
 
-@settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(30), suppress_health_check=list(HealthCheck))
 @given(
     leaf_size=st.integers(1, 4),
     others=st.sampled_from([0, OTHERS]),
@@ -136,7 +136,7 @@ def test_a_search_equals_a_scan_after_any_history(
             assert check_index(mirror.connection) == []
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(examples(3)))
 def test_lists_stay_correct_while_many_rows_change(tmp_path: Path, seed: int) -> None:
     """Popular repositories come, go, rise and fall: lists shrink, grow, are ranked again and emptied."""
     choose = random.Random(seed)

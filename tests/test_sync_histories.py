@@ -242,7 +242,7 @@ RENAMED_BEFORE_ITS_MEMBERS: list[Any] = [
 """A run ends before the members of a renamed workspace are listed, and it is renamed again."""
 
 PATIENT = settings(
-    max_examples=examples(30),
+    max_examples=examples(12),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     print_blob=True,
 )
