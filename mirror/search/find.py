@@ -23,8 +23,8 @@ from mirror.search.scan import Hit, PendingMatches, RowReader, described_hits, n
 FEW = 1_500
 """So many rows are read by their ids and compared one by one, in 8 ms; more are found with arrays."""
 
-
 _MORE = 5
+"""How many more ids of a collection are ranked than its share of a page."""
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -283,7 +283,7 @@ class QueryEngine:
             else:
                 hits += self._matching(new)
             known |= ids
-            # Each class adds hits of its own or of worse classes, so that those before it count in full.
+            # Pending hits of worse classes do not end the page. The length is quicker to look at.
             if len(hits) >= stop and sum([hit[0] <= match for hit in hits]) >= stop:
                 break
         best = sorted(hits)[:stop]

@@ -100,7 +100,7 @@ class RowReader:
         return [(match, *popularity(*ranked)) for ranked in rows]
 
 
-# Faster than `id IN (...)`, which sorts the ids first.
+# Faster than `id IN (...)`, which sorts the ids first. The inner SELECT hides json_each's own `id`.
 _BY_ID = """(SELECT value AS wanted FROM json_each(:wanted))
     CROSS JOIN repositories NOT INDEXED ON id = wanted"""
 _RANKED = f"SELECT followers_count, forks_count, created_at, id FROM {_BY_ID}"
