@@ -26,28 +26,27 @@ _BYTES_AT_ONCE = 1 << 20
 _DOCS_AT_ONCE = 20_000
 _END = END[0]
 
-# A list of each column: as rows of values of Python they would take twice as long. They are in the order of
-# the ids, since SQLite follows the range of these. A subquery with LIMIT would take half as long again.
+# A list of each column: rows of Python values would take twice as long. The lists are in the order of ids,
+# because SQLite scans a range of them. A subquery with LIMIT would take half as long again.
 _LISTS = ", ".join(f"json_group_array({column})" for column in ("id", "name", "slug", *VALUES))
 _ROWS = f"SELECT {_LISTS} FROM repositories NOT INDEXED WHERE id >= ? AND id < ?"
 _NEXT = "SELECT id FROM repositories WHERE id >= ? ORDER BY id LIMIT 1"
 _AGES = "SELECT dense_rank() OVER (ORDER BY coalesce(created_at, '')) FROM repositories ORDER BY id"
 
 THREADS = 2
-"""How many threads compute while the caller's reads and writes the file: NumPy and SQLite run at once."""
-
+"""How many threads compute while the calling one reads and writes the file."""
 
 SWITCH_SECONDS = 0.0005
+"""How long a thread may keep Python's lock from the others meanwhile. With Python's 5 ms, a build takes a
+tenth longer."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def computed_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield `work` of each item, in their order; meanwhile threads compute that of a few more items."""
+    """Yield `work` of each item, in the order of the items; threads compute a few results ahead."""
     interval = sys.getswitchinterval()
-    # Threads take turns by Python's lock, most of them briefly: a tenth of the time is saved, and what is
-    # served meanwhile waits less.
     sys.setswitchinterval(min(interval, SWITCH_SECONDS))
     try:
         with ThreadPoolExecutor(THREADS) as pool:
@@ -117,7 +116,7 @@ class Corpus:
         positions, docs = [np.zeros(0, dtype=np.uint32)], [np.zeros(0, dtype=np.uint32)]
         for begin in range(0, text.size, _BYTES_AT_ONCE):
             some = text[begin : begin + _BYTES_AT_ONCE]
-            # What is below the lowest becomes large.
+            # One comparison instead of two: bytes below the lowest wrap around and become large.
             found = np.flatnonzero((some - np.uint8(lowest) <= highest - lowest) & (some != _END))
             here = (found + begin).astype(np.uint32)
             positions.append(here)
@@ -145,7 +144,7 @@ class _Chunk(NamedTuple):
 
 
 def read_corpus(connection: sqlite3.Connection) -> Corpus:
-    """Read all rows, write their columns, sort them by popularity. At ten million rows every copy counts."""
+    """Read all rows, write their columns, sort the rows by popularity. At ten million, every copy counts."""
     writer = ColumnWriter(connection)
     size = connection.execute("SELECT count(*) FROM repositories").fetchone()[0]
     raw = bytearray()
@@ -180,7 +179,7 @@ def read_corpus(connection: sqlite3.Connection) -> Corpus:
 
 
 def _read(cursor: sqlite3.Cursor, writer: ColumnWriter) -> Iterator[tuple[list[str], NDArray[np.int64]]]:
-    """Yield the rows of each chunk of the columns: the lists of _ROWS, and the codes of the languages."""
+    """Yield for each chunk of the columns the lists of _ROWS, and the codes of the languages apart."""
     first = 0
     while row := cursor.execute(_NEXT, (first,)).fetchone():
         first = row[0] // CHUNK * CHUNK

@@ -28,8 +28,8 @@ from mirror.search.index.format import (
 from mirror.search.names import BOUNDARY, COLLECTIONS, PUBLIC
 
 SUFFIXES_AT_ONCE, SHARE_AT_ONCE = 350_000, 200
-"""How many suffixes a thread sorts at once, and which share of all if that is more. They take about 40 bytes
-each, and finding them a pass over all."""
+"""How many suffixes a thread sorts at once: so many, or this share of all bytes if that is more. A suffix
+takes about 40 bytes meanwhile. Smaller parts take more passes over all suffixes to find them."""
 
 _ROWS_AT_ONCE = 1000  # in one statement
 _LOW = np.uint64(0xFFFFFFFF)
@@ -162,7 +162,7 @@ class _Part:
 
 
 class _Build:
-    """Makes the rows of the index: a part of the suffixes in each thread, one part after another."""
+    """Makes the rows of the index: each thread takes one part of the suffixes after another."""
 
     def __init__(self, corpus: Corpus, leaf_size: int, at_once: int) -> None:
         self.corpus = corpus
@@ -190,12 +190,12 @@ class _Build:
         return self._add_lists(self._follow(part))
 
     def _parts(self, ranges: Iterable[tuple[int, int]]) -> Iterator[_Part]:
-        """Yield parts that have all suffixes whose first byte is in one of some ranges."""
+        """Yield parts that together have all suffixes whose first byte is in one of some ranges."""
         for lowest, highest in ranges:
             yield from self._cut(_Part(*self.corpus.suffixes(lowest, highest), 0, lowest == highest))
 
     def _cut(self, part: _Part) -> Iterator[_Part]:
-        """Cut a part with too many suffixes by ranges of the byte after the next, where it can be."""
+        """Cut a part with too many suffixes by ranges of the second byte to come; the first is the same."""
         if not part.is_one or part.positions.size <= self.at_once:
             yield part
             return
@@ -203,7 +203,7 @@ class _Build:
         positions, docs, _ = self._add_groups(
             part.rows, part.positions, part.docs, np.zeros(1, dtype=np.int64), depth
         )
-        part.positions = part.docs = positions[:0]
+        part.positions = part.docs = positions[:0]  # its node or leaf is made; the suffixes go on in parts
         yield part
         following = self.corpus.text[depth:][positions]
         for lowest, highest in _ranges(np.bincount(following), self.at_once):

@@ -111,7 +111,7 @@ class LeafWriter:
         self._crowds = defaultdict[tuple[bytes, bytes], list[int]](list)
 
     def append(self, paths: Iterable[bytes], begins: NDArray[np.int64], ids: Numbers) -> None:
-        """Append ids to leaves, once each in a batch: from each of `begins` on, those of the next path."""
+        """Append ids to leaves, each leaf once in a batch. Those of a path begin at the index in `begins`."""
         packed = np.zeros((ids.size, 5), dtype=np.uint8)  # as `pack_appended` does
         packed[:, 1:] = ids.astype("<u4").view(np.uint8).reshape(-1, 4)
         self._packed += zip(paths, cut(packed.tobytes(), 5 * np.append(begins, ids.size)), strict=True)
@@ -186,7 +186,7 @@ class NodeWriter:
     def __init__(self, connection: sqlite3.Connection, batch: Batch) -> None:
         self._connection = connection
         self._batch = batch
-        # Rows of search_common; the lists of the latter are to be ranked and cut.
+        # Rows of search_common. The second ones have lists that are to be ranked and cut.
         self._changed = list[tuple[bytes, int, int, bytes, int]]()
         self._too_long = list[tuple[bytes, int, int, bytes, int]]()
         self._leaving = {
@@ -382,9 +382,8 @@ class _Update:
             public = self._nodes.read(list(compress(paths, (~ended).tolist())))
             common = np.fromiter(map(public.__contains__, paths), dtype=bool, count=len(paths))
             rare = ~common & ~ended
-            self._append(
-                compress(paths, rare.tolist()), *self._new(*keep_groups(positions, entries, starts, rare))
-            )
+            _, new, leaf = self._new(*keep_groups(positions, entries, starts, rare))
+            self._append(list(compress(paths, rare.tolist())), new, leaf)
             its = self._new(*keep_groups(positions, entries, starts, ended))
             ends.append((list(compress(paths, ended.tolist())), *its))
             positions, entries, group = keep_groups(positions, entries, starts, common)
@@ -395,17 +394,15 @@ class _Update:
     def _new(
         self, positions: Numbers, entries: Numbers, group: NDArray[np.uint64]
     ) -> tuple[Numbers, Numbers, NDArray[np.uint64]]:
-        """Return the suffixes whose ids leaves must learn, each entry once a group."""
+        """Return the suffixes whose ids are new to the leaves, each entry once in a group."""
         new = self._batch.is_new[entries] & (differs_from_previous(group) | differs_from_previous(entries))
         return positions[new], entries[new], group[new]
 
-    def _append(
-        self, paths: Iterable[bytes], _: Numbers, entries: Numbers, group: NDArray[np.uint64]
-    ) -> None:
+    def _append(self, paths: Sequence[bytes], entries: Numbers, group: NDArray[np.uint64]) -> None:
         """Append entries to the leaves of their groups' paths."""
         begins = np.flatnonzero(differs_from_previous(group))
-        names = map(list(paths).__getitem__, group[begins].tolist())
-        self._leaves.append(names, begins, self._batch.ids[entries])
+        leaves = map(paths.__getitem__, group[begins].tolist())
+        self._leaves.append(leaves, begins, self._batch.ids[entries])
 
     def _append_ended(self, ends: Sequence[tuple[list[bytes], Numbers, Numbers, NDArray[np.uint64]]]) -> None:
         """Append to the lists of suffixes that are common to their end: to crowds, or else to leaves.
@@ -425,8 +422,8 @@ class _Update:
             order = np.argsort(key, kind="stable")
             begins = np.flatnonzero(differs_from_previous(key[order]))
             chunks = [divmod(number, 1 << 16) for number in key[order[begins]].tolist()]
-            names = [paths[index] + chunk.to_bytes(2, "big") for index, chunk in chunks]
-            self._leaves.append(names, begins, ids[listed][order])
+            leaves = [paths[index] + chunk.to_bytes(2, "big") for index, chunk in chunks]
+            self._leaves.append(leaves, begins, ids[listed][order])
 
     def _split_leaf(self, path: bytes) -> None:
         """Turn a leaf into a node, with leaves one byte below; or only drop the ids that no longer belong."""
