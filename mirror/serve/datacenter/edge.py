@@ -21,7 +21,7 @@ from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.queries.sources import Source
 from mirror.queries.visibility import Caller
 from mirror.serve.api_edge import Names, Parameters
-from mirror.serve.datacenter.shapes import DataCenterShapes, Resource
+from mirror.serve.datacenter.shapes import CenterShapes, Resource
 from mirror.serve.exchange import Answer, ApiError, ApiRequest, Json, address_of, number_in, unauthorized
 from mirror.serve.unmirrored import NotMirrored, noun, passed_on
 from mirror.store.files import fetch
@@ -56,7 +56,7 @@ LONGEST_PART = 1000
 class DataCenterRequest(ApiRequest, frozen=True, kw_only=True):
     """A request to Data Center's API, with the shapes for its answer."""
 
-    shapes: DataCenterShapes
+    shapes: CenterShapes
 
     def flag(self, parameter: str) -> bool:
         """Return a parameter that is true or false; false for any other text."""
@@ -117,7 +117,7 @@ def other_route(names: Sequence[str]) -> tuple[Names, Names]:
 
 def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> DataCenterRequest:
     """Add what this API needs to a request; raises ApiError 400."""
-    shapes = DataCenterShapes(address_of(datasette, request), asked.upstreams)
+    shapes = CenterShapes(address_of(datasette, request), asked.upstreams)
     return DataCenterRequest(**msgspec.structs.asdict(asked), shapes=shapes)
 
 

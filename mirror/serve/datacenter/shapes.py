@@ -112,7 +112,7 @@ def _escaped(path: str) -> str:
     return quote(path, safe="/~")
 
 
-class DataCenterShapes:
+class CenterShapes:
     """Shapes for one request.
 
     Ids are those of the upstream if it is a Data Center, or the first of several. All others are row ids plus
