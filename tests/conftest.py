@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
@@ -28,6 +29,9 @@ settings.load_profile("no times")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Prepare what all processes of a run use."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell ignores Ctrl-C for what it starts with `&`, and so would the commands that tests interrupt.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("numprocesses", None) and not sys.dont_write_bytecode:
         _rewrite_asserts(config)
     _use_memory()
