@@ -80,6 +80,7 @@ def sync_upstream(run: Run, scope: Scope = EVERYTHING) -> Summary:
     if scope.is_whole:
         carry_progress(run)
     with recorded(run) as summary:
+        # Hints come first: somebody waits for what a webhook or a write announced.
         workspaces = prepare(run, scope)
         follow_hints(run)
         workspaces = list_workspaces(run, scope, workspaces)
@@ -92,7 +93,7 @@ def sync_upstream(run: Run, scope: Scope = EVERYTHING) -> Summary:
         if scope.is_whole:
             end_round(run)
         if run.with_refs and scope.refs:
-            ask_forced(run)
+            ask_forced(run)  # last, with what the budget has left
     return summary
 
 
@@ -120,10 +121,7 @@ def follow_hints(run: Run) -> None:
 
 
 def list_workspaces(run: Run, scope: Scope, workspaces: list[str]) -> list[str]:
-    """List the repositories of each workspace in scope; return all workspaces that are mirrored.
-
-    A workspace that has left the caller's list is listed on, because that does not prove that it is gone.
-    """
+    """List the repositories of each workspace in scope; return all workspaces that are mirrored."""
     hinted, since = hinted_workspaces(run), run.now_text()
     chosen = scope.to_list(workspaces, to_list_now(run, hinted, workspaces))
     begin_listings(run, chosen, refs=count_stale(run) if run.with_refs and scope.refs else None)
@@ -134,6 +132,7 @@ def list_workspaces(run: Run, scope: Scope, workspaces: list[str]) -> list[str]:
 
     list_each(workspaces)
     if run.config.workspaces is None:
+        # A workspace that is missing from the caller's list may still be there.
         lost = formerly_listed(run, workspaces)
         list_each(lost)
         workspaces = workspaces + lost
@@ -168,9 +167,9 @@ def list_refs(run: Run, scope: Scope) -> None:
 
 
 def ask_forced(run: Run) -> None:
-    """Ask which main branches were force-pushed, if that is wanted; the run is complete in any case."""
+    """Ask which main branches were force-pushed, if that is wanted."""
     if run.config.ask_forced:
-        run.budget.stop_waiting()
+        run.budget.stop_waiting()  # the run is complete without these answers
         with suppress(Paused, UpstreamBusy):
             _run_steps(run, forced_steps(run))
 
@@ -186,6 +185,7 @@ def _run_steps(run: Run, steps: Iterable[Step]) -> None:
     )
 
 
+# Listings are good for an hour, or four times as long as they took: most of a small budget is left for refs.
 GOOD_FOR = timedelta(hours=1)
 TIMES = 4
 LONGEST = timedelta(days=1)
@@ -215,17 +215,13 @@ def end_round(run: Run) -> None:
 
 
 def _unfinished(run: Run) -> Round | None:
-    """Read the round to continue.
-
-    Its listings are good for an hour, or four times as long as they took, so that most of a small budget is
-    left for branches and tags.
-    """
+    """Read the round to continue, if there is one."""
     with run.cursors() as cursors:
         found = cursors.round.read()
     if found is None:
         return None
     began, now = from_text(found.began), run.now()
-    if run.full or now < began:
+    if run.full or now < began:  # a clock that was wrong wrote it
         return None
     if found.listed is None:
         return found if now - began < LONGEST else None

@@ -40,7 +40,7 @@ class _Task:
 
     def __init__(self, step: Step) -> None:
         self.step = step
-        self.done = False
+        self.done = False  # set last, so no lock is needed to read the rest
         self.answer: Any = None
         self.error: BaseException | None = None
 
@@ -56,8 +56,8 @@ class _Workers:
         self._over = threading.Event()
 
     def put(self, task: _Task) -> None:
-        """Queue a task; tasks are begun in the order of the calls. A phase may have fewer than threads."""
-        if self._started < self._threads:
+        """Queue a task; tasks are begun in the order of the calls."""
+        if self._started < self._threads:  # a phase may have fewer tasks than threads
             self._started += 1
             threading.Thread(target=self._work, daemon=True, name="ask").start()
         self._tasks.put(task)
@@ -189,7 +189,7 @@ def _save_all(
         if not under_way:
             break
         while not under_way[0].done and not stop.is_set():
-            workers.wait(0.2)
+            workers.wait(0.2)  # short enough that `stop` and the progress are noticed
             tick()
         if stop.is_set():
             raise Interrupted("stopped; the next run resumes from here")
@@ -200,7 +200,7 @@ def _save_all(
                     break
                 try:
                     order.follow(position, _save(under_way.popleft()))
-                except Paused as error:
+                except Paused as error:  # what is under way was paid for, so it is saved first
                     paused = paused or error
                 position += 1
         tick()

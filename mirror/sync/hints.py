@@ -19,6 +19,7 @@ from mirror.sync.refs import RefsStep
 from mirror.sync.run import Run
 
 CHECK_EVERY = 2.0
+"""Seconds between two looks for new hints during a phase."""
 
 
 class _Mirrored(NamedTuple):
@@ -52,8 +53,8 @@ def hint_steps(run: Run) -> Iterator[Step]:
 
 
 def with_hints(run: Run, steps: Iterable[Step]) -> Iterator[Step]:
-    """Yield steps, and between them those of hints that come meanwhile: a backlog may last for hours."""
-    checked = time.monotonic()
+    """Yield steps, and between them those of hints that come meanwhile."""
+    checked = time.monotonic()  # a phase may last for hours, and a hint should not wait for it
     for step in steps:
         yield step
         if time.monotonic() - checked >= CHECK_EVERY:
@@ -85,9 +86,9 @@ def drop_listed(run: Run, hinted: dict[str, str], workspaces: Iterable[str], *, 
 
 
 def refs_anew(run: Run, row_id: int, key: RepositoryKey) -> Step:
-    """Ask for refs from their first page: a listing that began before the push is out of date."""
+    """Make the step that asks for refs from their first page."""
     with run.store.transaction() as connection, run.cursors() as cursors:
-        cursors.refs(row_id).drop()
+        cursors.refs(row_id).drop()  # a listing that began before the push is out of date
         mark_refs_stale(connection, row_id)
     return RefsStep(run, row_id, key, RefsListing())
 
@@ -122,11 +123,12 @@ class HintStep(Step):
             return [refs_anew(run, row_id, key)]
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Have the workspace listed, which may prove that the repository is gone; a refusal does not."""
+        """Have the workspace listed."""
         run = self.run
         run.isolate(error)
         with run.store.transaction(), run.cursors() as cursors:
             cursors.hints.done(self.hint)
+            # Only a full listing may prove that a repository is gone; a refusal does not.
             if run.states.exists(self.key.workspace):
                 cursors.hints.add_workspace(self.key.workspace, at=run.now_text())
         return []

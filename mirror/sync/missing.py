@@ -27,8 +27,7 @@ from mirror.sync.pages import NEWEST, save_row
 from mirror.sync.preflight import check_caller
 from mirror.sync.run import Run
 
-WITH_UUIDS = ("cloud", "sandbox")
-"""Kinds of upstreams whose repositories have uuids."""
+WITH_UUIDS = ("cloud", "sandbox")  # kinds of upstreams whose repositories have uuids
 
 
 def close_listing(
@@ -64,9 +63,10 @@ def close_listing(
 
 
 def _forget_bad(run: Run, workspace: str, since: str) -> None:
-    """Drop older failures of bad rows and missing pages: a whole listing did not meet them."""
+    """Drop older failures of bad rows and missing pages."""
     with run.store.transaction() as connection:
         failures = Failures(connection, run.upstream_id)
+        # The whole listing did not meet them.
         failures.drop_rows_and_pages(workspace, before=since)
 
 
@@ -114,8 +114,9 @@ def close_absences(run: Run, workspaces: Sequence[str]) -> None:
 
 
 def _allowed(run: Run, workspace: str, state: WorkspaceState, missing: int) -> bool:
-    """Apply the brake: one repository may go; more than a share of the workspace needs confirmation."""
+    """Apply the brake: more than a share of the workspace needs confirmation."""
     alive = run.states.alive(state)
+    # One repository may always go: people delete single ones.
     if missing <= 1 or missing <= run.config.absence_brake * alive or run.confirm_absence:
         return True
     run.fail(
@@ -163,7 +164,7 @@ class AbsenceStep(Step):
         return self.run.upstream.fetch_repository(self.key)
 
     def save(self, answer: Repository) -> Sequence[Step]:
-        """It exists: pages moved while they were read, or it belongs to another owner now."""
+        """Write it: pages moved while they were read, or it belongs to another owner now."""
         run = self.run
         with run.store.transaction():
             saved = save_row(run, answer)
@@ -175,18 +176,16 @@ class AbsenceStep(Step):
         return []
 
     def _expect(self, answer: Repository) -> None:
-        """Expect one row more than the listing named, or the next total would seem to be off by one.
-
-        A row that earlier listings named was out of sight for a while only. Its return may hide in the next
-        total that another row was deleted, so the workspace is listed in full again.
-        """
+        """Expect one row more than the listing named."""
+        # Else the next total would seem to be off by one, or hide that another row was deleted.
         state = self.run.states.read(self.workspace)
         if answer.owner.uuid == state.owner_uuid:
             self.run.states.save(self.workspace, listing_state.exists_unlisted(state, self.row_id))
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """404 and 403 are the proof; any other error proves nothing and is recorded."""
+        """Make a tombstone of it after a 404 or 403; record any other error."""
         status = self.run.isolate(error)
+        # Nothing else proves that it is gone. To an anonymous caller, private looks like deleted.
         if isinstance(error, UpstreamRefused) and status in (403, 404):
             hidden = self.run.upstream.anonymous or status == 403
             make_tombstone(self.run, self.row_id, "no longer visible" if hidden else "deleted")
@@ -230,20 +229,17 @@ class UuidStep(AbsenceStep):
         return steps
 
     def _expect(self, answer: Repository) -> None:
-        """Expect nothing: listings may have named it all the time."""
+        """Expect nothing."""  # listings may have named it all the time
 
 
 def settle_restored(run: Run) -> None:
-    """End the wait of strangers where every workspace has been listed in full since the copy was restored.
-
-    A repository that was not seen since counts as private until the upstream says otherwise: it could not be
-    asked for, or its workspace is not mirrored any more.
-    """
+    """Serve strangers again once every workspace has been listed in full since the copy was restored."""
     with run.cursors() as cursors:
         since = cursors.restored.read()
     if since is None or any(state.swept_at is None or state.listing for _, state in run.states.all()):
         return
     with run.store.transaction() as connection:
+        # What was not seen since may have become private: it was out of reach, or is not mirrored any more.
         hidden = make_private(connection, run.upstream_id, unseen_since=since)
         changes = [Change("made_private", repository_id) for repository_id in hidden]
         run.store.save_changes(changes, run_id=run.id, at=run.now_text())

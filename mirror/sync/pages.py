@@ -32,14 +32,14 @@ def next_listing(run: Run, state: WorkspaceState) -> ListingProgress:
 
 
 def begin_listings(run: Run, workspaces: Collection[str], *, refs: int | None) -> None:
-    """Begin the phase of listings: what earlier runs of the same round have listed counts as done.
+    """Begin the phase of listings.
 
     `refs` is how many repositories have refs to be read by now; None in a run that reads none.
     """
     left, done, unlisted = dict[str, int](), 0, set[str]()
     for name in workspaces:
         state = run.states.read(name)
-        if state.listing is None and state.round == run.round:
+        if state.listing is None and state.round == run.round:  # an earlier run of this round has listed it
             done += 1
             continue
         listing = next_listing(run, state)
@@ -53,6 +53,7 @@ def begin_listings(run: Run, workspaces: Collection[str], *, refs: int | None) -
 
 def pages_left(listing: ListingProgress, size: int) -> int:
     """Return how many pages of a listing are still to come, if it has so many rows."""
+    # An incremental listing nearly always ends on its first page.
     return 1 if listing.purpose == "incremental" else max(1, -(-size // PAGE) - listing.pages)
 
 
@@ -111,8 +112,8 @@ def fail_rows(run: Run, workspace: str, bad: Sequence[BadRow], *, swept_at: str 
 
 
 def _answered_rows(run: Run, workspace: str, rows: Sequence[Repository]) -> None:
-    """Forget that rows were not understood, because they are now."""
-    failed = run.ever_failed("row")
+    """Forget that rows were not understood before."""
+    failed = run.ever_failed("row")  # nearly always empty, which saves a look for each row
     for row in rows if failed else ():
         for subject in (f"{workspace}: {row.full_name}", f"{workspace}: {row.uuid}"):
             if subject in failed:
@@ -120,11 +121,9 @@ def _answered_rows(run: Run, workspace: str, rows: Sequence[Repository]) -> None
 
 
 def note_hole(run: Run, workspace: str, state: WorkspaceState, listing: ListingProgress) -> None:
-    """Record a page that was skipped.
-
-    In the order of creation it is asked for again by its link. In the order of updates its rows move to
-    other pages, so the cursor stays behind instead (`listing_state.finished`).
-    """
+    """Record a page that was skipped."""
+    # In the order of creation it can be asked for again by its link. In the order of updates its rows move to
+    # other pages, so the cursor stays behind instead (`listing_state.finished`).
     full = listing.purpose == "full"
     page = f"page {listing.pages + 1}" if full else NEWEST
     run.fail(

@@ -69,6 +69,7 @@ def plan_upstream(run: Run) -> Plan:
         unlisted += max(0, size - known)
         requests["workspaces and members"] += 2 if run.lists_members else 1
         requests["listings"] += max(1, -(-size // PAGE)) - min(listing.pages, -(-size // PAGE))
+    # What was never listed is not in the file, but its refs will be read too.
     by_git = _refs(run, requests, unlisted) if run.with_refs else 0
     if by_git and unlisted:
         notes.append("what was never listed is taken for git; the API is asked for refs of Mercurial")
@@ -108,7 +109,7 @@ def _left_out(error: Paused) -> str:
 
 
 def _size(run: Run, workspace: str, state: WorkspaceState, known: int) -> tuple[int, str | None]:
-    """Return how many repositories a workspace has, asking only where the mirror cannot know."""
+    """Return how many repositories a workspace has, and a note; ask only where the mirror cannot know."""
     if state.cursor is not None:
         return known, None
     if state.listing is not None and state.listing.last_size is not None:
@@ -194,7 +195,7 @@ def known_workspaces(connection: sqlite3.Connection | None, upstream: UpstreamCo
 
 
 def split(workspaces: Sequence[KnownWorkspace], mirrors: int) -> list[Share]:
-    """Share out workspaces, the largest first, always to the mirror with the least load.
+    """Share out workspaces among mirrors of about equal load.
 
     Raises ConfigError for no mirror, and where there are fewer workspaces than mirrors.
     """
@@ -203,6 +204,7 @@ def split(workspaces: Sequence[KnownWorkspace], mirrors: int) -> list[Share]:
     if len(workspaces) < mirrors:
         known = "1 workspace is" if len(workspaces) == 1 else f"{len(workspaces):,} workspaces are"
         raise ConfigError(f"--mirrors {mirrors}: only {known} known")
+    # The largest first, always to the least load: at most a third worse than the best split.
     shares = [Share(workspaces=[]) for _ in range(mirrors)]
     loads = [(0.0, number) for number in range(mirrors)]
     for one in sorted(workspaces, key=lambda one: (-one.hours, one.name)):

@@ -21,9 +21,9 @@ LIST_OF_WORKSPACES = "the list of workspaces"
 def check_caller(run: Run, *, since: str | None = None) -> None:
     """Check that the credential is still valid, before anything is concluded from what it sees.
 
-    With `since`, an answer from before that moment is not enough. Raises CredentialsRefused. Without this
-    check a dead token would go unnoticed: Bitbucket answers it as it answers anonymous requests.
+    With `since`, an answer from before that moment is not enough. Raises CredentialsRefused.
     """
+    # Bitbucket answers a dead token as it answers strangers, so private repositories would look deleted.
     if run.upstream.anonymous:
         return
     with run.cursors() as cursors:
@@ -36,11 +36,9 @@ def check_caller(run: Run, *, since: str | None = None) -> None:
 
 
 def find_workspaces(run: Run) -> list[str]:
-    """Name the workspaces to mirror: the configured ones, or all that the caller can see.
-
-    Workspaces whose name another one has taken are among them, by their identity: they are still mirrored.
-    """
+    """Name the workspaces to mirror: the configured ones, or all that the caller can see."""
     named = _named_workspaces(run)
+    # Those whose name another one has taken are still mirrored, by their identity.
     return [*named, *(name for name in formerly_listed(run, named) if is_identity(name))]
 
 
@@ -89,10 +87,7 @@ def _with_page(run: Run, found: LastCheck) -> LastCheck:
 
 
 def formerly_listed(run: Run, names: Iterable[str]) -> list[str]:
-    """Name the workspaces that earlier runs have listed and that are not among the names.
-
-    They are listed until they are known to be gone: absence from the caller's list proves nothing.
-    """
+    """Name the workspaces that earlier runs have listed and that are not among the names."""
     known = {name.lower() for name in names}
     with run.cursors() as cursors:
         return sorted(name for name in cursors.workspace_names() if name not in known)
@@ -111,13 +106,11 @@ def forget_links(run: Run) -> None:
 
 
 def _recent(run: Run, check: LastCheck | None) -> LastCheck | None:
-    """Return a check, unless it is old or of another credential.
-
-    Half the overlap is the limit: the next listing still looks back on what a wrong answer hid until then.
-    """
+    """Return a check, unless it is old or of another credential."""
     if check is None or run.full:
         return None
     age = (run.now() - from_text(check.at)).total_seconds()
+    # Within half the overlap, the next listing still looks back on what a wrong answer hid.
     is_recent = 0 <= age < run.config.overlap / 2 and check.bucket == run.budget.buckets["api"]
     return check if is_recent else None
 
@@ -127,5 +120,6 @@ def _checked(run: Run, **found: Any) -> LastCheck:
 
 
 def _once_each(names: Iterable[str]) -> list[str]:
-    """Drop names that differ from an earlier one only in case: to Bitbucket they are the same."""
+    """Drop names that differ from an earlier one only in case."""
+    # To Bitbucket they are the same. The first spelling wins.
     return list({name.lower(): name for name in reversed(list(names))}.values())[::-1]

@@ -10,14 +10,10 @@ from mirror.store.crawl_state import Progress
 from mirror.times import Clock, to_text
 from mirror.upstream.budget import Budget
 
-PAGE = 100
-"""The rows of a page of a listing."""
-GIT_REQUESTS = 2
-"""Git requests for a repository where the server speaks protocol version 2, as Bitbucket does."""
-FAIR_NUMBER = 20
-"""So many requests tell a pace."""
-SECONDS_PER_REQUEST = 0.4
-"""A guess for an upstream that no run has timed yet."""
+PAGE = 100  # rows of a page of a listing
+GIT_REQUESTS = 2  # of a repository, where the server speaks protocol version 2, as Bitbucket does
+FAIR_NUMBER = 20  # fewer requests tell no pace
+SECONDS_PER_REQUEST = 0.4  # a guess for an upstream that no run has timed yet
 
 LISTINGS, REFS, COMPARED = "listings", "refs", "comparisons"
 
@@ -97,7 +93,7 @@ class RunProgress:
         self._done += 1
         self.refs_done += self._what == REFS
         if self._total is not None:
-            self._total = max(self._total, self._done)
+            self._total = max(self._total, self._done)  # there may be more than was expected
         self._told()
 
     def estimate(self) -> None:
@@ -158,6 +154,7 @@ class RunProgress:
         if self._refs_before is None:
             return 0
         found = self._counts.repositories_new + self._counts.repositories_changed
+        # Each repository of a workspace that was never listed is new, so its refs will be read.
         unlisted = sum(self._pages.get(name, 0) for name in self._unlisted)
         return self._refs_before + found + PAGE * unlisted
 

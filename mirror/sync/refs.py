@@ -62,12 +62,8 @@ def count_stale(run: Run) -> int:
 
 
 def mark_old(run: Run) -> None:
-    """Let refs be asked for again once they are older than `refs_every`: tags may move unannounced.
-
-    Where no `updated_at` is known (Data Center), a push is unannounced too: those are asked for every day,
-    and whenever everything is. Refs of a repository that was listed while `refs` was "none" count as oldest.
-    Single refs that were not understood are read again at their next try.
-    """
+    """Mark refs as stale that are older than `refs_every`, and single ones whose next try is due."""
+    # Tags may move unannounced. Where no `updated_at` is known (Data Center), pushes are unannounced too.
     every = timedelta(seconds=run.config.refs_every)
     untold = (run.round or run.now_text()) if run.full else to_text(run.now() - min(every, UNTOLD))
     with run.store.transaction() as connection:
@@ -153,11 +149,12 @@ class RefsStep(Step):
     def _is_doubtful(self, answer: Page[Ref], listing: RefsListing) -> bool:
         """Return whether a listing ended too early to be trusted: short of its own total, or without any ref.
 
-        The second pass decides, since totals may count what cannot be seen, and the last ref may be deleted;
-        raises UpstreamShapeError where a page is still lost, or a repository with a main branch has no ref.
+        Raises UpstreamShapeError where a page is still lost in the second pass, or where a repository with a
+        main branch has no ref.
         """
         if listing.next is not None:
             return False
+        # The second pass decides: totals may count what cannot be seen, and the last ref may be deleted.
         if listing.rows > 0:
             if listing.passes > 1:
                 refuse_cut_off(answer, pages=listing.pages, rows=listing.rows)
@@ -205,11 +202,8 @@ class RefsStep(Step):
     def _ended(
         self, connection: Connection, listing: RefsListing, saved: SavedRefs, *, seen_at: str
     ) -> tuple[RefsListing, SavedRefs]:
-        """Drop what no page has named, or go back to the first page to make sure of it.
-
-        A ref that is deleted while the pages are read pulls another one onto a page that was read already;
-        so the second pass decides what is gone.
-        """
+        """Drop what no page has named, or go back to the first page to make sure of it."""
+        # A ref that is deleted meanwhile pulls another one onto a page that was read already.
         if listing.passes == 1 and listing.bad == 0 and has_unnamed(connection, self.row_id):
             return RefsListing(passes=2), saved
         rest = self._write(connection, (), last_page=True, listing=listing, seen_at=seen_at)
@@ -218,7 +212,7 @@ class RefsStep(Step):
         )
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Keep the refs that are known, and try again: now where a link is refused, else after a while."""
+        """Keep the refs that are known; try again at once where a link is refused, else later."""
         run, status = self.run, self.run.isolate(error)
         if status in (400, 404) and self.listing.next is not None and self.listing.passes < PASSES:
             # The repository or its workspace has another name since the last page.
@@ -271,7 +265,7 @@ def _has_room(run: Run) -> bool:
 
 
 class _LastMove:
-    """The last move that was asked about. It stays before the first one that could not be asked about."""
+    """The last move that was asked about; `stays` where one could not be asked about."""
 
     def __init__(self, run: Run) -> None:
         self._run, self.stays = run, False

@@ -113,11 +113,9 @@ class Run:
         )
 
     def save_address(self) -> int:
-        """Write the address of the upstream and return the id of its row.
-
-        A new address belongs into the transaction that forgets the links to the old one: once it is written,
-        nothing shows any more that the upstream has moved.
-        """
+        """Write the address of the upstream and return the id of its row."""
+        # A new address belongs in the transaction that forgets the links to the old one: afterwards nothing
+        # shows that the upstream has moved.
         return self.store.save_upstream(self.config.name, self.config.kind, self._url, refs=self.config.refs)
 
     @property
@@ -131,8 +129,8 @@ class Run:
         return self.config.members and not self.upstream.anonymous
 
     def now(self) -> datetime:
-        """Return the time, which never goes back within a run: what was seen later is never older."""
-        with self._turn:
+        """Return the time, which never goes back within a run."""
+        with self._turn:  # what was seen later must not seem older, even if the clock is set back
             self._latest = max(self._latest, self.clock())
             return self._latest
 
@@ -141,16 +139,13 @@ class Run:
         return to_text(self.now())
 
     def correct_moments(self, *, thoroughly: bool) -> None:
-        """Correct moments ahead of now, which a wrong clock wrote; they count as never.
-
-        Without a sign of such a clock, all rows are searched only if `thoroughly`.
-        """
+        """Correct moments ahead of now, which a wrong clock wrote; `thoroughly` searches all rows."""
         now = self.now()
         with self.store.transaction() as connection:
             latest = latest_ahead(connection, self.upstream_id, now)
             if latest is not None:
                 self.note(f"the clock was ahead once: times up to {latest} are ignored")
-            if latest is not None or thoroughly:
+            if latest is not None or thoroughly:  # reading all rows takes a while
                 correct_future_moments(connection, self.upstream_id, now)
 
     def note(self, text: str) -> None:
@@ -169,8 +164,7 @@ class Run:
     def isolate(self, error: MirrorError) -> int | None:
         """Return the status of an error that concerns a single object; raise any other.
 
-        A 429 after all retries pauses the run. Three lost connections in a row mean that the upstream is out
-        of reach, which ends the run.
+        A 429 after all retries pauses the run; the third lost connection in a row ends it.
         """
         if isinstance(error, UpstreamBusy) and error.status == 429:
             raise Paused(str(error)) from error
@@ -179,6 +173,7 @@ class Run:
         if not isinstance(error, UpstreamBusy) or error.status is not None:
             self.hear()
             return getattr(error, "status", None)
+        # One lost connection may concern one repository; three in a row: the upstream is out of reach.
         self._lost, self._lost_connections = error, self._lost_connections + 1
         if self._lost_connections >= 3:
             raise error
@@ -332,9 +327,10 @@ def carry_progress(run: Run) -> None:
 
 
 def _save_progress(run: Run, progress: Progress | None) -> None:
-    """Write how far the run is, or (None) that it is done; that of a whole sync outlives other runs."""
+    """Write how far the run is, or (None) that it is done."""
     with run.cursors() as cursors:
         kept = cursors.progress.read()
+        # The next whole sync resumes the last one, whatever short runs come between.
         if kept is not None and kept.is_whole and not run.progress.is_whole:
             return
         if progress is not None:

@@ -150,16 +150,13 @@ class VerifyStep(Step):
         raise UpstreamShapeError("the refs listing leads back to a page of its own")
 
     def save(self, answer: UpstreamCopy) -> Sequence[Step]:
-        """Compare, and with `repair` replace the row by the upstream's answer.
-
-        Refs that differ are listed again by the step of every sync, which handles pages that shift and rows
-        that are broken.
-        """
+        """Compare, and with `repair` replace the row by the upstream's answer."""
         run = self.run
         old = (answer.repository.updated_at or "") > str(self._row["updated_at"] or "")
         verdict: Literal["wrong", "old"] = "old" if old else "wrong"
         of_row, of_refs = list(self._row_differences(answer.repository)), list(self._ref_differences(answer))
         follows = list[Step]()
+        # Refs that differ are listed by the step of every sync, which handles shifting pages and broken rows.
         with run.store.transaction():
             if self.repair and (of_row or of_refs) and self._mend(answer.repository) and of_refs:
                 follows.append(refs_anew(run, self.row_id, self.key))
@@ -180,10 +177,8 @@ class VerifyStep(Step):
         return not has_left
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Report a repository that is not there; only a full listing may call it gone.
-
-        Any other failure concerns this run alone: the mirror misses nothing by it.
-        """
+        """Report a repository that is not there, and note any other failure."""
+        # Only a full listing may call it gone. Other failures concern this run alone.
         status = self.run.isolate(error)
         is_accepted = self.run.accepts(self.full_name) and status in ACCEPTABLE
         if is_accepted or (isinstance(error, UpstreamRefused) and status in (403, 404)):

@@ -74,16 +74,14 @@ class WorkspaceStates:
         return owner_id
 
     def has_left(self, answer: Repository) -> bool:
-        """Return whether a repository has gone to an owner whose workspace is not listed here.
-
-        By identity, since names change hands; a workspace that was never listed has nothing but its name.
-        """
+        """Return whether a repository has gone to an owner whose workspace is not listed here."""
         owner = answer.owner
         stays = self._store.row(
             """SELECT 1 FROM repositories r JOIN users u ON u.id = r.owner_id
                WHERE r.upstream_id = ? AND r.uuid = ? AND u.uuid = ?""",
             (self._upstream_id, answer.uuid, owner.uuid),
         )
+        # By identity, since names change hands; a workspace that was never listed has nothing but its name.
         return stays is None and not any(
             state.owner_uuid == owner.uuid
             or (state.owner_uuid is None and name.lower() == (owner.username or "").lower())

@@ -137,14 +137,11 @@ class WorkspaceStep(_WorkspaceStep):
         return self.onward(state)
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Go on without members where the credential may not see the workspace; its listing may be enough.
-
-        Some servers answer 404 then, or 410 for an address that they have removed. A workspace that was seen
-        before may have another name instead.
-        """
+        """Go on without members where the credential may not see the workspace; its listing may be enough."""
+        # Some servers answer 404 then, or 410 for an address that they have removed.
         if not isinstance(error, UpstreamRefused) or error.status not in (401, 403, 404, 410):
             return super().failed(error)
-        if error.status == 404 and self.state.owner_uuid is not None:
+        if error.status == 404 and self.state.owner_uuid is not None:  # it may have another name now
             return super().failed(error)
         self.run.hear()
         self.report_hidden_members(error)
@@ -274,14 +271,9 @@ class MembersStep(_WorkspaceStep):
         return Members(seen_since=run.now_text())
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Go on without members: those that the credential may not see are reported, not missing.
-
-        They are asked for again before the next full listing. Anything else is a failure.
-
-        A refusal that comes after the first page is no matter of rights.
-        """
+        """Go on without members; they are asked for again before the next full listing."""
         run, state = self.run, msgspec.structs.replace(self.state, members=None)
-        is_first = self._members.next is None
+        is_first = self._members.next is None  # a later page is not refused for want of rights
         if is_first and isinstance(error, UpstreamRefused) and error.status in (401, 403, 404):
             self.report_hidden_members(error)
         else:

@@ -150,7 +150,7 @@ class Budget:
         return limit_in_force(told=self._told[kind], ours=self._set[kind], default=self._default[kind])
 
     def used(self, kind: RequestKind = "api") -> int:
-        """Return how many requests of the past hour are counted, by whichever process."""
+        """Return how many requests of the past hour are counted, in all processes."""
         return self._ledger.used(self.buckets[kind], self._clock())
 
     @property
@@ -168,12 +168,12 @@ class Budget:
     def seconds_for(self, requests: int, pace: float, kind: RequestKind = "api") -> float:
         """Estimate in how many seconds so many more requests will be sent.
 
-        `pace` is the seconds that one takes where nothing waits. A request fits once so many of the hour
-        have left it that it is within the limit; those of later hours follow in the same rhythm.
+        `pace` is the seconds that one takes where nothing waits.
         """
         limit = self.limit(kind)
         if requests <= 0 or not limit:
             return max(0, requests) * pace
+        # Those that do not fit into this hour follow in the rhythm in which its requests leave it.
         hours, rest = divmod(requests - 1, limit)
         fits = self._fits_in(rest + 1, limit, kind)
         return max(requests * pace, max((rest + 1) * pace, fits) + hours * 3600)
@@ -188,7 +188,7 @@ class Budget:
                 break
             must_leave -= count
             if must_leave <= 0:
-                return max(0.0, at + 3601 - now.timestamp())
+                return max(0.0, at + 3601 - now.timestamp())  # a second leaves the hour as a whole
         return 0.0
 
     def take(self, kind: RequestKind = "api") -> Reservation:
@@ -326,11 +326,8 @@ class Budget:
 
 
 def limit_in_force(*, told: int | None, ours: int | None, default: int | None) -> int | None:
-    """Return the hourly limit that counts: a reported one may lower the operator's, but not raise it.
-
-    Without a default and an operator's limit, a reported one is ignored: such servers report limits that they
-    do not enforce, or of other kinds, and a 429 holds the requests in any case.
-    """
+    """Return the hourly limit that counts: a reported one may lower the operator's, but not raise it."""
+    # Servers without a default report limits that they do not enforce; a 429 holds the requests in any case.
     if told is None or (ours is None and default is None):
         return ours if ours is not None else default
     return with_margin(told) if ours is None else min(ours, with_margin(told))

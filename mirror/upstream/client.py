@@ -313,7 +313,7 @@ class Http:
             ) from None
         except (httpx.HTTPError, httpx.StreamError, UnicodeError) as error:
             problem = self._problem(error, call.url)
-            if isinstance(problem, NotSent):
+            if isinstance(problem, NotSent):  # the upstream did not count it either
                 self._budget.take_back(call.kind, reservation)
             raise problem from None
         finally:
@@ -355,10 +355,9 @@ class Http:
         return Credential("basic" if self._token_user else "bearer", self._token_user, token)
 
     def _grant(self) -> Grant:
-        """Ask for an access token as the OAuth consumer; a failure ends the run.
+        """Ask for an access token as the OAuth consumer.
 
-        A refusal here must not be taken for a refusal of the request that needs the token. Raises
-        CredentialsRefused, UpstreamError where no usable answer came, UpstreamBusy for 429.
+        Raises CredentialsRefused, UpstreamError where no usable answer came, UpstreamBusy for 429.
         """
         call = _Call(
             method="POST",
@@ -379,6 +378,7 @@ class Http:
         try:
             return self._policy.reads(ask)
         except (UpstreamRefused, UpstreamShapeError, UnexpectedBody) as error:
+            # It must not be taken for a refusal of the request that needs the token.
             raise CredentialsRefused(f"no access token is given for the OAuth consumer: {error}") from None
         except UpstreamBusy as error:
             if error.status == 429:

@@ -105,8 +105,7 @@ class Cloud:
     def fetch_current_user(self) -> Owner | None:
         """Ask ``/user``; without a credential nothing is asked.
 
-        401 means that the upstream takes the credential for anonymous, so that private repositories would
-        look deleted; 403 that it is known but belongs to no person, or may not read accounts.
+        Raises CredentialsRefused where the upstream takes the credential for anonymous.
         """
         if self.anonymous:
             return None
@@ -115,14 +114,14 @@ class Cloud:
         except CredentialsRefused as error:
             raise CredentialsRefused(f"the upstream treats us as anonymous: {error}") from None
         except UpstreamRefused as error:
-            if error.status == 403:
+            if error.status == 403:  # it belongs to no person, or may not read accounts
                 return None
             raise
         return decode.to_account(account)
 
     def fetch_workspaces(self, cursor: str | None) -> Page[Owner]:
-        """Ask for the workspaces of the credential's user: no other listing of them remains."""
-        try:
+        """Ask for the workspaces of the credential's user."""
+        try:  # Bitbucket removed the other listings of workspaces
             return self._page(cursor or f"user/workspaces?pagelen={PAGE_LENGTH}", _TO_WORKSPACE)
         except UpstreamRefused as error:
             if "workspaces = [" in str(error):
@@ -212,15 +211,13 @@ class Cloud:
             self._git.close()
 
     def _known(self, key: RepositoryKey, ask: Callable[[str], Answered]) -> Answered:
-        """Ask about a repository where it was last seen; if it is not there, by its identity anywhere.
-
-        With a repository's uuid, ``{}`` stands for any workspace.
-        """
+        """Ask about a repository where it was last seen; if it is not there, by its identity anywhere."""
         try:
             return ask(self._path(key))
         except UpstreamRefused as error:
             if error.status != 404 or not key.uuid.startswith("{"):
                 raise
+        # With a repository's uuid, {} stands for any workspace.
         return ask(f"repositories/{segment('{}')}/{segment(key.uuid)}")
 
     def _path(self, key: RepositoryKey) -> str:
@@ -276,7 +273,7 @@ class Cloud:
         return msgspec.structs.replace(page, full_length=0) if is_last else page
 
     def _usual_refs(self, body: bytes) -> tuple[Ref, ...]:
-        """Decode a page of refs at once; return none if any of them has not the usual shape."""
+        """Decode a page of refs at once; return no rows unless all have the usual shape."""
         text = self._tell.neutral_text(body)
         if text is None:
             return ()
@@ -287,17 +284,15 @@ class Cloud:
             return ()
 
     def _page_or_skipped(self, target: str) -> Page[Repository]:
-        """Ask once more for a page of an unknown shape, then skip it: it must not end the listing."""
-        try:
+        """Ask once more for a page of an unknown shape, then skip it."""
+        try:  # one such page must not end the listing
             return self._page(target, _TO_REPOSITORY)
         except UpstreamShapeError as error:
             return self._skipped_page(target, error)
 
     def _skipped_page(self, target: str, error: UpstreamError) -> Page[Repository]:
-        """Skip a page: one bad row can break it for good, but not its `next`.
-
-        Raises the error of the page where that fails as well.
-        """
+        """Skip a page; raises its error where its `next` cannot be had either."""
+        # One bad row can break a page for good, but not its `next`.
         address = self._http.address(target)
         try:
             onward, answer = self._http.get_json(with_fields(address, "next"), _Onward, attempts=2)

@@ -313,7 +313,8 @@ def _full_name(row: RepositoryJson) -> str:
 
 
 def _owner(row: RepositoryJson, namespace: str) -> Owner:
-    """Convert the owner: the workspace, or the account where that has the same identity."""
+    """Convert the owner."""
+    # The workspace owns it. An account of the same identity says more of itself.
     owner, workspace = row.owner or AccountJson(), row.workspace or WorkspaceJson()
     account = _identity(owner.uuid)
     identity = _identity(workspace.uuid) or account or f"{NAMED}{namespace.lower()}"
@@ -329,8 +330,8 @@ def _owner(row: RepositoryJson, namespace: str) -> Owner:
 
 
 def _project(row: ProjectJson) -> Project | None:
-    """Convert a project; None for one without a key, since it cannot be asked for."""
-    if not row.key:
+    """Convert a project; None for one without a key."""
+    if not row.key:  # it could not be asked for
         return None
     return Project(
         key=row.key,
@@ -388,7 +389,7 @@ def _avatar(links: LinksJson | None) -> str | None:
 
 
 def _clone(links: LinksJson, name: str) -> str | None:
-    """Return a clone address without the caller's login in it."""
+    """Return a clone address without the login that Bitbucket writes into it."""
     for link in links.clone or ():
         if link.name == name and link.href:
             return without_login(link.href)

@@ -52,10 +52,7 @@ class GitError(ValueError):
 
 
 def lines_of(body: bytes) -> Iterator[bytes | None]:
-    """Yield the lines of a body without their ends, and None for each flush; raises ValueError.
-
-    Delimiters occur in requests alone, so they are an error here.
-    """
+    """Yield the lines of a body without their ends, and None for each flush; raises ValueError."""
     offset = 0
     while offset < len(body):
         prefix = body[offset : offset + 4]
@@ -66,7 +63,7 @@ def lines_of(body: bytes) -> Iterator[bytes | None]:
             yield None
             offset += 4
             continue
-        if length < 4 or length > LONGEST_LINE:
+        if length < 4 or length > LONGEST_LINE:  # 1 is a delimiter, which occurs in requests alone
             raise ValueError(f"a line of length {length} at byte {offset:,}")
         line = body[offset + 4 : offset + length]
         if len(line) != length - 4:
@@ -255,10 +252,8 @@ class GitRefs:
 
 
 def to_ref(named: GitRef) -> Ref | None:
-    """Convert a ref; None for what is neither branch nor tag (notes, pull requests).
-
-    An annotated tag names its commit through an object of its own; the commit is what counts.
-    """
+    """Convert a ref; None for what is neither branch nor tag (notes, pull requests)."""
+    # An annotated tag is an object of its own, which names the commit.
     target = named.peeled or named.object_id
     if named.name.startswith(BRANCHES):
         return Ref(kind="branch", name=named.name.removeprefix(BRANCHES), target_hash=target)

@@ -141,7 +141,7 @@ class RowDecoder(Generic[Row]):
             return self._convert(self._decode(raw))
         except msgspec.ValidationError:
             raise
-        except (msgspec.DecodeError, UnicodeDecodeError):  # bytes that are not UTF-8
+        except (msgspec.DecodeError, UnicodeDecodeError):  # not UTF-8, which is mended
             return self._convert(decoded_bytes(bytes(raw), self._kind))
 
     def decode(

@@ -142,6 +142,7 @@ def error_for(
 
 def shown(text: str, length: int = 300) -> str:
     """Make text of others safe for a terminal: one line without hidden characters, at most `length` long."""
+    # It is cut before the rest is looked at: a body may be of any size.
     flat = visible(" ".join(text[: length * 4].split()))
     return flat if len(flat) <= length else flat[: length - 1] + "\u2026"
 
