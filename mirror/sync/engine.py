@@ -194,10 +194,7 @@ def _save_all(
         if stop.is_set():
             raise Interrupted("stopped; the next run resumes from here")
         with together():
-            # The threads ask on while half of the answers are saved; if all were, both would wait in turn.
-            for _ in range((most + 1) // 2):
-                if not (under_way and under_way[0].done):
-                    break
+            while under_way and under_way[0].done:
                 try:
                     order.follow(position, _save(under_way.popleft()))
                 except Paused as error:  # what is under way was paid for, so it is saved first
