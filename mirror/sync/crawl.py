@@ -181,7 +181,7 @@ def _run_steps(run: Run, steps: Iterable[Step]) -> None:
         threads=run.config.concurrency,
         stop=run.stop,
         tick=partial(record_progress, run),
-        together=run.store.together,
+        together=run.together,
     )
 
 

@@ -184,6 +184,18 @@ class Run:
         if self._lost is not None and not self._heard:
             raise self._lost
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Commit what several steps save at once; what is not in the file after an error is not counted."""
+        before = msgspec.structs.asdict(self.counts)
+        try:
+            with self.store.together():
+                yield
+        except StoreError:  # a full disk undoes all of them
+            for name, count in before.items():
+                setattr(self.counts, name, count)
+            raise
+
     def hear(self) -> None:
         """Note that the upstream has answered: it is not out of reach."""
         self._heard, self._lost_connections = True, 0
