@@ -409,6 +409,15 @@ def test_the_command(folder: Folder) -> None:
     assert "has other files" in refused.err
 
 
+def test_the_command_counts_one_owner_as_one(folder: Folder) -> None:
+    """In words that agree with the number."""
+    filled = FixtureDb(folder.path / "mirror.db")
+    filled.repositories([repository("only/one")])
+    filled.store.close()
+    (folder.path / "mirror.toml").write_text('database = "mirror.db"\n')
+    assert folder.run("site", "www").out.startswith("www: 1 repository of 1 owner in ")
+
+
 def test_an_owner_of_many_repositories_has_pages(tmp_path: Path) -> None:
     """Each repository is on one of them."""
     filled = FixtureDb(tmp_path / "mirror.db")

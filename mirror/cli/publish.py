@@ -20,7 +20,7 @@ from mirror.publish.snapshot import (
     write_inspect,
 )
 from mirror.publish.snapshot import publish as write
-from mirror.readable import size_text
+from mirror.readable import repositories_text, size_text
 from mirror.store.lock import place_of_copy
 from mirror.times import to_text
 
@@ -156,6 +156,7 @@ def site(folder: Path, base_url: str, title: str, as_json: bool) -> None:
         click.echo(msgspec.json.encode(made))
         return
     click.echo(
-        f"{folder}: {made.repositories:,} repositories of {made.owners:,} owners in {made.files:,} files,"
+        f"{folder}: {repositories_text(made.repositories)} of {made.owners:,}"
+        f" {'owner' if made.owners == 1 else 'owners'} in {made.files:,} files,"
         f" {size_text(made.bytes)}; {made.written:,} written, {made.removed:,} removed"
     )
