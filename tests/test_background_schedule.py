@@ -2,10 +2,13 @@
 
 import queue
 import signal
+import threading
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -27,6 +30,7 @@ from mirror.background.worker import scope_of
 from mirror.config import AlertConfig, Config, from_toml
 from mirror.errors import ConfigError
 from mirror.sandbox import Sandbox, World, running
+from mirror.serve.workers import set_by_signals
 from mirror.store import Store
 from mirror.store.files import open_reader
 from mirror.store.lock import service_runs
@@ -299,3 +303,32 @@ def test_work_that_spent_the_budget_waits_until_there_is_room(tmp_path: Path) ->
         background._do(work)
         with closing(open_reader(path)) as connection:
             assert len(connection.execute("SELECT 1 FROM sync_runs").fetchall()) == 2
+
+
+def test_a_signal_that_interrupts_another_one_stops_too(tmp_path: Path) -> None:
+    """A handler never waits for a lock that the code it interrupts may hold, such as that of the event."""
+    path = tmp_path / "mirror.db"
+    Store(path).close()
+    stop = threading.Event()
+    background = Background(scheduled(path, "0 0 1 1 *"), report=Told(), stop=stop)
+    with background.signals():
+        handler: Any = signal.getsignal(signal.SIGTERM)
+        background.start()
+        set_by_server = set_by_signals(stop)
+        with vars(stop)["_cond"]:  # as `set` and `wait` hold it for moments
+            for handle in (partial(handler, signal.SIGTERM, None), set_by_server):
+                handling = threading.Thread(target=handle, daemon=True)
+                handling.start()
+                handling.join(10)
+                assert not handling.is_alive()
+        assert stop.wait(10)
+        assert background.end()
+
+
+def test_a_server_is_stopped_by_its_signals() -> None:
+    """However many of them arrive at once."""
+    stop = threading.Event()
+    set_stop = set_by_signals(stop)
+    for _ in range(3):
+        set_stop()
+    assert stop.wait(10)

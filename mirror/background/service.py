@@ -154,7 +154,8 @@ class Background:
         return self._worker.end(END_SECONDS)
 
     def _told_to_stop(self, _: int, __: FrameType | None) -> None:
-        self.stop.set()
+        # Not `stop.set()`: interrupted by a second signal, or in a wait, it would wait for its own lock.
+        self._asked.put("stop")
 
     def _told_to_reread(self, _: int, __: FrameType | None) -> None:
         self._asked.put("reread")
@@ -168,6 +169,9 @@ class Background:
                 asked = ""
             if asked == "end":
                 return
+            if asked == "stop":
+                self.stop.set()
+                continue
             try:
                 if asked == "reread":
                     self.reload()

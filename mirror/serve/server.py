@@ -32,6 +32,7 @@ from mirror.serve.connections import (
 from mirror.serve.pages.templates import prepare_first_page
 from mirror.serve.state import PublicSnapshot, served
 from mirror.serve.urls import base_of, origin_of, outer
+from mirror.serve.workers import set_by_signals
 from mirror.store.files import open_reader
 
 SETTINGS = {
@@ -205,11 +206,12 @@ def _signals(
     def handle(number: int, _: FrameType | None) -> None:
         server.force_exit = bool(caught)
         caught.append(signal.Signals(number))
-        stop.set()
+        set_stop()
 
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
+    set_stop = set_by_signals(stop) if handled else stop.set
     before = {number: signal.signal(number, handle) for number in handled}
     try:
         yield caught

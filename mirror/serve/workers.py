@@ -5,6 +5,7 @@ All processes share what was imported and read before, including the secret that
 
 import logging
 import os
+import queue
 import select
 import signal
 import sys
@@ -162,7 +163,8 @@ class Workers:
         try:
             stop = threading.Event()
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGTERM, lambda *_: stop.set())
+            set_stop = set_by_signals(stop)
+            signal.signal(signal.SIGTERM, lambda *_: set_stop())
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and sends SIGTERM
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -230,6 +232,21 @@ class Workers:
                 if byte in (signal.SIGINT, signal.SIGTERM):
                     deadline = time.monotonic()
             self._reaped()
+
+
+def set_by_signals(event: threading.Event) -> Callable[[], None]:
+    """Return a function that sets an event, for handlers of signals.
+
+    `Event.set` in a handler hangs if the signal interrupted another `set`, or a `wait`, of the same thread.
+    """
+    asked = queue.SimpleQueue[None]()  # its `put` may interrupt itself
+
+    def obey() -> None:
+        asked.get()
+        event.set()
+
+    threading.Thread(target=obey, daemon=True, name="stop").start()
+    return lambda: asked.put(None)
 
 
 def _end_with(parent: int, stop: threading.Event) -> None:
