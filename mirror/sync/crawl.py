@@ -116,7 +116,7 @@ def prepare(run: Run, scope: Scope) -> list[str]:
 
 
 def follow_hints(run: Run) -> None:
-    """Ask for each repository of which a webhook or a write said that it has changed."""
+    """Request each repository that a webhook or a write reported as changed."""
     _run_steps(run, hint_steps(run))
 
 
@@ -144,14 +144,14 @@ def list_workspaces(run: Run, scope: Scope, workspaces: list[str]) -> list[str]:
 
 
 def retry_leftovers(run: Run) -> None:
-    """Ask again for pages that an earlier run had to skip, for uuids, and for what pages contradict."""
+    """Request again the pages that an earlier run had to skip; resolve unknown uuids and contradictions."""
     _run_steps(run, page_steps(run))
     follow_hints(run)
     _run_steps(run, uuid_steps(run))
 
 
 def resolve_absences(run: Run, workspaces: list[str]) -> None:
-    """Ask for each repository that a full listing did not name: it is gone, or it was missed."""
+    """Request each repository that a full listing did not contain: it is gone, or it was missed."""
     _run_steps(run, absence_steps(run, workspaces))
     close_absences(run, workspaces)
 

@@ -1,4 +1,4 @@
-"""Hints: repositories that may have changed, asked for before anything else and between other steps.
+"""Hints: repositories that may have changed, requested before anything else and between other steps.
 
 A hint (of a webhook or a write) says only that something may have changed. What has changed, and above all
 what is gone, is for the upstream to say: a repository that it refuses has its workspace listed.
@@ -94,17 +94,17 @@ def refs_anew(run: Run, row_id: int, key: RepositoryKey) -> Step:
 
 
 class HintStep(Step):
-    """Ask for the row of one repository that may have changed."""
+    """Request the row of one repository that may have changed."""
 
     def __init__(self, run: Run, hint: Hint, key: RepositoryKey) -> None:
         self.run, self.hint, self.key = run, hint, key
 
     def ask(self) -> Repository:
-        """Ask for it by its identity."""
+        """Request it by its identity."""
         return self.run.upstream.fetch_repository(self.key)
 
     def save(self, answer: Repository) -> Sequence[Step]:
-        """Write its row, then ask for its refs; with an owner that is not mirrored it becomes a tombstone."""
+        """Write its row, then request its refs; with an owner that is not mirrored it becomes a tombstone."""
         run = self.run
         has_left = run.states.has_left(answer)
         with run.store.transaction(), run.cursors() as cursors:

@@ -32,25 +32,26 @@ STALE_LINK = timedelta(days=1)
 """A listing whose last page is older than this starts over: its link may have expired."""
 
 PASSES = 3
-"""How often a listing is read at most, until rows that came and went meanwhile make no difference."""
+"""How often a listing is read at most. Rows that come or go meanwhile call for another pass."""
 
 SMALL = 1000
-"""Repositories that a full listing reads in ten requests: cheap enough to do whenever a count is off."""
+"""A workspace of so many repositories costs ten requests to list: cheap enough whenever a count differs."""
 
 SKEW = timedelta(minutes=5)
 """How far the upstream's clock may be ahead of ours without harm."""
 
 MOST_IDLE = 20
-"""Pages without a new row until a listing is taken for endless."""
+"""After so many pages in a row without a new row, a listing counts as endless."""
 
 LONG_PAGE = 10
-"""From this length on, two equal pages in a row are no coincidence."""
+"""Two equal pages in a row are no coincidence if they have at least so many rows."""
 
 
 def as_of(state: WorkspaceState, now: datetime, overlap: float) -> WorkspaceState:
-    """Return a state as it counts now: moments ahead of now, which a wrong clock wrote, count as never.
+    """Return a state as it counts now: times in the future, which a wrong clock wrote, count as never.
 
-    The cursor is by the upstream's clock, and may be ahead as far as the overlap (seconds) makes up for it.
+    The cursor is by the upstream's clock. It may be ahead by half the overlap (seconds), or by SKEW if that
+    is more.
     """
     ours = to_text(now)
     theirs = to_text(now + max(SKEW, timedelta(seconds=overlap / 2)))
@@ -81,7 +82,7 @@ def is_identity(workspace: str) -> bool:
 
 
 def displaced(state: WorkspaceState) -> WorkspaceState:
-    """Return the state of a workspace whose name another one has taken: asked for by its identity."""
+    """Return the state of a workspace whose name another one has taken: it is requested by its identity."""
     return msgspec.structs.replace(
         state, name=state.owner_uuid, listing=None, members=None, swept_at=None, round=None
     )
@@ -137,11 +138,11 @@ def begin(
 
 
 def next_landmark(page: Page[Any], *, asked: str | None, landmark: Landmark | None, pages: int) -> Landmark:
-    """Return the landmark of a listing after page number `pages`, which was asked for by the link `asked`.
+    """Return the landmark of a listing after page number `pages`, which was requested by the link `asked`.
 
-    It is set at pages 1, 2, 4, 8, ...: a circle of any length meets it before long, by its links or, where
-    these differ every time, by its rows. Raises UpstreamShapeError for a circle, for an endless row of pages
-    without anything new, and for a page that repeats the one before it.
+    It is set at pages 1, 2, 4, 8, ...: a loop of any length soon meets it, by its links or, if they differ
+    every time, by its rows. Raises UpstreamShapeError for a loop, for an endless series of pages without
+    anything new, and for a page that repeats the one before it.
     """
     known, link = landmark or Landmark(), page.next
     if pages == 1 and link is None:
@@ -163,9 +164,8 @@ def next_landmark(page: Page[Any], *, asked: str | None, landmark: Landmark | No
 def refuse_cut_off(page: Page[Any], *, pages: int, rows: int = 0) -> None:
     """Raise UpstreamShapeError for a full page without `next` whose total promises more than so many pages.
 
-    `rows` counts those of the listing so far: earlier pages may have been longer.
-
-    Other totals that are not reached prove nothing, since totals may count what cannot be seen.
+    `rows` counts those of the listing so far: earlier pages may have been longer. Other totals that are not
+    reached prove nothing, since totals may count what cannot be seen.
     """
     held = max(pages * page.full_length, rows)
     if page.full_length and page.next is None and page.size is not None and held < page.size:
@@ -200,7 +200,7 @@ def members_may_be_missed(members: Members, *, unseen: bool) -> bool:
 
 
 def refs_advanced(listing: RefsListing, page: Page[Any], asked_at: str) -> RefsListing:
-    """Return the listing after a page of refs; raises UpstreamShapeError for links in a circle."""
+    """Return the listing after a page of refs; raises UpstreamShapeError for links in a loop."""
     pages = listing.pages + 1
     return RefsListing(
         next=page.next,
@@ -214,7 +214,7 @@ def refs_advanced(listing: RefsListing, page: Page[Any], asked_at: str) -> RefsL
 
 
 def advanced(listing: ListingProgress, page: Page[Repository]) -> ListingProgress:
-    """Return the listing after a page of repositories; raises UpstreamShapeError for links in a circle."""
+    """Return the listing after a page of repositories; raises UpstreamShapeError for links in a loop."""
     pages = listing.pages + 1
     landmark = next_landmark(page, asked=listing.next, landmark=listing.landmark, pages=pages)
     first = listing.pages == 0
@@ -248,7 +248,7 @@ def advanced(listing: ListingProgress, page: Page[Repository]) -> ListingProgres
 def reached_end(listing: ListingProgress, state: WorkspaceState, overlap: float) -> bool:
     """Return whether nothing is left to read: no next page, or the rest is older than cursor less overlap.
 
-    A listing that does not come in the order asked for is read to its last page.
+    A listing whose rows do not come in the requested order is read to its last page.
     """
     if listing.next is None:
         return True
@@ -269,10 +269,10 @@ def may_have_missed(state: WorkspaceState, listing: ListingProgress, seen: int) 
 def rows_left_the_listing(listing: ListingProgress) -> bool:
     """Return whether rows left while the pages were read, so that others may have slipped between two pages.
 
-    A row that leaves a page already read pulls the following ones forward, and the first row of the next page
-    onto the one before. In the order of creation, the size must have grown by exactly the rows that were
-    created meanwhile. In the order of updates, a new row pushes all others back by one, which makes up for
-    one that left: there, only a size that shrank between two pages shows a loss.
+    When a row leaves a page that was read already, the following rows move up, and the first row of the next
+    page moves onto the page before. In the order of creation, the size must have grown by exactly the rows
+    that were created meanwhile. In the order of updates, a new row pushes all others back by one and makes up
+    for one that left: there, only a size that shrank between two pages shows a loss.
     """
     if listing.first_size is None or listing.last_size is None or listing.pages < 2:
         return False
@@ -284,7 +284,7 @@ def rows_left_the_listing(listing: ListingProgress) -> bool:
 def shortfall(listing: ListingProgress, seen: int) -> int:
     """Return by how many rows a listing that was read to its last page is below its own total.
 
-    0 where it is unknown: no total, skipped pages, or an incremental listing whose rest was not read.
+    0 if it is unknown: no total, skipped pages, or an incremental listing that was not read to its end.
     """
     if listing.last_size is None or listing.holes or listing.next is not None:
         return 0
@@ -295,7 +295,7 @@ def shortfall(listing: ListingProgress, seen: int) -> int:
 def ends_too_early(state: WorkspaceState, listing: ListingProgress, seen: int) -> bool:
     """Return whether an empty page, or a full one, ended a listing although its total promises more pages.
 
-    A total that counts rows that cannot be seen is reached by as many pages as it takes, some of them short.
+    If a total counts rows that cannot be seen, all its pages come, some of them short.
     """
     return (
         listing.ended_early
@@ -314,9 +314,9 @@ def left_between_passes(listing: ListingProgress, seen: int) -> bool:
 
 
 def another_pass(listing: ListingProgress, seen: int) -> ListingProgress:
-    """Return the same listing from its first page again; rows that either pass named count as seen.
+    """Return the same listing, to be read from its first page again; rows of either pass count as seen.
 
-    A total that two passes are below by the same number is believed: it counts rows that cannot be seen.
+    If two passes stay below the total by the same number, it counts rows that cannot be seen.
     """
     return msgspec.structs.replace(
         listing, next=None, landmark=None, pages=0, rows=0, passes=listing.passes + 1, born=0, holes=0, bad=0,

@@ -2,10 +2,10 @@
 
 A listing alone proves nothing: rows slip between pages, tokens lose rights, services fail. Only after a
 listing that was complete and without errors, and once the upstream has confirmed the credential again, each
-missing repository is asked for by its uuid. One that is not there becomes a tombstone with the reason; its
+missing repository is requested by its uuid. One that is not there becomes a tombstone with the reason; its
 row and refs stay. Too many at once need the operator's confirmation.
 
-Rows that earlier versions saved without a uuid are merged where it is known, else asked for by name. After a
+Rows that earlier versions saved without a uuid are merged if it is known, else requested by name. After a
 copy was restored, strangers see nothing until everything was listed in full: what is public is known then.
 """
 
@@ -152,7 +152,7 @@ def make_tombstone(run: Run, row_id: int, reason: str) -> None:
 
 
 class AbsenceStep(Step):
-    """Ask for one repository that a full listing did not name; `owners` are those that are mirrored."""
+    """Request one repository that a full listing did not name; `owners` are those that are mirrored."""
 
     def __init__(
         self, run: Run, workspace: str, row_id: int, key: RepositoryKey, owners: set[str | None]
@@ -160,7 +160,7 @@ class AbsenceStep(Step):
         self.run, self.workspace, self.row_id, self.key, self.owners = run, workspace, row_id, key, owners
 
     def ask(self) -> Repository:
-        """Ask for it by its uuid."""
+        """Request it by its uuid."""
         return self.run.upstream.fetch_repository(self.key)
 
     def save(self, answer: Repository) -> Sequence[Step]:
@@ -216,7 +216,7 @@ def uuid_steps(run: Run) -> Iterator[Step]:
 
 
 class UuidStep(AbsenceStep):
-    """Ask for a repository by its name: the answer has its uuid, or says that it is gone."""
+    """Request a repository by its name: the response has its uuid, or says that it is gone."""
 
     def __init__(self, run: Run, row_id: int, key: RepositoryKey) -> None:
         owners = {state.owner_uuid for _, state in run.states.all()}

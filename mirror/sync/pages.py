@@ -122,7 +122,7 @@ def _answered_rows(run: Run, workspace: str, rows: Sequence[Repository]) -> None
 
 def note_hole(run: Run, workspace: str, state: WorkspaceState, listing: ListingProgress) -> None:
     """Record a page that was skipped."""
-    # In the order of creation it can be asked for again by its link. In the order of updates its rows move to
+    # In the order of creation it can be requested again by its link. In the order of updates its rows move to
     # other pages, so the cursor stays behind instead (`listing_state.finished`).
     full = listing.purpose == "full"
     page = f"page {listing.pages + 1}" if full else NEWEST
@@ -137,7 +137,7 @@ def note_hole(run: Run, workspace: str, state: WorkspaceState, listing: ListingP
 
 
 def _place_of(workspace: str, state: WorkspaceState, listing: ListingProgress) -> str:
-    """Write down which page of which listing could not be had, so that it can be asked for again."""
+    """Record which page of which listing could not be read, so that it is requested again."""
     where = {"workspace": state.name or workspace, "order": listing.order, "next": listing.next}
     return json.dumps(where | {"first": not state.whole})
 
@@ -158,7 +158,7 @@ class PageStep(Step):
         self.where = json.loads(place)
 
     def ask(self) -> Page[Repository]:
-        """Ask for the page."""
+        """Request the page."""
         where = self.where
         return self.run.upstream.fetch_repositories(where["workspace"], where["order"], where["next"])
 

@@ -50,7 +50,7 @@ class Plan(msgspec.Struct, kw_only=True):
 def plan_upstream(run: Run) -> Plan:
     """Estimate what a sync would ask; raises what asking for workspaces and sizes raises.
 
-    While the budget is spent, whatever would have to be asked for is left out, with a note.
+    While the budget is spent, whatever would have to be requested is left out, with a note.
     """
     asked_before = run.budget.requests
     requests = {"credential": 0 if run.upstream.anonymous else 1, "workspaces and members": 0, "listings": 0}
@@ -79,7 +79,7 @@ def plan_upstream(run: Run) -> Plan:
 
 
 def _workspaces(run: Run, notes: list[str]) -> Iterable[str]:
-    """Name the workspaces that a sync would list; those of earlier runs, if they cannot be asked for now."""
+    """Name the workspaces that a sync would list; those of earlier runs, if they cannot be requested now."""
     try:
         return find_workspaces(run)
     except Paused as error:

@@ -63,7 +63,7 @@ def _named_workspaces(run: Run) -> list[str]:
 
 
 def _with_page(run: Run, found: LastCheck) -> LastCheck:
-    """Ask for a page of the workspaces; links in a circle, and a lost page, end the list with a failure."""
+    """Request a page of the workspaces; a loop of links or a lost page ends the list with a failure."""
     page = ask_once(
         lambda: run.upstream.fetch_workspaces(found.next), stop=run.stop, tick=partial(record_progress, run)
     )

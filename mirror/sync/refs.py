@@ -1,4 +1,4 @@
-"""Listing branches and tags: of new and updated repositories, and of those not asked for lately.
+"""Listing branches and tags: of new and updated repositories, and of those not requested lately.
 
 Where nobody told whether a push that moved a main branch was forced, one request asks for it (`ask_forced`):
 a push was forced if the former commit does not come before the present one. That is asked last, and leaves
@@ -39,7 +39,7 @@ from mirror.times import to_text
 from mirror.upstream.protocol import Page
 
 UNTOLD = timedelta(days=1)
-"""After this, refs are asked for again where nothing reports a push."""
+"""After this, refs are requested again even if nothing reports a push."""
 _CHUNK = 500
 _STALE = """
     FROM repositories AS r
@@ -56,7 +56,7 @@ class _Stale(NamedTuple):
 
 
 def count_stale(run: Run) -> int:
-    """Count the repositories whose refs are to be asked for."""
+    """Count the repositories whose refs are to be requested."""
     values = {"upstream": run.upstream_id, "now": run.now_text()}
     return int(run.store.value(f"SELECT count(*) {_STALE}", values))
 
@@ -102,14 +102,14 @@ def refs_steps(run: Run, *, new_since: str | None = None) -> Iterator[Step]:
 
 
 class RefsStep(Step):
-    """Ask for a page of a repository's branches and tags."""
+    """Request a page of a repository's branches and tags."""
 
     def __init__(self, run: Run, row_id: int, key: RepositoryKey, listing: RefsListing) -> None:
         self.run, self.row_id, self.key, self.listing = run, row_id, key, listing
         self.asked_at = ""
 
     def ask(self) -> Page[Ref]:
-        """Ask for the page."""
+        """Request the page."""
         self.asked_at = self.run.now_text()
         return self.run.upstream.fetch_refs(self.key, self.listing.next)
 
@@ -289,7 +289,7 @@ class ForcedStep(Step):
         self.run, self.move, self.place = run, move, place
 
     def ask(self) -> bool | None:
-        """Ask for it; None where the answer does not tell."""
+        """Request it; None if the response does not tell."""
         move = self.move
         key = RepositoryKey(uuid=move.uuid, full_name=move.full_name, scm=move.scm)
         return self.run.upstream.is_ancestor(key, move.old, of=move.new)

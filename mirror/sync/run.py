@@ -285,7 +285,7 @@ def recorded(run: Run) -> Iterator[Summary]:
 
 
 def _add_missing(run: Run, summary: Summary) -> None:
-    """Add what the mirror is known to miss, whether this run has asked for it or not."""
+    """Add what the mirror is known to miss, whether this run has requested it or not."""
     with run.store.transaction() as connection:
         failures = Failures(connection, run.upstream_id)
         failures.accept(run.config.accept_missing)

@@ -112,7 +112,7 @@ class UpstreamCopy(msgspec.Struct, frozen=True):
 
 
 class VerifyStep(Step):
-    """Ask for one repository and all of its refs, and compare."""
+    """Request one repository and all of its refs, and compare."""
 
     def __init__(
         self, run: Run, row_id: int, findings: list[Difference], *, repair: bool, keep_place: bool
@@ -126,7 +126,7 @@ class VerifyStep(Step):
         self.key = RepositoryKey(uuid=uuid, full_name=self.full_name, scm=scm)
 
     def ask(self) -> UpstreamCopy:
-        """Ask for the repository, then for its refs."""
+        """Request the repository, then its refs."""
         repository = self.run.upstream.fetch_repository(self.key)
         if not self.run.with_refs:
             return UpstreamCopy(repository)
@@ -138,7 +138,7 @@ class VerifyStep(Step):
         return UpstreamCopy(repository, refs, whole)
 
     def _pages_of_refs(self) -> Iterator[Page[Ref]]:
-        """Ask for page after page; raises UpstreamShapeError where the links go in a circle."""
+        """Request page after page; raises UpstreamShapeError if the links form a loop."""
         place, asked = None, set[str | None]()
         while place not in asked:
             asked.add(place)

@@ -110,7 +110,7 @@ class WorkspaceStep(_WorkspaceStep):
     """Ask who a workspace is, before its full listing."""
 
     def ask(self) -> Owner:
-        """Ask for the workspace."""
+        """Request the workspace."""
         return self.run.upstream.fetch_workspace(self.name)
 
     def save(self, answer: Owner) -> Sequence[Step]:
@@ -186,7 +186,7 @@ class WorkspaceStep(_WorkspaceStep):
 class RenamedStep(WorkspaceStep):
     """Ask whether a workspace is still there, and under which name, after a 404 (`refused`).
 
-    It is asked for by its uuid. A Data Center gives projects by their key alone, so it is asked by that.
+    It is requested by its uuid. Data Center has projects by their key only, so the key is used there.
     """
 
     def __init__(
@@ -231,10 +231,10 @@ class RenamedStep(WorkspaceStep):
 
 
 class MembersStep(_WorkspaceStep):
-    """Ask for a page of a workspace's members."""
+    """Request a page of a workspace's members."""
 
     def ask(self) -> Page[Member]:
-        """Ask for the page."""
+        """Request the page."""
         return self.run.upstream.fetch_members(self.name, self._members.next)
 
     def save(self, answer: Page[Member]) -> Sequence[Step]:
@@ -271,7 +271,7 @@ class MembersStep(_WorkspaceStep):
         return Members(seen_since=run.now_text())
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Go on without members; they are asked for again before the next full listing."""
+        """Go on without members; they are requested again before the next full listing."""
         run, state = self.run, msgspec.structs.replace(self.state, members=None)
         is_first = self._members.next is None  # a later page is not refused for want of rights
         if is_first and isinstance(error, UpstreamRefused) and error.status in (401, 403, 404):
@@ -288,7 +288,7 @@ class MembersStep(_WorkspaceStep):
 
 
 class ListingStep(_WorkspaceStep):
-    """Ask for the next page of a workspace's repositories; page and state are saved in one transaction."""
+    """Request the next page of a workspace's repositories; page and state are saved in one transaction."""
 
     @property
     def listing(self) -> ListingProgress:
@@ -297,7 +297,7 @@ class ListingStep(_WorkspaceStep):
         return self.state.listing
 
     def ask(self) -> Page[Repository]:
-        """Ask for the page."""
+        """Request the page."""
         return self.run.upstream.fetch_repositories(self.name, self.listing.order, self.listing.next)
 
     def save(self, answer: Page[Repository]) -> Sequence[Step]:

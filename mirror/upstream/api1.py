@@ -48,7 +48,7 @@ class Api1:
         self._keep = partial(decode.with_told, anonymous=self.anonymous)
 
     def fetch_current_user(self) -> Owner | None:
-        """Ask for the credential's user; without a credential nothing is asked."""
+        """Request the user of the credential; without a credential, return None without a request."""
         if self.anonymous:
             return None
         try:
@@ -75,16 +75,16 @@ class Api1:
         return Page(rows=owners, next=None, size=len(owners), date=answer.date, bad=bad)
 
     def fetch_workspace(self, workspace: str) -> Owner:
-        """Ask for one user or team."""
+        """Request one user or team."""
         found, _ = self._http.get_json(f"users/{segment(workspace)}/", UserAnswer)
         return decode.to_user(found.user)
 
     def fetch_members(self, workspace: str, cursor: str | None) -> Page[Member]:  # noqa: ARG002
-        """Return an empty page without asking: API 1.0 has no members."""
+        """Return an empty page without a request: API 1.0 has no members."""
         return Page(rows=(), next=None, size=0, date=self._http.clock())
 
     def fetch_repositories(self, workspace: str, order: ListingOrder, cursor: str | None) -> Page[Repository]:  # noqa: ARG002
-        """Ask for all repositories of a user at once, in the server's own order."""
+        """Request all repositories of a user at once, in the server's own order."""
         found, answer = self._http.get_json(f"users/{segment(workspace)}/", UserAnswer)
         owner = decode.to_user(found.user)
         rows = RowDecoder(decode.RepositoryJson, lambda row: decode.to_repository(row, owner))
@@ -92,12 +92,12 @@ class Api1:
         return Page(rows=good, next=None, size=len(found.repositories), date=answer.date, bad=bad)
 
     def fetch_repository(self, key: RepositoryKey) -> Repository:
-        """Ask for one repository by its name."""
+        """Request one repository by its name."""
         row, answer = self._http.get_json(f"{_path(key)}/", decode.RepositoryJson)
         return self._keep(decode.to_repository(row, None), answer.body)
 
     def fetch_refs(self, key: RepositoryKey, cursor: str | None) -> Page[Ref]:
-        """Ask for all branches, and then for all tags: an object each, without pages."""
+        """Request all branches, then all tags: one object each, without pages."""
         kind = cursor or "branches"
         if kind not in _REFS:
             raise UpstreamShapeError(f"{cursor!r} is not a cursor of a listing of refs")
@@ -109,11 +109,11 @@ class Api1:
         return Page(rows=rows, next=onward, size=None, date=answer.date, bad=bad)
 
     def is_ancestor(self, key: RepositoryKey, commit: str, of: str) -> bool | None:  # noqa: ARG002
-        """Return None without asking: API 1.0 compares no commits."""
+        """Return None without a request: API 1.0 compares no commits."""
         return None
 
     def find_repository(self, full_name: str) -> Repository:
-        """Ask for the repository that has this name now."""
+        """Request the repository that has this name now."""
         return self.fetch_repository(RepositoryKey(uuid="", full_name=full_name))
 
     def create_repository(self, owner: str, slug: str, settings: RepositorySettings) -> Repository:

@@ -77,7 +77,7 @@ class _Call(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LargeAnswer(UpstreamShapeError):
-    """The body is larger than may be read; fewer rows may be asked for."""
+    """The body is larger than may be read; fewer rows may be requested."""
 
 
 class Http:
@@ -147,7 +147,7 @@ class Http:
         headers: Mapping[str, str] | None = None,
         content_type: str = "",
     ) -> Response:
-        """Ask for a path below the base address, or an absolute address of a trusted origin.
+        """Request a path below the base address, or an absolute address of a trusted origin.
 
         A success of another type than `content_type` is retried, then raises UpstreamShapeError.
         """
@@ -170,7 +170,7 @@ class Http:
         attempts: int | None = None,
         anonymously: bool = False,
     ) -> tuple[Shape, Response]:
-        """Ask for JSON and decode it as `shape`.
+        """Request JSON and decode it as `shape`.
 
         `attempts` is the most, if fewer than configured; `anonymously` sends no credential. A success whose
         body is not JSON is retried like a failure: a proxy in between has answered.
@@ -355,7 +355,7 @@ class Http:
         return Credential("basic" if self._token_user else "bearer", self._token_user, token)
 
     def _grant(self) -> Grant:
-        """Ask for an access token as the OAuth consumer.
+        """Request an access token as the OAuth consumer.
 
         Raises CredentialsRefused, UpstreamError where no usable answer came, UpstreamBusy for 429.
         """

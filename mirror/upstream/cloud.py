@@ -37,8 +37,8 @@ UsualRows = Callable[[bytes], tuple[Row, ...]]
 """Decodes a whole page at once, or returns nothing."""
 
 PAGE_LENGTH = 100
-# Everything is asked for, since the mirror keeps keys that it does not know. Of a page, one key is left out
-# that nobody needs, so that a page that cannot be had can be asked for with its `next` alone.
+# Everything is requested, since the mirror keeps keys that it does not know. Of a page, one key is left out
+# that nobody needs, so that a page that cannot be had can be requested with its `next` alone.
 _FIELDS = "-previous"
 
 
@@ -58,7 +58,7 @@ class _UsualRefs(msgspec.Struct, frozen=True):
 
 
 class _Onward(msgspec.Struct, frozen=True):
-    """A page that was asked for its `next` alone."""
+    """A page that was requested for its `next` alone."""
 
     next: str | None = None
 
@@ -120,7 +120,7 @@ class Cloud:
         return decode.to_account(account)
 
     def fetch_workspaces(self, cursor: str | None) -> Page[Owner]:
-        """Ask for the workspaces of the credential's user."""
+        """Request the workspaces of the credential's user."""
         try:  # Bitbucket removed the other listings of workspaces
             return self._page(cursor or f"user/workspaces?pagelen={PAGE_LENGTH}", _TO_WORKSPACE)
         except UpstreamRefused as error:
@@ -132,18 +132,18 @@ class Cloud:
             ) from None
 
     def fetch_workspace(self, workspace: str) -> Owner:
-        """Ask for one workspace by its slug."""
+        """Request one workspace by its slug."""
         row, answer = self._http.get_json(f"workspaces/{segment(workspace)}", WorkspaceJson)
         return self._with_told(decode.to_workspace(row), answer.body)
 
     def fetch_members(self, workspace: str, cursor: str | None) -> Page[Member]:
-        """Ask for members; a user with several rows on a page comes once, with the highest permission."""
+        """Request members; a user with several rows on a page comes once, with the highest permission."""
         target = cursor or f"workspaces/{segment(workspace)}/members?{_MEMBERS}"
         page = self._page(target, _TO_MEMBER)
         return msgspec.structs.replace(page, rows=decode.highest(page.rows))
 
     def fetch_repositories(self, workspace: str, order: ListingOrder, cursor: str | None) -> Page[Repository]:
-        """Ask for repositories; a page that the upstream cannot give is skipped."""
+        """Request repositories; a page that the upstream cannot give is skipped."""
         target = cursor or f"repositories/{segment(workspace)}?{_REPOSITORIES[order]}"
         try:
             return self._page(target, _TO_REPOSITORY)
@@ -155,7 +155,7 @@ class Cloud:
             return self._page_or_skipped(target)
 
     def fetch_repository(self, key: RepositoryKey) -> Repository:
-        """Ask for one repository by its identity, which survives renaming and moving.
+        """Request one repository by its identity, which survives renaming and moving.
 
         Raises UpstreamShapeError where the answer is of another one.
         """
@@ -168,11 +168,11 @@ class Cloud:
         return found
 
     def find_repository(self, full_name: str) -> Repository:
-        """Ask for the repository that has this name now."""
+        """Request the repository that has this name now."""
         return self.fetch_repository(RepositoryKey(uuid="", full_name=full_name))
 
     def fetch_refs(self, key: RepositoryKey, cursor: str | None) -> Page[Ref]:
-        """Ask for branches and tags in one listing, at half the requests of two."""
+        """Request branches and tags in one listing, at half the requests of two."""
         if cursor:
             return self._page(cursor, _TO_REF, self._usual_refs)
         if self._git and key.scm != "hg":
@@ -180,7 +180,7 @@ class Cloud:
         return self._known(key, lambda path: self._page(f"{path}/refs?{_REFS}", _TO_REF, self._usual_refs))
 
     def is_ancestor(self, key: RepositoryKey, commit: str, of: str) -> bool | None:
-        """Ask for the commits up to one that the other one does not have."""
+        """Request the commits that lead to `commit` but not to `of`; an ancestor has none."""
         query = urlencode({"include": commit, "exclude": of, "pagelen": "1"})
         found, _ = self._http.get_json(f"{self._path(key)}/commits?{query}", CommitsJson, attempts=2)
         return is_reached(commit, [one.hash for one in found.values], more=found.next is not None)
@@ -225,7 +225,7 @@ class Cloud:
         return f"repositories/{segment(key.workspace)}/{segment(identity)}"
 
     def _page(self, target: str, rows: RowDecoder[Row], usual: UsualRows[Row] | None = None) -> Page[Row]:
-        """Ask for a page and decode its rows; one that is too large is asked for with fewer rows.
+        """Request a page and decode its rows; one that is too large is requested with fewer rows.
 
         Its link onward then leads to pages as short.
         """
@@ -251,7 +251,7 @@ class Cloud:
         return page if page.next or not page.full_length else self._surely_last(target, page)
 
     def _surely_last(self, target: str, page: Page[Row]) -> Page[Row]:
-        """Ask for the page after a full one without `next`, if its total promises more rows.
+        """Request the page after a full one without `next`, if its total promises more rows.
 
         Totals may count rows that cannot be seen, and a link may be lost: only that page tells which. The
         page is returned as the last one, with the link to the next, or as it was where the answer tells

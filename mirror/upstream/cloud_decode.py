@@ -331,7 +331,7 @@ def _owner(row: RepositoryJson, namespace: str) -> Owner:
 
 def _project(row: ProjectJson) -> Project | None:
     """Convert a project; None for one without a key."""
-    if not row.key:  # it could not be asked for
+    if not row.key:  # it could not be requested
         return None
     return Project(
         key=row.key,

@@ -4,7 +4,7 @@ Identities are numbers: ``id:N`` for projects and repositories, ``user:N`` for p
 dates, so every listing is a full one. Pages have a `start`; the server names the next one, since rows that
 the caller may not see leave gaps.
 
-A repository that is flagged as public counts as public only if an anonymous request is shown it: the flags
+A repository that is flagged as public counts as public only if an anonymous request can read it: the flags
 stay when public access is switched off.
 """
 
@@ -35,7 +35,7 @@ Row = TypeVar("Row")
 
 PAGE_LENGTH = 1000  # a server may allow less
 JUDGED_BY = 5
-"""Most projects that are asked for to find out whether a credential is valid."""
+"""How many projects are requested at most to find out whether a credential is valid."""
 
 _TO_PROJECT = RowDecoder(decode.ProjectJson, decode.to_project)
 _TO_REPOSITORY = RowDecoder(decode.RepositoryJson, decode.to_repository)
@@ -44,7 +44,7 @@ _TO_BRANCH = RowDecoder(decode.RefJson, decode.to_branch)
 _TO_TAG = RowDecoder(decode.RefJson, decode.to_tag)
 
 _ALL = "repos:"
-"""Begins the cursor of a listing of projects once it goes on with the projects of all repositories."""
+"""The prefix of a cursor of the projects that own the repositories, which are listed after the projects."""
 
 _REFS_CURSOR = re.compile(r"(branches|tags):(\d{1,18})")
 
@@ -61,7 +61,7 @@ class _Envelope(msgspec.Struct, frozen=True):
 class DataCenter:
     """A Bitbucket Data Center or Server; with `git`, refs are read by git.
 
-    `projects` are the configured ones, by which a credential is judged that may not list users.
+    `projects` are the configured ones; they show whether a credential is valid that may not list users.
     """
 
     orders_by_update = False
@@ -82,8 +82,8 @@ class DataCenter:
     def fetch_current_user(self) -> Owner | None:
         """Return None: no request tells who the credential belongs to.
 
-        One user is asked for, which only a known caller may: CredentialsRefused where the credential is taken
-        for anonymous. The token of a project may not ask either; it is judged by what it is shown.
+        One user is requested, which only a known caller may do; raises CredentialsRefused if the server
+        treats the credential as anonymous. Tokens of projects may not do so: what they can read decides.
         """
         if not self.anonymous:
             try:
@@ -96,7 +96,7 @@ class DataCenter:
         return None
 
     def fetch_workspaces(self, cursor: str | None) -> Page[Owner]:
-        """Ask for the projects that the caller can see, then for those of all repositories.
+        """Request the projects that the caller can see, then those that own a repository.
 
         The listing of projects leaves out personal ones, which only their repositories name.
         """
@@ -118,18 +118,18 @@ class DataCenter:
         )
 
     def fetch_workspace(self, workspace: str) -> Owner:
-        """Ask for one project by its key, ``~name`` for a personal one."""
+        """Request one project by its key, ``~name`` for a personal one."""
         project, _ = self._http.get_json(f"projects/{segment(workspace)}", decode.ProjectJson)
         return decode.to_project(project)
 
     def fetch_members(self, workspace: str, cursor: str | None) -> Page[Member]:
-        """Ask for the people with rights on a project; only its administrators may."""
+        """Request the people with rights on a project; only its administrators may do so."""
         return self._page(f"projects/{segment(workspace)}/permissions/users", cursor, _TO_MEMBER)
 
     def fetch_repositories(self, workspace: str, order: ListingOrder, cursor: str | None) -> Page[Repository]:  # noqa: ARG002
-        """Ask for a project's repositories, in the server's own order.
+        """Request the repositories of a project, in the server's own order.
 
-        Once in each listing, one that is flagged as public is asked for anonymously.
+        Once in each listing, one that is flagged as public is requested anonymously.
         """
         page = self._page(f"projects/{segment(workspace)}/repos", cursor, _TO_REPOSITORY)
         if cursor is None:
@@ -144,9 +144,9 @@ class DataCenter:
         return msgspec.structs.replace(page, rows=tuple(map(as_private, page.rows)))
 
     def fetch_repository(self, key: RepositoryKey) -> Repository:
-        """Ask for one repository by its name; there is no other way.
+        """Request one repository by its name; there is no other way.
 
-        Raises UpstreamRefused with 404 where that name belongs to another one by now.
+        Raises UpstreamRefused with 404 if the name belongs to another repository by now.
         """
         row, answer = self._http.get_json(_path_of(key.full_name), decode.RepositoryJson)
         found = decode.to_repository(row)
@@ -158,12 +158,12 @@ class DataCenter:
         return self._checked(found)
 
     def find_repository(self, full_name: str) -> Repository:
-        """Ask for the repository that has this name now."""
+        """Request the repository that has this name now."""
         row, _ = self._http.get_json(_path_of(full_name), decode.RepositoryJson)
         return self._checked(decode.to_repository(row))
 
     def fetch_refs(self, key: RepositoryKey, cursor: str | None) -> Page[Ref]:
-        """Ask for a page of branches, and after the last of them for one of tags."""
+        """Request a page of branches, and after the last of them the tags."""
         if self._git and cursor is None and key.scm != "hg":
             return self._git.fetch_refs(key)
         found = _REFS_CURSOR.fullmatch(cursor or "branches:0")
@@ -178,7 +178,7 @@ class DataCenter:
         return _with_next(page, f"branches:{page.next}" if page.next else "tags:0")
 
     def is_ancestor(self, key: RepositoryKey, commit: str, of: str) -> bool | None:
-        """Ask for the commits up to one that the other one does not have."""
+        """Request the commits that lead to `commit` but not to `of`; an ancestor has none."""
         query = urlencode({"until": commit, "since": of, "limit": "1"})
         path = f"{_path_of(key.full_name)}/commits?{query}"
         found, _ = self._http.get_json(path, decode.CommitsJson, attempts=2)
@@ -228,9 +228,9 @@ class DataCenter:
         return as_private(found)
 
     def _is_shown_to_anonymous(self, flagged: Repository) -> bool:
-        """Ask for a repository anonymously; any answer but its own row is a refusal.
+        """Request a repository anonymously; any answer but its own row is a refusal.
 
-        Raises UpstreamBusy where nothing is answered, or 429.
+        Raises UpstreamBusy if there is no answer, or 429.
         """
         path = _path_of(flagged.full_name)
         try:
@@ -244,7 +244,7 @@ class DataCenter:
         return decode.to_repository(row).uuid == flagged.uuid
 
     def _written(self, answer: Response) -> Repository:
-        """Decode what was written; it counts as private where its visibility cannot be asked for."""
+        """Decode what was written; it counts as private if its visibility cannot be found out."""
         made = decode.to_repository(self._http.decoded(answer, decode.RepositoryJson))
         try:
             return self._checked(made)
@@ -252,7 +252,7 @@ class DataCenter:
             return as_private(made)
 
     def _page(self, path: str, start: str | None, rows: RowDecoder[Row], more: str = "") -> Page[Row]:
-        """Ask for a page from a start on, and decode its rows."""
+        """Request a page that begins at `start`, and decode its rows."""
         listing, answer = self._ask(path, f"&start={start or 0}{more}")
         good, bad = rows.decode(listing.values)
         return Page(
@@ -264,7 +264,7 @@ class DataCenter:
         )
 
     def _ask(self, path: str, more: str) -> tuple[_Envelope, Response]:
-        """Ask for a page; one that is too large or too slow is asked for with fewer rows.
+        """Request a page; one that is too large or too slow is requested with fewer rows.
 
         Later pages of the same listing are twice as long each, until one fails again.
         """
@@ -295,7 +295,7 @@ def _with_next(page: Page[Row], cursor: str | None) -> Page[Row]:
 
 
 def _onward(listing: _Envelope, start: int, url: str) -> str | None:
-    """Return the start of the next page; raises UpstreamShapeError where it leads nowhere.
+    """Return the start of the next page; raises UpstreamShapeError if it does not lead on.
 
     A page with rows that claims to be the last but names a next one is not the last.
     """

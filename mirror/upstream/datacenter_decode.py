@@ -116,7 +116,7 @@ class ParentJson(Camel, frozen=True):
 
 
 class CommitJson(Camel, frozen=True):
-    """The latest commit of a branch, where details were asked for; times are milliseconds since 1970."""
+    """The latest commit of a branch, where details were requested; times are milliseconds since 1970."""
 
     id: str | None = None
     author: AuthorJson | None = None

@@ -1,4 +1,4 @@
-"""Addresses of an upstream, and the account that requests to it count in.
+"""Addresses of an upstream, and the account against which requests to it are counted.
 
 Which address a configuration means, which of the addresses that an upstream sends may be followed, and what
 must be removed from them.
@@ -27,7 +27,7 @@ _CLOUD_ORIGINS = ("https://api.bitbucket.org", "https://bitbucket.org")
 
 
 def url_of(config: UpstreamConfig) -> str:
-    """Return the base address of the API: as configured, its path completed, or the kind's default."""
+    """Return the base address of the API: as configured with its path completed, or the kind's default."""
     if not config.url:
         return SANDBOX_URL if config.kind == "sandbox" else CLOUD_URL
     url = config.url.rstrip("/")
@@ -50,7 +50,7 @@ def default_limit(config: UpstreamConfig, credential: Credential) -> int | None:
 
 
 def bucket_of(config: UpstreamConfig, credential: Credential) -> str:
-    """Name the account in the ledger that requests count in; raises ConfigError for an impossible address."""
+    """Name the account in the ledger for an upstream; raises ConfigError for an impossible address."""
     url = url_of(config)
     try:
         host = urlsplit(url).netloc
@@ -124,7 +124,7 @@ class ApiAddresses:
 
 
 def redirected(url: str, location: str) -> str | None:
-    """Return the target of a redirect; None where it is another host or port, or less safe.
+    """Return the target of a redirect; None if it is another host or port, or less safe.
 
     From http to https at their usual ports is safe; an address with a login in it is not.
     """
@@ -142,22 +142,22 @@ def redirected(url: str, location: str) -> str | None:
 
 
 def fields_of(url: str) -> str | None:
-    """Return the `fields` parameter of an address, still encoded; None where it has none."""
+    """Return the `fields` parameter of an address, still encoded; None without one."""
     found = _FIELDS.search(url)
     return found[0] if found else None
 
 
 def with_fields(url: str, fields: str) -> str:
-    """Return an address with another `fields` parameter, given encoded."""
+    """Return an address with another `fields` parameter, which must be encoded."""
     if _FIELDS.search(url):
         return _FIELDS.sub(lambda _: fields, url, count=1)
     return f"{url}{'&' if '?' in url else '?'}fields={fields}"
 
 
 def with_shorter_pages(url: str, by: int) -> str | None:
-    """Return the address of a shorter page that begins at the same row; None where that is impossible.
+    """Return the address of a shorter page that begins at the same row; None if that is impossible.
 
-    `by` is how many times shorter it is. Pages with a text for a number are only known to the server.
+    `by` is how many times shorter it is. If the page number is a text, only the server knows where it begins.
     """
     length, number = _PAGE_LENGTH.search(url), _PAGE_NUMBER.search(url)
     if length is None or int(length[1]) < by or (number is not None and not number[1].isdecimal()):
@@ -172,7 +172,7 @@ def with_shorter_pages(url: str, by: int) -> str | None:
 
 
 def page_after(url: str) -> tuple[int, str] | None:
-    """Return the number of a page and the address of the one after it; None if its number is a text."""
+    """Return the number of a page and the address of the next one; None if its number is a text."""
     number = _PAGE_NUMBER.search(url)
     if number is None:
         return 1, f"{url}{'&' if '?' in url else '?'}page=2"
@@ -185,7 +185,7 @@ def page_after(url: str) -> tuple[int, str] | None:
 def without_login(url: str) -> str:
     """Remove the login from a clone address; ``git@`` and ``hg@`` are the service's own users, and stay.
 
-    Bitbucket writes the caller's user name into the addresses that it lists.
+    Bitbucket writes the user name of the caller into these addresses.
     """
     found = _LOGIN.match(url)
     if found is None:

@@ -211,7 +211,7 @@ class GitRefs:
         self._http.close()
 
     def _advertisement(self, key: RepositoryKey) -> tuple[Advertisement, Response]:
-        """Ask for refs, in a second request where the server speaks version 2."""
+        """Request refs, in a second request where the server speaks version 2."""
         # The host answers 405 to double slashes and to one at the end.
         path = f"{quote(key.workspace, safe='~')}/{quote(key.slug, safe='')}.git"
         answer = self._http.get(

@@ -17,7 +17,7 @@ ListingOrder = Literal["created", "newest-update"]
 
 
 SHRINKS_BY = 10
-"""How many times fewer rows are asked for at once where a page is too large."""
+"""How many times fewer rows are requested at once where a page is too large."""
 
 
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,25 +75,25 @@ class Upstream(Protocol):
         """
 
     def fetch_workspaces(self, cursor: str | None) -> Page[Owner]:
-        """Ask for a page of the namespaces that the credential can see."""
+        """Request a page of the namespaces that the credential can see."""
 
     def fetch_workspace(self, workspace: str) -> Owner:
-        """Ask for one namespace."""
+        """Request one namespace."""
 
     def fetch_members(self, workspace: str, cursor: str | None) -> Page[Member]:
-        """Ask for a page of the members of a namespace; needs a credential."""
+        """Request a page of the members of a namespace; needs a credential."""
 
     def fetch_repositories(self, workspace: str, order: ListingOrder, cursor: str | None) -> Page[Repository]:
-        """Ask for a page of a namespace's repositories, oldest first or newest update first."""
+        """Request a page of a namespace's repositories, oldest first or newest update first."""
 
     def fetch_repository(self, key: RepositoryKey) -> Repository:
-        """Ask for one repository by its identity, whatever it is called today."""
+        """Request one repository by its identity, whatever it is called today."""
 
     def find_repository(self, full_name: str) -> Repository:
-        """Ask for the repository that has this name now, whichever it is."""
+        """Request the repository that has this name now, whichever it is."""
 
     def fetch_refs(self, key: RepositoryKey, cursor: str | None) -> Page[Ref]:
-        """Ask for a page of branches and tags together."""
+        """Request a page of branches and tags together."""
 
     def is_ancestor(self, key: RepositoryKey, commit: str, of: str) -> bool | None:
         """Ask whether a commit is `of` another one or comes before it; None where the answer does not tell.
@@ -121,7 +121,7 @@ def is_reached(commit: str, left: Sequence[str | None], *, more: bool) -> bool |
     """Judge a listing of what comes before a commit, and the commit itself, less what another one reaches.
 
     Nothing is left where the other one reaches it, and there are no `more` pages. Else the commit comes
-    first: a server that ignores what it is asked for lists others, which tells nothing.
+    first: a server that ignores what it is requested lists others, which tells nothing.
     """
     if not left:
         return None if more else True

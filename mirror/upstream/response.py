@@ -37,7 +37,7 @@ _RETRIED = {304, 408, 425, 429}  # 304 answers a condition, and no request has o
 _REFS_HEADER = "x-mirror-refs"
 """Sent by another mirror with refs that it has not read (503) or does not mirror (501).
 
-It concerns one repository, which is asked for again later; the others are not kept waiting.
+It concerns one repository, which is requested again later; the others are not kept waiting.
 """
 
 _NO_REFS = ' - set refs = "git" for this upstream, or refs = "none" to mirror no branches and tags'
@@ -79,7 +79,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UnexpectedBody(UpstreamBusy):
-    """A success whose body is not of the kind that was asked for; retried, then an UpstreamShapeError."""
+    """A success whose body is not of the kind that was requested; retried, then an UpstreamShapeError."""
 
 
 def decoded(answer: Response, shape: type[Shape], redact: Callable[[str], str]) -> Shape:

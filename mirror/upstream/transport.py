@@ -33,7 +33,7 @@ Origin = tuple[str, str, int | None]
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 ENCODINGS = {"", "identity", "gzip", "x-gzip", "deflate"}
-"""The content encodings of an answer that are read: none, and those that were asked for."""
+"""The content encodings of an answer that are read: none, and those that were requested."""
 
 _GZIP_OR_ZLIB = 47
 _BARE = -15
@@ -69,7 +69,7 @@ def proxy_of(scheme: str, host: str, port: int | None, proxies: Mapping[str, str
 
 
 def _is_exempt(host: str, port: int | None, no_proxy: str) -> bool:
-    """Tell whether `no_proxy` covers a host: by name, domain, address or network, with or without a port."""
+    """Return whether `no_proxy` names a host: by name, domain, address or network, with or without a port."""
     name = host.lower().strip("[]").rstrip(".")
     return any(_matches(entry.lower(), name, port) for entry in re.split(r"[\s,]+", no_proxy) if entry)
 
@@ -92,7 +92,7 @@ def _matches(entry: str, host: str, port: int | None) -> bool:
 
 
 def named_certificates(environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the variable that names the certificates to trust, and its value; None where none is set.
+    """Return the variable that names the certificates to trust, and its value; None if none is set.
 
     Raises ConfigError for a variable that names no file and no folder.
     """
@@ -123,7 +123,7 @@ def trusting(variable: str, value: str) -> ssl.SSLContext:
 
 
 def distrust_remedy(environ: Mapping[str, str]) -> str:
-    """Say what to do about a server whose certificate is not trusted."""
+    """Return what to do about a server whose certificate is not trusted."""
     named = named_certificates(environ)
     if named:
         return f"; only the certificates of {named[0]} ({named[1]}) are trusted"
@@ -138,8 +138,8 @@ def origin_of(url: httpx.URL) -> Origin:
 class Connections:
     """The connections to some origins.
 
-    They do without httpx's client: its cookies, hooks, redirects and logins, none of which is wanted here,
-    took a third of the CPU of a request.
+    httpx's client is not used: its cookies, hooks, redirects and logins are not wanted here, and took a third
+    of the CPU of a request.
 
     :param timeout: seconds for one step of an exchange; `deadline` limits the whole exchange.
     :param transport: replaces the network, in tests.
@@ -216,7 +216,7 @@ class Connections:
 def _open(
     proxy: str | None, *, certificates: ssl.SSLContext, limits: httpx.Limits, deadline: "Deadline"
 ) -> httpx.HTTPTransport:
-    """Make a transport, through a proxy or not; what the environment says of these is read here alone."""
+    """Make a transport, through a proxy or not. httpx itself must not read the environment."""
     made = httpx.HTTPTransport(verify=certificates, proxy=proxy, limits=limits, trust_env=False)
     # httpx offers no public way to the network beneath it.
     made._pool._network_backend = DeadlineBackend(deadline)  # noqa: SLF001
@@ -224,7 +224,7 @@ def _open(
 
 
 def _certificates_for(origins: Iterable[Origin]) -> ssl.SSLContext:
-    """Return which certificates are trusted: none, and none are read, where nothing is encrypted."""
+    """Return the trusted certificates; if nothing is encrypted, none are read."""
     if all(scheme == "http" for scheme, _, _ in origins):
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return _certificates(named_certificates(os.environ))
@@ -243,7 +243,7 @@ def _certificates(named: tuple[str, str] | None) -> ssl.SSLContext:
 
 
 class Deadline(threading.local):
-    """When the exchange of this thread must be over, by `timer`; None is never."""
+    """The time, by `timer`, at which the exchange of this thread must be over; None for no limit."""
 
     def __init__(self, timer: Callable[[], float]) -> None:
         self.at: float | None = None
@@ -262,8 +262,8 @@ class Deadline(threading.local):
 class DeadlineBackend(httpcore.NetworkBackend):
     """Opens connections whose reads and writes keep the deadline of the thread that uses them.
 
-    The time-outs of the HTTP library bound single reads alone: a server that sends a byte every few seconds
-    would hold a client forever.
+    The time-outs of the HTTP library limit only single reads: a server that sends a byte every few seconds
+    could keep a client for ever.
     """
 
     def __init__(self, deadline: Deadline) -> None:
@@ -278,7 +278,7 @@ class DeadlineBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect as the HTTP library does, and wrap what it gets."""
+        """Connect as the HTTP library does, and wrap the connection."""
         left = self._deadline.left(timeout)
         stream = self._plain.connect_tcp(host, port, left, local_address, socket_options)
         return _Stream(stream, self._deadline)
@@ -286,7 +286,7 @@ class DeadlineBackend(httpcore.NetworkBackend):
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> httpcore.NetworkStream:
-        """Connect to a local socket, and wrap what it gets."""
+        """Connect to a local socket, and wrap the connection."""
         left = self._deadline.left(timeout)
         return _Stream(self._plain.connect_unix_socket(path, left, socket_options), self._deadline)
 
@@ -323,7 +323,7 @@ class _Stream(httpcore.NetworkStream):
 def read_body(response: httpx.Response, encoding: str, *, most: int, deadline: Deadline) -> bytes:
     """Read a body in a content encoding, and unpack at most `most` bytes of it.
 
-    Raises TooLarge for a larger one, httpx.DecodingError for an encoding that was not asked for or is broken,
+    Raises TooLarge for a larger one, httpx.DecodingError for an encoding that was not requested or is broken,
     httpx.ReadTimeout after the deadline.
     """
     if encoding not in ENCODINGS:
@@ -357,7 +357,7 @@ class Unpacking:
         self._pieces = list[bytes]()
 
     def feed(self, raw: bytes) -> None:
-        """Take the next piece; raises TooLarge, and zlib.error for what is not packed so."""
+        """Unpack the next piece; raises TooLarge, and zlib.error if it is not in this encoding."""
         piece = self._unpacked(raw) if self._is_packed else raw
         self._room -= len(piece)
         if self._room < 0:
@@ -365,7 +365,7 @@ class Unpacking:
         self._pieces.append(piece)
 
     def body(self) -> bytes:
-        """Return all that was fed."""
+        """Return the unpacked body."""
         return b"".join(self._pieces)
 
     def _unpacked(self, raw: bytes) -> bytes:
