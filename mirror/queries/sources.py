@@ -86,7 +86,7 @@ def repositories(
         narrowed.append(_has_role(caller, role))
     # With other conditions, there is no quicker count than to look at each row.
     is_plain = parent is None and since is None and role is None
-    counted = Owners(_owned_by(owners) if owners is not None else "", values)
+    counted = CountedOwners(_owned_by(owners) if owners is not None else "", values)
     return Source(
         columns="r.id",
         table="repositories r",
@@ -240,7 +240,7 @@ def _quoted(words: Sequence[str]) -> str:
     return ", ".join(f"'{word}'" for word in words)
 
 
-class Owners(msgspec.Struct, frozen=True):
+class CountedOwners(msgspec.Struct, frozen=True):
     """The owners whose repositories to count: a condition on `r.owner_id`, "" for all, and its values."""
 
     condition: str
@@ -252,7 +252,7 @@ class Owners(msgspec.Struct, frozen=True):
         return f"(SELECT count(*) FROM repositories r {'WHERE ' if where else ''}{where})"
 
 
-def counter(caller: Caller, owners: Owners) -> Callable[[sqlite3.Connection], int]:
+def counter(caller: Caller, owners: CountedOwners) -> Callable[[sqlite3.Connection], int]:
     """Return a function that counts the living repositories of some owners that a caller may see."""
     # All, minus gone ones, minus living private ones, plus the private ones that the caller may see: each
     # number is read from an index.

@@ -204,7 +204,7 @@ def _shards(named: Named, groups: Mapping[str, list[int]]) -> Iterator[list[Entr
 
 def _entries(named: Named, groups: Mapping[str, list[int]]) -> Iterator[Entry]:
     everything = range(len(named.rows))
-    owners = _Texts()
+    owners = _Suffixes()
     for rank in everything:
         owners.add(rank, f"{named.owners[rank]}{_NAME}", range(1))
     of_groups = (
@@ -220,7 +220,7 @@ def _entries(named: Named, groups: Mapping[str, list[int]]) -> Iterator[Entry]:
     )
 
 
-class _Texts:
+class _Suffixes:
     """Suffixes of texts, each packed into a number: which text, and the position in it."""
 
     def __init__(self) -> None:
@@ -234,15 +234,15 @@ class _Texts:
         self.ranks.append(rank)
 
 
-def _suffixes(named: Named, ranks: Iterable[int]) -> _Texts:
-    found = _Texts()
+def _suffixes(named: Named, ranks: Iterable[int]) -> _Suffixes:
+    found = _Suffixes()
     for rank in ranks:
         for name in named.names[rank]:
             found.add(rank, f"{_NAME}{name}{_NAME}", range(len(name) + 1))
     return found
 
 
-def _below(root: str, of: _Texts, most: int = RARE) -> Iterator[Entry]:
+def _below(root: str, of: _Suffixes, most: int = RARE) -> Iterator[Entry]:
     """Yield the nodes and leaves of suffixes in order, prefixed by `root`. A leaf has at most `most`."""
     texts, ranks = of.texts, of.ranks
     waiting = [("", of.suffixes)]
