@@ -34,6 +34,14 @@ from mirror.times import from_text
 
 __all__ = ["Run", "find_workspaces", "sync_upstream"]
 
+# How long the listings of an interrupted round are not repeated: an hour, or four times as long as they took,
+# so that most of a small budget is left for branches and tags.
+LISTINGS_GOOD_FOR = timedelta(hours=1)
+LISTINGS_GOOD_TIMES = 4
+
+LONGEST_ROUND = timedelta(days=1)
+"""After this, a round whose listings were not finished starts over."""
+
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of a sync that a run does; what it leaves out is left to another run.
@@ -186,12 +194,6 @@ def _run_steps(run: Run, steps: Iterable[Step]) -> None:
 
 
 # Listings are good for an hour, or four times as long as they took: most of a small budget is left for refs.
-GOOD_FOR = timedelta(hours=1)
-TIMES = 4
-LONGEST = timedelta(days=1)
-"""After this, a round whose listings were not finished starts over."""
-
-
 def resume_round(run: Run) -> None:
     """Continue the round of a run that was interrupted, or begin one."""
     found = _unfinished(run)
@@ -224,11 +226,11 @@ def _unfinished(run: Run) -> Round | None:
     if run.full or now < began:  # a clock that was wrong wrote it
         return None
     if found.listed is None:
-        return found if now - began < LONGEST else None
+        return found if now - began < LONGEST_ROUND else None
     listed = from_text(found.listed)
     if now < listed:
         return None
-    return found if now - listed < max(GOOD_FOR, TIMES * (listed - began)) else None
+    return found if now - listed < max(LISTINGS_GOOD_FOR, LISTINGS_GOOD_TIMES * (listed - began)) else None
 
 
 def _save(run: Run, found: Round) -> None:
