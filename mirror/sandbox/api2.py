@@ -17,8 +17,8 @@ from mirror.sandbox.exchange import (
     no_such_url,
     removed,
 )
-from mirror.sandbox.generate import slugify
 from mirror.sandbox.model import Principal, SandboxRef, SandboxRepository, SandboxWorkspace
+from mirror.sandbox.vocabulary import slugify
 from mirror.sandbox.world import World
 
 _SETTINGS = ("description", "website", "language", "has_issues", "has_wiki", "fork_policy", "is_private")

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, get_type_hints
 
-from mirror.sandbox.generate import new_ref, slugify, tip
+from mirror.sandbox.generate import new_ref, tip
 from mirror.sandbox.model import SandboxRepository, SandboxWorkspace, iso
+from mirror.sandbox.vocabulary import slugify
 from mirror.sandbox.world import World
 
 _FIXED = {

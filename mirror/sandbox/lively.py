@@ -14,8 +14,8 @@ from operator import index
 from pathlib import Path
 
 from mirror.sandbox.edits import EditError, Order, perform
-from mirror.sandbox.generate import STEMS
 from mirror.sandbox.model import SandboxRepository
+from mirror.sandbox.vocabulary import STEMS
 from mirror.sandbox.world import World
 
 PER_MINUTE = 20.0

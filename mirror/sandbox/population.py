@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from mirror.sandbox.generate import FIRST_NAMES, LAST_NAMES, TEAM_KINDS, TEAMS, Draw, Uuids, new_ref, tip
+from mirror.sandbox.generate import Draw, Uuids, new_ref, tip
 from mirror.sandbox.model import (
     CommitAuthor,
     Era,
@@ -18,6 +18,7 @@ from mirror.sandbox.model import (
     SandboxWorkspace,
     micros,
 )
+from mirror.sandbox.vocabulary import FIRST_NAMES, LAST_NAMES, TEAM_KINDS, TEAMS
 
 _OPENING = micros(datetime(2008, 6, 1, tzinfo=UTC))
 _YEAR = 365 * 86_400 * 1_000_000
