@@ -188,9 +188,7 @@ class Api2:
     def _account(self, name: str) -> Any:
         person = self._world.person(name)
         if person is None or (self._request.path.rstrip("/").endswith(f"/users/{person.username}")):
-            raise HttpError(
-                error(404, name)
-            )  # user names are not accepted; the message is only the thing asked for
+            raise HttpError(error(404, name))  # no user names; the message is only what was requested
         return self._shapes.full_user(person)
 
     def _page(self, rows: Any, shape: Callable[[Any], Any], **more: Any) -> Any:

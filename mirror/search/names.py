@@ -152,9 +152,8 @@ def _normalised_with_origins(text: str) -> tuple[str, list[tuple[int, int]]]:
     whole = normalise(text)
     if joined == whole:
         return joined, origins
-    return whole, [(0, len(text))] * len(
-        whole
-    )  # normalisation reached across pieces: highlight all or nothing
+    # Normalisation reached across pieces: highlight all or nothing.
+    return whole, [(0, len(text))] * len(whole)
 
 
 def _pieces(text: str) -> list[tuple[int, int]]:

@@ -68,9 +68,8 @@ def _prepared(path: Path) -> sqlite3.Connection:
             _refuse_strangers(connection, path)
             _refuse_snapshot(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(
-            "PRAGMA synchronous = NORMAL"
-        )  # a power cut may lose the last commits, not the file
+        # A power cut may lose the last commits, not the file.
+        connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 8000")  # 32 MB: a first load rewrites fewer pages
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -64000")

@@ -205,9 +205,8 @@ class WriteRecord:
                 if row is None:
                     self._gone(row_id, "deleted")
             self._save([row for _, row in displaced if row is not None])
-            number = self._record(
-                action, made.uuid, made.full_name
-            )  # first, because a deleted row may come back
+            # This comes first, because a deleted row may come back.
+            number = self._record(action, made.uuid, made.full_name)
             if renamed is not None:
                 self._gone(renamed, f"renamed to {made.full_name}")
             self._save([made])
