@@ -13,6 +13,9 @@ import msgspec
 
 API, WEB = "~api", "~web"
 CLOUD = "https://bitbucket.org"
+CLOUD_ORIGINS = ("https://api.bitbucket.org", CLOUD)
+# Bitbucket serves API 2.0 below each of these paths, and writes any of them into its links.
+API_PATHS = ("/2.0", "/!api/2.0", "/api/2.0")
 Json = dict[str, Any]
 
 # Bitbucket leaves these unescaped in its links, but escapes quotes, spaces and #.
@@ -22,6 +25,8 @@ _PLAIN = re.compile(r"[\w./~-]*", re.ASCII)
 _UUID = re.compile(r"\{[\w-]*\}", re.ASCII)
 _API_PATH = re.compile(r"(/!?api)?/[12]\.0/?$|/rest/api/[\w.]+/?$")
 _LOGIN = re.compile(r"^(https?://)[^/?#@]*@", re.IGNORECASE)
+_ANY_LOGIN = re.compile(r"^([a-z][a-z0-9+.-]*://)([^/?#]*)@", re.IGNORECASE)
+_SERVICE_USERS = {"git", "hg"}
 # Also where an escape may hide one. A possessive quantifier takes a third of the time of an alternative.
 _LOGIN_WITHIN = re.compile(rb'://[^/?#@"\\]*+[@\\]')
 _ESCAPED = re.compile(rb"\\(?:/|u00[0-7]|\"href\")")
@@ -54,6 +59,13 @@ def web_of(url: str) -> str:
     return _API_PATH.sub("", url).rstrip("/")
 
 
+def origins_of(url: str) -> tuple[str, ...]:
+    """Return the origins of an API: that of its address, for Bitbucket Cloud those of its aliases too."""
+    parts = urlsplit(url)
+    own = f"{parts.scheme}://{parts.netloc}"
+    return CLOUD_ORIGINS if own in CLOUD_ORIGINS else (own,)
+
+
 class Teller:
     """Decodes objects of an upstream, and replaces their addresses.
 
@@ -63,9 +75,8 @@ class Teller:
 
     def __init__(self, url: str, *, anonymous: bool = False) -> None:
         web = web_of(url)
-        origins = ("https://api.bitbucket.org", CLOUD) if web == CLOUD else (web,)
-        # Bitbucket serves API 2.0 below each of these paths, and writes any of them into its links.
-        paths = {urlsplit(url).path.rstrip("/") or "/2.0", "/2.0", "/!api/2.0", "/api/2.0"}
+        origins = CLOUD_ORIGINS if web == CLOUD else (web,)
+        paths = {urlsplit(url).path.rstrip("/") or "/2.0", *API_PATHS}
         self.anonymous = anonymous
         self._marks = {f"{origin}{path}/": f"{API}/" for origin in origins for path in sorted(paths)} | {
             f"{web}/": f"{WEB}/"
@@ -255,3 +266,17 @@ class WebPages(msgspec.Struct, frozen=True):
 def _is_safe_root(root: str) -> bool:
     """Return whether an upstream's address is safe to link to; cached, because every row asks."""
     return safe_external(root) is not None
+
+
+def without_login(url: str) -> str:
+    """Remove the login from a clone address; ``git@`` and ``hg@`` are the service's own users, and stay.
+
+    Bitbucket writes the user name of the caller into these addresses.
+    """
+    found = _ANY_LOGIN.match(url)
+    if found is None:
+        return url
+    scheme, login = found.groups()
+    if scheme.lower() == "ssh://" and login in _SERVICE_USERS:
+        return url
+    return scheme + url[found.end() :]

@@ -23,8 +23,7 @@ from mirror.sync.crawl import EVERYTHING, Run, Scope, sync_upstream
 from mirror.sync.plan import Plan, plan_upstream
 from mirror.sync.verify import Difference, verify_upstream
 from mirror.times import Clock, utc_now
-from mirror.upstream.connect import ConnectedUpstream, connect
-from mirror.upstream.endpoint import SANDBOX_URL, url_of
+from mirror.upstream.connect import SANDBOX_URL, ConnectedUpstream, connect, url_of
 
 SANDBOX_SIZE = 1_000
 

@@ -23,8 +23,7 @@ from mirror.store.ledger import AHEAD, RequestLedger
 from mirror.sync.crawl import Run, sync_upstream
 from mirror.sync.plan import Plan, plan_upstream
 from mirror.sync.verify import Difference, verify_upstream
-from mirror.upstream.connect import connect
-from mirror.upstream.endpoint import url_of
+from mirror.upstream.connect import connect, url_of
 
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SECRET = "sandbox"

@@ -12,7 +12,7 @@ from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamRefused, Ups
 from mirror.model import Owner, Project, Ref, Repository, RepositoryKey
 from mirror.sync.listing_state import next_landmark
 from mirror.upstream import datacenter_decode as shapes
-from mirror.upstream.endpoint import url_of
+from mirror.upstream.connect import url_of
 
 HOST = "http://localhost:7990"
 API = f"{HOST}/rest/api/1.0"

@@ -8,7 +8,7 @@ from upstream_fakes import NOON, answer, faked, recorded
 from mirror.config import UpstreamConfig
 from mirror.errors import ConfigError, CredentialsRefused, UpstreamRefused, UpstreamShapeError
 from mirror.model import Owner, Ref, RepositoryKey
-from mirror.upstream.endpoint import url_of
+from mirror.upstream.connect import url_of
 
 HOST = "https://old.example"
 KEY = RepositoryKey(uuid="name:u/s", full_name="U/s")

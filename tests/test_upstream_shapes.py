@@ -7,12 +7,12 @@ import msgspec
 import pytest
 from upstream_fakes import recorded
 
+from mirror.addresses import without_login
 from mirror.decoding import decoded_bytes, moment
 from mirror.errors import UpstreamShapeError
 from mirror.model import Owner, Project, Ref, Repository
 from mirror.upstream import cloud_decode as decode
 from mirror.upstream.cloud_decode import AccountJson, RefJson, RepositoryJson, WorkspaceJson
-from mirror.upstream.endpoint import without_login
 from mirror.upstream.response import shown, shown_url
 
 REPOSITORIES = recorded("cloud/repositories.json")["values"]

@@ -22,7 +22,7 @@ from mirror.store.files import fetch, fetch_value, read_if_possible
 from mirror.store.ledger import reported_limits
 from mirror.sync.listing_state import as_of
 from mirror.times import Clock, from_text, to_text
-from mirror.upstream.endpoint import accounts_by_upstream
+from mirror.upstream.connect import accounts_by_upstream
 
 GRACE = 900.0
 """Seconds added to each age, so that a recent change does not count as a burst."""

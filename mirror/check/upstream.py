@@ -26,8 +26,7 @@ from mirror.errors import (
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
 from mirror.times import age_text, utc_now
-from mirror.upstream.connect import ConnectedUpstream, connect
-from mirror.upstream.endpoint import url_of
+from mirror.upstream.connect import ConnectedUpstream, connect, url_of
 from mirror.upstream.transport import Transport
 
 CLOCK_OFF = 60

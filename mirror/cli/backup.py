@@ -19,7 +19,7 @@ from mirror.store.files import open_reader
 from mirror.store.ledger import reported_limits
 from mirror.times import utc_now
 from mirror.upstream.budget import GIT_LIMIT
-from mirror.upstream.endpoint import accounts_by_upstream
+from mirror.upstream.connect import accounts_by_upstream
 
 
 @click.command()

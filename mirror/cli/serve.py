@@ -37,7 +37,7 @@ from mirror.serve.workers import Ready, Task, Workers
 from mirror.store.files import is_snapshot, refuse_snapshot
 from mirror.store.ledger import reported_limits
 from mirror.store.lock import server_mark
-from mirror.upstream.endpoint import accounts_by_upstream
+from mirror.upstream.connect import accounts_by_upstream
 from mirror.write import PassThrough
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from mirror.store.files import damage_explained, open_reader
 from mirror.store.ledger import reported_limits
 from mirror.store.lock import is_syncing, service_runs
 from mirror.times import age_text, from_text, local, time_text, utc_now
-from mirror.upstream.endpoint import accounts_by_upstream
+from mirror.upstream.connect import accounts_by_upstream
 
 if TYPE_CHECKING:
     from mirror.check import Check

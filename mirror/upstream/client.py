@@ -9,6 +9,7 @@ import random as random_numbers
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeVar
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 import msgspec
@@ -26,7 +27,6 @@ from mirror.errors import (
 )
 from mirror.times import Clock
 from mirror.upstream.budget import Budget, RequestKind, retry_delay
-from mirror.upstream.endpoint import redirected
 from mirror.upstream.response import (
     NotSent,
     Response,
@@ -282,7 +282,7 @@ class Http:
     def _redirected(self, call: _Call, answer: Response) -> _Call:
         """Return the call to the target of a redirect; raises UpstreamRefused for another origin."""
         location = answer.headers.get("location", "")
-        target = redirected(call.url, location)
+        target = _target(call.url, location)
         redacted = self.redacted(location)
         if redacted != location:  # addresses are shown and stored, so they must hold no secret
             target = None
@@ -392,3 +392,21 @@ _JSON_BODY = {"Content-Type": "application/json"}
 def _plain(headers: httpx.Headers) -> dict[str, str]:
     """Return headers by their names in lower case; httpx's own look-ups cost more than all the rest here."""
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
+
+
+def _target(url: str, location: str) -> str | None:
+    """Return the target of a redirect; None if it is another host or port, or less safe.
+
+    From http to https at their usual ports is safe; an address with a login in it is not.
+    """
+    try:
+        target = urljoin(url, location)
+        here, there = urlsplit(url), urlsplit(target)
+        ports = (here.port, there.port)
+    except ValueError:
+        return None
+    is_upgrade = (here.scheme, there.scheme) == ("http", "https") and ports == (None, None)
+    same = here.hostname == there.hostname and (
+        is_upgrade or (here.scheme, here.port) == (there.scheme, there.port)
+    )
+    return target if same and "@" not in there.netloc and location else None

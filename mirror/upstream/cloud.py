@@ -26,9 +26,20 @@ from mirror.upstream.cloud_decode import (
     WorkspaceAccessJson,
     WorkspaceJson,
 )
-from mirror.upstream.endpoint import ApiAddresses, fields_of, page_after, with_fields, with_shorter_pages
 from mirror.upstream.git import GitRefs
-from mirror.upstream.protocol import SHRINKS_BY, BadRow, ListingOrder, Page, RowDecoder, is_reached
+from mirror.upstream.protocol import (
+    SHRINKS_BY,
+    BadRow,
+    ListingOrder,
+    Page,
+    RowDecoder,
+    checked_next,
+    fields_of,
+    is_reached,
+    page_after,
+    with_fields,
+    with_shorter_pages,
+)
 from mirror.upstream.response import Response
 
 Row = TypeVar("Row")
@@ -99,7 +110,6 @@ class Cloud:
         self.anonymous = http.credential.form == "anonymous"
         self._http = http
         self._git = git
-        self._addresses = ApiAddresses(http.url)
         self._tell = Teller(http.url, anonymous=self.anonymous)
 
     def fetch_current_user(self) -> Owner | None:
@@ -307,7 +317,7 @@ class Cloud:
         return Page(rows=(), next=following, size=None, date=answer.date, skipped=True)
 
     def _next(self, link: str | None, answer: Response) -> str | None:
-        return self._addresses.checked_next(link, answer.address) if link else None
+        return checked_next(link, answer.address, self._http.url) if link else None
 
     def _written(self, answer: Response) -> Repository:
         return self._with_told(decode.to_repository(self._http.decoded(answer, RepositoryJson)), answer.body)

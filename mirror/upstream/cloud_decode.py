@@ -9,12 +9,11 @@ from functools import lru_cache
 
 import msgspec
 
-from mirror.addresses import Told
+from mirror.addresses import Told, without_login
 from mirror.api2_refs import SentRef, SentShortCommit, part
 from mirror.decoding import count, moment
 from mirror.errors import UpstreamShapeError
 from mirror.model import NAMED, Member, Owner, Project, Ref, Repository, canonical_uuid
-from mirror.upstream.endpoint import without_login
 
 
 class LinkJson(msgspec.Struct, frozen=True):

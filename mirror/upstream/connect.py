@@ -1,27 +1,91 @@
-"""Connect to a configured upstream: its address, its credential and its budget put together."""
+"""Connect to a configured upstream: its address, its account, and what that may spend.
+
+Commands that only show accounts import this file too, so what sends requests is imported by `connect` itself.
+"""
 
 import os
 import random as random_numbers
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
-from mirror.config import UpstreamConfig
-from mirror.credentials import read_credential
+from mirror.addresses import origins_of
+from mirror.config import CLOUD_URL, SANDBOX_PORT, Config, UpstreamConfig
+from mirror.credentials import Credential, read_credential
 from mirror.errors import ConfigError
 from mirror.times import Clock, utc_now
-from mirror.upstream.budget import Budget, Ledger, Wait
-from mirror.upstream.client import Http
-from mirror.upstream.endpoint import ApiAddresses, bucket_of, default_limit, url_of
-from mirror.upstream.git import GIT_AGENT, TOKEN_USER, GitRefs, git_credential, git_root
-from mirror.upstream.protocol import Upstream
-from mirror.upstream.transport import Transport
+from mirror.upstream.budget import ANONYMOUS_LIMIT, AUTHENTICATED_LIMIT, Budget, Ledger, Wait, limit_in_force
+
+if TYPE_CHECKING:
+    from mirror.upstream.client import Http
+    from mirror.upstream.git import GitRefs
+    from mirror.upstream.protocol import Upstream
+    from mirror.upstream.transport import Transport
+
+SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}/2.0"
+
+
+def url_of(config: UpstreamConfig) -> str:
+    """Return the base address of the API: as configured with its path completed, or the kind's default."""
+    if not config.url:
+        return SANDBOX_URL if config.kind == "sandbox" else CLOUD_URL
+    url = config.url.rstrip("/")
+    if config.kind == "datacenter":
+        return url if "/rest/api/" in url else f"{url}/rest/api/1.0"
+    if config.kind == "legacy":
+        return url if url.endswith("/1.0") else f"{url}/1.0"
+    return url
+
+
+def default_limit(config: UpstreamConfig, credential: Credential) -> int | None:
+    """Return the hourly limit of requests where the upstream does not report one; None for no limit.
+
+    Cloud: 60 for an anonymous address, 1,000 for an identity, each less a margin
+    (support.atlassian.com/bitbucket-cloud/docs/api-request-limits). Others have no limit by default.
+    """
+    if config.kind != "cloud":
+        return None
+    return ANONYMOUS_LIMIT if credential.form == "anonymous" else AUTHENTICATED_LIMIT
+
+
+def bucket_of(config: UpstreamConfig, credential: Credential) -> str:
+    """Name the account in the ledger for an upstream; raises ConfigError for an impossible address."""
+    url = url_of(config)
+    try:
+        host = urlsplit(url).netloc
+        urlsplit(url).port  # noqa: B018 - it raises where the port is not a number
+    except ValueError as error:
+        raise ConfigError(f"upstream {config.name}: url {url!r} is not a web address: {error}") from None
+    return f"{credential.bucket}@{host}"
+
+
+def accounts_by_upstream(config: Config, told: Mapping[str, int]) -> dict[str, tuple[str, int | None]]:
+    """Map each upstream to its bucket in the request ledger and the hourly limit in force.
+
+    `told` are the limits that upstreams reported, by bucket. An upstream with an invalid address, or whose
+    credential cannot be read here (another user's environment), is left out.
+    """
+    found = dict[str, tuple[str, int | None]]()
+    for upstream in config.upstreams:
+        try:
+            credential = read_credential(upstream.credential, os.environ)
+            bucket = bucket_of(upstream, credential)
+        except ConfigError:
+            continue
+        limit = limit_in_force(
+            told=told.get(bucket),
+            ours=upstream.requests_per_hour,
+            default=default_limit(upstream, credential),
+        )
+        found[upstream.name] = (bucket, limit)
+    return found
 
 
 class ConnectedUpstream(NamedTuple):
     """An upstream and what it may spend."""
 
-    upstream: Upstream
+    upstream: "Upstream"
     budget: Budget
 
 
@@ -37,7 +101,7 @@ def connect(
     timer: Callable[[], float] | None = None,
     random: random_numbers.Random | None = None,
     environ: Mapping[str, str] = os.environ,
-    transport: Transport | None = None,
+    transport: "Transport | None" = None,
 ) -> ConnectedUpstream:
     """Make the upstream of a configuration; nothing is asked yet.
 
@@ -52,6 +116,9 @@ def connect(
 
     Raises ConfigError for a credential that cannot be read, an invalid address, and git for kind legacy.
     """
+    from mirror.upstream.client import Http  # noqa: PLC0415
+    from mirror.upstream.git import GIT_AGENT, TOKEN_USER, GitRefs, git_credential, git_root  # noqa: PLC0415
+
     url, credential = url_of(config), read_credential(config.credential, environ)
     bucket = bucket_of(config, credential)
     budget = Budget(
@@ -76,7 +143,7 @@ def connect(
         concurrency=config.concurrency,
         transport=transport,
     )
-    http = pool(url=url, credential=credential, origins=ApiAddresses(url).origins)
+    http = pool(url=url, credential=credential, origins=origins_of(url))
     is_datacenter, git = config.kind == "datacenter", None
     if config.refs == "git" and not for_write:
         if config.kind == "legacy":
@@ -94,7 +161,7 @@ def connect(
     return ConnectedUpstream(_upstream(config, http, git), budget)
 
 
-def _upstream(config: UpstreamConfig, http: Http, git: GitRefs | None) -> Upstream:
+def _upstream(config: UpstreamConfig, http: "Http", git: "GitRefs | None") -> "Upstream":
     """Make the upstream of a kind; the others are not imported."""
     if config.kind == "datacenter":
         from mirror.upstream.datacenter import DataCenter  # noqa: PLC0415

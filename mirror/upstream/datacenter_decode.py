@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from mirror.addresses import without_login
 from mirror.errors import UpstreamShapeError
 from mirror.model import Member, Owner, Project, Ref, RefKind, Repository
 from mirror.times import to_text
-from mirror.upstream.endpoint import without_login
 
 _LATEST = "com.atlassian.bitbucket.server.bitbucket-branch:latest-commit-metadata"
 _PERMISSIONS = {"PROJECT_ADMIN": "owner", "PROJECT_WRITE": "collaborator", "PROJECT_READ": "member"}

@@ -1,20 +1,26 @@
-"""The interface of an upstream, whichever API it speaks: what a sync and a write need."""
+"""The interface of an upstream, whichever API it speaks; pages, their rows, and the links between them."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Generic, Literal, Protocol, TypeVar
+from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
+from mirror.addresses import API_PATHS, origins_of
 from mirror.decoding import decoded_bytes
 from mirror.errors import UpstreamShapeError
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
-from mirror.upstream.response import shown
+from mirror.upstream.response import shown, shown_url
 
 Row = TypeVar("Row")
 Json = TypeVar("Json")
 ListingOrder = Literal["created", "newest-update"]
 
+_FIELDS = re.compile(r"(?<=[?&]fields=)[^&#]*")
+_PAGE_LENGTH = re.compile(r"(?<=[?&])pagelen=(\d{1,4})(?![^&#])")
+_PAGE_NUMBER = re.compile(r"(?<=[?&])page=([^&#]*)")
 
 SHRINKS_BY = 10
 """How many times fewer rows are requested at once where a page is too large."""
@@ -126,6 +132,71 @@ def is_reached(commit: str, left: Sequence[str | None], *, more: bool) -> bool |
     if not left:
         return None if more else True
     return False if left[0] == commit else None
+
+
+def checked_next(link: str, asked: str, api: str) -> str:
+    """Return a `next` link, made absolute, that was found at the address `asked`.
+
+    Raises UpstreamShapeError for one that leaves the API at the address `api`, or leads back to `asked`.
+    """
+    paths = tuple(f"{path}/" for path in (urlsplit(api).path.rstrip("/"), *API_PATHS))
+    try:
+        is_plain = link.isprintable() and " " not in link
+        link = urljoin(asked, link)
+        parts = urlsplit(link)
+        is_known = is_plain and f"{parts.scheme}://{parts.netloc}" in origins_of(api)
+        is_known = is_known and parts.path.startswith(paths)
+    except ValueError:
+        is_known = False
+    if not is_known:
+        raise UpstreamShapeError(
+            f"{shown_url(asked)}: the next page is said to be at {shown_url(link)}, which is not part of"
+            f" {shown_url(api)}: not followed"
+        )
+    if link == asked:
+        raise UpstreamShapeError(f"{shown_url(asked)}: the link to the next page is this page itself")
+    return link
+
+
+def fields_of(url: str) -> str | None:
+    """Return the `fields` parameter of an address, still encoded; None without one."""
+    found = _FIELDS.search(url)
+    return found[0] if found else None
+
+
+def with_fields(url: str, fields: str) -> str:
+    """Return an address with another `fields` parameter, which must be encoded."""
+    if _FIELDS.search(url):
+        return _FIELDS.sub(lambda _: fields, url, count=1)
+    return f"{url}{'&' if '?' in url else '?'}fields={fields}"
+
+
+def with_shorter_pages(url: str, by: int) -> str | None:
+    """Return the address of a shorter page that begins at the same row; None if that is impossible.
+
+    `by` is how many times shorter it is. If the page number is a text, only the server knows where it begins.
+    """
+    length, number = _PAGE_LENGTH.search(url), _PAGE_NUMBER.search(url)
+    if length is None or int(length[1]) < by or (number is not None and not number[1].isdecimal()):
+        return None
+    shorter = int(length[1]) // by
+    if number is not None:
+        first = (int(number[1]) - 1) * int(length[1])
+        if first % shorter:
+            return None
+        url = url[: number.start(1)] + str(first // shorter + 1) + url[number.end(1) :]
+    return _PAGE_LENGTH.sub(f"pagelen={shorter}", url)
+
+
+def page_after(url: str) -> tuple[int, str] | None:
+    """Return the number of a page and the address of the next one; None if its number is a text."""
+    number = _PAGE_NUMBER.search(url)
+    if number is None:
+        return 1, f"{url}{'&' if '?' in url else '?'}page=2"
+    if re.fullmatch(r"[1-9][0-9]{0,8}", number[1]) is None:
+        return None
+    following = int(number[1]) + 1
+    return following - 1, f"{url[: number.start(1)]}{following}{url[number.end(1) :]}"
 
 
 class RowDecoder(Generic[Row]):

@@ -20,7 +20,7 @@ from mirror.store.cursors import Cursors
 from mirror.store.refs import save_main_branch, save_refs
 from mirror.store.repositories import mark_gone
 from mirror.times import Clock, to_text
-from mirror.upstream.endpoint import url_of
+from mirror.upstream.connect import url_of
 from mirror.upstream.protocol import Upstream
 
 MOST_PAGES = 20
