@@ -28,8 +28,7 @@ from mirror.search.index.check import check_index
 from mirror.search.index.refs.verify import check_refs_index
 from mirror.store import Store
 from mirror.store.cursors import Cursors
-from mirror.store.files import open_reader
-from mirror.store.schema import snapshot_moment
+from mirror.store.files import open_reader, snapshot_moment
 
 AGAIN = PublishOptions(force=True)
 

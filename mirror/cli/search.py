@@ -102,9 +102,7 @@ def search(
             **filters,
         )
     if as_json:
-        listed = [
-            {**row.columns(*LISTED), **msgspec.structs.asdict(found.links(row))} for row in found.repositories
-        ]
+        listed = [{**row.columns(*LISTED), **found.links(row).exported()} for row in found.repositories]
         said = {name: getattr(found, name) for name in ("query", "count", "fuzzy", "corrected", "described")}
         click.echo(msgspec.json.encode({**said, "repositories": listed}))
         return

@@ -6,7 +6,7 @@ exists for those who see something in it, so that a hidden one is as good as unk
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -14,12 +14,13 @@ from mirror.addresses import PERSONAL
 from mirror.queries import sources
 from mirror.queries.rows import (
     ACCOUNT_COLUMNS,
+    IS_NAME,
+    IS_UUID,
     PROJECT_COLUMNS,
     AccountRow,
     Membership,
     ProjectRow,
     Values,
-    file_state,
 )
 from mirror.queries.visibility import (
     IS_OWN_ID,
@@ -30,10 +31,6 @@ from mirror.queries.visibility import (
     visible_project,
 )
 from mirror.store.files import fetch, fetch_as, fetch_one, fetch_value
-
-# With it, SQLite finds a uuid by its index, which begins with the upstream.
-ANY_UPSTREAM = "upstream_id IN (SELECT id FROM upstreams)"
-_IS_NAME = "u.username = :name COLLATE NOCASE"
 
 
 def _read(
@@ -63,7 +60,7 @@ def account_named(connection: sqlite3.Connection, caller: Caller, name: str) -> 
 
 def users_named(connection: sqlite3.Connection, caller: Caller, username: str) -> list[AccountRow]:
     """Find the existing accounts with a username, owners first."""
-    return _told(connection, caller, _IS_NAME, username)
+    return _told(connection, caller, IS_NAME, username)
 
 
 def _told(connection: sqlite3.Connection, caller: Caller, condition: str, name: str) -> list[AccountRow]:
@@ -78,7 +75,7 @@ def _told(connection: sqlite3.Connection, caller: Caller, condition: str, name: 
 
 
 def _is_named(name: str) -> str:
-    return f"u.{ANY_UPSTREAM} AND u.uuid IN (:name, lower(:name))" if name.startswith("{") else _IS_NAME
+    return IS_UUID if name.startswith("{") else IS_NAME
 
 
 def _is_account_id(name: str) -> bool:
@@ -91,7 +88,7 @@ def known_account_named(connection: sqlite3.Connection, caller: Caller, username
 
     Existing accounts come first, and among them the owner of the namespace.
     """
-    condition = f"""WHERE {_IS_NAME} AND {is_known(caller, "u")}
+    condition = f"""WHERE {IS_NAME} AND {is_known(caller, "u")}
         ORDER BY u.deleted_at IS NOT NULL, u.is_owner DESC, u.id LIMIT 1"""
     return next(iter(_read(connection, condition, {"name": username, **caller.values})), None)
 
@@ -100,18 +97,6 @@ def known_account_by_id(connection: sqlite3.Connection, caller: Caller, row_id: 
     """Find an account that the caller may know, also a deleted one, by the id of its row."""
     condition = f"WHERE u.id = :id AND {is_known(caller, 'u')}"
     return next(iter(_read(connection, condition, {"id": row_id, **caller.values})), None)
-
-
-def accounts_by_ids(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, AccountRow]:
-    """Read accounts by the ids of their rows, from a cache."""
-    known = file_state(connection).accounts
-    wanted = set(ids)  # few: most repositories of a page belong to the same owners
-    missing = wanted.difference(known)
-    if missing:
-        condition = "WHERE u.id IN (SELECT value FROM json_each(:wanted))"
-        found = _read(connection, condition, {"wanted": json.dumps(sorted(missing))})
-        known.update((row.id, row) for row in found)
-    return {one: known[one] for one in wanted if one in known}
 
 
 def members_of(connection: sqlite3.Connection, caller: Caller, workspace_id: int) -> list[Membership] | None:

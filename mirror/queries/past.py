@@ -19,8 +19,8 @@ from mirror.queries.repositories import RepositoryDetails, repository_details
 from mirror.queries.rows import AccountRow, RefRow
 from mirror.queries.visibility import OPERATOR, Caller, forks_count, is_own, visible
 from mirror.store.changes import CLOSED, MEASURED, MEASURED_SINCE, compacted_before
-from mirror.store.files import fetch, fetch_as, fetch_dicts, fetch_value
-from mirror.store.schema import memory_copy, snapshot_moment
+from mirror.store.files import fetch, fetch_as, fetch_dicts, fetch_value, snapshot_moment
+from mirror.store.schema import memory_copy
 from mirror.times import Clock, past_moment, utc_now
 
 

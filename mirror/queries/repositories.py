@@ -11,9 +11,18 @@ from typing import Any
 
 import msgspec
 
-from mirror.queries.accounts import ANY_UPSTREAM, owner_named
 from mirror.queries.refs import KINDS, REFS_READ, newest_refs, refs_state
-from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, Values, kept_repositories, upstreams_of
+from mirror.queries.rows import (
+    ANY_UPSTREAM,
+    IS_NAME,
+    IS_UUID,
+    AccountRow,
+    RefRow,
+    RepositoryRow,
+    Values,
+    kept_repositories,
+    upstreams_of,
+)
 from mirror.queries.visibility import (
     IS_OWN_ID,
     SHOWN_TO_ALL,
@@ -129,13 +138,15 @@ def repository_in_workspace(
     `workspace` is a slug or a uuid.
     """
     # As at the upstream, a uuid suffices: a transferred one is still found under its old workspace.
-    if not name.startswith("{"):
-        owner = owner_named(connection, workspace)
-        if owner is None or owner.username is None:
-            return None
-        return repository_named(connection, caller, f"{owner.username}/{name}")
-    is_named = f"r.{ANY_UPSTREAM} AND r.uuid IN (:uuid, lower(:uuid))"
-    return next(iter(living_repositories(connection, caller, is_named, {"uuid": name}, FIRST)), None)
+    if name.startswith("{"):
+        is_it = f"r.{ANY_UPSTREAM} AND r.uuid IN (:slug, lower(:slug))"
+    else:
+        is_it = f"""r.full_name = (
+            SELECT u.username || '/' || :slug FROM users u
+            WHERE {IS_UUID if workspace.startswith("{") else IS_NAME} AND u.deleted_at IS NULL AND u.is_owner
+            ORDER BY u.id LIMIT 1) COLLATE NOCASE"""
+    values = {"slug": name, "name": workspace}
+    return next(iter(living_repositories(connection, caller, is_it, values, FIRST)), None)
 
 
 def repository_owned(
@@ -303,7 +314,7 @@ class RepositoryDetails(msgspec.Struct, frozen=True, kw_only=True):
             "repository": self.row.columns(),
             "owner": self.row.owner,
             "upstream": self.upstream,
-            **msgspec.structs.asdict(self.links),
+            **self.links.exported(),
             "refs": self.row.refs,
             "branches": self._exported_refs(self.branches),
             "tags": self._exported_refs(self.tags),

@@ -6,16 +6,16 @@ A new column of `repositories` becomes readable everywhere by adding a field to 
 valid until the file changes.
 """
 
+import json
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from mirror.addresses import WebPages, web_of
-from mirror.store.files import fetch_as, fetch_value
-from mirror.store.schema import snapshot_moment
+from mirror.store.files import fetch_as, fetch_value, snapshot_moment
 
 MOST_COUNTS = 200
 MOST_ACCOUNTS = 5000
@@ -236,6 +236,25 @@ class AccountRow(msgspec.Struct, frozen=True):
 
 
 ACCOUNT_COLUMNS = ", ".join(f"u.{field}" for field in AccountRow.__struct_fields__)
+
+# With it, SQLite finds a uuid by its index, which begins with the upstream.
+ANY_UPSTREAM = "upstream_id IN (SELECT id FROM upstreams)"
+
+# Conditions on `users u`: that it has the name, or the uuid with its braces, that is `:name`.
+IS_NAME = "u.username = :name COLLATE NOCASE"
+IS_UUID = f"u.{ANY_UPSTREAM} AND u.uuid IN (:name, lower(:name))"
+
+
+def accounts_by_ids(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, AccountRow]:
+    """Read accounts by the ids of their rows, once for each state of the file."""
+    known = file_state(connection).accounts
+    wanted = set(ids)  # few: most repositories of a page belong to the same owners
+    missing = wanted.difference(known)
+    if missing:
+        sql = f"SELECT {ACCOUNT_COLUMNS} FROM users u WHERE u.id IN (SELECT value FROM json_each(?))"
+        found = fetch_as(AccountRow, connection, sql, (json.dumps(sorted(missing)),))
+        known.update((row.id, row) for row in found)
+    return {one: known[one] for one in wanted if one in known}
 
 
 class ProjectRow(msgspec.Struct, frozen=True):

@@ -18,10 +18,26 @@ RefKey = tuple[str, str]
 
 
 class RepositoryLinks(msgspec.Struct, frozen=True):
-    """The page of a repository and its clone addresses, by ``https`` and ``ssh``; none if it is gone."""
+    """The page of a repository, and what its clone addresses are made from; a gone one has none."""
 
     url: str | None = None
-    clone_urls: Mapping[str, str] = {}
+    row: RepositoryRow | None = None
+    pages: WebPages | None = None
+
+    @property
+    def clone_urls(self) -> dict[str, str]:
+        """Its clone addresses, by ``https`` and ``ssh``: those that the upstream sent, or else built ones."""
+        # Made only where they are shown: a list of names while typing has none.
+        row, pages = self.row, self.pages
+        if row is None:
+            return {}
+        told = (("https", row.clone_https), ("ssh", row.clone_ssh))
+        found = {name: url for name, url in told if url and is_clone_address(url)}
+        return found or (pages.clone_addresses(row.full_name, row.scm) if pages else {})
+
+    def exported(self) -> dict[str, Any]:
+        """Return both, for programs."""
+        return {"url": self.url, "clone_urls": self.clone_urls}
 
 
 class RefLinks(msgspec.Struct, frozen=True):
@@ -62,7 +78,7 @@ class WebLinks:
         def links(row: RepositoryRow) -> RepositoryLinks:
             if row.deleted_at is not None:
                 return RepositoryLinks()
-            return RepositoryLinks(self._repository(row, told), self._clone_addresses(row))
+            return RepositoryLinks(self._repository(row, told), row, self._pages.get(row.upstream_id))
 
         return links
 
@@ -122,12 +138,6 @@ class WebLinks:
             _told(extra, pages, "links") or pages.ref(repository.full_name, row.kind, row.name),
             _told(extra, pages, "target", "links") or pages.commit(repository.full_name, row.target_hash),
         )
-
-    def _clone_addresses(self, row: RepositoryRow) -> dict[str, str]:
-        pages = self._pages.get(row.upstream_id)
-        told = (("https", row.clone_https), ("ssh", row.clone_ssh))
-        found = {name: url for name, url in told if url and is_clone_address(url)}
-        return found or (pages.clone_addresses(row.full_name, row.scm) if pages else {})
 
     def _told_of_repositories(self, ids: Iterable[int]) -> Mapping[int, Json]:
         return extras_of(self._connection, self._caller, "repository", ids)

@@ -28,8 +28,8 @@ from mirror.search.find import one_snapshot
 from mirror.serve.sql_access import Nobody, Reach, SqlVisitor, current_visitor, functions_of, restrict
 from mirror.serve.sql_limits import BoundedConnection
 from mirror.serve.table_metadata import HIDDEN
-from mirror.store.files import is_read_as_it_is, reading_address
-from mirror.store.schema import APPLICATION_ID, VERSION, schema_version
+from mirror.store.files import is_read_as_it_is, reading_address, schema_version
+from mirror.store.schema import APPLICATION_ID, VERSION
 
 if TYPE_CHECKING:
     from datasette.app import Datasette

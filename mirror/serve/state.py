@@ -20,8 +20,7 @@ from mirror.errors import ConfigError, StoreError
 from mirror.observe.metrics import FileMetrics, Latencies, Limits
 from mirror.serve.connections import Peers
 from mirror.serve.guarded_database import GuardedDatabase, QuickReads, guard
-from mirror.store.files import open_reader
-from mirror.store.schema import snapshot_moment
+from mirror.store.files import open_reader, snapshot_moment
 
 if TYPE_CHECKING:
     from datasette.app import Datasette

@@ -20,11 +20,10 @@ from markupsafe import Markup, escape
 
 from mirror.model import RefKind
 from mirror.queries import refs
-from mirror.queries.accounts import accounts_by_ids
 from mirror.queries.changes import ChangeFilter, latest_changes
 from mirror.queries.crawl import upstreams
 from mirror.queries.repositories import recent_ids, repositories_by_ids, still_visible
-from mirror.queries.rows import AccountRow, ChangeRow, RepositoryRow
+from mirror.queries.rows import AccountRow, ChangeRow, RepositoryRow, accounts_by_ids
 from mirror.queries.status import counts_of, ref_counts_of
 from mirror.queries.visibility import ANONYMOUS
 from mirror.queries.web_links import WebLinks

@@ -21,7 +21,15 @@ from mirror.errors import ConfigError, StoreError, StoreLocked
 from mirror.store import tokens
 from mirror.store.cursors import Cursors
 from mirror.store.database import Store
-from mirror.store.files import explained, faults_of, fetch, fetch_row, one_at_a_time, open_reader
+from mirror.store.files import (
+    explained,
+    faults_of,
+    fetch,
+    fetch_row,
+    one_at_a_time,
+    open_reader,
+    snapshot_moment,
+)
 from mirror.store.ledger import count_all_as_spent, take_over
 from mirror.store.lock import (
     BESIDE,
@@ -33,7 +41,6 @@ from mirror.store.lock import (
     sync_lock,
     sync_to_disk,
 )
-from mirror.store.schema import snapshot_moment
 from mirror.times import to_text
 
 PAGES = 500

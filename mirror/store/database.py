@@ -200,7 +200,8 @@ class Store:
             close(self.connection, published, with_refs=with_refs)
             if not first_listing:
                 update_after_page(self.connection)
-                update_after_refs(self.connection)
+                if saved.changed:  # new repositories have no refs yet
+                    update_after_refs(self.connection)
         return saved._replace(refused=refused)
 
     def finish_search_index(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from mirror.errors import MirrorError, StoreError
-from mirror.store.schema import VERSION, bring_up_to_date, schema_version, snapshot_moment
+from mirror.store.schema import APPLICATION_ID, MIGRATIONS, VERSION, bring_up_to_date
 
 BUSY_SECONDS = 30
 
@@ -207,14 +207,49 @@ def _plain(connection: sqlite3.Connection, sql: str, values: Values) -> sqlite3.
     return cursor.execute(sql, values)
 
 
+_MOMENT = """SELECT (SELECT value FROM mirror_meta WHERE key = 'published_at')
+    FROM mirror_meta WHERE key = 'kind' AND value = 'snapshot'"""
+
+
+def snapshot_moment(connection: sqlite3.Connection) -> str | None:
+    """Return the moment of a published file; None for a file that is not a snapshot."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'mirror_meta'").fetchone():
+        return None  # a mirror of an older version
+    found = connection.execute(_MOMENT).fetchone()
+    return None if found is None else found[0] or ""
+
+
+def schema_version(connection: sqlite3.Connection) -> int | None:
+    """Return the number of migrations of a file, or None for another program's database."""
+    version, number = _header(connection)
+    if number == APPLICATION_ID and version:
+        return version
+    # A `.dump` by the sqlite3 program loses both numbers of the header, but keeps the list of migrations.
+    listed = connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone()
+    applied = connection.execute(_APPLIED, (MIGRATIONS,)).fetchone()[0] if listed else 0
+    return applied if applied or number == APPLICATION_ID else None
+
+
+_APPLIED = "SELECT count(*) FROM _sqlite_migrations WHERE migration_set = ?"
+
+
+def _header(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return the number of migrations and the number of the program that the header of a file has."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (number,) = connection.execute("PRAGMA application_id").fetchone()
+    return version, number
+
+
 def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
     """Migrate a file to this version; raises StoreError if that cannot be done."""
+    version, number = _header(connection)
+    if (version, number) == (VERSION, APPLICATION_ID):
+        return
     try:
         bring_up_to_date(connection)
     except sqlite3.DatabaseError as error:
         if known_remedy(str(error)):
             raise
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
         raise StoreError(
             f"{path}: cannot be brought up to date from schema {version} to {VERSION} ({error});"
             " the version that made it can still read it: keep it, and give a new path as `database`"

@@ -1,6 +1,6 @@
-"""The schema of a mirror's file: recognise it and its version, bring it up to date, make a new file.
+"""The schema of a mirror's file: its version, how a file is brought up to date, and how new ones are made.
 
-Kept apart from the migrations, which readers do not need.
+`mirror.store.files` recognises a file. The migrations are kept apart, since readers do not need them.
 """
 
 import sqlite3
@@ -25,17 +25,6 @@ KIND, PUBLISHED_AT, SNAPSHOT = "kind", "published_at", "snapshot"
 RESTORED = "restored"
 """The stream in `cursors` that says that a file was restored from a copy, until its upstream was listed."""
 
-_MOMENT = """SELECT (SELECT value FROM mirror_meta WHERE key = 'published_at')
-    FROM mirror_meta WHERE key = 'kind' AND value = 'snapshot'"""
-
-
-def snapshot_moment(connection: sqlite3.Connection) -> str | None:
-    """Return the moment of a published file; None for a file that is not a snapshot."""
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'mirror_meta'").fetchone():
-        return None  # a mirror of an older version
-    found = connection.execute(_MOMENT).fetchone()
-    return None if found is None else found[0] or ""
-
 
 def mark_as_snapshot(connection: sqlite3.Connection, moment: str) -> None:
     """Mark a file as a snapshot of a moment."""
@@ -56,28 +45,9 @@ def awaits_listing(connection: sqlite3.Connection) -> bool:
     return found.fetchone() is not None
 
 
-def schema_version(connection: sqlite3.Connection) -> int | None:
-    """Return the number of migrations of a file, or None for another program's database."""
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    number = connection.execute("PRAGMA application_id").fetchone()[0]
-    if number == APPLICATION_ID and version:
-        return version
-    # A `.dump` by the sqlite3 program loses both numbers of the header, but keeps the list of migrations.
-    listed = connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone()
-    applied = connection.execute(_APPLIED, (MIGRATIONS,)).fetchone()[0] if listed else 0
-    return applied if applied or number == APPLICATION_ID else None
-
-
-_APPLIED = "SELECT count(*) FROM _sqlite_migrations WHERE migration_set = ?"
-
-
 def bring_up_to_date(connection: sqlite3.Connection) -> None:
     """Apply the missing migrations in one transaction: if the process is killed, the file is as before."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    number = connection.execute("PRAGMA application_id").fetchone()[0]
-    if (version, number) == (VERSION, APPLICATION_ID):
-        return
-    # Most files are up to date, and this import takes more time than a search.
+    # Most files are up to date, and these imports take more time than a search.
     from sqlite_utils import Database  # noqa: PLC0415
 
     from mirror.store.migrations import migrations  # noqa: PLC0415

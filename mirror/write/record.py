@@ -204,7 +204,9 @@ class WriteRecord:
             for row_id, row in displaced:
                 if row is None:
                     self._gone(row_id, "deleted")
-            self._save([row for _, row in displaced if row is not None])
+            others = [row for _, row in displaced if row is not None]
+            if others:
+                self._save(others)
             # This comes first, because a deleted row may come back.
             number = self._record(action, made.uuid, made.full_name)
             if renamed is not None:

@@ -19,9 +19,9 @@ from urllib.parse import quote, unquote, urlencode
 import msgspec
 from datasette.utils.asgi import Request
 
-from mirror.queries.accounts import account_named, accounts_by_ids, owner_named, owners_named
+from mirror.queries.accounts import account_named, owner_named, owners_named
 from mirror.queries.repositories import repository_in_workspace
-from mirror.queries.rows import AccountRow, RepositoryRow
+from mirror.queries.rows import AccountRow, RepositoryRow, accounts_by_ids
 from mirror.queries.visibility import extra_of
 from mirror.serve.api2.ref_shapes import RefShapes
 from mirror.serve.api2.shapes import ApiLinks

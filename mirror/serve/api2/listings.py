@@ -9,8 +9,7 @@ from typing import Any
 
 from mirror.model import RefKind
 from mirror.queries import sources
-from mirror.queries.accounts import ANY_UPSTREAM
-from mirror.queries.rows import FLAGS
+from mirror.queries.rows import ANY_UPSTREAM, FLAGS
 from mirror.queries.visibility import Caller, forks_count, parent_is_shown
 from mirror.serve.api2.edge import Api2Request
 from mirror.serve.api2.paging import Listing, SortOrder

@@ -11,9 +11,8 @@ from typing import Any
 
 import msgspec
 
-from mirror.queries.accounts import accounts_by_ids
 from mirror.queries.repositories import repositories_by_ids
-from mirror.queries.rows import AccountRow, RepositoryRow, Values, encoded_in
+from mirror.queries.rows import AccountRow, RepositoryRow, Values, accounts_by_ids, encoded_in
 from mirror.queries.sources import Source
 from mirror.queries.visibility import extras_of
 from mirror.serve.api2.edge import Api2Request

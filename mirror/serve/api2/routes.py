@@ -12,7 +12,7 @@ from mirror.queries import accounts
 from mirror.queries.accounts import project_named
 from mirror.queries.refs import Ambiguous, ref_named, ref_of_commit
 from mirror.queries.repositories import repositories_by_ids
-from mirror.queries.rows import AccountRow, ProjectRow, RefRow
+from mirror.queries.rows import AccountRow, ProjectRow, RefRow, accounts_by_ids
 from mirror.queries.visibility import Caller, may_see_members, ref_extras_of
 from mirror.serve.api2 import edge, listings, paging
 from mirror.serve.api2.edge import (
@@ -41,7 +41,7 @@ def _myself(connection: sqlite3.Connection, caller: Caller) -> AccountRow:
     """Find the user of the caller; raises ApiError 401, or 403 for a token without a user."""
     if not caller.known:
         raise unauthorized()
-    mine = accounts.accounts_by_ids(connection, caller.user_ids)
+    mine = accounts_by_ids(connection, caller.user_ids)
     if not mine:
         raise ApiError(
             403,

@@ -10,10 +10,10 @@ from collections.abc import Collection, Sequence
 from mirror import __version__
 from mirror.model import RefKind
 from mirror.queries import sources
-from mirror.queries.accounts import accounts_by_ids, key_of, project_details, projects_keyed
+from mirror.queries.accounts import key_of, project_details, projects_keyed
 from mirror.queries.refs import TABLES, Ambiguous, ref_named, ref_of_commit
 from mirror.queries.repositories import parents_of, repositories_by_ids
-from mirror.queries.rows import AccountRow, RefRow, RepositoryRow
+from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, accounts_by_ids
 from mirror.queries.sources import Source
 from mirror.queries.visibility import may_see_members
 from mirror.serve.api_edge import Api

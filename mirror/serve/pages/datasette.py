@@ -21,8 +21,7 @@ from mirror.serve.pages.templates import ago, shortened
 from mirror.serve.pages.view import rendered
 from mirror.serve.urls import SiteLinks, assets
 from mirror.store import tokens
-from mirror.store.files import known_remedy
-from mirror.store.schema import snapshot_moment
+from mirror.store.files import known_remedy, snapshot_moment
 from mirror.times import utc_now
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from mirror.serve.guarded_database import reading_for
 from mirror.serve.middleware import PAGE
 from mirror.serve.state import WAIT_SECONDS
 from mirror.serve.urls import SiteLinks, assets, origin_of
+from mirror.store.files import snapshot_moment
 from mirror.store.lock import is_syncing
-from mirror.store.schema import snapshot_moment
 from mirror.times import past_moment, utc_now
 
 if TYPE_CHECKING:
