@@ -37,8 +37,7 @@ SLOW = {
 WRITES = {"mirror.store.database"}
 ASKS = WRITES | {"http.client", "httpx", "logging"}
 KEEPS_TIME = {"apscheduler", "asyncio", "logging", "zoneinfo"}
-BARS = {"logging", "rich", "rich.progress"}
-SERVES = ASKS | KEEPS_TIME | BARS | {"datasette", "numpy"}
+SERVES = ASKS | KEEPS_TIME | {"datasette", "numpy", "rich", "rich.progress"}
 
 
 class Loads(NamedTuple):
@@ -69,12 +68,12 @@ COMMANDS = {
     "check --help": Loads(ASKS | KEEPS_TIME, 500),
     "serve --help": SERVERS,
     "run --help": SERVERS,
-    "publish --help": Loads(BARS, 285),
-    "export --help": Loads(BARS, 285),
-    "backup --help": Loads(WRITES | BARS, 300),
+    "publish --help": READS,
+    "export --help": READS,
+    "backup --help": Loads(WRITES, 240),
     "inventory --help": READS,
     "mcp --help": READS,
-    "site --help": Loads(BARS, 285),
+    "site --help": READS,
     "man --help": READS,
     "repo --help": SYNCS,
     "sandbox --help": Loads({"asyncio", "logging", "mirror.sandbox", "zoneinfo"}, 270),

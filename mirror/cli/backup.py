@@ -7,10 +7,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
-from rich.progress import TimeRemainingColumn
 
-from mirror.cli.bars import progress_bar
 from mirror.cli.main import configured, number_option
+from mirror.cli.printer import progress_bar
 from mirror.config import Config
 from mirror.errors import ConfigError, StoreError
 from mirror.readable import repositories_text, size_text
@@ -113,5 +112,5 @@ def _told(done: Restored, config: Config) -> Iterator[str]:
 @contextmanager
 def _bar(what: str) -> Iterator[OnProgress]:
     """Show a bar with the remaining time; yields a function of the pages copied and of all pages."""
-    with progress_bar(what, TimeRemainingColumn()) as progress:
+    with progress_bar(what, left=True) as progress:
         yield lambda done, total: progress(what, done, total)

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import click
 import msgspec
 
-from mirror.cli.bars import progress_bar
 from mirror.cli.main import WholeSummaries, configured, json_option
+from mirror.cli.printer import progress_bar
 from mirror.errors import ConfigError
 from mirror.lake.columns import TABLES
 from mirror.readable import size_text

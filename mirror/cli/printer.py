@@ -1,4 +1,4 @@
-"""How answers are printed: lines, and tables without borders.
+"""How answers are printed: lines, and tables without borders; and a bar for a long piece of work.
 
 rich lays out and colours what goes to a terminal. Its import takes longer than most answers, so text that
 needs no layout is written directly into files and pipes; both ways write the same.
@@ -6,7 +6,8 @@ needs no layout is written directly into files and pipes; both ways write the sa
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
@@ -152,6 +153,32 @@ class Printer:
         self.console.print(shown, width=most)
 
 
+@contextmanager
+def progress_bar(what: str, *, left: bool = False) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show a bar on a terminal, and nothing elsewhere.
+
+    Yields a function of the current step, the number of steps done, and that of all steps. Beside the bar are
+    the steps and the elapsed time, or with `left` the remaining time.
+    """
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.progress import (  # noqa: PLC0415 - slow to import
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    beside = [TimeRemainingColumn()] if left else [MofNCompleteColumn(), TimeElapsedColumn()]
+    columns = TextColumn("{task.description}"), BarColumn(), *beside
+    with Progress(*columns, console=clean_console(stderr=True), transient=True) as bars:
+        task = bars.add_task(what)
+        yield lambda step, done, total: bars.update(task, description=step, completed=done, total=total)
+
+
 def columns_of(text: str) -> int:
     """Return the width of a text on a terminal, in columns."""
     if _is_narrow(text):
@@ -180,8 +207,10 @@ def _filled(cells: Sequence[str], layout: dict[str, Any]) -> list[str] | None:
         if layout.get("overflow") != "ellipsis":
             return None
         cells = [cut(text, most) for text in cells]
-    fill = str.rjust if layout.get("justify") == "right" else str.ljust
-    return [fill(text, min(size, most)) for text in cells]
+    width = min(size, most)
+    if layout.get("justify") == "right":
+        return [text.rstrip().rjust(width) for text in cells]  # rich strips them, too
+    return [text.ljust(width) for text in cells]
 
 
 def _is_narrow(text: str) -> bool:

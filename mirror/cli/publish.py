@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from mirror.cli.bars import progress_bar
 from mirror.cli.main import configured, errors, json_option
+from mirror.cli.printer import progress_bar
 from mirror.errors import ConfigError
 from mirror.publish.snapshot import (
     OnProgress,

@@ -331,7 +331,7 @@ def watching(config: Config) -> "Iterator[Reporter]":
     if config.log.format == "json" or not sys.stderr.isatty():
         yield Logged()
         return
-    from mirror.cli.bars import TerminalProgress  # noqa: PLC0415 - a log needs no bars
+    from mirror.cli.sync import TerminalProgress  # noqa: PLC0415 - a log needs no bars
 
     with TerminalProgress(errors()) as bars:
         yield Logged(bars)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import click
 
@@ -30,7 +30,8 @@ from mirror.sync.verify import Difference
 from mirror.times import age_text, day_text, from_text
 
 if TYPE_CHECKING:
-    from mirror.cli.bars import TerminalProgress
+    from rich.console import Console
+    from rich.progress import TaskID
 
 
 @click.command()
@@ -105,8 +106,6 @@ def progress() -> "AbstractContextManager[TerminalProgress | LogProgress]":
     """Return a reporter: bars on a terminal, else lines."""
     if not sys.stderr.isatty():
         return nullcontext(LogProgress(Printer(sys.stderr)))
-    from mirror.cli.bars import TerminalProgress  # noqa: PLC0415 - cron needs no bars
-
     return TerminalProgress(errors())
 
 
@@ -176,6 +175,52 @@ def _whole(text: str) -> int:
 
 
 MOST_NAMES, MOST_FAILURES = 10, 50
+
+
+class TerminalProgress(Reporter):
+    """Shows the progress of a run on a terminal: a bar for each phase."""
+
+    def __init__(self, console: "Console") -> None:
+        # Slow to import, and cron needs no bars.
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn  # noqa: PLC0415
+        from rich.progress import Progress as Bars  # noqa: PLC0415
+
+        columns = SpinnerColumn(), BarColumn(20), TextColumn("{task.description}")
+        self._bars = Bars(*columns, console=console, transient=True)
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def phase(self, what: str, total: int | None) -> None:
+        """Begin a bar; without a `total`, it only shows that something moves."""
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+        self._line = what
+        self._task = self._bars.add_task(what, total=total)
+
+    def progress(self, progress: Progress) -> None:
+        """Advance the bar, with the progress as text beside it."""
+        self._line = line_of(progress)
+        if self._task is not None:
+            self._bars.update(
+                self._task, completed=progress.done, total=progress.total, description=self._line
+            )
+
+    def waiting(self, seconds: float, why: str) -> None:
+        """Show the remaining time and the reason."""
+        if self._task is not None:
+            self._bars.update(self._task, description=f"{self._line} (waiting {age_text(seconds)}: {why})")
+
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        from rich.text import Text  # noqa: PLC0415 - as above
+
+        self._bars.console.print(Text(text))
 
 
 class LogProgress(Reporter):
