@@ -11,6 +11,7 @@ from typing import Any
 
 from prepared_files import copy_made
 
+from mirror.queries.search import kept_reads
 from mirror.search import search
 from mirror.search.find import QueryEngine
 from mirror.search.query import parse_query
@@ -102,8 +103,12 @@ def _told_owners(
 def found_in_each_way(
     connection: sqlite3.Connection, query: str, *, limit: int = 20, offset: int = 0, **said: Any
 ) -> tuple[int, list[int]]:
-    """Return the count and the ids of a page from the search; rows that are read, and arrays, must agree."""
-    found = search(connection, query, limit=limit, offset=offset, fuzzy=False, **said)
+    """Return the count and the ids of a page from the search; rows that are read, and arrays, must agree.
+
+    Searches in the same state of the file share what they read.
+    """
+    kept = kept_reads(connection)
+    found = search(connection, query, limit=limit, offset=offset, fuzzy=False, kept=kept, **said)
     asked = {"visible_private": True, "private_of": (), **said}
     page = QueryEngine(connection, parse_query(query, **asked), few=0).answer(offset, offset + limit)
     assert (page.total, [hit[-1] for hit in page.hits]) == (found.count, found.ids)

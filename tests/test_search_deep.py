@@ -283,13 +283,14 @@ def test_rows_are_kept_while_the_file_stays_as_it_is(tmp_path: Path) -> None:
     mirror = Playground(path)
     with mirror.store, closing(open_reader(path)) as reader:
         row_id = mirror.add("tool")
+        mirror.store.rebuild_search_index()
 
         def seen(connection: sqlite3.Connection) -> tuple[str | None, bool]:
             said = list[str]()
             connection.set_trace_callback(said.append)
             [row] = find_repositories(connection, OPERATOR, "tool").repositories
             connection.set_trace_callback(None)
-            return row.description, any("r.description" in sql for sql in said)
+            return row.description, any("json_each" in sql for sql in said)
 
         assert [seen(reader), seen(reader), seen(mirror.connection)] == [
             (None, True),

@@ -10,12 +10,15 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mirror.addresses import WebPages, web_of
 from mirror.store.files import fetch_as, fetch_value, snapshot_moment
+
+if TYPE_CHECKING:
+    from mirror.search.scan import KeptReads
 
 MOST_COUNTS = 200
 MOST_ACCOUNTS = 5000
@@ -47,6 +50,7 @@ class FileState(msgspec.Struct):
     upstreams: dict[int, Any] = {}
     repositories: dict[Any, dict[int, Any]] = {}
     encoded: dict[Any, dict[int, Any]] = {}
+    searched: "KeptReads | None" = None
     has_extras: bool | None = None
     awaits_listing: bool | None = None
     published_at: str | msgspec.UnsetType | None = msgspec.UNSET

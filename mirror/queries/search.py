@@ -8,12 +8,13 @@ import msgspec
 
 from mirror.queries.refs import TABLES
 from mirror.queries.repositories import repositories_by_ids
-from mirror.queries.rows import RepositoryRow
+from mirror.queries.rows import RepositoryRow, file_state
 from mirror.queries.visibility import Caller, private_owners, visible
 from mirror.queries.web_links import RefLinks, RepositoryLinks, WebLinks
 from mirror.search import search
 from mirror.search.find import one_snapshot
 from mirror.search.query import Filters, plain_cursor
+from mirror.search.scan import KeptReads
 from mirror.store.files import fetch_value
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def find_repositories(
             fuzzy=fuzzy,
             visible_private=caller.sees_all,
             private_of=private_owners(connection, caller),
+            kept=kept_reads(connection),
             **filters,
         )
         rows = repositories_by_ids(connection, caller, found.ids)
@@ -75,6 +77,14 @@ def find_repositories(
         repositories=rows,
         links=links,
     )
+
+
+def kept_reads(connection: sqlite3.Connection) -> KeptReads:
+    """Return what searches have read in the present state of the file."""
+    state = file_state(connection)
+    if state.searched is None:
+        state.searched = KeptReads()
+    return state.searched
 
 
 COMMITS_NOT_SEARCHED = (

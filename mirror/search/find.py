@@ -18,7 +18,7 @@ import msgspec
 from mirror.search.index.format import IndexReader, Leaf, Node, unpack_best
 from mirror.search.names import BOUNDARY, EXACT, PREFIX, SUBSTRING
 from mirror.search.query import Filters, Query, owned_ids, parse_query, sql_conditions
-from mirror.search.scan import Hit, PendingMatches, RowReader, described_hits, new_hits
+from mirror.search.scan import Hit, KeptReads, PendingMatches, RowReader, described_hits, new_hits
 
 FEW = 1_500
 """So many rows are read by their ids and compared one by one, in 8 ms; more are found with arrays."""
@@ -59,6 +59,7 @@ def search(
     visible_private: bool = True,
     private_of: Iterable[int] = (),
     fuzzy: bool | None = None,
+    kept: KeptReads | None = None,
     **filters: Unpack[Filters],
 ) -> SearchResult:
     """Find repositories whose name or slug contains `query`, compared in normal form.
@@ -75,13 +76,15 @@ def search(
     :param private_of: ids of `users` whose private repositories the caller may see nevertheless
     :param fuzzy: True to correct one or two typing errors unless a name is exactly the query, False never to,
         None to correct if nothing matches
+    :param kept: what searches have read in the same state of the file
     :param filters: what narrows the search, as `Filters` says
     :raises sqlite3.Error: if the file cannot be read
     """
     parsed = parse_query(query, visible_private=visible_private, private_of=tuple(private_of), **filters)
     start, stop = max(offset, 0), max(offset, 0) + max(limit, 0)
     with one_snapshot(connection):
-        page, described, corrected = _answer(connection, parsed, start, stop, fuzzy=fuzzy)
+        engine = QueryEngine(connection, parsed, kept=kept)
+        page, described, corrected = _answer(engine, start, stop, fuzzy=fuzzy)
         return SearchResult(
             query=query,
             count=page.total,
@@ -93,20 +96,19 @@ def search(
 
 
 def _answer(
-    connection: sqlite3.Connection, query: Query, start: int, stop: int, *, fuzzy: bool | None
+    engine: "QueryEngine", start: int, stop: int, *, fuzzy: bool | None
 ) -> tuple[ResultPage, int, tuple[str, ...]]:
     """Answer a query as written or corrected.
 
     Also return how many hits are found by their description alone, and the name that was searched instead,
     if any.
     """
-    engine = QueryEngine(connection, query)
     if fuzzy and not engine.has_exact_match():
         corrected = engine.corrected()
         if corrected is not None:
             return corrected.answer(start, stop), 0, (corrected.query.part,)
     page, behind = engine.answer(start, stop), ResultPage(0, [])
-    if query.descriptions:
+    if engine.query.descriptions:
         behind = engine.described(start - page.total, stop - page.total)
     if fuzzy is None and not page.total and not behind.total:
         corrected = engine.corrected()
@@ -177,12 +179,15 @@ class QueryEngine:
         few: int = FEW,
         index: IndexReader | None = None,
         rows: RowReader | None = None,
+        kept: KeptReads | None = None,
     ) -> None:
         """Prepare an answer; `few` is for tests, `index` and `rows` are of a query with the same filters."""
+        kept = kept or KeptReads()
+        kept.forget_the_most()
         self.connection = connection
         self.query = query
-        self.index = index or IndexReader(connection)
-        self.rows = rows or RowReader(connection, sql_conditions(connection, query), self.index.up_to)
+        self.index = index or IndexReader(connection, kept.paths)
+        self.rows = rows or RowReader(connection, sql_conditions(connection, query), self.index.up_to, kept)
         self.conditions = self.rows.conditions
         self._few = few
 

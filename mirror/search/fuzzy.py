@@ -9,7 +9,7 @@ at: a popular name is found, another may be missed.
 
 import re
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from itertools import chain
 
@@ -78,10 +78,12 @@ def _nearest(part: str, allowed: int, names: Mapping[int, tuple[str, str]]) -> d
     texts = dict.fromkeys(chain.from_iterable(names.values()))
     whole, errors = _fewest_errors(part, allowed, texts)
     # Words within a name are meant only if they have fewer errors than any name.
-    runs_of = _word_runs(1 + len(_SEPARATORS.findall(part))).findall
-    runs, _ = _fewest_errors(part, errors - 1, set(runs_of("\n".join(texts)))) if errors > 1 else ([], 0)
+    longer = [text for text in texts if len(text) > len(part) + 1 - errors] if errors > 1 else []
+    runs_of = _word_runs(1 + len(_SEPARATORS.findall(part)))
+    near = [one for one in set(runs_of("\n".join(longer))) if abs(len(one) - len(part)) < errors]
+    runs, _ = _fewest_errors(part, errors - 1, near)
     if runs:
-        having = {one: [text for text in texts if one in text and one in runs_of(text)] for one in runs}
+        having = {one: [text for text in longer if one in text and one in runs_of(text)] for one in runs}
     else:
         having = {one: [one] for one in whole}
     meant = {text: one for one in sorted(having, reverse=True) for text in having[one]}
@@ -107,10 +109,12 @@ _SEPARATORS = re.compile(r"[-._]")
 
 
 @cache
-def _word_runs(words: int) -> re.Pattern[str]:
-    """Return a pattern that finds every run of so many words in lines, overlapping ones too."""
+def _word_runs(words: int) -> Callable[[str], list[str]]:
+    """Return what finds every run of so many words in lines, overlapping ones too."""
+    if words == 1:  # four times as fast as a pattern
+        return lambda lines: lines.replace("-", "\n").replace(".", "\n").replace("_", "\n").split("\n")
     word, start = r"[^-._\n]++", r"(?<![^-._\n])"
-    return re.compile(word if words == 1 else rf"{start}(?=({word}(?:[-._]{word}){{{words - 1}}}))")
+    return re.compile(rf"{start}(?=({word}(?:[-._]{word}){{{words - 1}}}))").findall
 
 
 def _candidates(index: IndexReader, part: str, collections: Collection[int]) -> list[int]:

@@ -13,11 +13,13 @@ from typing import Any
 
 import msgspec
 
+from mirror.search.index.format import Leaf, Node
 from mirror.search.names import (
     BOUNDARY,
     EXACT,
     PREFIX,
     SUBSTRING,
+    Popularity,
     all_searched_names,
     match_class,
     popularity,
@@ -57,17 +59,50 @@ def new_hits(connection: sqlite3.Connection, part: str, conditions: Conditions, 
             yield (match, *popularity(followers, forks, created_at, row_id))
 
 
-class RowReader:
-    """The rows that meet some conditions, by id, within one snapshot. A search reads no name twice."""
+Names = tuple[str, str]
+"""The normalised name and slug of a repository."""
 
-    def __init__(self, connection: sqlite3.Connection, conditions: Conditions, up_to: int) -> None:
+_MOST_KEPT = 20_000
+_MOST_PATHS_KEPT = 500
+
+
+class KeptReads(msgspec.Struct):
+    """What searches have read: good for one state of a file, and for one thread.
+
+    `names` are by conditions, and None of a row that does not meet them; `paths` are those of the index.
+    """
+
+    names: dict[str, dict[int, Names | None]] = {}
+    ranks: dict[int, Popularity] = {}
+    paths: dict[bytes, Node | Leaf] = {}
+
+    def names_of(self, conditions: Conditions) -> dict[int, Names | None]:
+        """Return the names that are kept for some conditions; those with values are asked less often."""
+        return {} if conditions.values else self.names.setdefault(conditions.sql, {})
+
+    def forget_the_most(self) -> None:
+        """Begin anew where too much is kept: of names and ranks 200 bytes each, of paths some kilobytes."""
+        if sum(map(len, self.names.values())) > _MOST_KEPT:
+            self.names.clear()
+        if len(self.ranks) > _MOST_KEPT:
+            self.ranks.clear()
+        if len(self.paths) > _MOST_PATHS_KEPT:
+            self.paths.clear()
+
+
+class RowReader:
+    """The rows that meet some conditions, by id, within one snapshot. A search reads no row twice."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, conditions: Conditions, up_to: int, kept: KeptReads
+    ) -> None:
         """`up_to` is the highest id that the index knows."""
         self._cursor = plain_cursor(connection)
         self.conditions = conditions
         self._up_to = up_to
-        self._names = dict[int, tuple[str, str] | None]()
+        self._names, self._ranks = kept.names_of(conditions), kept.ranks
 
-    def names(self, ids: Iterable[int]) -> dict[int, tuple[str, str]]:
+    def names(self, ids: Iterable[int]) -> dict[int, Names]:
         """Return the normalised name and slug of those of some repositories that meet the conditions."""
         ids = list(ids)
         missing = [row_id for row_id in ids if row_id not in self._names]
@@ -96,8 +131,12 @@ class RowReader:
 
     def ranked(self, ids: Iterable[int], match: int) -> list[Hit]:
         """Return hits of one match class: read what their order depends on, but no names."""
-        rows = self._cursor.execute(_RANKED, {"wanted": _as_json(ids)})
-        return [(match, *popularity(*ranked)) for ranked in rows]
+        ids, ranks = list(ids), self._ranks
+        missing = [row_id for row_id in ids if row_id not in ranks]
+        if missing:
+            found = self._cursor.execute(_RANKED, {"wanted": _as_json(missing)})
+            ranks.update((ranked[-1], popularity(*ranked)) for ranked in found)
+        return [(match, *ranks[row_id]) for row_id in ids if row_id in ranks]
 
 
 # Faster than `id IN (...)`, which sorts the ids first. The inner SELECT hides json_each's own `id`.

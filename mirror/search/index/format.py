@@ -158,9 +158,10 @@ class Leaf(msgspec.Struct, frozen=True):
 class IndexReader:
     """The index of one file, within one snapshot."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, found: dict[bytes, Node | Leaf] | None = None) -> None:
+        """`found` has what was looked up before in the same state of the file, and keeps what is now."""
         self._cursor = plain_cursor(connection)
-        self._found = dict[bytes, Node | Leaf]()
+        self._found = {} if found is None else found
         self.up_to: int
         """The highest id that the index knows; 0 if it was never built."""
         self.has_pending: bool
