@@ -14,7 +14,7 @@ from sqlite_utils import Database
 
 from mirror.model import Ref
 from mirror.store.migrations import migrations
-from mirror.upstream import api1_decode, datacenter_decode
+from mirror.upstream import api1, datacenter_decode
 
 BARE = repository(
     "team/bare",
@@ -108,7 +108,7 @@ def test_api_1_names_an_account_or_repeats_the_line(
 ) -> None:
     """The name of the line is no account's; the line is kept, so that 1.0 tells the same author again."""
     row = {"name": "default", "changeset": {"raw_node": "a" * 40, "author": author, "raw_author": raw}}
-    ref = api1_decode.to_branch(msgspec.convert(row, api1_decode.NamedChangesetJson))
+    ref = api1.to_ref(msgspec.convert(row, api1.NamedChangesetJson), "branch")
     assert ref.target_author_name == account
     assert ref.target_author == (raw or author)
 
