@@ -9,8 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mirror.background.jobs import LastRun, Work, is_missed
-from mirror.background.triggers import next_time, trigger_of
+from mirror.background.schedules import LastRun, Work, is_missed, next_time, trigger_of
 from mirror.config import from_toml
 
 CHANGES = [
