@@ -205,14 +205,9 @@ async def _actor_of_login(datasette: "Datasette", server: Served, cookie: str) -
     database = mirror_named(datasette, actor.get("mirror", ""))
     if database is None:
         return None
-    token_id = actor["mirror_token"]
-
-    def read(connection: sqlite3.Connection) -> Caller | None:
-        living = tokens.find_by_id(connection, token_id)
-        return holder(connection, living, None) if living else None
-
-    caller = await database.execute_fn(read)
-    if caller is None or caller.name != actor.get("id"):  # another file has other tokens
+    login = actor["mirror_token"]
+    caller = await database.execute_fn(lambda connection: caller_in(connection, NO_CREDENTIALS, login))
+    if caller.name != actor.get("id"):  # revoked, or another file has other tokens
         return None
     await save_use_of(server, database, caller)
     return _actor(database, caller)

@@ -34,7 +34,6 @@ LONGEST_SECONDS = 600.0
 WAIT_SECONDS = 0.15  # how long a page waits for a number that was never counted before
 WEBHOOK_SECONDS = 1.0  # how long a webhook waits for a busy file before the delivery is kept on the disk
 
-
 log = logging.getLogger(__name__)
 
 

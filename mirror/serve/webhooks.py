@@ -34,6 +34,9 @@ from mirror.store import Store
 from mirror.store.refs import KEPT_HOURS, Delivery, RepositoryEvent, is_new, save_event
 from mirror.times import to_text, utc_now
 
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+
 MOST_FILES = 1_000
 SUFFIX = ".json"
 
@@ -61,8 +64,8 @@ class Kept(msgspec.Struct, frozen=True):
     news: list[RepositoryEvent]
 
 
-class SpoolFull(Exception):
-    """The spool has reached its limit of deliveries."""
+class TooMany(Exception):
+    """Too many deliveries wait to be written."""
 
 
 class Spool:
@@ -74,12 +77,12 @@ class Spool:
         self._most_files = most_files
 
     def add(self, kept: Kept) -> None:
-        """Save a delivery; it is on the disk when this returns. Raises SpoolFull and OSError."""
+        """Save a delivery; it is on the disk when this returns. Raises TooMany and OSError."""
         if not self._folder.exists():
             self._folder.mkdir(mode=0o700, exist_ok=True)
             _sync(self._folder.parent)
         if len(self._names()) >= self._most_files:
-            raise SpoolFull
+            raise TooMany
         # Names sort in the order of arrival; no two are the same.
         descriptor, unfinished = tempfile.mkstemp(prefix=f"{kept.delivery.at}-", dir=self._folder)
         try:
@@ -142,10 +145,6 @@ def _sync(folder: Path) -> None:
 WriteDelivery = Callable[[Store, Kept], WriteResult]
 
 
-class Overwhelmed(Exception):
-    """The queue is full."""
-
-
 class WebhookWriter:
     """Writes deliveries into a mirror, in the order of the calls, in a thread: responses wait for no lock.
 
@@ -170,16 +169,16 @@ class WebhookWriter:
         threading.Thread(target=self._work, daemon=True, name="webhooks").start()
 
     def submit(self, kept: Kept) -> Future[WriteResult]:
-        """Queue a delivery; raises Overwhelmed. The future raises StoreError if it cannot be written."""
+        """Queue a delivery; raises TooMany. The future raises StoreError if it cannot be written."""
         future = Future[WriteResult]()
         try:
             self._waiting.put_nowait((kept, future))
         except queue.Full:
-            raise Overwhelmed from None
+            raise TooMany from None
         return future
 
     def keep(self, kept: Kept) -> None:
-        """Put a delivery into the spool, to be written soon; raises SpoolFull and OSError."""
+        """Put a delivery into the spool, to be written soon; raises TooMany and OSError."""
         self._spool.add(kept)
         with contextlib.suppress(queue.Full):  # a full queue keeps the thread awake anyway
             self._waiting.put_nowait(None)
@@ -230,17 +229,12 @@ class WebhookWriter:
             self._store = None
 
 
-if TYPE_CHECKING:
-    from datasette.app import Datasette
-
 PATTERN = r"^/-/webhook/(?P<upstream>[^/]+)/?$"
 LARGEST_BODY = 1_000_000
 BODY_SECONDS = 10.0
 
 _RETRY = {"Retry-After": "60"}
 _SIGNATURE = re.compile(r"sha256=([0-9a-fA-F]{64})")
-
-log = logging.getLogger("mirror.webhooks")
 
 
 def accept(datasette: "Datasette", known: Mapping[str, Hook]) -> None:
@@ -335,7 +329,7 @@ async def _written(request: Request, server: Served, kept: Kept) -> tuple[int, d
     try:
         writing = asyncio.wrap_future(writer.submit(kept))
         done = await asyncio.wait_for(writing, server.webhook_seconds)
-    except Overwhelmed:
+    except TooMany:
         raise ApiError(503, "too many webhooks are waiting to be written", headers=_RETRY) from None
     except TimeoutError:
         return await _acknowledged(writer, kept)
@@ -351,7 +345,7 @@ async def _acknowledged(writer: WebhookWriter, kept: Kept) -> tuple[int, dict[st
     """Keep a delivery on the disk until the file is free, then acknowledge it."""
     try:
         await asyncio.to_thread(writer.keep, kept)
-    except SpoolFull:
+    except TooMany:
         raise ApiError(503, "too many webhooks are waiting to be written", headers=_RETRY) from None
     except OSError as error:
         log.warning("webhook %s: cannot be kept: %s", kept.upstream, error.strerror)

@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote, urlencode
 import msgspec
 from datasette.utils.asgi import Request
 
-from mirror.queries.accounts import account_named, owner_named, owners_named
+from mirror.queries.accounts import account_named, owners_named
 from mirror.queries.repositories import repository_in_workspace
 from mirror.queries.rows import AccountRow, RepositoryRow, accounts_by_ids
 from mirror.queries.visibility import extra_of
@@ -29,7 +29,16 @@ from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, address_of, unauthorized
 from mirror.serve.unmirrored import COMMON_NOUNS, noun, refusing
 
-MOST_PATHS = 500
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+
+PATTERN = r"^(?P<prefix>/(?:(?:!|%21)?api/)?2\.0)(?P<rest>/.*)?$"
+WORKSPACE, REPOSITORY, NAME = "<workspace>", "<repository>", "<name>"
+# Requests per hour, for clients that read this header. The mirror has no quota.
+HEADERS = {"X-RateLimit-Limit": "1000000"}
+_IN_PATHS = "/$;&=@!,:+"
+
+MOST_PATHS = 500  # of the parameter `fields`
 DEEPEST = 20
 
 Tree = dict[str, "Tree"]
@@ -132,17 +141,6 @@ def _joined(value: Any, added: Any) -> Any:
     if isinstance(value, list) and isinstance(added, list) and len(value) == len(added):
         return [_joined(one, more) for one, more in zip(value, added, strict=True)]
     return added
-
-
-if TYPE_CHECKING:
-    from datasette.app import Datasette
-
-PATTERN = r"^(?P<prefix>/(?:(?:!|%21)?api/)?2\.0)(?P<rest>/.*)?$"
-WORKSPACE, REPOSITORY, NAME = "<workspace>", "<repository>", "<name>"
-# Requests per hour, for clients that read this header. The mirror has no quota.
-HEADERS = {"X-RateLimit-Limit": "1000000"}
-
-_IN_PATHS = "/$;&=@!,:+"
 
 
 class PageLinks(msgspec.Struct, frozen=True):
@@ -255,10 +253,7 @@ def find_repository(connection: sqlite3.Connection, asked: Api2Request) -> Repos
 
 def find_workspace(connection: sqlite3.Connection, asked: Api2Request) -> AccountRow:
     """Find the workspace that the path names; raises ApiError 404."""
-    found = owner_named(connection, asked.names[0])
-    if found is None:
-        raise no_workspace(asked.names[0])
-    return found
+    return find_workspace_rows(connection, asked)[0]
 
 
 def find_workspace_rows(connection: sqlite3.Connection, asked: Api2Request) -> list[AccountRow]:

@@ -5,6 +5,7 @@ for each, including routes that Bitbucket has removed and the mirror still serve
 """
 
 import sqlite3
+from typing import Any
 
 from mirror.api2_objects import moment
 from mirror.model import RefKind
@@ -12,9 +13,9 @@ from mirror.queries import accounts
 from mirror.queries.accounts import project_named
 from mirror.queries.refs import Ambiguous, ref_named, ref_of_commit
 from mirror.queries.repositories import repositories_by_ids
-from mirror.queries.rows import AccountRow, ProjectRow, RefRow, accounts_by_ids
+from mirror.queries.rows import AccountRow, ProjectRow, RefRow, RepositoryRow, accounts_by_ids
 from mirror.queries.visibility import Caller, may_see_members, ref_extras_of
-from mirror.serve.api2 import edge, listings, paging
+from mirror.serve.api2 import edge, listings
 from mirror.serve.api2.edge import (
     NAME,
     REPOSITORY,
@@ -29,10 +30,19 @@ from mirror.serve.api2.edge import (
     unmirrored_reader,
 )
 from mirror.serve.api2.listings import role_of
-from mirror.serve.api2.paging import accounts_of, envelope, listed, page_of, read_page, repositories_of_page
+from mirror.serve.api2.paging import (
+    Listing,
+    PageWindow,
+    accounts_of,
+    envelope,
+    listed,
+    page_of,
+    read_page,
+    repositories_of_page,
+)
 from mirror.serve.api2.writes import WRITERS
 from mirror.serve.api_edge import Api
-from mirror.serve.exchange import Answer, ApiError, last_seen, unauthorized
+from mirror.serve.exchange import Answer, ApiError, Json, last_seen, unauthorized
 from mirror.serve.unmirrored import not_mirrored, with_refs
 from mirror.times import normalised
 
@@ -131,13 +141,16 @@ def member(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET workspaces/W/members/U: one membership, by uuid, account id or name."""
     row = _open_workspace(connection, asked)
     found = accounts.account_named(connection, asked.caller, asked.names[1])
-    listing = listings.members(row.id, found.id if found else 0)
-    page = read_page(
-        connection, listing, paging.PageWindow(), order=listing.default, query=None, counted=False
-    )
-    if found is None or not page.rows:
+    membership = _first(connection, listings.members(row.id, found.id)) if found else None
+    if found is None or membership is None:
         raise ApiError(404, asked.names[1])
-    return Answer(body=asked.shapes.membership(found, row, page.rows[0][-1]), synced_at=found.last_seen_at)
+    return Answer(body=asked.shapes.membership(found, row, membership[-1]), synced_at=found.last_seen_at)
+
+
+def _first(connection: sqlite3.Connection, listing: Listing) -> Any:
+    """Return the first row of a listing; None without rows."""
+    page = read_page(connection, listing, PageWindow(), order=listing.default, query=None, counted=False)
+    return page.rows[0] if page.rows else None
 
 
 def projects(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
@@ -172,14 +185,10 @@ def my_workspaces(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     return accounts_of(connection, asked, listing, asked.shapes.workspace_access)
 
 
-def my_permissions(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
-    """GET user/permissions/repositories, as its workspace grants them; removed in April 2026."""
-    return _permissions(connection, asked)
-
-
-def _permissions(
+def my_permissions(
     connection: sqlite3.Connection, asked: Api2Request, workspaces: list[int] | None = None
 ) -> Answer:
+    """GET user/permissions/repositories, as its workspace grants them; removed in April 2026."""
     me = _myself(connection, asked.caller)
     page, window = page_of(connection, asked, listings.own_repositories(asked.caller, workspaces))
     permissions = dict(page.rows)
@@ -199,13 +208,10 @@ def my_workspace_permission(connection: sqlite3.Connection, asked: Api2Request) 
     """GET user/workspaces/W/permission: the caller's membership in one workspace."""
     me = _myself(connection, asked.caller)
     rows = find_workspace_rows(connection, asked)
-    listing = listings.memberships(asked.caller, [row.id for row in rows])
-    page = read_page(
-        connection, listing, paging.PageWindow(), order=listing.default, query=None, counted=False
-    )
-    if not page.rows:
+    membership = _first(connection, listings.memberships(asked.caller, [row.id for row in rows]))
+    if membership is None:
         raise ApiError(404, f"You are not a member of the workspace '{asked.names[0]}'.")
-    *row, permission = page.rows[0]
+    *row, permission = membership
     body = asked.shapes.membership(me, AccountRow(*row), permission)
     return Answer(body=body, synced_at=me.last_seen_at)
 
@@ -213,7 +219,7 @@ def my_workspace_permission(connection: sqlite3.Connection, asked: Api2Request) 
 def my_workspace_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET user/workspaces/W/permissions/repositories: the caller's rights in one workspace."""
     rows = find_workspace_rows(connection, asked)
-    return _permissions(connection, asked, [row.id for row in rows])
+    return my_permissions(connection, asked, [row.id for row in rows])
 
 
 def all_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
@@ -297,9 +303,14 @@ def _ref(connection: sqlite3.Connection, asked: Api2Request, kind: RefKind) -> A
     found = ref_named(connection, kind, row.id, name)
     if found is None:
         raise ApiError(404, f"No {kind} with name {name}", detail=f"{row.full_name} has no {kind} {name}.")
-    extras = ref_extras_of(connection, asked.caller, row.id, [found.name])
-    body = asked.shapes.ref(row, found, extras.get((found.kind, found.name)))
+    body = asked.shapes.ref(row, found, _extra(connection, asked, row, found))
     return Answer(body=body, synced_at=row.refs_synced_at)
+
+
+def _extra(
+    connection: sqlite3.Connection, asked: Api2Request, row: RepositoryRow, ref: RefRow
+) -> Json | None:
+    return ref_extras_of(connection, asked.caller, row.id, [ref.name]).get((ref.kind, ref.name))
 
 
 def branch(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
@@ -321,8 +332,7 @@ def commit(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
         raise not_mirrored("commits other than those of branches and tags", asked, row.upstream_id)
     if isinstance(found, Ambiguous):
         raise ApiError(400, f"The hash {name} is ambiguous", detail="Several commits begin with it.")
-    extras = ref_extras_of(connection, asked.caller, row.id, [found.name])
-    body = asked.shapes.commit(row, found, extras.get((found.kind, found.name)))
+    body = asked.shapes.commit(row, found, _extra(connection, asked, row, found))
     return Answer(body=body, synced_at=row.refs_synced_at)
 
 

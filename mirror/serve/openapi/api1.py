@@ -47,16 +47,8 @@ _CHANGESET = {
     "size": NUMBER,
 }
 _IN_SEARCH = (
-    "website",
-    "scm",
-    "name",
-    "followers_count",
-    "owner",
-    "logo",
-    "resource_uri",
-    "slug",
-    "description",
-)
+    "website", "scm", "name", "followers_count", "owner", "logo", "resource_uri", "slug", "description",
+)  # fmt: skip
 _EVENT_WORDS = tuple(sorted({*EVENTS.values(), "fork"}))
 
 SCHEMAS: dict[str, Schema] = {

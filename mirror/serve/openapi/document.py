@@ -19,6 +19,9 @@ from mirror.serve.datacenter.routes import API as DATA_CENTER
 from mirror.serve.exchange import SAFETY, ApiError, Json, address_of, json_response
 from mirror.serve.mementos import ACCEPT, NEXT_LOOK_HEADER
 
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+
 Schema = dict[str, Any]
 
 TEXT: Schema = {"type": "string"}
@@ -27,7 +30,6 @@ FLAG: Schema = {"type": "boolean"}
 FLAG_OR_NULL: Schema = {"type": ["boolean", "null"]}
 NUMBER: Schema = {"type": "integer"}
 NUMBER_OR_NULL: Schema = {"type": ["integer", "null"]}
-
 
 MORE = "<more>"  # a placeholder for the rest of an address
 
@@ -136,9 +138,6 @@ class Description(NamedTuple):
     body_type: str = "application/json"
     formats: Mapping[str, bool] = {}
 
-
-if TYPE_CHECKING:
-    from datasette.app import Datasette
 
 # The errors that are possible at every address.
 _STATUSES = {

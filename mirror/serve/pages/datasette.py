@@ -194,9 +194,6 @@ async def error_page(datasette: "Datasette", request: Request, exception: Except
     return Response.html(body, status=status, headers=headers)
 
 
-if TYPE_CHECKING:
-    from datasette.app import Datasette
-
 LOGIN = "/-/mirror-login"
 
 
