@@ -23,8 +23,7 @@ from mirror.sync.listing_state import as_of
 from mirror.times import Clock, from_text, to_text
 from mirror.upstream.connect import accounts_by_upstream
 
-GRACE = 900.0
-"""Seconds added to each age, so that a recent change does not count as a burst."""
+GRACE = 900.0  # seconds added to each age, so that a recent change does not count as a burst
 
 
 class WatchedWorkspace(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,14 +67,11 @@ def due(watched: Sequence[WatchedWorkspace], now: float, *, shortest: float, roo
 
 
 PAGE = 100
-UNLIMITED = 950
-"""The assumed requests per hour of an upstream without a limit."""
+UNLIMITED = 950  # the assumed requests per hour of an upstream without a limit
 
-WHOLE_EVERY = 86_400.0
-"""The most seconds between whole syncs, regardless of the number of workspaces."""
+WHOLE_EVERY = 86_400.0  # the most seconds between whole syncs, regardless of the number of workspaces
 
-UNTOLD = 30 * 86_400.0
-"""The assumed age of a last change that the upstream does not report, in seconds."""
+UNTOLD = 30 * 86_400.0  # the assumed age of a last change that the upstream does not report, in seconds
 
 
 class UpstreamWatch:

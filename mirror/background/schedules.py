@@ -30,8 +30,7 @@ from mirror.times import from_text, machine_zone, seconds_of, to_text
 
 INSTANT = timedelta(microseconds=1)
 MINUTE = 60
-LONGEST_REPEAT = 3 * 3600
-"""The longest time by which clocks are set back, in seconds."""
+LONGEST_REPEAT = 3 * 3600  # the longest time by which clocks are set back, in seconds
 
 
 class LocalTimes(BaseTrigger):  # type: ignore[misc]  # APScheduler carries no types
@@ -221,6 +220,7 @@ def _day(name: str) -> int:
 
 JobKind = Literal["sync", "sweep", "refs", "retry", "verify", "marked", "watch"]
 
+# The kinds of `sync_runs` rows that record a kind of work.
 RUNS: dict[JobKind, tuple[str, ...]] = {
     "sync": ("incremental", "full"),
     "sweep": ("full",),
@@ -230,8 +230,8 @@ RUNS: dict[JobKind, tuple[str, ...]] = {
     "marked": ("marked",),
     "watch": ("watch",),
 }
-"""The kinds of `sync_runs` rows that record a kind of work."""
 
+# The setting of an upstream that schedules a kind of work; "" means never by itself.
 SETTINGS: dict[JobKind, str] = {
     "sync": "schedule",
     "sweep": "sweep_schedule",
@@ -239,7 +239,6 @@ SETTINGS: dict[JobKind, str] = {
     "retry": "retry_schedule",
     "verify": "verify_schedule",
 }
-"""The setting of an upstream that schedules a kind of work; "" means never by itself."""
 
 ENDED = ("complete", "incomplete")
 

@@ -43,19 +43,16 @@ from mirror.report import Reporter
 from mirror.store.lock import service_mark
 from mirror.times import Clock, utc_now
 
-# By default, APScheduler drops a job that is one second late.
+# Missed work is done once, however late: a laptop that slept at 03:00 sweeps when it wakes. By default,
+# APScheduler drops a job that is one second late.
 DEFAULTS = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
-"""Missed work is done once, however late: a laptop that slept at 03:00 sweeps when it wakes."""
 
-END_SECONDS = 1.5
-"""How long a job may go on after the service was told to stop."""
+END_SECONDS = 1.5  # how long a job may go on after the service was told to stop
 STOP_CHECK_SECONDS = 0.5
-PULSE_SECONDS = 3  # the scheduler's own timer stops while a machine sleeps
-"""Seconds between checks of hints and the clock."""
-RETRY_AFTER = timedelta(minutes=5)
-"""The pause after unscheduled work that failed."""
-SET_BACK = timedelta(seconds=10)
-"""How far the clock must be set back before schedules are planned again."""
+# Seconds between checks of hints and the clock: the scheduler's own timer stops while a machine sleeps.
+PULSE_SECONDS = 3
+RETRY_AFTER = timedelta(minutes=5)  # the pause after unscheduled work that failed
+SET_BACK = timedelta(seconds=10)  # how far the clock must be set back before schedules are planned again
 WATCH_SECONDS = 60
 PULSE, WATCH = "pulse", "watch"
 

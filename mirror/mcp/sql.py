@@ -20,12 +20,10 @@ from mirror.serve.sql_access import Reach, restrict
 from mirror.serve.sql_limits import BoundedConnection
 from mirror.store.files import open_reader, reading_address
 
-SECONDS = 2.0
-"""The time limit of a statement."""
+SECONDS = 2.0  # the time limit of a statement
 
 LONGEST_CELL = 300
-MOST_CHARACTERS = 50_000
-"""The largest size of an answer, so that it leaves room in a model's context."""
+MOST_CHARACTERS = 50_000  # the largest size of an answer, so that it leaves room in a model's context
 
 _STEPS = 1_000
 _BUSY_SECONDS = 5

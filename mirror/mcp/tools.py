@@ -28,8 +28,7 @@ from mirror.store.files import damage_explained, open_reader, snapshot_moment
 from mirror.store.lock import is_syncing
 from mirror.times import age_text, from_text, moment_of, past_moment, seconds_of, to_text, utc_now
 
-MOST = 50
-"""The largest number of items in an answer; rows of SQL have their own limit."""
+MOST = 50  # the largest number of items in an answer; rows of SQL have their own limit
 MOST_ROWS = 200
 LONGEST_TEXT = 200  # of descriptions and values, in characters
 

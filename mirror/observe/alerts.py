@@ -32,17 +32,13 @@ if TYPE_CHECKING:
 
 ENDED = ("complete", "incomplete")
 LISTINGS = ("full", "incremental")
-UNLISTED = ("workspace", "workspaces", "page")
-"""Kinds of failures that may hide whole repositories."""
+UNLISTED = ("workspace", "workspaces", "page")  # kinds of failures that may hide whole repositories
 
-MOST_LINES = 10
-"""The most changes that one alert names."""
+MOST_LINES = 10  # the most changes that one alert names
 
-KILL_SECONDS = 0.3
-"""Seconds to wait for a command that was killed."""
+KILL_SECONDS = 0.3  # seconds to wait for a command that was killed
 
-LONGEST = 40.0
-"""The longest time, in seconds, that a command waits at its end for its alerts; see `delivery`."""
+LONGEST = 40.0  # the longest time, in seconds, that a command waits at its end for its alerts; see `delivery`
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -57,8 +53,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str | None = None
 
 
+# Delivers an alert, or ends early when the event is set; raises NotDelivered.
 SendAlert = Callable[[Alert, threading.Event], None]
-"""Delivers an alert, or ends early when the event is set; raises NotDelivered."""
 
 
 class Alerts:

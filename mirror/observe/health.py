@@ -24,8 +24,7 @@ from mirror.times import age_text, from_text, to_text
 
 PATIENCE = timedelta(days=2)
 SPENT_FOR = timedelta(hours=3)
-LEAST_FREE = 256 * 1024 * 1024
-"""The free space on the disk below which the mirror is unwell, in bytes."""
+LEAST_FREE = 256 * 1024 * 1024  # the free space on the disk below which the mirror is unwell, in bytes
 
 _ENDED = "('complete', 'incomplete')"
 _LISTINGS = "('full', 'incremental')"

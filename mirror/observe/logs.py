@@ -20,12 +20,11 @@ from mirror.report import Reporter, RunCounts, Summary
 from mirror.store.crawl_state import Progress
 from mirror.times import age_text, time_text, to_text
 
+# The attributes of every record. All others come from `extra`.
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""The attributes of every record. All others come from `extra`."""
 
 log = logging.getLogger("mirror.runs")
-MINUTE = 60.0
-"""Seconds between two lines about the progress of a run."""
+MINUTE = 60.0  # seconds between two lines about the progress of a run
 
 _LEVELS = {"failed": logging.ERROR, "incomplete": logging.WARNING}
 

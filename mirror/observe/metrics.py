@@ -36,22 +36,23 @@ from mirror.times import Clock, from_text, utc_now
 
 MOST_ROWS = 400
 MOST_COLUMNS = 16
+# The longest key, in bytes. Longer keys are not counted, nor are those after MOST_ROWS.
 LONGEST_KEY = 246
-"""The longest key, in bytes. Longer keys are not counted, nor are those after MOST_ROWS."""
 
 _NUMBERS = 8 * MOST_COLUMNS
+# The bytes of a row: its numbers, the length of its key, the key. It is a multiple of eight.
 _ROW = _NUMBERS + 8 + 248
-"""The bytes of a row: its numbers, the length of its key, the key. It is a multiple of eight."""
 
 _LENGTH = struct.Struct("<q")
 
 PREFIX = "bitbucket_mirror_"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+# The column of the sum, after those of the buckets. The last bucket has no bound.
 SUM = len(BUCKETS) + 1
-"""The column of the sum, after those of the buckets. The last bucket has no bound."""
 
-KEPT_TIMES = 50  # so that counting takes at most a fiftieth of the time, however large the file is
-"""A count stays valid for this many times the time it took."""
+# A count stays valid for this many times the time it took, so that counting takes at most a fiftieth of the
+# time, however large the file is.
+KEPT_TIMES = 50
 
 Limits = dict[str, tuple[str, int | None]]
 

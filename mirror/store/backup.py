@@ -43,11 +43,10 @@ from mirror.store.lock import (
 )
 from mirror.times import to_text
 
-PAGES = 500
-"""Pages that are copied before progress is reported and Ctrl-C is noticed: 2 MB."""
+PAGES = 500  # pages that are copied before progress is reported and Ctrl-C is noticed: 2 MB
 
+# Called with the number of copied pages and of all pages; an exception stops the copy.
 OnProgress = Callable[[int, int], None]
-"""Called with the number of copied pages and of all pages; an exception stops the copy."""
 
 
 def back_up(mirror: Path, target: Path, *, progress: OnProgress | None = None) -> Path:
@@ -121,8 +120,7 @@ def _reporting(progress: OnProgress | None) -> Callable[[int, int, int], None]:
 
 
 PENDING_BYTE = 0x40000000
-LOCK_BYTES = 512
-"""The bytes of a file that SQLite locks: every process with the file open locks some of them."""
+LOCK_BYTES = 512  # the bytes of a file that SQLite locks: every process with the file open locks some of them
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):

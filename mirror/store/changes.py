@@ -15,12 +15,12 @@ from mirror.model import Repository
 from mirror.store.files import fetch, fetch_as, fetch_row, fetch_value
 from mirror.times import from_text, to_text
 
+# Columns that come from the upstream, named as in `mirror.model.Repository`.
 SAID = tuple(
     field
     for field in Repository.__struct_fields__
     if field not in {"uuid", "owner", "project", "told", "tells_main_branch"}
 )
-"""Columns that come from the upstream, named as in `mirror.model.Repository`."""
 
 _NOT_DESCRIBED = {
     "slug", "full_name", "is_private", "size", "parent_uuid", "parent_full_name", "followers_count",
@@ -28,16 +28,16 @@ _NOT_DESCRIBED = {
     "updated_at",
 }  # fmt: skip
 
-# Without the number of forks: it includes private ones, and only today's can be subtracted.
+# Columns that move with every push. Their old values go to the table `measures`, not to `changes`. The
+# number of forks is not among them: it includes private ones, and only today's can be subtracted.
 MEASURED = ("size", "updated_at", "followers_count")
-"""Columns that move with every push. Their old values go to the table `measures`, not to `changes`."""
 
+# The key in `mirror_meta` of the moment since which `measures` is complete; absent if it always was.
 MEASURED_SINCE = "measures_since"
-"""The key in `mirror_meta` of the moment since which `measures` is complete; absent if it always was."""
 
-# Without the name of the parent: everybody sees edits, and a parent may be private.
+# Columns whose changes are recorded. Not the name of the parent: everybody sees edits, and a parent may be
+# private.
 DESCRIBED = tuple(column for column in SAID if column not in _NOT_DESCRIBED)
-"""Columns whose changes are recorded."""
 
 
 class Change(NamedTuple):
@@ -169,8 +169,7 @@ def save_forced(connection: sqlite3.Connection, change_id: int, *, forced: bool 
     connection.execute("UPDATE changes SET forced = coalesce(forced, ?) WHERE id = ?", (forced, change_id))
 
 
-CLOSED = 2**63 - 1
-"""The `public_from` that hides all changes."""
+CLOSED = 2**63 - 1  # the `public_from` that hides all changes
 
 _CLOSE = f"""UPDATE repositories SET refs_stale = max(refs_stale, :with_refs), public_from = iif(:with_refs
         OR EXISTS (SELECT 1 FROM branches WHERE repository_id = :id)
@@ -211,8 +210,7 @@ def reopen(connection: sqlite3.Connection, repository_id: int, *, listed_since: 
         connection.execute("UPDATE repositories SET refs_stale = 1 WHERE id = ?", (repository_id,))
 
 
-OLDEST_PAGE = timedelta(minutes=10)
-"""How long after its request a sync may save a page."""
+OLDEST_PAGE = timedelta(minutes=10)  # how long after its request a sync may save a page
 
 Outcome = Literal["done", "unknown"]
 
@@ -267,20 +265,18 @@ def recently_written(connection: sqlite3.Connection, now: str) -> dict[int, str]
 if TYPE_CHECKING:
     from mirror.store.database import Store
 
+# Keys of `mirror_meta`: before which moment the past is exact to the day, and up to where that is done.
 COMPACTED, DONE = "history_compacted_before", "history_compacted_until"
-"""Keys of `mirror_meta`: before which moment the past is exact to the day, and up to where that is done."""
 
-BATCH = 2_000
-"""The number of changes that one transaction drops."""
+BATCH = 2_000  # the number of changes that one transaction drops
 
+# The kinds of changes in the index `changes_rare`: all that may be few among millions.
 RARE = (
     "branch_deleted", "deleted", "made_private", "made_public", "owner_renamed", "renamed", "restored",
     "tag_created", "tag_deleted", "tag_moved", "transferred",
 )  # fmt: skip
-"""The kinds of changes in the index `changes_rare`: all that may be few among millions."""
 
-RARE_KINDS = ", ".join(f"'{kind}'" for kind in RARE)
-"""The same, as in the condition of the index."""
+RARE_KINDS = ", ".join(f"'{kind}'" for kind in RARE)  # the same, as in the condition of the index
 
 
 def compacted_before(connection: sqlite3.Connection) -> str | None:

@@ -67,26 +67,20 @@ class Cursors:
     into `Store.reading`, writes into `Store.transaction`.
     """
 
-    round = _NamedCursor("round", Round)
-    """The round of a run that was interrupted."""
-    caller = _NamedCursor("caller", LastCheck)
-    """When the upstream last confirmed whose the credential is."""
-    workspace_list = _NamedCursor("workspaces", LastCheck)
-    """The workspaces that the caller can see."""
-    verify = _NamedCursor("verify", int)
-    """The last repository that `mirror verify` has compared."""
+    round = _NamedCursor("round", Round)  # the round of a run that was interrupted
+    caller = _NamedCursor("caller", LastCheck)  # when the upstream last confirmed whose the credential is
+    workspace_list = _NamedCursor("workspaces", LastCheck)  # the workspaces that the caller can see
+    verify = _NamedCursor("verify", int)  # the last repository that `mirror verify` has compared
+    # How often the upstream has answered with each status, in all runs.
     answers = _NamedCursor("answers", dict[int, int])
-    """How often the upstream has answered with each status, in all runs."""
-    progress = _NamedCursor("progress", Progress)
-    """The progress of a run that is under way or stopped early."""
-    integrity = _NamedCursor("integrity", str)
-    """The result of the last check of the file; "" without faults."""
+    progress = _NamedCursor("progress", Progress)  # the progress of a run that is under way or stopped early
+    integrity = _NamedCursor("integrity", str)  # the result of the last check of the file; "" without faults
+    # Since when, after a copy was restored, a full listing is awaited; missing where none is.
     restored = _NamedCursor(RESTORED, str)
-    """Since when, after a copy was restored, a full listing is awaited; missing where none is."""
+    # The last change of which the upstream was asked whether it was a forced push.
     moves = _NamedCursor("moves", int)
-    """The last change of which the upstream was asked whether it was a forced push."""
+    # The last change of which a sync that ended has told; one that is killed tells of nothing.
     told = _NamedCursor("told", int)
-    """The last change of which a sync that ended has told; one that is killed tells of nothing."""
 
     def __init__(self, connection: sqlite3.Connection, upstream_id: int) -> None:
         self._connection, self._upstream_id = connection, upstream_id

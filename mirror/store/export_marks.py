@@ -15,14 +15,12 @@ from mirror.store.changes import last_change
 from mirror.store.files import fetch, fetch_one, fetch_value
 from mirror.times import from_text, to_text
 
-MIRROR_ID = "mirror_id"
-"""The key of `mirror_meta` that holds this mirror's unique identity."""
+MIRROR_ID = "mirror_id"  # the key of `mirror_meta` that holds this mirror's unique identity
 
+# The age at which an export that was not repeated loses its marks; the next one there is full.
 FORGOTTEN_AFTER = timedelta(days=90)
-"""The age at which an export that was not repeated loses its marks; the next one there is full."""
 
-EVERYTHING = "all"
-"""The kind of mark that causes a full export: a row changed its identity or was deleted."""
+EVERYTHING = "all"  # the kind of mark that causes a full export: a row changed its identity or was deleted
 
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS export_marks (
@@ -42,6 +40,7 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS export_epoch (number INTEGER NOT NULL)",
 )
 
+# Columns whose changes write no mark: every listing updates `last_seen_at`.
 _UNMARKED = {
     "repositories": {"id", "last_seen_at", "refs_stale"},
     "users": {"id", "last_seen_at"},
@@ -50,12 +49,11 @@ _UNMARKED = {
     "branches": {"repository_id", "name"},
     "tags": {"repository_id", "name"},
 }
-"""Columns whose changes write no mark: every listing updates `last_seen_at`."""
 
 _OWN = {"repositories": "repository", "users": "user", "projects": "project"}
 _SEEN = "listing"
+# Columns that determine which repositories of an owner are living, and when they were last seen.
 _SEEN_BY = ("last_seen_at", "deleted_at", "owner_id")
-"""Columns that determine which repositories of an owner are living, and when they were last seen."""
 
 _OF_OTHERS = {
     "branches": ("repository", "repositories", "repository_id"),
@@ -126,18 +124,18 @@ def finish_export(connection: sqlite3.Connection, begun: Begun, *, held: str, pl
     connection.execute("DELETE FROM export_marks WHERE epoch <= (SELECT min(epoch) FROM exports)")
 
 
+# By part of an export: the kind of its marks, and the table of the rows that they name.
 MARKED = {
     "repositories": ("repository", "repositories"),
     "users": ("user", "users"),
     "projects": ("project", "projects"),
     "listings": (_SEEN, "users"),
 }
-"""By part of an export: the kind of its marks, and the table of the rows that they name."""
 
+# Lists the marked rows of a table in a temporary table.
 CHOOSE = """INSERT INTO temp.chosen_{part} SELECT t.id FROM export_marks m
     JOIN {table} t ON t.upstream_id = m.upstream_id AND t.uuid = m.uuid WHERE m.kind = ? AND m.epoch > ?
     ORDER BY t.id"""
-"""Lists the marked rows of a table in a temporary table."""
 
 
 def last_export(connection: sqlite3.Connection, place: str) -> str | None:

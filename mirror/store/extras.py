@@ -25,8 +25,7 @@ ExtraKind = Literal[
     "repository", "branch", "tag", "account", "workspace", "repository-1.0", "branch-1.0", "tag-1.0"
 ]
 
-LARGEST = 8_000
-"""Bytes that an extra may have, compressed."""
+LARGEST = 8_000  # bytes that an extra may have, compressed
 
 _SAVE = """INSERT INTO extras (kind, row_id, name, anonymous, value) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT (kind, row_id, name) DO UPDATE SET anonymous = excluded.anonymous, value = excluded.value

@@ -27,15 +27,11 @@ if TYPE_CHECKING:
 
 HOUR = 3600
 
-MORE_THAN_ANY = 1_000_000
-"""The number of requests that count as sent if it is unknown: more than any limit."""
+MORE_THAN_ANY = 1_000_000  # the number of requests that count as sent if it is unknown: more than any limit
 
-AHEAD = 50
-"""The most requests that a sync reserves ahead."""
-SHARE = 50
-"""A sync reserves one request ahead for this many that are left; none near the end of a budget."""
-AHEAD_SECONDS = 1
-"""For how long reserved requests may be sent; until then they count in its last second."""
+AHEAD = 50  # the most requests that a sync reserves ahead
+SHARE = 50  # a sync reserves one request ahead for this many that are left; none near the end of a budget
+AHEAD_SECONDS = 1  # for how long reserved requests may be sent; until then they count in its last second
 
 _HELD = "SELECT held_until FROM request_limits WHERE bucket = ? AND held_until > ? AND held_until <= ?"
 

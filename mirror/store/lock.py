@@ -15,11 +15,10 @@ from mirror.errors import ConfigError, StoreLocked
 from mirror.store.files import PRIVATE, explained
 from mirror.store.schema import APPLICATION_ID
 
+# Suffixes of the lock files beside a mirror.
 LOCKS = SYNC, SERVICE, SERVER, EXPORT, SITE = (".lock", ".service", ".server", ".export", ".site")
-"""Suffixes of the lock files beside a mirror."""
 
-SHARED_FOR = 1.0
-"""Seconds that a run waits for processes that only test the lock, which takes a moment."""
+SHARED_FOR = 1.0  # seconds that a run waits for processes that only test the lock, which takes a moment
 
 
 def service_mark(path: Path, mode: int = PRIVATE) -> AbstractContextManager[None]:
@@ -144,8 +143,7 @@ def _held_lock(path: Path, suffix: str, mode: int, doing: str) -> Iterator[None]
         os.close(descriptor)
 
 
-BESIDE = ("-wal", "-shm", "-journal")
-"""Suffixes of the files that SQLite keeps beside a database."""
+BESIDE = ("-wal", "-shm", "-journal")  # suffixes of the files that SQLite keeps beside a database
 
 
 @contextmanager

@@ -25,8 +25,7 @@ _COMMON = (
     "target_message", "target_parents",
 )  # fmt: skip
 COLUMNS = {"branch": (*_COMMON, "heads"), "tag": (*_COMMON, "tagger", "message", "date")}
-PSEUDO_TAG = "tip"
-"""Mercurial's name for the newest commit; its moves are not recorded."""
+PSEUDO_TAG = "tip"  # Mercurial's name for the newest commit; its moves are not recorded
 TABLES = {"branch": "branches", "tag": "tags"}
 _SAID_BY = {kind: attrgetter(*columns) for kind, columns in COLUMNS.items()}
 

@@ -69,8 +69,8 @@ def _faults(path: Path) -> list[str]:
     )
 
 
+# The tokenizer, the same as in the migration.
 _WORDS_OF = "tokenize='unicode61 remove_diacritics 2', columnsize=0"
-"""The tokenizer, the same as in the migration."""
 
 _HAVE = """SELECT term, count(*) AS rows, sum(doc) AS ids, sum(doc * doc % 1000003) AS squares
     FROM temp.{} GROUP BY term"""
@@ -99,8 +99,8 @@ def check_descriptions(connection: sqlite3.Connection) -> list[str]:
     return [f"{count} words of descriptions differ from the rows, the first is {first!r}"] if count else []
 
 
+# Finds every uuid that is not in canonical form by the index, and some that are.
 _ODD = """(uuid < '{' OR uuid >= '|' OR length(uuid) > 66 OR uuid GLOB '*[A-Z ]*')"""
-"""Finds every uuid that is not in canonical form by the index, and some that are."""
 
 
 def merge_second_rows(connection: sqlite3.Connection, upstream_id: int) -> list[str]:
@@ -172,8 +172,8 @@ def give_uuid(
     return True
 
 
+# Tables from which the rows of a duplicate are deleted; they are read again for the first row.
 _OF_ONE_ROW = ("branches", "tags", "followers", "measures", "seen_refs", "sync_failures")
-"""Tables from which the rows of a duplicate are deleted; they are read again for the first row."""
 
 
 def _keep_hidden(connection: sqlite3.Connection, upstream_id: int, twin: int, first: int) -> None:
@@ -205,14 +205,12 @@ def _point_elsewhere(connection: sqlite3.Connection, table: str, twin: int, firs
         connection.execute(f'DELETE FROM "{other}" WHERE "{column}" = ?', (twin,))
 
 
-NEVER = "1970-01-01T00:00:00.000000Z"
-"""Stands for never in columns that must hold a moment."""
+NEVER = "1970-01-01T00:00:00.000000Z"  # stands for never in columns that must hold a moment
 
-SKEW = 3600
-"""A hold up to this many seconds in the future stays: the clock may have been set back."""
+SKEW = 3600  # a hold up to this many seconds in the future stays: the clock may have been set back
 
+# A moment may be this far in the future: another process may have written it just now.
 GRACE = timedelta(minutes=1)
-"""A moment may be this far in the future: another process may have written it just now."""
 
 _LATEST = """SELECT max(moment) FROM (
     SELECT max(updated_at) AS moment FROM cursors WHERE upstream_id = :upstream

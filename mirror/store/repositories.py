@@ -16,8 +16,8 @@ from mirror.store.extras import save_repository_extras
 from mirror.store.files import fetch_row, fetch_value
 from mirror.store.repair import give_uuid
 
+# Counts that only some answers have: a None does not erase a known count.
 KEPT_WHEN_UNSAID = ("followers_count", "forks_count")
-"""Counts that only some answers have: a None does not erase a known count."""
 
 _WRITTEN = (*SAID, "owner_id", "parent_id")
 _SAID_BY = attrgetter(*SAID)

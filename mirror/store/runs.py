@@ -17,8 +17,8 @@ _FOUND = (
 )  # fmt: skip
 _COUNTS = (*_SPENT, *_FOUND)
 
+# The message of a run whose process was killed before it could record its end.
 ENDED_UNSEEN = {"state": "interrupted", "error": "the process ended"}
-"""The message of a run whose process was killed before it could record its end."""
 
 
 def start_run(connection: sqlite3.Connection, upstream_id: int, kind: str, *, at: str) -> int:
@@ -111,14 +111,13 @@ LEAST_DELAY = timedelta(seconds=10)
 LONGEST_DELAY = timedelta(days=7)
 MOST_STEPS = 6  # 15 min * 4**6 exceeds the longest delay; much more would overflow a timedelta
 
-ACCEPTABLE = (403, 404, 451)
-"""Statuses of refusals that `accept_missing` accepts."""
+ACCEPTABLE = (403, 404, 451)  # statuses of refusals that `accept_missing` accepts
 
+# The kind of failure for members that the credential may not see: reported, but not missing.
 HIDDEN_MEMBERS = "hidden members"
-"""The kind of failure for members that the credential may not see: reported, but not missing."""
 
+# Kinds whose subject begins with the name of a workspace.
 OF_WORKSPACES = ("workspace", "members", HIDDEN_MEMBERS, "absence", "row", "page")
-"""Kinds whose subject begins with the name of a workspace."""
 
 
 class Failure(NamedTuple):

@@ -10,20 +10,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+# `PRAGMA application_id`: "MIRR", so that another program's file is never mistaken for a mirror.
 APPLICATION_ID = 0x4D495252
-"""`PRAGMA application_id`: "MIRR", so that another program's file is never mistaken for a mirror."""
 
-MIGRATIONS = "bitbucket-mirror"
-"""The name of the list of migrations in a file."""
+MIGRATIONS = "bitbucket-mirror"  # the name of the list of migrations in a file
 
-VERSION = 38
-"""The number of migrations: `PRAGMA user_version` of an up-to-date file."""
+VERSION = 38  # the number of migrations: `PRAGMA user_version` of an up-to-date file
 
+# Keys of `mirror_meta`, and the value of the first in a published file.
 KIND, PUBLISHED_AT, SNAPSHOT = "kind", "published_at", "snapshot"
-"""Keys of `mirror_meta`, and the value of the first in a published file."""
 
+# The stream in `cursors` that says that a file was restored from a copy, until its upstream was listed.
 RESTORED = "restored"
-"""The stream in `cursors` that says that a file was restored from a copy, until its upstream was listed."""
 
 
 def mark_as_snapshot(connection: sqlite3.Connection, moment: str) -> None:
@@ -64,8 +62,7 @@ def bring_up_to_date(connection: sqlite3.Connection) -> None:
 _INDEX_OF_MIGRATIONS = """CREATE UNIQUE INDEX IF NOT EXISTS idx__sqlite_migrations_migration_set_name
     ON _sqlite_migrations (migration_set, name)"""
 
-CACHE_KIB = 40_000
-"""Memory for the pages of a file, and for sorting an index before it is written."""
+CACHE_KIB = 40_000  # memory for the pages of a file, and for sorting an index before it is written
 
 
 def open_unjournalled(path: Path) -> sqlite3.Connection:
@@ -98,8 +95,7 @@ def _unindexed() -> tuple[bytes, tuple[str, ...]]:
         return connection.serialize(), tuple(sql for _, sql in found)
 
 
-Rows = Mapping[str, Iterable[Mapping[str, Any]]]
-"""Rows by table, each as a mapping of columns to values."""
+Rows = Mapping[str, Iterable[Mapping[str, Any]]]  # rows by table, each as a mapping of columns to values
 
 
 def memory_copy(connection: sqlite3.Connection, rows: Rows) -> sqlite3.Connection:

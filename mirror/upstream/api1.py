@@ -90,8 +90,8 @@ _NAMES = """
     website language main_branch fork_of mq_of is_fork is_mq followers_count forks_count has_issues has_wiki
     logo utc_created_on utc_last_updated resource_uri state
 """
+# Keys that columns have, or that name another repository, which may be private.
 _IN_COLUMNS = frozenset(_NAMES.split())
-"""Keys that columns have, or that name another repository, which may be private."""
 
 
 def with_told(row: Row, raw: bytes, *, anonymous: bool) -> Row:

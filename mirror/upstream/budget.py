@@ -19,8 +19,7 @@ from mirror.model import NoRoom
 from mirror.times import Clock, time_text
 
 RequestKind = Literal["api", "git"]
-Wait = Callable[[float, str], None]
-"""Sleep for a number of seconds and tell the user why; raises Interrupted."""
+Wait = Callable[[float, str], None]  # sleep for a number of seconds and tell the user why; raises Interrupted
 
 ANONYMOUS_LIMIT = 58
 AUTHENTICATED_LIMIT = 950

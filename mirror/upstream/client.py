@@ -53,8 +53,8 @@ from mirror.upstream.transport import (
 Shape = TypeVar("Shape")
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
+# Bytes that a body may have: a page of 100 rows takes a few hundred thousand, refs by git 60 for each.
 LARGEST: dict[RequestKind, int] = {"api": 16 * 1024 * 1024, "git": 64 * 1024 * 1024}
-"""Bytes that a body may have: a page of 100 rows takes a few hundred thousand, refs by git 60 for each."""
 
 MOST_REDIRECTS = 3
 USER_AGENT = f"bitbucket-mirror/{__version__}"

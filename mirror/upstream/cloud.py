@@ -44,8 +44,7 @@ from mirror.upstream.response import Response
 
 Row = TypeVar("Row")
 Answered = TypeVar("Answered")
-UsualRows = Callable[[bytes], tuple[Row, ...]]
-"""Decodes a whole page at once, or returns nothing."""
+UsualRows = Callable[[bytes], tuple[Row, ...]]  # decodes a whole page at once, or returns nothing
 
 PAGE_LENGTH = 100
 # Everything is requested, since the mirror keeps keys that it does not know. Of a page, one key is left out

@@ -34,8 +34,7 @@ from mirror.upstream.response import NotSent, Response
 Row = TypeVar("Row")
 
 PAGE_LENGTH = 1000  # a server may allow less
-JUDGED_BY = 5
-"""How many projects are requested at most to find out whether a credential is valid."""
+JUDGED_BY = 5  # how many projects are requested at most to find out whether a credential is valid
 
 _TO_PROJECT = RowDecoder(decode.ProjectJson, decode.to_project)
 _TO_REPOSITORY = RowDecoder(decode.RepositoryJson, decode.to_repository)
@@ -43,8 +42,8 @@ _TO_MEMBER = RowDecoder(decode.PermissionJson, decode.to_member)
 _TO_BRANCH = RowDecoder(decode.RefJson, decode.to_branch)
 _TO_TAG = RowDecoder(decode.RefJson, decode.to_tag)
 
+# The prefix of a cursor of the projects that own the repositories, which are listed after the projects.
 _ALL = "repos:"
-"""The prefix of a cursor of the projects that own the repositories, which are listed after the projects."""
 
 _REFS_CURSOR = re.compile(r"(branches|tags):(\d{1,18})")
 

@@ -22,8 +22,7 @@ _FIELDS = re.compile(r"(?<=[?&]fields=)[^&#]*")
 _PAGE_LENGTH = re.compile(r"(?<=[?&])pagelen=(\d{1,4})(?![^&#])")
 _PAGE_NUMBER = re.compile(r"(?<=[?&])page=([^&#]*)")
 
-SHRINKS_BY = 10
-"""How many times fewer rows are requested at once where a page is too large."""
+SHRINKS_BY = 10  # how many times fewer rows are requested at once where a page is too large
 
 
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,14 +64,13 @@ class Upstream(Protocol):
     """
 
     name: str
+    # True when no credential is configured: members and private repositories are out of reach.
     anonymous: bool
-    """True when no credential is configured: members and private repositories are out of reach."""
+    # True when repositories can be listed newest update first, so that an incremental run is short.
     orders_by_update: bool
-    """True when repositories can be listed newest update first, so that an incremental run is short."""
-    knows_hg: bool
-    """False where every repository is git, so that a missing `scm` can mean nothing else."""
+    knows_hg: bool  # false where every repository is git, so that a missing `scm` can mean nothing else
+    # The fields of RepositorySettings that no answer of this kind of upstream holds.
     never_tells: frozenset[str]
-    """The fields of RepositorySettings that no answer of this kind of upstream holds."""
 
     def fetch_current_user(self) -> Owner | None:
         """Ask who the credential belongs to; None for no person.

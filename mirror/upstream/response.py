@@ -27,18 +27,14 @@ if TYPE_CHECKING:
 
 Shape = TypeVar("Shape")
 
-EXCERPT = 80
-"""Characters of an unexpected body that its error shows."""
-LONGEST_READ = 65_536
-"""Bytes of a body that are searched for words."""
+EXCERPT = 80  # characters of an unexpected body that its error shows
+LONGEST_READ = 65_536  # bytes of a body that are searched for words
 
 _RETRIED = {304, 408, 425, 429}  # 304 answers a condition, and no request has one
 
+# Sent by another mirror with refs that it has not read (503) or does not mirror (501).
+# It concerns one repository, which is requested again later; the others are not kept waiting.
 _REFS_HEADER = "x-mirror-refs"
-"""Sent by another mirror with refs that it has not read (503) or does not mirror (501).
-
-It concerns one repository, which is requested again later; the others are not kept waiting.
-"""
 
 _NO_REFS = ' - set refs = "git" for this upstream, or refs = "none" to mirror no branches and tags'
 

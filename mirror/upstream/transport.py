@@ -19,21 +19,20 @@ import httpx
 from mirror.errors import ConfigError
 from mirror.upstream.response import shown
 
+# The first one that is set counts; all that are set must name existing files or folders.
 CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""The first one that is set counts; all that are set must name existing files or folders."""
 
 _PORTS = {"http": 80, "https": 443}
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 
-Transport = httpx.BaseTransport
-"""What tests hand in instead of a network."""
+Transport = httpx.BaseTransport  # what tests hand in instead of a network
 
+# Scheme, host and port of an address; the port is None where it is the scheme's own.
 Origin = tuple[str, str, int | None]
-"""Scheme, host and port of an address; the port is None where it is the scheme's own."""
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+# The content encodings of an answer that are read: none, and those that were requested.
 ENCODINGS = {"", "identity", "gzip", "x-gzip", "deflate"}
-"""The content encodings of an answer that are read: none, and those that were requested."""
 
 _GZIP_OR_ZLIB = 47
 _BARE = -15

@@ -40,22 +40,20 @@ from mirror.upstream.response import NotSent
 from mirror.upstream.transport import Transport
 from mirror.write.record import WriteRecord, choose_upstream, find_target, read_refs
 
-LONGEST_PAUSE = 10.0
-"""The longest wait before a retry, in seconds: a caller is waiting."""
+LONGEST_PAUSE = 10.0  # the longest wait before a retry, in seconds: a caller is waiting
 
 MOST_TRIES = 3
 
+# Statuses by which the server itself refuses. After 408, 502 and 504 it may still be at work.
 SAID_NO = (500, 503)
-"""Statuses by which the server itself refuses. After 408, 502 and 504 it may still be at work."""
 
 T = TypeVar("T")
 
 ABSENT = (404, 410)
+# Texts whose null means that they are empty, not that they are unknown.
 MAY_BE_EMPTY = ("description", "website", "language")
-"""Texts whose null means that they are empty, not that they are unknown."""
 
-CLOCKS_APART = timedelta(minutes=10)
-"""How far the clock of an upstream may lag behind ours."""
+CLOCKS_APART = timedelta(minutes=10)  # how far the clock of an upstream may lag behind ours
 
 
 class PassThrough:

@@ -23,8 +23,8 @@ from mirror.times import Clock, to_text
 from mirror.upstream.connect import url_of
 from mirror.upstream.protocol import Upstream
 
+# The most pages of refs to read at once, since a caller is waiting. The next sync reads the rest.
 MOST_PAGES = 20
-"""The most pages of refs to read at once, since a caller is waiting. The next sync reads the rest."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):

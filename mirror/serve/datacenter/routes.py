@@ -315,6 +315,7 @@ API = Api(
     at_once=DATED,
 )
 
+# Data Center's other APIs (``/rest/build-status/...``): nothing of them is mirrored.
 OTHER_APIS = API._replace(
     pattern=OTHER_PATTERN,
     route=edge.other_route,
@@ -323,4 +324,3 @@ OTHER_APIS = API._replace(
     dated=(),
     at_once=(),
 )
-"""Data Center's other APIs (``/rest/build-status/...``): nothing of them is mirrored."""
