@@ -1,4 +1,4 @@
-"""The normal form in which names are compared, how well a name matches a query, and which part of it does.
+"""How names are normalised to compare them, how well a name matches a query, and which part of it matches.
 
 A repository is searched by its name and its slug. Its *searched text* is both, normalised, encoded, and
 separated by BOUNDARY (``^`` for short): ``^name^``, or ``^name^slug^`` where the two differ. So every kind of
@@ -16,7 +16,7 @@ EXACT, PREFIX, SUBSTRING = range(3)
 """Match classes: how well a repository matches a query; lower is better."""
 
 PUBLIC, PRIVATE, GONE_PUBLIC, GONE_PRIVATE = COLLECTIONS = range(4)
-"""Each repository is in one collection. A node counts and lists each apart, so that every sum is exact."""
+"""Each repository is in one collection. A node has numbers and a list for each, so all sums are exact."""
 
 Popularity = tuple[int, int, bytes, int]
 """A sort key, see `popularity`."""
@@ -34,7 +34,7 @@ def normalise(text: str) -> str:
 
 
 def normalise_all(texts: Sequence[str]) -> list[str]:
-    """Return the normal form of each text, a batch of ordinary names ten times as fast as one by one."""
+    """Return the normal form of each text: ten times as fast as one by one, if most are ordinary names."""
     joined = "\n".join(texts)
     normal = joined.lower().replace(" ", "-").split("\n")
     if len(normal) != len(texts):  # a text contains a line break
@@ -56,7 +56,7 @@ def searched_names(name: str, slug: str) -> tuple[str, str]:
 
 def all_searched_names(names: Sequence[str], slugs: Sequence[str]) -> list[tuple[str, str]]:
     """Return `searched_names` of many repositories."""
-    # Most slugs are the normal form of the name: for those nothing is called.
+    # Most slugs are the normal form of the name. Those need no call of a function.
     return [
         (normal, normal) if slug == normal and slug.isascii() else _with_slug(name, slug, normal)
         for name, slug, normal in zip(names, slugs, normalise_all(names), strict=True)
@@ -75,7 +75,7 @@ def searched_text(name: str, slug: str) -> bytes:
 
 
 def searched_texts(names: Sequence[str], slugs: Sequence[str]) -> list[bytes]:
-    """Return the searched text of each of many repositories, made together, which is faster."""
+    """Return the searched texts of many repositories, faster than one by one."""
     # Normal forms contain neither a line break nor a carriage return: both are white space.
     texts = [
         f"\n{name}\n" if name == slug else f"\n{name}\n{slug}\n"
@@ -123,8 +123,8 @@ def popularity(followers: int | None, forks: int | None, created_at: str | None,
 def highlight_ranges(text: str, query: str, *, owners: bool = True) -> list[tuple[int, int]]:
     """Return the (start, end) ranges of `text` that match `query`, in order and without overlaps.
 
-    Of ``owner/part`` only `part` is looked for, unless `owners` is False, as for names of refs. A match that
-    begins or ends inside a letter of the text (``ﬁ`` is compared as ``fi``) covers the whole letter.
+    In ``owner/part`` only `part` is highlighted; with `owners` False, as for names of refs, a slash is a part
+    of the name. A match that begins or ends inside a letter (``ﬁ`` is compared as ``fi``) covers all of it.
     """
     needle = normalise(query.partition("/")[2] if owners and "/" in query else query)
     if not needle:
@@ -152,7 +152,7 @@ def _normalised_with_origins(text: str) -> tuple[str, list[tuple[int, int]]]:
     whole = normalise(text)
     if joined == whole:
         return joined, origins
-    # Normalisation reached across pieces: highlight all or nothing.
+    # Normalising joined letters of several pieces: highlight all or nothing.
     return whole, [(0, len(text))] * len(whole)
 
 

@@ -38,7 +38,7 @@ class UserJson(msgspec.Struct, frozen=True):
 
 
 class RepositoryJson(msgspec.Struct, frozen=True):
-    """A repository; `fork_of` is a whole one. Short rows have a handful of these keys."""
+    """A repository, and so is `fork_of`. Short rows have only a few of these keys."""
 
     owner: str | None = None
     slug: str | None = None
@@ -126,13 +126,13 @@ def to_user(row: UserJson) -> Owner:
 
 
 def to_owner_of(row: RepositoryJson) -> Owner:
-    """Return the owner that a repository names; raises UpstreamShapeError where it names none."""
+    """Return the owner that a repository names; raises UpstreamShapeError if it names none."""
     owner, _ = _names(row)
     return Owner(uuid=f"{NAMED}{owner.lower()}", username=owner)
 
 
 def to_repository(row: RepositoryJson, owner: Owner | None) -> Repository:
-    """Convert a repository; `owner` is the user whose repositories are listed, None where it comes alone."""
+    """Convert a repository; `owner` is the user whose repositories are listed, None if it comes alone."""
     name, slug = _names(row)
     if owner is None or owner.username is None or owner.username.lower() != name.lower():
         owner = Owner(uuid=f"{NAMED}{name.lower()}", username=name)
@@ -183,7 +183,7 @@ def to_ref(row: NamedChangesetJson, kind: RefKind) -> Ref:
 
 
 def _names(row: RepositoryJson) -> tuple[str, str]:
-    """Return owner and slug; rows of 2010 have the owner in their address alone."""
+    """Return owner and slug; in rows of 2010, only the address has the owner."""
     found = _URI.fullmatch(row.resource_uri or "")
     owner, slug = row.owner or (found and found[1]), row.slug or (found and found[2])
     if not owner or not slug or "/" in f"{owner}{slug}":
@@ -192,7 +192,7 @@ def _names(row: RepositoryJson) -> tuple[str, str]:
 
 
 def _fork_policy(row: RepositoryJson) -> str | None:
-    """Return the fork policy of the two switches; before 2014 there was one."""
+    """Return the fork policy that two switches mean; before 2014 there was one switch."""
     if row.no_forks:
         return "no_forks"
     if row.no_public_forks:

@@ -1,7 +1,7 @@
 """API 2.0's JSON objects, and how each becomes a value of the model: pure functions of one row each.
 
-Keys were added and removed over the years, so each of them may be missing: it is None then. Nothing is
-derived but where it is a definition (``full_name`` is ``owner/slug``).
+Keys were added and removed over the years, so any of them may be missing, and is None then. No value is
+derived from others, except by definition (``full_name`` is ``owner/slug``).
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,7 +31,7 @@ class LinksJson(msgspec.Struct, frozen=True):
 
 
 class AccountJson(msgspec.Struct, frozen=True):
-    """A user, a team or an app; before 2019 by `username`, since then by `nickname`."""
+    """A user, a team or an app; it has a `username` until 2019, since then a `nickname`."""
 
     uuid: str | None = None
     type: str | None = None
@@ -44,7 +44,7 @@ class AccountJson(msgspec.Struct, frozen=True):
 
 
 class WorkspaceJson(msgspec.Struct, frozen=True):
-    """A workspace; in the caller's list without a name."""
+    """A workspace; in the list of the caller's, it has no name."""
 
     uuid: str | None = None
     slug: str | None = None
@@ -119,14 +119,14 @@ class RepositoryJson(msgspec.Struct, frozen=True):
 
 
 class AuthorJson(msgspec.Struct, frozen=True):
-    """Who wrote a commit or set a tag; `user` is missing where no account has the address."""
+    """Who wrote a commit or set a tag; `user` is missing if no account has the address."""
 
     raw: str | None = None
     user: AccountJson | None = None
 
 
 class CommitJson(msgspec.Struct, frozen=True):
-    """A commit, or nothing but its hash."""
+    """A commit, or only its hash."""
 
     hash: str | None = None
     date: str | None = None
@@ -160,7 +160,7 @@ _RANKS = {"owner": 3, "collaborator": 2, "member": 1}
 
 
 def to_repository(row: RepositoryJson) -> Repository:
-    """Convert a repository; raises UpstreamShapeError where it has no full name."""
+    """Convert a repository; raises UpstreamShapeError if it has no full name."""
     full_name = _full_name(row)
     namespace, _, slug = full_name.partition("/")
     links, project, parent = (
@@ -202,7 +202,7 @@ def to_repository(row: RepositoryJson) -> Repository:
 
 
 def to_workspace(row: WorkspaceJson) -> Owner:
-    """Convert a workspace; raises UpstreamShapeError where it has no slug."""
+    """Convert a workspace; raises UpstreamShapeError if it has no slug."""
     if not row.slug:
         raise UpstreamShapeError(f"a workspace without a slug: {row.uuid or row.name or 'nameless'}")
     return Owner(
@@ -313,7 +313,7 @@ def _full_name(row: RepositoryJson) -> str:
 
 def _owner(row: RepositoryJson, namespace: str) -> Owner:
     """Convert the owner."""
-    # The workspace owns it. An account of the same identity says more of itself.
+    # The workspace owns it. An account of the same identity has more data.
     owner, workspace = row.owner or AccountJson(), row.workspace or WorkspaceJson()
     account = _identity(owner.uuid)
     identity = _identity(workspace.uuid) or account or f"{NAMED}{namespace.lower()}"

@@ -14,7 +14,7 @@ _PERMISSIONS = {"PROJECT_ADMIN": "owner", "PROJECT_WRITE": "collaborator", "PROJ
 
 
 class Camel(msgspec.Struct, frozen=True, rename="camel"):
-    """The server writes its keys in camel case."""
+    """An object whose keys the server writes in camel case."""
 
 
 class LinkJson(Camel, frozen=True):
@@ -51,7 +51,7 @@ class ProjectJson(Camel, frozen=True):
 
 
 class OriginProjectJson(Camel, frozen=True):
-    """The project of what a repository was forked from; a mirror may know its key alone."""
+    """The project of what a repository was forked from."""
 
     key: str
 
@@ -102,7 +102,7 @@ class PermissionJson(Camel, frozen=True):
 
 
 class AuthorJson(Camel, frozen=True):
-    """Who wrote a commit; with a `display_name` where the address is an account's."""
+    """Who wrote a commit; with a `display_name` if the address is an account's."""
 
     name: str | None = None
     email_address: str | None = None
@@ -110,13 +110,13 @@ class AuthorJson(Camel, frozen=True):
 
 
 class ParentJson(Camel, frozen=True):
-    """A commit by its hash alone, as those that come before another one are told."""
+    """A commit by its hash alone, as parents are sent."""
 
     id: str | None = None
 
 
 class CommitJson(Camel, frozen=True):
-    """The latest commit of a branch, where details were requested; times are milliseconds since 1970."""
+    """The latest commit of a branch, if details were requested; times are milliseconds since 1970."""
 
     id: str | None = None
     author: AuthorJson | None = None
@@ -133,13 +133,13 @@ class CommitsJson(Camel, frozen=True):
 
 
 class Metadata(msgspec.Struct, frozen=True, rename={"latest": _LATEST}):
-    """What plugins tell of a branch."""
+    """What plugins add to a branch."""
 
     latest: CommitJson | None = None
 
 
 class RefJson(Camel, frozen=True):
-    """A branch or a tag; `latest_changeset` is how old versions name the commit."""
+    """A branch or a tag; old versions call the commit `latest_changeset`."""
 
     id: str | None = None
     display_id: str | None = None
@@ -162,7 +162,7 @@ def to_project(row: ProjectJson) -> Owner:
 
 
 def _project(row: ProjectJson) -> Project:
-    """Convert what is told of a project itself."""
+    """Convert the data of the project itself."""
     return Project(
         key=row.key,
         uuid=f"id:{row.id}",

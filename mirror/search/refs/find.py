@@ -1,8 +1,7 @@
 """The search for refs: takes a query, filters and a page; returns exact counts and the refs of the page.
 
-`register_refs` offers it as SQL functions, so that any query can join on it. What the index
-cannot answer, filters that it does not know and refs that it does not contain yet, is answered by reading
-refs and comparing each.
+`register_refs` adds SQL functions, so that any query can join on the results. The index does not know every
+filter, and does not contain the latest changes: there, refs are read and compared one by one.
 """
 
 import json
@@ -72,7 +71,7 @@ def search_refs(
     :param offset: number of refs to skip; negative is 0
     :param visible_private: False if the caller may not see what is private: it is neither listed nor counted
     :param private_of: ids of `users` whose private repositories the caller may see nevertheless
-    :param filters: what narrows the search, as `RefFilters` says
+    :param filters: those of `RefFilters`
     :raises sqlite3.Error: if the file cannot be read
     """
     start, stop = max(offset, 0), max(offset, 0) + max(limit, 0)
@@ -108,7 +107,7 @@ def _answer(connection: sqlite3.Connection, query: RefQuery, start: int, stop: i
 
 
 class _IndexedAnswer:
-    """Answers one query from the index, from what it lacks, and from what only some may see."""
+    """Answers a query from the index, from changes that it lacks, and from refs that only some may see."""
 
     def __init__(self, connection: sqlite3.Connection, query: RefQuery) -> None:
         self._query = query
@@ -142,10 +141,10 @@ class _IndexedAnswer:
         return RefAnswer(count, repositories, self._far(start, stop) if best is None else best[start:stop])
 
     def _best(self, stop: int) -> list[RefHit] | None:
-        """Return the first `stop` hits from the lists of nodes; None if these are too short to tell.
+        """Return the first `stop` hits from the lists of nodes; None if the lists are too short.
 
-        A ref that no list of a path has ranks below the last of that list, or is of a better class; then the
-        list of the path of that class has it, or ends above it as well.
+        A ref that is missing in the list of a path ranks after the last ref of that list, or is of a better
+        class. If it is of a better class, the list of that class contains it, or ends before it too.
         """
         if stop > MOST_LISTED * len(self._classes):
             return None
@@ -252,11 +251,12 @@ def scanned_hits(connection: sqlite3.Connection, query: RefQuery, which: RefCond
 
 
 class Unindexed:
-    """What of the matches the index has otherwise than it is: refs that it has no more or not yet.
+    """The matches that changed since the index was updated.
 
-    gone: by match class, the places of refs that the index has and that are not there, or elsewhere now.
-    joined: refs that the index has not, or elsewhere. repositories: how many more have a match.
-    pointing: repositories that may have a ref at the commit that is asked for.
+    - `gone`: by match class, the places of refs that the index has, but that are deleted or elsewhere now.
+    - `joined`: refs that the index lacks, or has elsewhere.
+    - `repositories`: how many more repositories have a match.
+    - `pointing`: repositories that may have a ref at the wanted commit.
     """
 
     def __init__(self, connection: sqlite3.Connection, query: RefQuery) -> None:
@@ -289,7 +289,7 @@ _UNCHANGED = """SELECT t.repository_id, t.name FROM {table} t
 
 
 def _with_other_matches(connection: sqlite3.Connection, query: RefQuery, ids: Iterable[int]) -> set[int]:
-    """Return which of some repositories have a match that the index has as it is."""
+    """Return which of these repositories have another match, one that the index has unchanged."""
     values = {"ids": json.dumps(list(ids)), "part": query.part}
     found = set[int]()
     for kind in query.kinds:

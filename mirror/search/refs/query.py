@@ -1,4 +1,4 @@
-"""A parsed query for refs, what it may show as SQL conditions on a repository `r`, and a hit of it."""
+"""A parsed query for refs, a hit of one, and SQL conditions: which repositories `r` it may show."""
 
 import json
 import re
@@ -26,11 +26,11 @@ COMMIT = SUBSTRING + 1
 _HASH = re.compile(r"[0-9a-f]{7,64}", re.IGNORECASE)
 
 Place = tuple[int, int, str]
-"""Where a ref is among those of a match class: its order, its kind and its name."""
+"""The place of a ref among those of its match class: order, kind and name."""
 
 
 class RefHit(NamedTuple):
-    """A ref that matches: its match class, its order, which ends with the repository, its kind and its name.
+    """A matching ref: match class, order (which ends with the repository's id), kind and name.
 
     Hits sort in the order of the results.
     """
@@ -49,8 +49,8 @@ class RefHit(NamedTuple):
 class RefFilters(TypedDict, total=False):
     """The filters of a search for refs; one that is missing or None does not apply.
 
-    `kind` is "branch" or "tag". `owner` is a whole username, in any case. `exact` takes refs whose whole
-    name, or whole hash, is the query. `gone` includes the refs of repositories that are gone.
+    `kind` is "branch" or "tag". `owner` is a whole username, in any case. `exact` finds only refs whose
+    whole name, or whole hash, is the query. `gone` includes the refs of repositories that are gone.
     """
 
     kind: str | None
@@ -60,10 +60,10 @@ class RefFilters(TypedDict, total=False):
 
 
 class RefQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """One query. `part` is normalised; `commit` is the beginning of a hash, "" where the query is none.
+    """One query. `part` is normalised; `commit` is the beginning of a hash, "" if the query is no hash.
 
-    `owners` are the ids of the only owners whose refs are wanted, None for all. `visible_private` False hides
-    private repositories except those of the owners `private_of`.
+    `owners` are the ids of the only owners whose refs are wanted, None for all. Without
+    `visible_private`, private repositories are hidden, except those of the owners `private_of`.
     """
 
     part: str
@@ -83,16 +83,17 @@ class RefQuery(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def collections(self) -> list[int]:
         """The collections of which everything may be shown."""
-        return [PUBLIC, *[PRIVATE] * self.visible_private, *self._gone(PUBLIC, PRIVATE)]
+        living = [PUBLIC, *[PRIVATE] * self.visible_private]
+        return living + [one + GONE_PUBLIC - PUBLIC for one in living if self.gone]
 
     @property
     def private_collections(self) -> list[int]:
-        """The collections of which only what `private_of` own may be shown."""
+        """The collections of which only repositories of the owners `private_of` may be shown."""
         return [] if self.visible_private or not self.private_of else [PRIVATE, *[GONE_PRIVATE] * self.gone]
 
     @property
     def lists(self) -> list[int]:
-        """The lists of a name of which everything may be shown."""
+        """Those lists of a name of which everything may be shown."""
         return [list_of(collection, kind) for collection in self.collections for kind in self.kinds]
 
     def match(self, name: str) -> int | None:
@@ -104,22 +105,18 @@ class RefQuery(msgspec.Struct, frozen=True, kw_only=True):
         return match if match is not None and match <= self.worst else None
 
     def is_commit(self, target: str) -> bool:
-        """Return whether a hash is meant."""
+        """Return whether the query means this hash."""
         target = target.lower()
         return bool(self.commit) and (target == self.commit if self.exact else target.startswith(self.commit))
 
     def may_be_commit(self, digits: str) -> bool:
-        """Return whether a hash may be meant that begins so."""
+        """Return whether the query may mean a hash that begins with these digits."""
         length = min(len(digits), len(self.commit))
         return bool(self.commit) and digits[:length].lower() == self.commit[:length]
 
-    def _gone(self, public: int, private: int) -> list[int]:
-        shift = GONE_PUBLIC - PUBLIC
-        return [public + shift, *[private + shift] * self.visible_private] if self.gone else []
-
 
 def is_hash(text: str) -> bool:
-    """Return whether a query may mean a commit: whether it is seven to 64 hexadecimal digits."""
+    """Return whether a query may mean a commit: 7 to 64 hexadecimal digits."""
     return _HASH.fullmatch(text.strip()) is not None
 
 
@@ -171,7 +168,7 @@ def shown_to_all(query: RefQuery) -> RefCondition:
 
 
 def shown_as_own(query: RefQuery) -> RefCondition:
-    """Return the condition under which a hidden repository is shown, because `private_of` own it."""
+    """Return the condition under which a hidden repository is shown, because one of `private_of` owns it."""
     sql = f"""(r.owner_id IN (SELECT value FROM json_each(:private_of))
         AND {COLLECTION.format(r="r")} IN ({", ".join(map(str, query.private_collections))}))"""
     return RefCondition(sql, {"private_of": json.dumps(query.private_of)})

@@ -1,4 +1,4 @@
-"""Read the index of refs: look up a path, read chunks of lists, and refs in order from any place on."""
+"""Read the index of refs: look up a path, read chunks of lists, and read refs in order from any place."""
 
 import json
 import sqlite3
@@ -29,7 +29,7 @@ from mirror.search.refs.query import Place, RefHit, RefQuery
 
 
 class Chunk(NamedTuple):
-    """A part of a list: its name, the number of the list, the order of the first ref, the refs, packed."""
+    """A part of a list: the name, the number of the list, the order of its first ref, and the packed refs."""
 
     name: str
     list: int
@@ -43,7 +43,7 @@ class Chunk(NamedTuple):
         return len(self.ages) // 4
 
     def places(self, low: int, high: int) -> Iterable[Place]:
-        """Return the places of its refs with an order from `low` on, below `high`."""
+        """Return the places of its refs whose order is at least `low` and below `high`."""
         orders = unpack_orders(self.repositories, self.ages)
         some = orders[bisect_left(orders, low) : bisect_left(orders, high)]
         return zip(some, repeat(self.list % len(KINDS)), repeat(self.name))
@@ -86,10 +86,8 @@ def orders_of(chunks: Sequence[Chunk]) -> list[int]:
 def page_of(
     chunks: Sequence[Chunk], gone: set[Place], joined: Sequence[Place], low: int, high: int
 ) -> list[Place]:
-    """Return refs `low` to `high` of some chunks in order, without those `gone`, with those `joined`.
-
-    All orders are sorted as plain numbers, to learn between which the page is.
-    """
+    """Return refs `low` to `high` of some chunks, in order, without those in `gone`, with those `joined`."""
+    # Sorted as plain numbers, which is fast, the orders tell between which two the page is.
     chunks = _with_first(chunks, high + len(gone))
     orders = orders_of(chunks)
     ranked = sorted(orders)
@@ -105,10 +103,8 @@ def page_of(
 
 
 def _with_first(chunks: Sequence[Chunk], count: int) -> Sequence[Chunk]:
-    """Return the chunks that may have any of the first `count` refs; those of a list follow one another.
-
-    All refs of a chunk are before the next chunk of its list.
-    """
+    """Return the chunks that may have any of the first `count` refs; chunks of a list must be adjacent."""
+    # All refs of a chunk come before those of the next chunk of its list.
     pairs = pairwise(chunks)
     for end, size in sorted((after.start, chunk.size) for chunk, after in pairs if chunk[:2] == after[:2]):
         count -= size
@@ -120,9 +116,9 @@ def _with_first(chunks: Sequence[Chunk], count: int) -> Sequence[Chunk]:
 _OF_PATH = "node = (SELECT node FROM search_ref_paths WHERE path = ?)"
 _NODE = f"""SELECT collection, branches, tags, with_branches, with_tags, with_either, best_branches, best_tags
     FROM search_ref_common WHERE {_OF_PATH}"""
-# No leaf's path begins with that of another: so the last one that sorts up to a path is the only candidate.
+# No leaf's path begins with another's. So only the last one that sorts up to a path can be its beginning.
 _LEAF = "SELECT path, names FROM search_ref_rare WHERE path <= ? ORDER BY path DESC LIMIT 1"
-# In the texts of the names, SQLite finds the match class many times as fast as `RefQuery.match`.
+# SQLite finds the match class many times as fast as `RefQuery.match`, from the texts of the names.
 _NAMES = f"""SELECT n.id, n.name, CASE WHEN :needle = x'' AND :worst = {SUBSTRING} THEN {SUBSTRING}
         WHEN n.text = :exact THEN {EXACT} WHEN instr(n.text, :prefix) = 1 THEN {PREFIX}
         WHEN instr(n.text, :needle) > 0 THEN {SUBSTRING} END AS match
@@ -147,10 +143,10 @@ _BUCKETS = "SELECT bucket, digits, repositories FROM search_ref_hashes WHERE buc
 
 
 class SeenNode(msgspec.Struct, frozen=True):
-    """A common path, as far as a query may see it: how many refs and repositories, and the best refs.
+    """What a query may see of a common path: the numbers of refs and repositories, and the best refs.
 
-    `best` has (order, kind, name id), of each list that may be shown the first; `cut_at` the order that each
-    list ends with that is not complete, -1 of an empty one.
+    `best` has (order, kind, name id) of the first refs of each visible list. `cut_at` has the last order of
+    each list that is not complete, -1 for an empty one.
     """
 
     refs: int
@@ -183,7 +179,7 @@ class RefIndexReader:
         return found.refs if isinstance(found, SeenNode) else found.refs(match)
 
     def best_hits(self, node: SeenNode, number: int) -> list[RefHit]:
-        """Return a number of the newest refs of a node, and all that are as new as the last of them."""
+        """Return the `number` newest refs of a node, and all that are as new as the last of these."""
         ranked = sorted(node.best)
         last = max((order for order, _, _ in ranked[:number]), default=0)
         newest = ranked[: bisect_right(ranked, last, key=itemgetter(0))]
@@ -195,7 +191,7 @@ class RefIndexReader:
         return hits
 
     def page(self, match: int, gone: set[Place], joined: Sequence[Place], low: int, high: int) -> list[Place]:
-        """Return refs `low` to `high` of a match class, without those `gone`, with those `joined`."""
+        """Return refs `low` to `high` of a match class, without those in `gone`, with those in `joined`."""
         rare = self.at(match)
         if isinstance(rare, RareRefs):
             return page_of(rare.chunks[match], gone, joined, low, high)
@@ -216,9 +212,9 @@ class RefIndexReader:
     def _blocks(
         self, match: int, begin: int, end: int
     ) -> tuple[dict[int, str], list[tuple[int, dict[int, int]]]]:
-        """Return the names in a range that are of a match class, by id, and the blocks.
+        """Return the names of a match class in a range of orders, by id, and the blocks of the range.
 
-        Of each block, its start and how many refs it has, by the number of the list.
+        Each block has its start, and its number of refs by list.
         """
         lists = set(self._query.lists)
         blocks = list[tuple[int, dict[int, int]]]()
@@ -235,7 +231,7 @@ class RefIndexReader:
         ]
 
     def _places(self, names: Mapping[int, str], keys: Iterable[int], begin: int, end: int) -> set[Place]:
-        """Return the places of the refs of some lists from one order to another, the latter not included."""
+        """Return the places of the refs of some lists with an order from `begin` to before `end`."""
         values = {"keys": json.dumps(list(keys)), "low": begin, "high": end}
         found = set[Place]()
         for name_id, *chunk in self._cursor.execute(_IN_RANGE, values):
@@ -243,7 +239,7 @@ class RefIndexReader:
         return found
 
     def repositories_at(self, commit: str) -> set[int]:
-        """Return the repositories that may have a ref at a commit whose hash begins so."""
+        """Return the repositories that may have a ref at a commit; `commit` is the beginning of its hash."""
         low, high = int(commit[:8].ljust(8, "0"), 16), int(commit[:8].ljust(8, "f"), 16)
         found = set[int]()
         for bucket, *packed in self._cursor.execute(_BUCKETS, (low >> 16, high >> 16)):
@@ -298,27 +294,27 @@ class RefIndexReader:
         return RareRefs((matches[chunk.name], chunk) for chunk in self._chunks(names, "1"))
 
     def _below(self, path: bytes, which: str) -> Iterator[Chunk]:
-        """Yield the chunks of the names with a common path of which an SQL condition is true."""
+        """Yield the chunks of the names that have a common path and meet an SQL condition."""
         ids = set[int]()
-        # A name has two BOUNDARYs in a row at most, if it is empty: so three sort after every longer path.
+        # A name has at most two BOUNDARYs in a row, if it is empty. So three sort after every longer path.
         for (packed,) in self._cursor.execute(_LEAVES_BELOW, (path, path + BOUNDARY * 3)):
             ids.update(unpack_numbers(packed))
         return self._chunks(ids, which)
 
     def _chunks(self, ids: Iterable[int], which: str) -> Iterator[Chunk]:
-        """Yield the chunks of the names with these ids of which an SQL condition is true."""
+        """Yield the chunks of the names that have these ids and meet an SQL condition."""
         values = self._values | {"names": json.dumps(list(ids))}
         lists = ", ".join(map(str, self._query.lists))
         return starmap(Chunk, self._cursor.execute(_OF_NAMES.format(which, lists), values))
 
     def _names(self, ids: Iterable[int]) -> dict[int, tuple[str, int]]:
-        """Return the names that match, of some ids, and how."""
+        """Return which names of these ids match, and their match classes."""
         values = self._values | {"names": json.dumps(list(ids)), "worst": self._query.worst}
         rows = self._cursor.execute(_NAMES, values)
         return {name_id: (name, match) for name_id, name, match in rows}
 
     def _span_counts(self, match: int) -> list[int] | None:
-        """Count the refs of a match class in each span; None where the index does not tell."""
+        """Count the refs of a match class in each span; None if the index does not say."""
         counts = self._counts_of(self._path(match))
         better = match - 1
         if counts is None or match == EXACT or not self._needle or not self.refs(better):
@@ -337,7 +333,7 @@ class RefIndexReader:
         return [one - other for one, other in zip(counts, less, strict=True)]
 
     def _counts_of(self, path: bytes) -> list[int] | None:
-        """Return how many refs of a path may be shown in each span; None where the index does not tell."""
+        """Return how many refs of a path may be shown in each span; None if the index does not say."""
         parts = list[Sequence[int]]()
         rows = self._cursor.execute(_COUNTS, (path,)).fetchall()
         for collection, *packed in rows:
@@ -349,7 +345,7 @@ class RefIndexReader:
 
 
 def _between(places: Iterable[Place], begin: int, end: int) -> list[Place]:
-    """Return the places from one order to another, the latter not included."""
+    """Return the places with an order from `begin` to before `end`."""
     return [place for place in places if begin <= place[0] < end]
 
 
@@ -361,11 +357,12 @@ def _part(
     low: int,
     high: int,
 ) -> tuple[int, int, int]:
-    """Return where refs `low` to `high` are, if some are gone and some joined: from which order to which.
+    """Find the parts that have refs `low` to `high`, after some refs are gone and others joined.
 
-    :param starts: where each part begins; the last one stops before `end`
+    :param starts: the order at which each part begins; the last one stops before `end`
     :param counts: how many refs each part has; it is changed
-    :returns: with the number of refs before
+    :param others: the places of refs that are gone, and of those that joined
+    :returns: the first order, the order to stop before, and the number of refs before the first
     """
     for places, sign in zip(others, (-1, 1), strict=True):
         for order, _, _ in places:

@@ -47,7 +47,7 @@ _HELD = "SELECT repository_id, name FROM {} WHERE repository_id IN (SELECT value
 
 @dataclass(slots=True)
 class _ChangedName:
-    """A name that changes: its number in the batch, its id, its paths, its nodes, and how many refs more."""
+    """A name that changes: its number in the batch, its id, paths and nodes, and how many refs it gains."""
 
     number: int
     id: int
@@ -97,7 +97,7 @@ class _RefsUpdate:
             its.nodes = {self._nodes.numbers[path] for path in its.common}
 
     def _entries(self) -> tuple[Entries, Entries]:
-        """Return what leaves lists and what joins them; what keeps its place does neither."""
+        """Return the refs that leave lists and those that join; refs that keep their place are in neither."""
         left, joined = list[tuple[int, int, int]](), list[tuple[int, int, int]]()
         for _, _, name, was, now in self._changes:
             its = self._names[name]
@@ -113,12 +113,12 @@ class _RefsUpdate:
         return Entries.of(left, ids, nodes), Entries.of(joined, ids, nodes)
 
     def _repositories(self) -> Mapping[tuple[int, int], Sequence[int]]:
-        """Count the repositories that have a ref of a node now, and no longer those that had one.
+        """Return how many more repositories have a ref of a node, by number of the node and collection.
 
-        Returns the growth by number of the node and collection: with branches, with tags, with either.
+        The numbers are of repositories with branches, with tags, and with either.
         """
+        # The nodes to count, by repository. A ref that only moves within its list changes no number.
         counted = defaultdict[int, set[int]](set)
-        """The nodes that matter, by repository: a ref that only moves within its list changes no number."""
         for change in self._changes:
             if change.was is None or change.now is None or change.was.list != change.now.list:
                 counted[change.repository] |= self._names[change.name].nodes
@@ -153,7 +153,7 @@ class _RefsUpdate:
         return held
 
     def _drop_names(self) -> None:
-        """Forget the names that no ref has any more. Leaves and spans may list them: readers look."""
+        """Delete the names that no ref has any more. Leaves may list them still: readers expect that."""
         self._connection.executemany(
             """DELETE FROM search_ref_names WHERE id = :id
                 AND NOT EXISTS (SELECT 1 FROM search_ref_lists WHERE name_id = :id)""",
@@ -164,9 +164,9 @@ class _RefsUpdate:
 def _counted(
     paths: Mapping[int, bytes], collection: int, names: Iterable[tuple[int, str]]
 ) -> set[tuple[int, int, int]]:
-    """Return the numbers that count a repository, given its names: node, collection, and which.
+    """Return the numbers that count a repository with these names, as (node, collection, column).
 
-    Which is 0 where a branch has a path of the node, 1 where a tag has it, and 2 where either has.
+    The column is 0 if a branch has a path of the node, 1 if a tag has it, and 2 if either has.
     """
     texts: tuple[list[bytes], list[bytes]] = ([], [])
     for kind, name in names:
@@ -197,7 +197,7 @@ class _ListChange:
 
 
 def write_lists(connection: sqlite3.Connection, left: Entries, joined: Entries) -> None:
-    """Let refs leave lists and join them. Of a long list, only the chunks that change are read."""
+    """Remove refs from lists, and add others. Of a long list, only the chunks that change are read."""
     changes = defaultdict[tuple[int, int], _ListChange](_ListChange)
     for name_id, which, order in left.rows:
         changes[name_id, which].left.append(order)
@@ -221,7 +221,7 @@ def _chunk_at(starts: Sequence[int], order: int) -> int:
 def _write_chunk(
     connection: sqlite3.Connection, key: tuple[int, int], start: int | None, change: _ListChange
 ) -> None:
-    """Change one chunk, and split it where it is too long."""
+    """Change one chunk, and split it if it is too long."""
     row = (b"", b"") if start is None else connection.execute(_CHUNK, (*key, start)).fetchone()
     repositories, ages = map(bytearray, row)
     for order in change.left:
@@ -246,7 +246,7 @@ def _write_chunk(
 
 
 def _place(repositories: bytearray, ages: bytearray, order: int) -> int:
-    """Return where an order is in a chunk, or belongs: a multiple of four."""
+    """Return the offset in a chunk where an order is, or belongs: a multiple of four."""
     return 4 * bisect_left(range(len(ages) // 4), order, key=lambda at: _order_at(repositories, ages, at))
 
 
@@ -277,12 +277,12 @@ def write_hashes(connection: sqlite3.Connection, changes: Iterable[RefChange]) -
 
 
 def _write_bucket(connection: sqlite3.Connection, bucket: int, refs: Iterable[tuple[int, int, int]]) -> None:
-    """Change a bucket: for each (rest of the hash, repository), how many more refs have them."""
+    """Change a bucket. `refs` has the rest of a hash, a repository, and how many more refs have both."""
     row = connection.execute(_BUCKET, (bucket,)).fetchone() or (b"", b"")
     digits, repositories = map(bytearray, row)
     for number, repository, more in refs:
         packed = number.to_bytes(2, "little"), repository.to_bytes(4, "little")
-        digits += packed[0] * more  # nothing where fewer have them
+        digits += packed[0] * more  # nothing, if fewer have them
         repositories += packed[1] * more
         for _ in range(-more):
             at = _ref_at(digits, repositories, *packed)

@@ -1,4 +1,4 @@
-"""The backlog of the index of refs: what it does not contain yet, and when that is flushed.
+"""The backlog of the index of refs: the changes that it does not contain yet, and when they are flushed.
 
 It consists of *pending* refs, which the index has as they were before a change (`search_ref_pending`), of
 *moved* repositories, whose refs became hidden, public or gone (`search_ref_moved`), and of *new* ones, whose
@@ -33,7 +33,7 @@ REBUILD_SHARE = 30
 """Rebuild rather than update if the backlog exceeds REBUILD_FROM and 1/REBUILD_SHARE of the indexed refs."""
 
 REPOSITORIES_AT_ONCE = 10_000
-"""How many repositories one update takes."""
+"""How many repositories one update handles."""
 
 
 class RefEntry(NamedTuple):
@@ -45,7 +45,7 @@ class RefEntry(NamedTuple):
 
 
 class RefChange(NamedTuple):
-    """A ref as the index has it and as it should; None where it has not, or should not."""
+    """A ref as the index has it, and as it should have it; None if it has none, or should have none."""
 
     repository: int
     kind: int
@@ -82,7 +82,7 @@ _NEW = f"""SELECT t.repository_id, {{kind}}, t.name, NULL, NULL, NULL, {_NOW}
     FROM repositories r CROSS JOIN {{table}} t ON t.repository_id = r.id
     WHERE r.id > :known AND {{which}}"""
 
-# Nearly always, nothing waits: one statement tells.
+# Usually nothing waits, and one statement finds that out.
 _WAITING = """SELECT up_to,
     EXISTS (SELECT 1 FROM search_ref_pending), EXISTS (SELECT 1 FROM search_ref_moved),
     (SELECT max(id) FROM repositories) > up_to FROM search_ref_state"""
@@ -113,7 +113,7 @@ def changed_refs(
 
 
 def _entry_of(which: int | None, order: int, digits: str | None) -> RefEntry | None:
-    """Return an entry; None without a repository, or without a ref."""
+    """Return an entry; None if there is no repository or no ref."""
     return None if which is None or digits is None else RefEntry(which, order, digits)
 
 
@@ -181,7 +181,7 @@ def apply_refs_backlog(connection: sqlite3.Connection, sizes: Sizes = SIZES) -> 
 
 
 def search_commits(connection: sqlite3.Connection, *, wanted: bool) -> None:
-    """Let refs be found by commit or not, from now on; call it in a transaction. It may rebuild the index."""
+    """Turn the search by commit on or off; call it in a transaction. It may rebuild the index."""
     if has_hashes(connection) == wanted:
         return
     connection.execute("UPDATE search_ref_state SET commits = ?", (wanted,))

@@ -1,13 +1,13 @@
 """The format of the index of refs: sizes, orders, and how lists are packed into bytes.
 
 Each different name of a ref is kept once, with *lists* of the refs that have it: one for each collection of
-repositories and kind of refs, the newest first. Above the names stands a trie of all their suffixes. A path
-that many refs have is *common*: its *node* holds exact counts and the best refs. Paths that the same names
-have share a node. The first path below that is not common is *rare*: its *leaf* lists the names that have it.
+repositories and kind of refs, the newest first. The names are found by a trie of all their suffixes. A path
+that many refs have is *common*: its *node* holds exact counts and the best refs. Paths of the same names
+share a node. The first path below a node that is not common is *rare*: its *leaf* lists the names with it.
 
-All refs, the newest first, are cut into *blocks* of about the same length, which tell the number of refs
-of each list, and these are put together into *spans*. A path that very many refs have has their number in
-each span too: so a page that is far down is read where it begins.
+All refs, the newest first, are cut into *blocks* of about the same length, with the number of refs of each
+list. Adjacent blocks form *spans*. A path of very many refs has their number in each span too, so that a page
+far down is read from where it begins.
 """
 
 import re
@@ -34,14 +34,14 @@ class Sizes(NamedTuple):
 
     common_cost: int = 12_288
     """A path whose names cost more than this is common when the index is built; an update makes a node of
-    a leaf at twice this. The cost is the number of refs, and NAME_COST for each name that is looked up."""
+    a leaf at twice this. The cost is the number of refs, plus NAME_COST for each name, which is looked up."""
 
     span: int = 4_096
     """How many refs a span has when the index is built; an update cuts it in two at twice this."""
 
     counted: int = 24_576
-    """A path whose names cost more than this is counted in each span; an update begins to at twice as many
-    refs. So what is counted has no prefix that is not."""
+    """The refs of a path whose names cost more than this are counted in each span; an update begins to count
+    at twice as many refs. So every prefix of a counted path is counted too."""
 
     block: int = 256
     """How many refs a block has when the index is built; an update cuts it in two at twice this."""
@@ -55,10 +55,10 @@ DEEPEST = 32
 """The longest path of a node, in bytes. A leaf at this depth may hold any number of names."""
 
 LISTED, MOST_LISTED = 24, 40
-"""How many refs of each kind a node lists when it is built, a page and a few; at most, until it is cut."""
+"""How many refs of each kind a node lists: when it is built (a page and a few), and at most."""
 
 CHUNK = 120
-"""How many refs a row of a list holds at most: what SQLite keeps within a page, without an overflow page."""
+"""The most refs in a row of a list: more would need an overflow page of SQLite."""
 
 _HEXADECIMAL = re.compile("[0-9a-fA-F]+")
 _LATEST = (1 << 32) - 1
@@ -66,7 +66,7 @@ ID_BITS = 31
 ID_MASK = (1 << ID_BITS) - 1
 
 AGE = f"""({_LATEST} - min(max(coalesce(CAST(strftime('%s', {{date}}) AS INTEGER), 0), 0), {_LATEST}))"""
-"""SQL for the age of a ref: whole seconds, the newest is 0; a time that is unknown or before 1970 is the
+"""SQL for the age of a ref: whole seconds, the newest is 0; an unknown time, or one before 1970, is the
 oldest."""
 
 ORDER = f"({AGE} << {ID_BITS} | {{repository}})"
@@ -90,11 +90,11 @@ CHUNKS_IN_RANGE = f"""json_each(:keys) k
             WHERE f.name_id = k.value / {LISTS} AND f.list = k.value % {LISTS} AND f.start <= :low), :low)"""
 """SQL for the chunks `l` of the lists `keys` that may hold orders from `low` on, below `high`.
 
-The subquery does not name `l`: so SQLite takes it as a bound, and does not read a list from its first chunk.
+The subquery does not name `l`, so SQLite uses it as a bound and does not read a list from its first chunk.
 """
 
 HASH_DIGITS = 8
-"""How many digits of a hash the index knows: four name the bucket, four are in it."""
+"""How many digits of a hash are indexed: four are the number of the bucket, four are stored in it."""
 
 
 class Listed(NamedTuple):
@@ -172,7 +172,7 @@ def unpack_orders(repositories: bytes, ages: bytes) -> list[int]:
 
 
 def unpack_counts(packed: bytes, length: int) -> Sequence[int]:
-    """Return as many numbers as `length`, which are all of one, two or four bytes."""
+    """Unpack `length` numbers, all of one, two or four bytes."""
     counts = array({1: "B", 2: "H", 4: "I"}[len(packed) // length if length else 1])
     counts.frombytes(packed)
     if sys.byteorder == "big":
@@ -198,7 +198,7 @@ def unpack_bucket(digits: bytes, repositories: bytes) -> list[tuple[int, int]]:
 
 
 def hash_number(target: str) -> int | None:
-    """Return the first digits of a hash as a number, padded with zeros; None for what is no hash."""
+    """Return the first digits of a hash as a number, padded with zeros; None if it is no hash."""
     digits = target[:HASH_DIGITS].ljust(HASH_DIGITS, "0")
     return int(digits, 16) if _HEXADECIMAL.fullmatch(digits) else None
 
@@ -209,5 +209,5 @@ def up_to(connection: sqlite3.Connection) -> int:
 
 
 def has_hashes(connection: sqlite3.Connection) -> bool:
-    """Return whether commits are searched: whether the index has the hashes of refs, or shall have them."""
+    """Return whether commits are searched: whether the index has the hashes of refs, or will have them."""
     return bool(connection.execute("SELECT commits FROM search_ref_state").fetchone()[0])

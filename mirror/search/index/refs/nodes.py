@@ -107,7 +107,7 @@ class RefNode:
 
 
 class RefNodes:
-    """The nodes of the index: `numbers` tells the node of each path, `paths` the paths of each node."""
+    """The nodes of the index: `numbers` maps each path to its node, `paths` each node to its paths."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -117,7 +117,7 @@ class RefNodes:
             self.numbers[path] = number
             self.paths[number].append(path)
         self.refs = dict[int, int]()
-        """How many refs the nodes have that changed, in the collection that has most."""
+        """How many refs the changed nodes have, each in its largest collection."""
         if b"" not in self.numbers:
             self.write(b"", PUBLIC, RefNode([0, 0], [0, 0, 0], [[], []]))
 
@@ -130,7 +130,7 @@ class RefNodes:
         self._connection.execute(_WRITE, (*key, *node.refs, *node.repositories, *best))
 
     def split(self, passed: AbstractSet[bytes]) -> None:
-        """Split the nodes of which a new name has some paths and not others; `passed` are those it has."""
+        """Split each node of which a new name has some paths and not all; `passed` are its paths."""
         for node in {self.numbers[path] for path in passed}:
             apart = [path for path in self.paths[node] if path in passed]
             others = [path for path in self.paths[node] if path not in passed]
@@ -141,7 +141,7 @@ class RefNodes:
                     self._connection.execute(copy, (number, node))
 
     def _move(self, paths: list[bytes]) -> int:
-        """Give some paths a number of their own, and return it."""
+        """Give some paths a node of their own, and return its number."""
         number = max(self.paths, default=0) + 1
         self.paths[number] = paths
         self.numbers.update(dict.fromkeys(paths, number))
@@ -151,7 +151,7 @@ class RefNodes:
     def apply(
         self, left: Entries, joined: Entries, repositories: Mapping[tuple[int, int], Sequence[int]]
     ) -> None:
-        """Write what changes; `repositories` tells the growth of their numbers by node and collection."""
+        """Write what changes; `repositories` has the growth of their numbers, by node and collection."""
         counted = [node * len(COLLECTIONS) + collection for node, collection in repositories]
         touched = np.unique(
             np.concatenate((left.cells // 2, joined.cells // 2, np.array(counted, dtype=np.int64)))
@@ -178,10 +178,7 @@ class RefNodes:
 
 
 class _Best:
-    """The lists of the best refs of some nodes, before they change.
-
-    cell, age, repository, name: of each ref that is listed, where and what it is.
-    """
+    """The lists of the best refs of some nodes, before they change: the cell, order and name of each ref."""
 
     def __init__(
         self, connection: sqlite3.Connection, touched: Integers, held: Sequence[bytes], refs: Integers
@@ -199,10 +196,10 @@ class _Best:
     def changed(self, left: Entries, joined: Entries) -> list[bytes]:
         """Return the lists, packed, after some refs left and others joined.
 
-        A list stays what it is: the first of all in order. So what ranks below the last of a list that is not
-        complete is left out.
+        A list always has the first refs in order. So a ref that ranks after the last one of an incomplete
+        list is left out.
         """
-        kept = ~self._are(left)
+        kept = ~self._leaving(left)
         places = np.searchsorted(self._touched, joined.cells // 2) * 2 + joined.cells % 2
         cells = np.concatenate((self._cells[kept], places))
         orders = np.concatenate((self._orders[kept], joined.orders[joined.entry]))
@@ -225,7 +222,7 @@ class _Best:
             for begin, length in zip(begins.tolist(), lengths.tolist(), strict=True)
         ]
 
-    def _are(self, left: Entries) -> NDArray[np.bool_]:
+    def _leaving(self, left: Entries) -> NDArray[np.bool_]:
         """Return which of the listed refs leave."""
         lists = self._touched[self._cells // 2] % len(COLLECTIONS) * len(KINDS) + self._cells % 2
         identities = (self._orders & ID_MASK) << 32 | self._ids * LISTS + lists
@@ -275,7 +272,7 @@ class RefLeaves:
         self._new = defaultdict[bytes, list[int]](list)
 
     def change(self, path: bytes, grows: int, new_name: int | None) -> None:
-        """Let the names of a leaf have more refs, or fewer, and append the id of a new name."""
+        """Add to the number of refs of the names of a leaf, and append the id of a new name."""
         self._costs[path] += grows
         if new_name is not None:
             self._costs[path] += NAME_COST
@@ -299,7 +296,7 @@ class RefLeaves:
     def _split(self, path: bytes) -> list[bytes]:
         """Make a node of a leaf, with leaves one byte below; return which of these are to be split as well.
 
-        Where only names cost too much that are gone, the leaf is cleaned instead.
+        If names that are gone make it cost too much, the leaf is cleaned instead.
         """
         _, packed = self._connection.execute(_READ_LEAF, (path,)).fetchone()
         ids = json.dumps(unpack_numbers(packed))
@@ -354,5 +351,5 @@ def _children(path: bytes, text: bytes) -> set[bytes]:
 
 
 def _may_split(path: bytes) -> bool:
-    """Return whether a leaf may become a node; one that may not lists any number of names."""
+    """Return whether a leaf may become a node; another one may list any number of names."""
     return len(path) < DEEPEST and not path.endswith(END)

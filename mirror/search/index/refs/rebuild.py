@@ -51,7 +51,7 @@ TABLES_OF_INDEX = (
 def build_refs_index(connection: sqlite3.Connection, sizes: Sizes = SIZES) -> None:
     """Replace the index by one built from the rows; call it in a transaction.
 
-    It takes about 60 bytes of memory a ref.
+    It takes about 60 bytes of memory for each ref.
     """
     for table in TABLES_OF_INDEX:
         connection.execute(f"DELETE FROM search_ref_{table}")
@@ -68,8 +68,8 @@ def build_refs_index(connection: sqlite3.Connection, sizes: Sizes = SIZES) -> No
 class AllRefs:
     """All refs: the name of each, an index into `names`, its list, age, repository and hash [R].
 
-    `names` are sorted. `hashed` says which have a hash that the index takes [R]. Refs without repository are
-    in no list.
+    `names` are sorted. `hashed` says which have a hash that can be indexed [R]. Refs without a repository
+    are in no list.
     """
 
     highest_id: int
@@ -118,7 +118,7 @@ def read_refs(connection: sqlite3.Connection) -> AllRefs:
     if not parts:
         parts.append(tuple(np.zeros(0, dtype=kind) for kind in _COLUMNS))
     name, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
-    # In the order of the names, the order of their numbers decides between refs that are equally new.
+    # Numbered in the order of the names, so that the number decides between refs that are equally new.
     names = sorted(numbers)
     rank = np.empty(len(names), dtype=np.uint32)
     rank[[numbers[name] for name in names]] = np.arange(len(names), dtype=np.uint32)
@@ -208,7 +208,7 @@ def _write_spans(connection: sqlite3.Connection, lists: AllLists, sizes: Sizes) 
     of, places = of[order], lists.place[order]
     once = np.flatnonzero(differs_from_previous(of) | differs_from_previous(places))
     counts = np.diff(np.append(once, of.size))
-    # Names are numbered from 1 on, and the number of a list among all is that of its name and its own.
+    # As `list_key` numbers lists; in the file, names are numbered from 1.
     of, keys = of[once], places[once] + LISTS
     cuts = [*np.flatnonzero(differs_from_previous(of)).tolist(), of.size]
     connection.executemany(

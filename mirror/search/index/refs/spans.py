@@ -1,7 +1,7 @@
-"""Blocks and spans of the index of refs: keep how many refs lie in each, and cut long ones.
+"""Blocks and spans of the index of refs: keep their numbers of refs, and cut long ones.
 
-A block tells of each list how many of its refs it has. A span consists of blocks, and tells of each of the
-most common paths how many of its refs it has.
+A block has its number of refs for each list. A span consists of blocks, and has its number of refs for each
+of the most common paths.
 
 Array shapes: S spans, E entries (refs that leave or join lists), P pairs of an entry and a node.
 """
@@ -57,7 +57,7 @@ def pack_counts(counts: Integers) -> bytes:
 
 
 class Spans:
-    """The blocks and spans of the index. None where the index is short."""
+    """The blocks and spans of the index; a short index has none."""
 
     def __init__(self, connection: sqlite3.Connection, sizes: Sizes) -> None:
         self._connection = connection
@@ -66,7 +66,7 @@ class Spans:
         self.counted = {row[0] for row in connection.execute(_COUNTED)}
 
     def apply(self, left: Entries, joined: Entries, nodes: RefNodes) -> None:
-        """Count what leaves and joins, count in more paths where these have grown, and cut what is long."""
+        """Count the refs that leave and join, begin to count paths that have grown, and cut what is long."""
         if not self._starts.size:
             return
         too_long = self._change_blocks(left, joined)

@@ -64,15 +64,15 @@ class AllSpans:
 
 
 CountedRow = tuple[int, int, int, int, int, int, bytes, bytes]
-"""A row of a node without its number: collection, branches, tags, repositories with branches, with tags, with
-either, and the best branches and tags."""
+"""A row of a node without its number: collection; branches, tags; repositories with branches, with tags, with
+either; the best branches, the best tags."""
 
 SpanRow = tuple[int, bytes, bytes]
-"""A row of a node's numbers in the spans without that of the node: collection, of branches, of tags."""
+"""A row of a node's counts in the spans, without its number: collection, branches, tags."""
 
 
 class _Node(NamedTuple):
-    """What the index tells of common paths, by collection; `spans` is empty of paths with few refs."""
+    """What the index has of common paths, by collection; `spans` is empty for paths with few refs."""
 
     number: int
     rows: list[CountedRow]
@@ -151,7 +151,7 @@ class NameTrie:
         )
 
     def _node(self, names: Numbers) -> _Node:
-        """Count the refs and repositories of some names, and find the best refs. Many paths have the same."""
+        """Make the node of some names, once: many paths have the same names."""
         key = hashlib.blake2b(names.tobytes(), digest_size=16).digest()
         if key not in self._known:
             found = (self._of_collection(names, collection) for collection in COLLECTIONS)
@@ -200,7 +200,7 @@ class NameTrie:
     def _best(self, names: Numbers, which: int) -> bytes:
         """Pack the best refs of a list of some names.
 
-        A name has one of the best only if its newest ref is among the newest ones of as many names.
+        Only names whose newest ref is among the LISTED newest ones can have one of the best.
         """
         begins = self._lists.bounds[names, which, 0]
         if names.size > LISTED:

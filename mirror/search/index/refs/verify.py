@@ -1,4 +1,4 @@
-"""Check the index of refs: derive everything it should contain from the rows, and compare."""
+"""Check the index of refs: derive from the rows what it should contain, and compare."""
 
 import sqlite3
 from collections import Counter, defaultdict
@@ -37,7 +37,7 @@ from mirror.search.index.refs.layout import (
 )
 from mirror.search.names import COLLECTIONS, PUBLIC
 
-# What the index should have: the refs of which nothing tells that they changed, and the others as they were.
+# What the index should have: refs without a recorded change, and the others as they were before it.
 _WAS = f"coalesce(m.was, {COLLECTION.format(r='r')})"
 _UNCHANGED = f"""SELECT t.repository_id, t.name, {_WAS},
         {ORDER.format(date="t.target_date", repository="t.repository_id")},
@@ -60,7 +60,7 @@ _HASH_BITS = 0xFFFFFFFFFFFFFFFF
 def check_refs_index(connection: sqlite3.Connection) -> list[str]:
     """Compare the whole index with the refs; return a line for each fault, none if it is right.
 
-    It takes 30 to 80 microseconds a ref, the more the more different names there are, and memory for each
+    It takes 30 to 80 microseconds for each ref, more if there are many different names, and memory for each
     different name and each node. Raises sqlite3.Error.
     """
     with one_snapshot(connection):
