@@ -2,11 +2,14 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError, Thread
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from search_oracle import OWNERS, Playground, found_in_each_way, naive
 
 from mirror.queries.search import find_repositories
@@ -14,7 +17,8 @@ from mirror.queries.visibility import OPERATOR
 from mirror.search import search
 from mirror.search.index.backlog import apply_backlog, rebuild_index, update_after_page
 from mirror.search.index.check import check_index
-from mirror.search.index.columns import MOST_STATES, ColumnWriter, _kept
+from mirror.search.index.columns import MOST_STATES, ColumnWriter, KeptColumns, _kept
+from mirror.search.many import Turns
 from mirror.search.query import parse_query, wanted_owners
 from mirror.store.files import open_reader
 
@@ -242,6 +246,48 @@ def test_columns_are_kept_for_one_state_of_the_index_alone(tmp_path: Path) -> No
             found = found_in_each_way(mirror.connection, "to", limit=50, scm="git")
             assert found == naive(mirror.connection, "to", limit=50, scm="git")
         assert len(_kept) <= MOST_STATES
+
+
+def test_users_who_ask_at_once_read_a_column_once() -> None:
+    """The second waits for the first, instead of reading it too."""
+    kept, meeting, made = KeptColumns(), Barrier(2), list[int]()
+
+    def make() -> NDArray[Any]:
+        with suppress(BrokenBarrierError):  # nobody else comes here
+            meeting.wait(0.1)
+        made.append(1)
+        return np.zeros(1)
+
+    users = [Thread(target=kept.get, args=("flags", make)) for _ in range(2)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert made == [1]
+
+
+def test_turns_are_given_back() -> None:
+    """Also by those who fail; while one turn is taken, the others work one after another."""
+    turns, working, most = Turns(2), list[int](), list[int]()
+
+    def work(number: int) -> None:
+        with suppress(ValueError), turns.one():
+            working.append(number)
+            most.append(len(working))
+            working.remove(number)
+            if number % 3 == 0:
+                raise ValueError
+
+    users = [Thread(target=work, args=(number,)) for number in range(30)]
+    with turns.one():
+        for user in users:
+            user.start()
+        for user in users:
+            user.join()
+    assert len(most) == 30
+    assert max(most) == 1
+    with turns.one(), turns.one():
+        pass
 
 
 @pytest.mark.parametrize(

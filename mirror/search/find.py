@@ -251,11 +251,12 @@ class QueryEngine:
 
     def _by_arrays(self, start: int, stop: int) -> ResultPage:
         """Answer a question that many repositories match."""
-        from mirror.search.many import ManyHits  # noqa: PLC0415 - numpy is slow to import
+        from mirror.search.many import TURNS, ManyHits  # noqa: PLC0415 - numpy is slow to import
 
-        fresh = [*self._matching(self.pending.ids), *self._new_hits()]
-        many = ManyHits(self.connection, self.index, self.rows, self.query, fresh, self._few)
-        return ResultPage(many.count(), many.page(start, stop, self._class_paths()))
+        with TURNS.one():
+            fresh = [*self._matching(self.pending.ids), *self._new_hits()]
+            many = ManyHits(self.connection, self.index, self.rows, self.query, fresh, self._few)
+            return ResultPage(many.count(), many.page(start, stop, self._class_paths()))
 
     def _few_candidates(self, found: Node | Leaf) -> set[int] | None:
         """Return the ids of all indexed repositories that may match; None if they are not few."""

@@ -5,8 +5,11 @@ Where neither is sure, and for what changed since, rows are read one by one.
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -38,6 +41,44 @@ _EARLY = 1_000
 _KEYS = ("followers", "forks", "created")
 _SWITCHES = {"forks": FORK, "archived": ARCHIVED}
 _SCMS = {"git": GIT, "hg": HG}
+
+
+class Turns:
+    """Lets a few threads work at once; the others wait, and go on in the order in which they came."""
+
+    def __init__(self, at_once: int) -> None:
+        self._free = at_once
+        self._waiting = deque[Lock]()
+        self._changing = Lock()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Work inside the block."""
+        with self._changing:
+            mine = Lock()
+            self._waiting.append(mine)
+            mine.acquire()
+            self._call()
+        try:
+            mine.acquire()
+            yield
+        finally:
+            with self._changing:
+                if mine in self._waiting:  # something ended the wait, such as Ctrl-C
+                    self._waiting.remove(mine)
+                else:
+                    self._free += 1
+                    self._call()
+
+    def _call(self) -> None:
+        """Let the next one go on, if any may."""
+        if self._free and self._waiting:
+            self._free -= 1
+            self._waiting.popleft().release()
+
+
+TURNS = Turns(2)
+"""For questions that arrays answer: more at once wait for Python's lock at each step, and all end late."""
 
 
 class ManyHits:
@@ -191,7 +232,8 @@ class ManyHits:
         wanted = np.zeros(int(column.max(initial=0)) + 1, dtype=bool)
         ids = np.fromiter(owners, np.int64)
         wanted[ids[ids < wanted.size]] = True
-        owned: NDArray[np.bool_] = wanted[column]
+        # All are in range; `clip` spares a look at each, and so half the time.
+        owned: NDArray[np.bool_] = wanted.take(column, mode="clip")
         return owned
 
     def _named(self, path: bytes) -> NDArray[np.bool_]:

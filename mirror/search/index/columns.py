@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -268,15 +268,20 @@ class KeptColumns:
 
     def __init__(self) -> None:
         self._columns = dict[str, NDArray[Any]]()
+        self._making = RLock()  # what is derived from columns asks for them
 
     def get(self, name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """Return a column or what was derived from columns; not to be changed."""
         column = self._columns.get(name)
-        if column is None:
-            column = make()
-            column.setflags(write=False)
-            if sum(one.nbytes for one in list(self._columns.values())) + column.nbytes <= MOST_KEPT:
-                self._columns[name] = column
+        if column is not None:
+            return column
+        with self._making:  # or each of eight users who ask at once would read it
+            column = self._columns.get(name)
+            if column is None:
+                column = make()
+                column.setflags(write=False)
+                if sum(one.nbytes for one in self._columns.values()) + column.nbytes <= MOST_KEPT:
+                    self._columns[name] = column
         return column
 
 
