@@ -17,10 +17,9 @@ from mirror.serve.api2.query_language import (
     DEEPEST,
     LONGEST,
     MOST_COMPARISONS,
-    AllOf,
-    AnyOf,
     Comparison,
     Expression,
+    Joined,
     QueryError,
     Value,
     condition_of,
@@ -154,10 +153,8 @@ _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
 
 def _holds(part: Expression, row: Any) -> bool:
     """Look at one row, as the documentation says it."""
-    if isinstance(part, AllOf):
-        return all(_holds(one, row) for one in part.parts)
-    if isinstance(part, AnyOf):
-        return any(_holds(one, row) for one in part.parts)
+    if isinstance(part, Joined):
+        return {"AND": all, "OR": any}[part.word](_holds(one, row) for one in part.parts)
     told = _dug(row, part.field)
     if told is not None and part.field in DATES:
         told = from_text(told)
@@ -209,8 +206,8 @@ def test_random_queries_are_answered_or_refused(world: World, query: str) -> Non
 def test_and_binds_closer_than_or() -> None:
     """Brackets change what belongs together."""
     a, b, c = (Comparison(name, "=", (Value("number", "1"),)) for name in "abc")
-    assert parse("a = 1 OR b = 1 AND c = 1") == AnyOf((a, AllOf((b, c))))
-    assert parse("(a = 1 OR b = 1) AND c = 1") == AllOf((AnyOf((a, b)), c))
+    assert parse("a = 1 OR b = 1 AND c = 1") == Joined("OR", (a, Joined("AND", (b, c))))
+    assert parse("(a = 1 OR b = 1) AND c = 1") == Joined("AND", (Joined("OR", (a, b)), c))
 
 
 @pytest.mark.parametrize(

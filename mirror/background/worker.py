@@ -109,12 +109,11 @@ def _back_up(config: Config, stop: Stop, clock: Clock) -> str:
 
 
 def _publish(config: Config, stop: Stop) -> str:
-    look = _until(stop)
     done = publish(
         Path(config.database),
         Path(config.serve.public_snapshot),
         PublishOptions(force=True),
-        progress=lambda _, step, of: look(step, of),
+        progress=_until(stop),
     )
     return f"{done.file}: the public part as of {done.published_at}, {size_text(done.bytes)}"
 
@@ -129,12 +128,11 @@ def _make_site(config: Config, stop: Stop) -> str:
     # Only making a site needs its templates.
     from mirror.site.build import SiteOptions, make_site  # noqa: PLC0415
 
-    look = _until(stop)
     done = make_site(
         Path(config.database),
         Path(config.site_folder),
         SiteOptions(title=config.site_title, base_url=config.site_url),
-        progress=lambda _, step, of: look(step, of),
+        progress=_until(stop),
     )
     return (
         f"{done.folder}: a site of {done.files:,} files, {done.written:,} written, {done.removed:,} removed"
@@ -158,7 +156,7 @@ def _export(config: Config, stop: Stop, clock: Clock) -> str:
 def _compact(config: Config, stop: Stop, clock: Clock) -> str:
     before = to_text(clock() - timedelta(seconds=config.history.keep))
     with Store(Path(config.database)) as store:
-        dropped = compact(store, before, on_batch=lambda: _until(stop)(None, None))
+        dropped = compact(store, before, on_batch=_until(stop))
     return f"history before {before[:10]} is true to the day: {dropped:,} changes dropped"
 
 
@@ -173,10 +171,10 @@ def _last_export(mirror: Path, given: str) -> datetime | None:
     return from_text(found) if found else None
 
 
-def _until(stop: Stop) -> Callable[[object, object], None]:
-    """Return the check that stops a long copy when the service stops."""
+def _until(stop: Stop) -> Callable[..., None]:
+    """Return the check that stops long work when the service stops, for any kind of report on progress."""
 
-    def check(_: object, __: object) -> None:
+    def check(*_: object) -> None:
         if stop.is_set():
             raise Interrupted("stopped; the previous file stays")
 

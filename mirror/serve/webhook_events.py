@@ -9,10 +9,9 @@ from typing import TypeVar
 
 import msgspec
 
-from mirror.decoding import decoded_bytes, object_id, ref_name
+from mirror.decoding import decoded_bytes, moment, object_id, ref_name
 from mirror.model import Ref, RefKind
 from mirror.store.refs import RefUpdate, RepositoryEvent
-from mirror.times import normalised
 
 Body = TypeVar("Body")
 
@@ -175,7 +174,7 @@ def _shaped(kind: RefKind, ref: _Ref) -> Ref:
         kind=kind,
         name=ref.name,
         target_hash=object_id(target.hash),
-        target_date=_moment(target.date),
+        target_date=moment(target.date),
         target_author=author.raw,
         target_author_name=author.user.display_name if author.user else None,
         target_author_uuid=author.user.uuid if author.user else None,
@@ -185,15 +184,8 @@ def _shaped(kind: RefKind, ref: _Ref) -> Ref:
         else None,
         tagger=ref.tagger.raw if ref.tagger else None,
         message=ref.message if kind == "tag" else None,
-        date=_moment(ref.date) if kind == "tag" else None,
+        date=moment(ref.date) if kind == "tag" else None,
     )
-
-
-def _moment(text: str | None) -> str | None:
-    try:
-        return normalised(text) if text else None
-    except (ValueError, OverflowError):
-        return None
 
 
 def _server_events(event: str, body: bytes) -> Iterator[RepositoryEvent]:

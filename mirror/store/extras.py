@@ -123,15 +123,15 @@ def drop_ref_extras(connection: sqlite3.Connection, refs: Sequence[tuple[str, in
     connection.executemany("DELETE FROM extras WHERE kind = ? AND row_id = ? AND name = ?", both)
 
 
-def _extra(kind: ExtraKind, row_id: int, told: Told, value: Json, ours: Json, name: str = "") -> _Extra:
+def _extra(kind: ExtraKind, row_id: int, told: Told, value: Json, ours: Json) -> _Extra:
     """Compare an object as sent with the one that the columns give; return the row of the difference."""
-    return _packed(kind, row_id, told, difference(value, ours), name)
+    return _packed(kind, row_id, told, difference(value, ours))
 
 
 def _packed(kind: ExtraKind, row_id: int, told: Told, extra: Json, name: str = "") -> _Extra:
     """Return the row of an extra; if it is too large, only known keys are kept."""
     kept = packed(extra)
-    if len(kept) > LARGEST:  # keep the keys that are known
+    if len(kept) > LARGEST:
         kept = packed(public_part(extra, PUBLIC["ref" if kind in ("branch", "tag") else kind]))
     return _row(kind, row_id, name, told, kept)
 

@@ -282,13 +282,6 @@ class DeadlineBackend(httpcore.NetworkBackend):
         stream = self._plain.connect_tcp(host, port, left, local_address, socket_options)
         return _Stream(stream, self._deadline)
 
-    def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
-    ) -> httpcore.NetworkStream:
-        """Connect to a local socket, and wrap the connection."""
-        left = self._deadline.left(timeout)
-        return _Stream(self._plain.connect_unix_socket(path, left, socket_options), self._deadline)
-
 
 class _Stream(httpcore.NetworkStream):
     """One connection."""

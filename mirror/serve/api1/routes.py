@@ -55,7 +55,8 @@ EVERYTHING = 10**9
 
 def _shaped(connection: sqlite3.Connection, asked: ApiRequest, rows: Sequence[RepositoryRow]) -> list[Json]:
     """Shape repositories, each with its parent inside."""
-    shaped = shapes.repositories(rows, parents_of(connection, asked.caller, rows))
+    parents = parents_of(connection, asked.caller, rows)
+    shaped = [shapes.repository(row, parents.get(row.parent_id or 0)) for row in rows]
     extras = extras_of(connection, asked.caller, "repository-1.0", [row.id for row in rows])
     if not extras:
         return shaped

@@ -40,7 +40,6 @@ def utc(moment: str | None) -> str | None:
 
 
 def _read(moment: str) -> datetime:
-    """Read a time of the mirror."""
     # Its form has a fixed width, so this is faster than `times.from_text`.
     return datetime.fromisoformat(moment[:26]).replace(tzinfo=UTC)
 
@@ -69,11 +68,6 @@ def repository(row: RepositoryRow, parent: RepositoryRow | None, *, state: str =
     elif row.unmirrored_parent is not None:
         shaped["fork_of"] = _named_only(row.unmirrored_parent)
     return shaped
-
-
-def repositories(rows: Iterable[RepositoryRow], parents: Mapping[int, RepositoryRow]) -> list[Json]:
-    """Shape several repositories; `parents` has their parents by id."""
-    return [repository(row, parents.get(row.parent_id or 0)) for row in rows]
 
 
 def _plain_repository(row: RepositoryRow, state: str) -> Json:

@@ -18,7 +18,7 @@ less than anything, and contains nothing. ``!=``, ``!~`` and ``NOT IN`` are the 
 
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -41,11 +41,7 @@ _TOKEN = re.compile(
     |   (?P<word>[A-Za-z_][\w.]*)""",
     re.VERBOSE | re.ASCII | re.DOTALL,
 )
-_WORDS: dict[str, tuple[LiteralKind, bool | None]] = {
-    "true": ("boolean", True),
-    "false": ("boolean", False),
-    "null": ("null", None),
-}
+_WORDS: dict[str, LiteralKind] = {"true": "boolean", "false": "boolean", "null": "null"}
 
 _DIGITS = re.compile(r"0*(\d+)", re.ASCII)
 _LARGEST_NUMBER = 2**63 - 1
@@ -77,19 +73,14 @@ class Comparison(msgspec.Struct, frozen=True):
     values: tuple[Value, ...]
 
 
-class AllOf(msgspec.Struct, frozen=True):
-    """Conditions that must all hold."""
+class Joined(msgspec.Struct, frozen=True):
+    """Conditions that must all hold (AND), or of which at least one must (OR)."""
 
+    word: Literal["AND", "OR"]
     parts: tuple["Expression", ...]
 
 
-class AnyOf(msgspec.Struct, frozen=True):
-    """Conditions of which at least one must hold."""
-
-    parts: tuple["Expression", ...]
-
-
-Expression = Comparison | AllOf | AnyOf
+Expression = Comparison | Joined
 
 
 class _Token(NamedTuple):
@@ -134,16 +125,16 @@ class _Parser:
         return expression
 
     def _either(self, depth: int) -> Expression:
-        parts = [self._every(depth)]
-        while self._takes_word("or"):
-            parts.append(self._every(depth))
-        return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
+        return self._joined("OR", lambda: self._both(depth))
 
-    def _every(self, depth: int) -> Expression:
-        parts = [self._term(depth)]
-        while self._takes_word("and"):
-            parts.append(self._term(depth))
-        return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
+    def _both(self, depth: int) -> Expression:
+        return self._joined("AND", lambda: self._term(depth))
+
+    def _joined(self, word: Literal["AND", "OR"], part: Callable[[], Expression]) -> Expression:
+        parts = [part()]
+        while self._takes_word(word):
+            parts.append(part())
+        return parts[0] if len(parts) == 1 else Joined(word, tuple(parts))
 
     def _term(self, depth: int) -> Expression:
         if depth > DEEPEST:
@@ -165,7 +156,7 @@ class _Parser:
         if token.kind == "operator":
             return Comparison(field, token.text, (self._value(),))
         word = token.text.lower()
-        if word == "not" and self._takes_word("in"):
+        if word == "not" and self._takes_word("IN"):
             return Comparison(field, "NOT IN", self._values())
         if word == "in":
             return Comparison(field, "IN", self._values())
@@ -185,14 +176,12 @@ class _Parser:
         match token.kind:
             case "text":
                 return Value("text", re.sub(r"\\(.)", r"\1", token.text[1:-1], flags=re.DOTALL))
-            case "number":
-                return Value("number", token.text)
-            case "date":
-                return Value("date", token.text)
-        kind, _ = _WORDS.get(token.text.lower(), (None, None))
-        if kind is None:
+            case "number" | "date" as kind:
+                return Value(kind, token.text)
+        word = token.text.lower()
+        if word not in _WORDS:
             raise QueryError(f"a value was expected, not {token.text!r}; put texts in double quotes")
-        return Value(kind, token.text.lower())
+        return Value(_WORDS[word], word)
 
     def _next(self) -> _Token:
         if self._place == len(self._tokens):
@@ -208,7 +197,7 @@ class _Parser:
     def _takes_word(self, word: str) -> bool:
         if self._place < len(self._tokens):
             token = self._tokens[self._place]
-            if token.kind == "word" and token.text.lower() == word:
+            if token.kind == "word" and token.text.upper() == word:
                 self._place += 1
                 return True
         return False
@@ -244,6 +233,20 @@ def register(connection: sqlite3.Connection) -> None:
     connection.create_function("mirror_natural", 1, natural, deterministic=True)
 
 
+def pattern_of(folded: str) -> str:
+    """Return the pattern of LIKE for texts that contain a text; `containing` needs both."""
+    plain = folded.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{plain}%"
+
+
+def containing(sql: str, pattern: str, folded: str) -> str:
+    """Return a condition: an expression contains a text, in any case; both are names of parameters."""
+    # LIKE is fast, but folds ASCII only. Python folds the texts that have other letters.
+    return (
+        f"({sql} LIKE {pattern} ESCAPE '\\' OR ({sql} GLOB '*[^ -~]*' AND mirror_contains({sql}, {folded})))"
+    )
+
+
 def _contains(text: str, folded: str) -> bool:
     return folded in text.casefold()
 
@@ -267,8 +270,7 @@ class _Compiler:
         """Compile an expression."""
         if isinstance(part, Comparison):
             return self._comparison(part)
-        joint = " AND " if isinstance(part, AllOf) else " OR "
-        return "(" + joint.join(self.expression(one) for one in part.parts) + ")"
+        return "(" + f" {part.word} ".join(self.expression(one) for one in part.parts) + ")"
 
     def _comparison(self, one: Comparison) -> str:
         field = self._fields.get(one.field)
@@ -308,17 +310,12 @@ class _Compiler:
         return ", ".join(parameters), len(literals) < len(one.values)
 
     def _containing(self, one: Comparison, field: Field) -> str:
-        """Compile ``~``. LIKE folds ASCII and is fast; only other texts are folded by Python."""
+        """Compile ``~`` and ``!~``."""
         value = one.values[0]
         if field.kind != "text" or value.kind != "text":
             raise QueryError(f"{one.field} {one.operator} ... takes only a text in double quotes")
         folded = value.text.casefold()
-        plain = folded.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        pattern, text = self._bound(f"%{plain}%"), self._bound(folded)
-        holds = (
-            f"({field.sql} LIKE {pattern} ESCAPE '\\' OR "
-            f"({field.sql} GLOB '*[^ -~]*' AND mirror_contains({field.sql}, {text})))"
-        )
+        holds = containing(field.sql, self._bound(pattern_of(folded)), self._bound(folded))
         return holds if one.operator == "~" else f"({field.sql} IS NULL OR NOT {holds})"
 
     def _parameter(self, one: Comparison, field: Field, value: Value) -> str:

@@ -5,11 +5,11 @@ import json
 from mirror.addresses import escaped, hrefs
 from mirror.api2_objects import changed, ref_object, seconds
 from mirror.queries.rows import RefRow, RepositoryRow
-from mirror.serve.api2.shapes import RepositoryShapes
+from mirror.serve.api2.shapes import Shapes
 from mirror.serve.exchange import Json
 
 
-class RefShapes(RepositoryShapes):
+class RefShapes(Shapes):
     """Shapes for one request, including those of refs."""
 
     def ref(self, repository: RepositoryRow, row: RefRow, extra: Json | None = None) -> Json:

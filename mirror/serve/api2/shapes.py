@@ -120,18 +120,27 @@ def _links_at(links: ApiLinks, upstream: UpstreamRow) -> ApiLinks:
     return msgspec.structs.replace(links, pages=upstream.pages)
 
 
-class AccountShapes:
-    """Shapes of users, teams and workspaces, with the links of one request."""
+class Shapes:
+    """Shapes of accounts and repositories, with the links of one request.
+
+    :param whole: the caller wants all links of a repository, so they are rendered from a template.
+    """
 
     def __init__(
-        self, links: ApiLinks, *, upstreams: Upstreams | None = None, find_extra: FindExtra | None = None
+        self,
+        links: ApiLinks,
+        *,
+        whole: bool = False,
+        upstreams: Upstreams | None = None,
+        find_extra: FindExtra | None = None,
     ) -> None:
         self._links = links
+        self._whole = whole
         self._upstreams = upstreams or {}
         self._find_extra = find_extra or (lambda _, __: None)
+        self._shared = dict[int, tuple[Json, Json]]()
 
     def _at(self, upstream_id: int) -> ApiLinks:
-        """Return the links of objects of one upstream."""
         row = self._upstreams.get(upstream_id)
         return self._links if row is None else _links_at(self._links, row)
 
@@ -277,25 +286,6 @@ class AccountShapes:
         )
         return {"uuid": row.known_uuid, "slug": row.username, "links": links}
 
-
-class RepositoryShapes(AccountShapes):
-    """Shapes for one request.
-
-    :param whole: the caller wants all links, so they are rendered from a template.
-    """
-
-    def __init__(
-        self,
-        links: ApiLinks,
-        *,
-        whole: bool = False,
-        upstreams: Upstreams | None = None,
-        find_extra: FindExtra | None = None,
-    ) -> None:
-        super().__init__(links, upstreams=upstreams, find_extra=find_extra)
-        self._whole = whole
-        self._shared = dict[int, tuple[Json, Json]]()
-
     def repository(self, row: RepositoryRow, owner: AccountRow, extra: Json | None = None) -> Json:
         """Shape a repository in full; with its extra, as the object that the upstream sent."""
         if extra is not None:
@@ -417,7 +407,7 @@ class RepositoryShapes(AccountShapes):
 @lru_cache(maxsize=2048)
 def _owned_by(links: ApiLinks, owner: AccountRow) -> tuple[Json, Json]:
     """Shape the account and the workspace of an owner. Rows share them, so callers must not change them."""
-    shapes = RepositoryShapes(links)
+    shapes = Shapes(links)
     return shapes.owner(owner), shapes.short_workspace(owner)
 
 

@@ -20,6 +20,7 @@ from mirror.queries.repositories import repository_owned
 from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.queries.sources import Source
 from mirror.queries.visibility import Caller
+from mirror.serve.api2.query_language import containing, pattern_of
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.datacenter.shapes import CenterShapes, Resource
 from mirror.serve.exchange import Answer, ApiError, ApiRequest, Json, address_of, number_in, unauthorized
@@ -213,13 +214,8 @@ class Filter:
         if len(text) > LONGEST_PART:
             raise refused(400, f"{name} has more than {LONGEST_PART} characters.", context=name)
         folded = text.casefold()
-        plain = folded.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        self.values |= {name: f"%{plain}%", f"{name}_folded": folded}
-        held = (  # LIKE knows the case of ASCII letters only
-            f"({column} LIKE :{name} ESCAPE '\\' OR "
-            f"({column} GLOB '*[^ -~]*' AND mirror_contains({column}, :{name}_folded)))"
-            for column in columns
-        )
+        self.values |= {name: pattern_of(folded), f"{name}_folded": folded}
+        held = (containing(column, f":{name}", f":{name}_folded") for column in columns)
         self.sql.append(f"({' OR '.join(held)})")
 
     def equal(self, column: str, value: int | None) -> None:
