@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from fixtures_db import JESPERN, PISTON, PISTON_REFS, PUBLIC, FixtureDb, hg_ref, owner, repository
 from forked_command import fork_server
+from live_server import serve
 
 from mirror.config import ServeConfig
-from mirror.serve.server import build, serve
+from mirror.serve.server import build
 from mirror.store import tokens
 from mirror.store.ledger import RequestLedger
 from mirror.store.runs import finish_run, start_run
@@ -86,7 +87,7 @@ def serious_issues(page: Any, rules: Mapping[str, Any]) -> list[Any]:
 
 
 def _serve(path: str, ready: Connection) -> None:
-    serve(build(Path(path), ServeConfig()), "127.0.0.1", 0, ready=ready.send)
+    serve(build(Path(path), ServeConfig()), 0, ready=ready.send)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,7 @@
 """An existing client of API 1.0 (PyPI's `bitbucket-api` 0.5.0), with one address changed, over real HTTP."""
 
 import statistics
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -14,30 +11,7 @@ import pytest
 from asgi_client import make_tokens
 from fake_writer import FakeWriter
 from fixtures_db import FixtureDb
-
-from mirror.config import ServeConfig
-from mirror.serve.server import build, serve
-
-
-@contextmanager
-def _listening(path: Path, writer: FakeWriter | None) -> Iterator[str]:
-    stop, up, addresses = threading.Event(), threading.Event(), list[str]()
-
-    def ready(address: str) -> None:
-        addresses.append(address)
-        up.set()
-
-    datasette = build(path, ServeConfig(writes=True), writer=writer)
-    thread = threading.Thread(
-        target=serve, args=(datasette, "127.0.0.1", 0), kwargs={"ready": ready, "stop": stop}
-    )
-    thread.start()
-    try:
-        assert up.wait(10)
-        yield addresses[0]
-    finally:
-        stop.set()
-        thread.join()
+from live_server import serving
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the client closes none of its connections
@@ -46,7 +20,7 @@ def test_an_old_client_reads_and_writes(mixed_db: FixtureDb) -> None:
     """It reads a user, repositories, tags and branches, and creates, updates and deletes."""
     client_library: Any = pytest.importorskip("bitbucket.bitbucket")
     made = make_tokens(mixed_db.store)
-    with _listening(mixed_db.path, FakeWriter(mixed_db)) as address:
+    with serving(mixed_db.path, writer=FakeWriter(mixed_db), writes=True) as address:
         client = client_library.Bitbucket("jespern", made["write"], "django-piston")
         client.URLS["BASE"] = f"{address}/!api/1.0/%s"
         assert client.get_user() == (True, client.get_user("jespern")[1])
@@ -70,7 +44,7 @@ def test_an_old_client_reads_and_writes(mixed_db: FixtureDb) -> None:
 def test_answers_do_not_wait_for_acknowledgements(mixed_path: Path) -> None:
     """Nagle's algorithm and delayed acknowledgements together cost 40 ms an answer."""
     took = []
-    with _listening(mixed_path, None) as address:
+    with serving(mixed_path, writes=True) as address:
         where = urlsplit(address)
         connection = HTTPConnection(str(where.hostname), where.port)
         for _ in range(40):

@@ -13,19 +13,22 @@ from pathlib import Path
 
 import pytest
 from fixtures_db import fill_public
+from live_server import serve
 
 from mirror.config import ServeConfig
 from mirror.errors import ConfigError, MirrorError, StoreError
-from mirror.serve.server import build, serve
+from mirror.serve.server import build
 from mirror.serve.state import served
 
 PROGRAM = """
 import sys
 from pathlib import Path
 from mirror.config import ServeConfig
-from mirror.serve.server import build, serve
+from threading import Event
+from mirror.serve.server import answer, build, listening
 datasette = build(Path(sys.argv[1]), ServeConfig())
-caught = serve(datasette, "127.0.0.1", 0, ready=lambda at: print(at, flush=True))
+with listening("127.0.0.1", 0) as listener:
+    caught = answer(datasette, listener, ready=lambda at: print(at, flush=True), stop=Event())
 print(caught.name, flush=True)
 """
 
@@ -76,9 +79,7 @@ def test_the_server_stops_on_an_event_of_another_thread(public_path: Path) -> No
 
     datasette = build(public_path, ServeConfig())
     before = signal.getsignal(signal.SIGINT)
-    thread = threading.Thread(
-        target=serve, args=(datasette, "127.0.0.1", 0), kwargs={"ready": ready, "stop": stop}
-    )
+    thread = threading.Thread(target=serve, args=(datasette, 0), kwargs={"ready": ready, "stop": stop})
     thread.start()
     assert up.wait(10)
     assert addresses[0].startswith("http://127.0.0.1:")
@@ -94,14 +95,14 @@ def test_a_port_in_use_is_one_clear_error(public_path: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(MirrorError, match=rf":{port} cannot be served.*--port") as caught:
-            serve(datasette, "127.0.0.1", port, ready=lambda _: None)
+            serve(datasette, port, ready=lambda _: None)
     assert caught.value.exit_code == 4
 
 
 def test_an_address_of_another_machine_is_one_clear_error(public_path: Path) -> None:
     """An address that is not ours cannot be listened on."""
     with pytest.raises(MirrorError, match=r"192\.0\.2\.1"):
-        serve(build(public_path, ServeConfig()), "192.0.2.1", 0, ready=lambda _: None)
+        serve(build(public_path, ServeConfig()), 0, ready=lambda _: None, host="192.0.2.1")
 
 
 def test_an_unservable_file_is_refused_at_start(tmp_path: Path, public_path: Path) -> None:

@@ -33,7 +33,7 @@ from mirror.serve.pages import datasette as datasette_pages
 from mirror.serve.pages.view import View, page
 from mirror.serve.sql_access import current_visitor
 from mirror.serve.state import served
-from mirror.serve.stored_queries import datasette_queries
+from mirror.serve.stored_queries import QUERIES
 from mirror.serve.table_metadata import metadata
 from mirror.store.files import MAPPED_BYTES
 
@@ -104,7 +104,8 @@ def get_metadata(datasette: "Datasette") -> dict[str, Any]:
 @hookimpl
 def canned_queries(datasette: "Datasette", database: str) -> dict[str, dict[str, Any]]:
     """Offer the stored queries on mirrors."""
-    return datasette_queries() if mirror_named(datasette, database) else {}
+    offered = QUERIES if mirror_named(datasette, database) else {}
+    return {name: question.stored() for name, question in offered.items()}
 
 
 @hookimpl(tryfirst=True)

@@ -55,13 +55,11 @@ def build(
     config: ServeConfig,
     *,
     writer: Any = None,
-    secret: str | None = None,
     peers: Peers | None = None,
 ) -> Datasette:
     """Make the application that serves an existing mirror.
 
     :param writer: a `mirror.serve.writer.Writer`, for writes if `config.writes` allows them.
-    :param secret: signs logins. Without it, and without ``DATASETTE_SECRET``, logins end with the process.
     :param peers: finds the owner of a connection; by default it asks the kernel.
 
     Raises StoreError for a file that is not a mirror, or too old or new; ConfigError for settings that
@@ -77,7 +75,7 @@ def build(
         [str(database)],
         settings=SETTINGS | {"base_url": base_of(config.public_url)},
         metadata={"title": "Bitbucket mirror"},
-        secret=secret or os.environ.get("DATASETTE_SECRET"),
+        secret=os.environ.get("DATASETTE_SECRET"),  # it signs logins; without it, they end with the process
     )
     datasette.public_origin = origin_of(config.public_url)
     server = served(datasette)
@@ -107,19 +105,6 @@ class Listener(NamedTuple):
     address: str
 
 
-def serve(
-    datasette: Datasette,
-    host: str,
-    port: int,
-    *,
-    ready: Callable[[str], None],
-    stop: threading.Event | None = None,
-) -> signal.Signals | None:
-    """Open a port (0: any free one) and answer requests on it, as `answer` does; raises MirrorError."""
-    with listening(host, port) as listener:
-        return answer(datasette, listener, ready=ready, stop=stop or threading.Event())
-
-
 def answer(
     datasette: Datasette,
     listener: Listener,
@@ -137,7 +122,6 @@ def answer(
 
     At the end, idle connections are closed at once, and running answers get one second. Raises MirrorError.
     """
-    several = served(datasette).config.workers > 1
     config = uvicorn.Config(
         datasette.app(),
         http=bounded_protocol(most_connections()),
@@ -146,9 +130,8 @@ def answer(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
-        backlog=1
-        if several
-        else ACCEPTED_AT_ONCE,  # a process that accepts many at once leaves the others idle
+        # A process that accepts many at once leaves the others idle.
+        backlog=1 if served(datasette).config.workers > 1 else ACCEPTED_AT_ONCE,
         ws="none",
     )
     log.setLevel(logging.WARNING)

@@ -1,7 +1,5 @@
 """The stored queries that Datasette offers on a mirror, and the questions about changes and the crawl."""
 
-from typing import Any
-
 from mirror.queries.changes import TITLES, UNEXPECTED
 from mirror.serve.repository_questions import CLEANING, IS_THEIRS, NAMES, OWNER, TAGS, Question, ago, days
 
@@ -223,8 +221,3 @@ GROUPS: dict[str, dict[str, Question]] = {
 
 # All questions, by their names in addresses.
 QUERIES = {name: question for group in GROUPS.values() for name, question in group.items()}
-
-
-def datasette_queries() -> dict[str, dict[str, Any]]:
-    """Return the queries in the form of Datasette's stored queries."""
-    return {name: question.stored() for name, question in QUERIES.items()}

@@ -89,14 +89,14 @@ class Waiting(NamedTuple):
 class Budget:
     """What one run may spend, and what it has spent.
 
-    `requests`, `git_requests` and `retries` count what was sent; `answers` counts answers by
-    status, `heard` are the headers of the last one.
+    `requests`, `git_requests` and `retries` count what was sent; `answers` counts answers by status, `heard`
+    are the headers of the last one. Requests by git have a bucket and a limit of their own.
 
-    :param bucket: names the account in the ledger; `git_bucket` names that of git requests.
+    :param bucket: names the account in the ledger.
     :param wait: sleeps and tells the user why.
-    :param limit: the operator's hourly limit, None where not set; `git_limit` the same for git.
-    :param default: the hourly limit where the operator set none, unless the upstream reports another;
-        `git_default` the same for git. None everywhere: requests are counted, but never delayed.
+    :param limit: the operator's hourly limit; None if none is set.
+    :param default: the hourly limit where the operator set none, unless the upstream reports another. If it
+        is None too, requests are counted, but never delayed.
     :param may_wait: False makes a spent budget end the run.
     :param max_requests: limits this run; None for no limit.
     :param timer: measures waits, in seconds; the clock by default.
@@ -111,14 +111,11 @@ class Budget:
         clock: Clock,
         limit: int | None = None,
         default: int | None = AUTHENTICATED_LIMIT,
-        git_bucket: str = "",
-        git_limit: int | None = None,
-        git_default: int | None = GIT_LIMIT,
         may_wait: bool = True,
         max_requests: int | None = None,
         timer: Callable[[], float] | None = None,
     ) -> None:
-        self.buckets: dict[RequestKind, str] = {"api": bucket, "git": git_bucket or f"git-{bucket}"}
+        self.buckets: dict[RequestKind, str] = {"api": bucket, "git": f"git-{bucket}"}
         self.requests = 0
         self.git_requests = 0
         self.retries = 0
@@ -130,8 +127,8 @@ class Budget:
         self._wait = wait
         self._may_wait = may_wait
         self._max_requests = max_requests
-        self._set = {"api": limit, "git": git_limit}
-        self._default = {"api": default, "git": git_default}
+        self._set = {"api": limit, "git": None}
+        self._default = {"api": default, "git": GIT_LIMIT}
         self._told = {kind: ledger.limit(name) for kind, name in self.buckets.items()}
         self._counts = threading.Lock()
         self._taken = 0

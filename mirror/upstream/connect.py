@@ -124,7 +124,6 @@ def connect(
     budget = Budget(
         ledger,
         bucket=bucket,
-        git_bucket=f"git-{bucket}",
         limit=config.requests_per_hour,
         default=default_limit(config, credential),
         clock=clock,

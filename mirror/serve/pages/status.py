@@ -181,7 +181,7 @@ def _periods(known: list[str], now: datetime) -> list[str]:
     return [f"{month // 12:04}-{month % 12 + 1:02}" for month in months]
 
 
-WIDTH = 600.0
+WIDTH, HEIGHT = 600.0, 120
 GAP = 0.22
 FEW = 6
 RECT = Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>')
@@ -206,7 +206,7 @@ class Bar(msgspec.Struct, frozen=True):
         return self.value + self.more
 
 
-def bar_chart(bars: Sequence[Bar], *, title: str, unit: str = "", height: int = 120) -> Markup:
+def bar_chart(bars: Sequence[Bar], *, title: str, unit: str = "", height: int = HEIGHT) -> Markup:
     """Draw bars side by side."""
     top = max([bar.total for bar in bars], default=0.0) or 1.0
     step = WIDTH / max(len(bars), 1)
@@ -216,8 +216,9 @@ def bar_chart(bars: Sequence[Bar], *, title: str, unit: str = "", height: int = 
     return _drawing(title, bars, shapes, height, top, unit)
 
 
-def line_chart(points: Sequence[Bar], *, title: str, unit: str = "", height: int = 120) -> Markup:
+def line_chart(points: Sequence[Bar], *, title: str, unit: str) -> Markup:
     """Draw values as a line above a filled area."""
+    height = HEIGHT
     top = max([point.value for point in points] + [1.0])
     points = [*points, *points] if len(points) == 1 else points
     step = WIDTH / max(len(points) - 1, 1)
