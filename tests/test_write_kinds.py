@@ -171,7 +171,7 @@ def test_a_lost_answer_is_judged_by_what_data_center_returns(
 def test_a_data_center_refuses_fork_policies(server: Callable[..., Wired]) -> None:
     """What it cannot express is refused before anything is sent."""
     wired = server(answer(on_server("idea"), 201))
-    with pytest.raises(UpstreamRefused, match="allow_forks and no_forks alone"):
+    with pytest.raises(UpstreamRefused, match="only allow_forks and no_forks"):
         wired.writes.create("PRJ", RepositorySettings(name="idea", fork_policy="no_public_forks"), by="x")
     assert wired.sent() == []
 

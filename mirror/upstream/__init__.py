@@ -1,7 +1,7 @@
-"""Bitbucket as seen from here: what can be asked of it, and how often."""
+"""Clients of Bitbucket's APIs and of git, within a budget of requests."""
 
 import sys
 
-# httpx imports its own command line where rich is installed: a quarter of all that a sync imports. It expects
-# that this may fail.
+# If rich is installed, httpx imports its own command line: a quarter of all that a sync imports. httpx allows
+# for this import to fail.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]

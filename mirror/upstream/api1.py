@@ -105,7 +105,7 @@ def with_told(row: Row, raw: bytes, *, anonymous: bool) -> Row:
     if not isinstance(value, dict) or not isinstance(row, Ref | Repository):
         return row
     left_out = {*_IN_COLUMNS}
-    if not is_ref:  # local dates say more than the columns only where they have milliseconds
+    if not is_ref:  # local dates have more than the columns only if they have milliseconds
         dates = [key for key in ("created_on", "last_updated") if "." not in str(value.get(key))]
         left_out |= {"size", *dates}
     kept = {key: inner for key, inner in value.items() if key not in left_out}
@@ -132,7 +132,7 @@ def to_owner_of(row: RepositoryJson) -> Owner:
 
 
 def to_repository(row: RepositoryJson, owner: Owner | None) -> Repository:
-    """Convert a repository; `owner` is the user whose repositories are listed, None if it comes alone."""
+    """Convert a repository; `owner` is the user whose repositories are listed, None without one."""
     name, slug = _names(row)
     if owner is None or owner.username is None or owner.username.lower() != name.lower():
         owner = Owner(uuid=f"{NAMED}{name.lower()}", username=name)
@@ -164,12 +164,12 @@ def to_repository(row: RepositoryJson, owner: Owner | None) -> Repository:
 
 
 def to_ref(row: NamedChangesetJson, kind: RefKind) -> Ref:
-    """Convert a branch or a tag; raises UpstreamShapeError without the full hash of its commit."""
+    """Convert a branch or a tag; raises UpstreamShapeError if the full hash of its commit is missing."""
     target = row.changeset
     if not target.raw_node:
         raise UpstreamShapeError(f"{kind} {row.name!r} has no whole hash")
     line = target.raw_author or target.author
-    # Where no account has the mail address, `author` is the name in the author line.
+    # If no account has the mail address, `author` is the name in the author line.
     is_in_line = line is not None and target.author == _MAIL.sub("", line)
     return Ref(
         kind=kind,
@@ -183,7 +183,7 @@ def to_ref(row: NamedChangesetJson, kind: RefKind) -> Ref:
 
 
 def _names(row: RepositoryJson) -> tuple[str, str]:
-    """Return owner and slug; in rows of 2010, only the address has the owner."""
+    """Return owner and slug; rows of 2010 have the owner only in their address."""
     found = _URI.fullmatch(row.resource_uri or "")
     owner, slug = row.owner or (found and found[1]), row.slug or (found and found[2])
     if not owner or not slug or "/" in f"{owner}{slug}":
@@ -192,7 +192,7 @@ def _names(row: RepositoryJson) -> tuple[str, str]:
 
 
 def _fork_policy(row: RepositoryJson) -> str | None:
-    """Return the fork policy that two switches mean; before 2014 there was one switch."""
+    """Return the fork policy for the two switches; before 2014 there was only one."""
     if row.no_forks:
         return "no_forks"
     if row.no_public_forks:
@@ -298,22 +298,22 @@ class Api1:
         return self.fetch_repository(RepositoryKey(uuid="", full_name=full_name))
 
     def create_repository(self, owner: str, slug: str, settings: RepositorySettings) -> Repository:
-        """POST to all repositories, naming the owner; the server makes the slug of the name."""
+        """POST to all repositories, with the owner as a field; the server derives the slug from the name."""
         fields = {"name": slug, **_fields(settings), "owner": owner}
         return self._written(self._send("POST", "repositories/", fields))
 
     def update_repository(self, key: RepositoryKey, settings: RepositorySettings) -> Repository:
-        """PUT what is to change."""
+        """PUT the settings to change."""
         return self._written(self._send("PUT", f"{_path(key)}/", _fields(settings)))
 
     def delete_repository(self, key: RepositoryKey) -> None:
-        """DELETE it."""
+        """DELETE the repository."""
         self._http.delete(f"{_path(key)}/")
 
     def fork_repository(self, key: RepositoryKey, owner: str, settings: RepositorySettings) -> Repository:
-        """POST to its forks; a server that takes no `owner` forks under the caller's own name."""
+        """POST to its forks; a server that ignores `owner` forks under the caller's own name."""
         fields = {**_fields(settings), "owner": owner}
-        fields.pop("scm", None)  # a fork is of the kind of its parent
+        fields.pop("scm", None)  # a fork has the same kind as its parent
         return self._written(self._send("POST", f"{_path(key)}/fork", fields))
 
     def close(self) -> None:
@@ -332,7 +332,7 @@ def _path(key: RepositoryKey) -> str:
 
 
 def _fields(settings: RepositorySettings) -> dict[str, str]:
-    """Return settings as fields of a form, with two switches in place of the fork policy."""
+    """Return settings as fields of a form, with two switches instead of the fork policy."""
     given = settings.given()
     policy = given.pop("fork_policy", None)
     if policy is not None:

@@ -35,29 +35,29 @@ class Ledger(Protocol):
     """The ledger of requests that the store keeps; each method may be called by several threads."""
 
     def reserve(self, bucket: str, limit: int | None, now: datetime) -> NoRoom | None:
-        """Count one request, which is sent at once, and return None; else count nothing and return why.
+        """Count one request, to be sent at once, and return None; or count nothing, and return the reason.
 
         There is no room while `limit` requests are counted in the hour before `now`, or while the bucket is
         held. With a `limit` of None, only the hold counts.
         """
 
     def take_back(self, bucket: str, reserved_at: datetime) -> None:
-        """Uncount a request that was reserved at a moment but never sent."""
+        """Undo the count of a request that was reserved at a time but never sent."""
 
     def settle(self, now: datetime) -> None:
-        """Write what is not in the file yet of the requests that were sent."""
+        """Write the requests that were sent, but are not in the file yet."""
 
     def close(self) -> None:
-        """Do so at the end, and give back what was reserved and not sent."""
+        """Settle at the end, and return reservations that were not used."""
 
     def hold(self, bucket: str, until: datetime) -> None:
         """Allow no request of the bucket before `until`; a later hold stays."""
 
     def learn(self, bucket: str, limit: int) -> None:
-        """Keep the hourly limit that the upstream reported."""
+        """Save the hourly limit that the upstream reported."""
 
     def limit(self, bucket: str) -> int | None:
-        """Return the hourly limit last reported, None for none."""
+        """Return the hourly limit that was last reported; None if none was."""
 
     def used(self, bucket: str, now: datetime) -> int:
         """Return how many requests are counted in the hour before `now`."""
@@ -80,14 +80,14 @@ class Reservation(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """Until when nothing is asked, and why."""
+    """Until when no request is sent, and why."""
 
     until: datetime
     why: str
 
 
 class Budget:
-    """What one run may spend, and what it has spent.
+    """The requests that one run may send, and those that it has sent.
 
     `requests`, `git_requests` and `retries` count what was sent; `answers` counts answers by status, `heard`
     are the headers of the last one. Requests by git have a bucket and a limit of their own.
@@ -162,9 +162,9 @@ class Budget:
             return self._waits if self._waiting else None
 
     def seconds_for(self, requests: int, pace: float, kind: RequestKind = "api") -> float:
-        """Estimate in how many seconds so many more requests will be sent.
+        """Estimate how many seconds it takes to send that many more requests.
 
-        `pace` is the seconds that one takes where nothing waits.
+        `pace` is how many seconds one takes if nothing waits.
         """
         limit = self.limit(kind)
         if requests <= 0 or not limit:
@@ -175,7 +175,7 @@ class Budget:
         return max(requests * pace, max((rest + 1) * pace, fits) + hours * 3600)
 
     def _fits_in(self, requests: int, limit: int, kind: RequestKind) -> float:
-        """Return in how many seconds there is room for so many requests, at most the limit."""
+        """Return after how many seconds there is room for that many requests, at most the limit."""
         now = self._clock()
         sent = self._ledger.sent(self.buckets[kind], now)
         must_leave = requests + sum(count for _, count in sent) - limit
@@ -190,7 +190,7 @@ class Budget:
     def take(self, kind: RequestKind = "api") -> Reservation:
         """Wait for room, then count one request, which is sent next.
 
-        Raises BudgetSpent where the run may not wait, Paused after `max_requests`, and what `wait` raises;
+        Raises BudgetSpent if the run may not wait, Paused after `max_requests`, and what `wait` raises;
         nothing is counted then.
         """
         self._claim()
@@ -211,26 +211,26 @@ class Budget:
         return Reservation(reserved_at, is_repeat)
 
     def take_back(self, kind: RequestKind, reservation: Reservation) -> None:
-        """Uncount a request that was never sent."""
+        """Undo the count of a request that was never sent."""
         self._ledger.take_back(self.buckets[kind], reservation.at)
         with self._counts:
             self._taken -= 1
         self._count(kind, -1, repeats=-int(reservation.is_repeat))
 
     def stop_waiting(self) -> None:
-        """Let a spent budget end the run from now on: what is left to do is not worth a long wait."""
+        """From now on, end the run if the budget is spent: the rest of the work is not worth a long wait."""
         self._may_wait = False
 
     def settle(self) -> None:
-        """Let others see what was sent; to be called every few seconds."""
+        """Write what was sent, for other processes; call it every few seconds."""
         self._ledger.settle(self._clock())
 
     def close(self) -> None:
-        """Give back what was reserved and not sent, at the end of a run."""
+        """Return reservations that were not used, at the end of a run."""
         self._ledger.close()
 
     def pause(self, seconds: float, why: str) -> None:
-        """Wait before a retry; raises BudgetSpent where the run may not wait so long."""
+        """Wait before a retry; raises BudgetSpent if the run may not wait that long."""
         if seconds > SHORT_HOLD and not self._may_wait:
             resumes_at = self._clock() + timedelta(seconds=seconds)
             raise BudgetSpent(f"{why}; goes on at {time_text(resumes_at)}", resumes_at=resumes_at)
@@ -288,7 +288,7 @@ class Budget:
         return f"the budget of {self.limit(kind) or 0:,} {what} an hour is spent"
 
     def _sleep(self, seconds: float, why: str) -> None:
-        """Wait, and measure it; where several threads wait at once, the time counts once."""
+        """Wait, and measure the time; if several threads wait at once, it counts once."""
         with self._counts:
             if self._waiting == 0:
                 self._waiting_since = self._timer()

@@ -195,7 +195,7 @@ class Http:
     ) -> Response:
         """Send a request with a body.
 
-        It is retried only where it was certainly not done; `repeat` retries it like a read.
+        It is retried only if it was certainly not done; `repeat` retries it like a read.
         """
         call = _Call(
             method=method,
@@ -208,7 +208,7 @@ class Http:
         return self._send(self._policy.reads if repeat else self._policy.writes, call)
 
     def post(self, target: str, body: Any) -> Response:
-        """Create something from a JSON body; retried only where it was certainly not done."""
+        """Create something from a JSON body; retried only if it was certainly not done."""
         return self.send("POST", target, content=msgspec.json.encode(body), headers=_JSON_BODY)
 
     def put(self, target: str, body: Any) -> Response:
@@ -226,7 +226,7 @@ class Http:
         return f"{self.url}/{target.removeprefix('/')}"
 
     def redacted(self, text: str) -> str:
-        """Remove our secrets from a text that others wrote."""
+        """Remove our secrets from a text that the upstream sent."""
         text = self.credential.redacted(text)
         return self._with_token(self._tokens.token).redacted(text) if self._tokens else text
 
@@ -295,7 +295,7 @@ class Http:
         return msgspec.structs.replace(call, url=target)
 
     def _exchange(self, call: _Call, authorization: str | None) -> Response:
-        """Send one request and read its answer; raises UpstreamBusy where none comes."""
+        """Send one request and read its answer; raises UpstreamBusy if there is none."""
         request = self._request(call, authorization)
         reservation = self._budget.take(call.kind)
         self._deadline.at = self._timer() + self._longest
@@ -339,7 +339,7 @@ class Http:
         return request
 
     def _problem(self, error: Exception, url: str) -> UpstreamBusy:
-        """Return our error for one of httpx's: NotSent where the request never left."""
+        """Return our error for one of httpx's: NotSent if the request was never sent."""
         cause = shown(self.redacted(str(error))) or type(error).__name__
         where = shown_url(url)
         # The resolver raises UnicodeError for a host name with empty or too long parts.
@@ -357,7 +357,7 @@ class Http:
     def _grant(self) -> Grant:
         """Request an access token as the OAuth consumer.
 
-        Raises CredentialsRefused, UpstreamError where no usable answer came, UpstreamBusy for 429.
+        Raises CredentialsRefused, UpstreamBusy for 429, UpstreamError if there is no usable answer.
         """
         call = _Call(
             method="POST",
@@ -390,7 +390,8 @@ _JSON_BODY = {"Content-Type": "application/json"}
 
 
 def _plain(headers: httpx.Headers) -> dict[str, str]:
-    """Return headers by their names in lower case; httpx's own look-ups cost more than all the rest here."""
+    """Return headers by their names in lower case."""
+    # The look-ups of httpx take longer than the rest of a request.
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
 
 

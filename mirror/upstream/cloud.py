@@ -1,7 +1,7 @@
 """Bitbucket Cloud's API 2.0 as an upstream.
 
-Listings are sorted by a stable key, otherwise rows are lost between pages, and ask for few `fields`, which is
-faster and avoids errors 500 on big lists. `next` links are followed unchanged: their form is not documented.
+Listings are sorted by a stable key; otherwise rows would be lost between pages. `next` links are followed
+unchanged, since their form is not documented.
 """
 
 from collections.abc import Callable
@@ -47,13 +47,13 @@ Answered = TypeVar("Answered")
 UsualRows = Callable[[bytes], tuple[Row, ...]]  # decodes a whole page at once, or returns nothing
 
 PAGE_LENGTH = 100
-# Everything is requested, since the mirror keeps keys that it does not know. Of a page, one key is left out
-# that nobody needs, so that a page that cannot be had can be requested with its `next` alone.
+# All keys of rows are requested, since the mirror keeps those that it does not know. One key of the page is
+# left out, so that each address has `fields`: a page that cannot be read is requested with only its `next`.
 _FIELDS = "-previous"
 
 
 class _Envelope(msgspec.Struct, frozen=True):
-    """The envelope of a page: only `values` and `next` can be relied on, and `next` may be ""."""
+    """The envelope of a page: only `values` and `next` are reliable, and `next` may be ""."""
 
     values: list[msgspec.Raw]
     next: str | None = None
@@ -68,19 +68,18 @@ class _UsualRefs(msgspec.Struct, frozen=True):
 
 
 class _Onward(msgspec.Struct, frozen=True):
-    """A page that was requested for its `next` alone."""
+    """A page of which only `next` was requested."""
 
     next: str | None = None
 
 
 class _Slugs(msgspec.Struct, frozen=True):
-    """The sandbox's workspaces, by slug alone or as objects."""
+    """The sandbox's workspaces, as slugs or as objects."""
 
     workspaces: list[str | WorkspaceJson]
 
 
 def _query(**others: str) -> str:
-    """Return the query of a listing."""
     return urlencode({"pagelen": str(PAGE_LENGTH), **others, "fields": _FIELDS}, safe=",")
 
 
@@ -98,7 +97,7 @@ _TO_WORKSPACE = RowDecoder(WorkspaceAccessJson, lambda row: decode.to_workspace(
 
 
 class Cloud:
-    """Bitbucket Cloud, or whatever speaks its API 2.0; with `git`, git reads the refs of git repositories."""
+    """Bitbucket Cloud, or another server with API 2.0; with `git`, git reads the refs of git repositories."""
 
     orders_by_update = True
     knows_hg = False
@@ -112,9 +111,9 @@ class Cloud:
         self._tell = Teller(http.url, anonymous=self.anonymous)
 
     def fetch_current_user(self) -> Owner | None:
-        """Ask ``/user``; without a credential nothing is asked.
+        """Request the user of the credential; without a credential, return None without a request.
 
-        Raises CredentialsRefused where the upstream takes the credential for anonymous.
+        Raises CredentialsRefused if the upstream treats the credential as anonymous.
         """
         if self.anonymous:
             return None
@@ -146,13 +145,13 @@ class Cloud:
         return self._with_told(decode.to_workspace(row), answer.body)
 
     def fetch_members(self, workspace: str, cursor: str | None) -> Page[Member]:
-        """Request members; a user with several rows on a page comes once, with the highest permission."""
+        """Request members; a user with several rows on a page appears once, with the highest permission."""
         target = cursor or f"workspaces/{segment(workspace)}/members?{_MEMBERS}"
         page = self._page(target, _TO_MEMBER)
         return msgspec.structs.replace(page, rows=decode.highest(page.rows))
 
     def fetch_repositories(self, workspace: str, order: ListingOrder, cursor: str | None) -> Page[Repository]:
-        """Request repositories; a page that the upstream cannot give is skipped."""
+        """Request repositories; a page that cannot be read is skipped."""
         target = cursor or f"repositories/{segment(workspace)}?{_REPOSITORIES[order]}"
         try:
             return self._page(target, _TO_REPOSITORY)
@@ -164,15 +163,15 @@ class Cloud:
             return self._page_or_skipped(target)
 
     def fetch_repository(self, key: RepositoryKey) -> Repository:
-        """Request one repository by its identity, which survives renaming and moving.
+        """Request one repository by its identity, which renames and transfers do not change.
 
-        Raises UpstreamShapeError where the answer is of another one.
+        Raises UpstreamShapeError if the answer is another repository.
         """
         row, answer = self._known(key, lambda path: self._http.get_json(path, RepositoryJson))
         found = self._with_told(decode.to_repository(row), answer.body)
         if key.uuid.startswith("{") and found.uuid != key.uuid:
             raise UpstreamShapeError(
-                f"{key.full_name} was asked for as {key.uuid}, and the answer is of {found.uuid}"
+                f"{key.full_name} was requested as {key.uuid}, but the answer is {found.uuid}"
             )
         return found
 
@@ -181,7 +180,7 @@ class Cloud:
         return self.fetch_repository(RepositoryKey(uuid="", full_name=full_name))
 
     def fetch_refs(self, key: RepositoryKey, cursor: str | None) -> Page[Ref]:
-        """Request branches and tags in one listing, at half the requests of two."""
+        """Request branches and tags in one listing, which takes half the requests of two."""
         if cursor:
             return self._page(cursor, _TO_REF, self._usual_refs)
         if self._git and key.scm != "hg":
@@ -189,28 +188,28 @@ class Cloud:
         return self._known(key, lambda path: self._page(f"{path}/refs?{_REFS}", _TO_REF, self._usual_refs))
 
     def is_ancestor(self, key: RepositoryKey, commit: str, of: str) -> bool | None:
-        """Request the commits that lead to `commit` but not to `of`; an ancestor has none."""
+        """Request the commits that lead to `commit` but not to `of`: none, if it is an ancestor."""
         query = urlencode({"include": commit, "exclude": of, "pagelen": "1"})
         found, _ = self._http.get_json(f"{self._path(key)}/commits?{query}", CommitsJson, attempts=2)
         return is_reached(commit, [one.hash for one in found.values], more=found.next is not None)
 
     def create_repository(self, owner: str, slug: str, settings: RepositorySettings) -> Repository:
-        """POST to the address that the repository is to have."""
+        """POST to the address of the new repository."""
         target = f"repositories/{segment(owner)}/{segment(slug)}"
         return self._written(self._http.post(target, settings.given()))
 
     def update_repository(self, key: RepositoryKey, settings: RepositorySettings) -> Repository:
-        """PUT what is to change."""
+        """PUT the settings to change."""
         return self._written(self._http.put(self._path(key), settings.given()))
 
     def delete_repository(self, key: RepositoryKey) -> None:
-        """DELETE it."""
+        """DELETE the repository."""
         self._http.delete(self._path(key))
 
     def fork_repository(self, key: RepositoryKey, owner: str, settings: RepositorySettings) -> Repository:
-        """POST to its forks, naming the workspace."""
+        """POST to its forks, with the workspace in the body."""
         body: dict[str, Any] = {**settings.given(), "workspace": {"slug": owner}}
-        body.pop("scm", None)  # a fork is of the kind of its parent
+        body.pop("scm", None)  # a fork has the same kind as its parent
         return self._written(self._http.post(f"{self._path(key)}/forks", body))
 
     def close(self) -> None:
@@ -220,7 +219,7 @@ class Cloud:
             self._git.close()
 
     def _known(self, key: RepositoryKey, ask: Callable[[str], Answered]) -> Answered:
-        """Ask about a repository where it was last seen; if it is not there, by its identity anywhere."""
+        """Request something of a repository in its last known workspace; after a 404, in any, by its uuid."""
         try:
             return ask(self._path(key))
         except UpstreamRefused as error:
@@ -234,9 +233,9 @@ class Cloud:
         return f"repositories/{segment(key.workspace)}/{segment(identity)}"
 
     def _page(self, target: str, rows: RowDecoder[Row], usual: UsualRows[Row] | None = None) -> Page[Row]:
-        """Request a page and decode its rows; one that is too large is requested with fewer rows.
+        """Request a page and decode its rows; if it is too large, request it with fewer rows.
 
-        Its link onward then leads to pages as short.
+        Its `next` link then leads to pages of the same length.
         """
         try:
             envelope, answer = self._http.get_json(target, _Envelope)
@@ -260,11 +259,11 @@ class Cloud:
         return page if page.next or not page.full_length else self._surely_last(target, page)
 
     def _surely_last(self, target: str, page: Page[Row]) -> Page[Row]:
-        """Request the page after a full one without `next`, if its total promises more rows.
+        """Request the page after a full one without `next`, if the reported total promises more rows.
 
-        Totals may count rows that cannot be seen, and a link may be lost: only that page tells which. The
-        page is returned as the last one, with the link to the next, or as it was where the answer tells
-        neither.
+        The total may include rows that are hidden from the caller, or the link may be missing: only the next
+        page shows which. The page is returned as the last one, or with a link to the next, or unchanged if
+        the answer shows neither.
         """
         after = page_after(self._http.address(target))
         if after is None or page.size is None or page.size <= after[0] * page.full_length:
@@ -282,7 +281,7 @@ class Cloud:
         return msgspec.structs.replace(page, full_length=0) if is_last else page
 
     def _usual_refs(self, body: bytes) -> tuple[Ref, ...]:
-        """Decode a page of refs at once; return no rows unless all have the usual shape."""
+        """Decode a whole page of refs; return no rows unless all have the usual shape."""
         text = self._tell.neutral_text(body)
         if text is None:
             return ()
@@ -293,15 +292,15 @@ class Cloud:
             return ()
 
     def _page_or_skipped(self, target: str) -> Page[Repository]:
-        """Ask once more for a page of an unknown shape, then skip it."""
+        """Request a page of an unknown shape once more, then skip it."""
         try:  # one such page must not end the listing
             return self._page(target, _TO_REPOSITORY)
         except UpstreamShapeError as error:
             return self._skipped_page(target, error)
 
     def _skipped_page(self, target: str, error: UpstreamError) -> Page[Repository]:
-        """Skip a page; raises its error where its `next` cannot be had either."""
-        # One bad row can break a page for good, but not its `next`.
+        """Skip a page; raises its error if its `next` link cannot be read either."""
+        # One bad row can make a page fail every time, but not a request for `next` alone.
         address = self._http.address(target)
         try:
             onward, answer = self._http.get_json(with_fields(address, "next"), _Onward, attempts=2)
@@ -310,7 +309,7 @@ class Cloud:
         following = self._next(onward.next, answer)
         fields = fields_of(address)
         if following and fields and fields_of(following) is not None:
-            following = with_fields(following, fields)  # else every later page would be as bare as this one
+            following = with_fields(following, fields)  # else later pages would have no rows either
         if following == address:
             raise error
         return Page(rows=(), next=following, size=None, date=answer.date, skipped=True)
@@ -322,7 +321,7 @@ class Cloud:
         return self._with_told(decode.to_repository(self._http.decoded(answer, RepositoryJson)), answer.body)
 
     def _with_told(self, row: Row, raw: bytes) -> Row:
-        """Return a row with the whole object that it was made of; without it where that is no plain JSON."""
+        """Return a row with the object that it was decoded from, unless that is not plain JSON."""
         try:
             told = self._tell(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -343,7 +342,7 @@ class SandboxUpstream(Cloud):
     knows_hg = True
 
     def fetch_workspaces(self, cursor: str | None) -> Page[Owner]:
-        """Ask the sandbox itself for its workspaces: all of them, for any caller."""
+        """Request all workspaces of the sandbox, which it lists for any caller."""
         origin = "{0.scheme}://{0.netloc}".format(urlsplit(self._http.url))
         kind = cast("type[_Slugs | list[str | WorkspaceJson]]", _Slugs | list[str | WorkspaceJson])
         found, answer = self._http.get_json(cursor or f"{origin}/-/sandbox/workspaces", kind)

@@ -1,7 +1,7 @@
-"""API 2.0's JSON objects, and how each becomes a value of the model: pure functions of one row each.
+"""Decodes the JSON objects of API 2.0 into the model: pure functions of one row each.
 
-Keys were added and removed over the years, so any of them may be missing, and is None then. No value is
-derived from others, except by definition (``full_name`` is ``owner/slug``).
+Keys were added and removed over the years, so any of them may be missing, which makes it None. Only what
+follows by definition is derived (``full_name`` is ``owner/slug``).
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from mirror.model import NAMED, Member, Owner, Project, Ref, Repository, canonic
 
 
 class LinkJson(msgspec.Struct, frozen=True):
-    """A link; `name` tells clone links apart."""
+    """A link; `name` distinguishes clone links."""
 
     href: str | None = None
     name: str | None = None
@@ -31,7 +31,7 @@ class LinksJson(msgspec.Struct, frozen=True):
 
 
 class AccountJson(msgspec.Struct, frozen=True):
-    """A user, a team or an app; it has a `username` until 2019, since then a `nickname`."""
+    """A user, a team or an app; before 2019 with a `username`, since then with a `nickname`."""
 
     uuid: str | None = None
     type: str | None = None
@@ -44,7 +44,7 @@ class AccountJson(msgspec.Struct, frozen=True):
 
 
 class WorkspaceJson(msgspec.Struct, frozen=True):
-    """A workspace; in the list of the caller's, it has no name."""
+    """A workspace; without a name in the list of the caller's workspaces."""
 
     uuid: str | None = None
     slug: str | None = None
@@ -84,14 +84,14 @@ class MainBranchJson(msgspec.Struct, frozen=True):
 
 
 class ParentJson(msgspec.Struct, frozen=True):
-    """What a repository was forked from."""
+    """The repository that another one was forked from."""
 
     uuid: str | None = None
     full_name: str | None = None
 
 
 class RepositoryJson(msgspec.Struct, frozen=True):
-    """A repository as it is listed."""
+    """A repository in a listing."""
 
     uuid: str | None = None
     full_name: str | None = None
@@ -119,7 +119,7 @@ class RepositoryJson(msgspec.Struct, frozen=True):
 
 
 class AuthorJson(msgspec.Struct, frozen=True):
-    """Who wrote a commit or set a tag; `user` is missing if no account has the address."""
+    """The author of a commit or a tag; `user` is missing if no account has the mail address."""
 
     raw: str | None = None
     user: AccountJson | None = None
@@ -175,7 +175,7 @@ def to_repository(row: RepositoryJson) -> Repository:
         name=row.name or slug,
         full_name=full_name,
         scm=row.scm,
-        # Private unless it says that it is public.
+        # Private unless it is reported as public.
         is_private=row.is_private is not False,
         description=row.description,
         website=row.website,
@@ -216,9 +216,9 @@ def to_workspace(row: WorkspaceJson) -> Owner:
 
 
 def to_account(row: AccountJson) -> Owner:
-    """Convert a person or a team; raises UpstreamShapeError without uuid and user name (nicknames repeat)."""
+    """Convert a person or a team; raises UpstreamShapeError if it has neither uuid nor user name."""
     identity = _identity(row.uuid)
-    if identity is None and not row.username:
+    if identity is None and not row.username:  # nicknames are not unique
         raise UpstreamShapeError(
             f"an account without identity: {row.display_name or row.nickname or 'nameless'}"
         )
@@ -231,7 +231,7 @@ def to_member(row: MembershipJson) -> Member:
 
 
 def highest(members: Iterable[Member]) -> tuple[Member, ...]:
-    """Keep one row for each user, the one with the highest permission."""
+    """Keep one row for each user: the one with the highest permission."""
     best = dict[str, Member]()
     for member in members:
         known = best.get(member.user.uuid)
@@ -241,7 +241,7 @@ def highest(members: Iterable[Member]) -> tuple[Member, ...]:
 
 
 def to_ref(row: RefJson) -> Ref:
-    """Convert a branch or a tag; raises UpstreamShapeError without a known type or the hash of its target."""
+    """Convert a branch or a tag; raises UpstreamShapeError if its type or its target is unknown."""
     kind = _REF_KINDS.get(row.type or "")
     if kind is None:
         raise UpstreamShapeError(f"ref {row.name!r} is of the unknown type {row.type!r}")
@@ -271,7 +271,7 @@ def to_usual_ref(sent: SentRef, *, anonymous: bool) -> Ref:
     target, tagger = sent.target, bytes(sent.tagger)
     if not target.hash:
         raise UpstreamShapeError(f"{sent.type} {sent.name!r} has no target")
-    part(bytes(target.repository))  # so that it can be decoded later
+    part(bytes(target.repository))  # raises if it could not be decoded later
     author, name, uuid = _author(bytes(target.author))
     return Ref(
         kind="tag" if sent.type == "tag" else "branch",
@@ -312,8 +312,7 @@ def _full_name(row: RepositoryJson) -> str:
 
 
 def _owner(row: RepositoryJson, namespace: str) -> Owner:
-    """Convert the owner."""
-    # The workspace owns it. An account of the same identity has more data.
+    # The workspace is the owner. An account with the same identity has more details.
     owner, workspace = row.owner or AccountJson(), row.workspace or WorkspaceJson()
     account = _identity(owner.uuid)
     identity = _identity(workspace.uuid) or account or f"{NAMED}{namespace.lower()}"
@@ -329,8 +328,8 @@ def _owner(row: RepositoryJson, namespace: str) -> Owner:
 
 
 def _project(row: ProjectJson) -> Project | None:
-    """Convert a project; None for one without a key."""
-    if not row.key:  # it could not be requested
+    """Convert a project; None for one without a key, which could not be requested."""
+    if not row.key:
         return None
     return Project(
         key=row.key,
@@ -356,7 +355,7 @@ def _account(row: AccountJson, identity: str, username: str | None) -> Owner:
 
 
 def _identity(uuid: str | None) -> str | None:
-    """Return a uuid in its canonical form, None for None; raises UpstreamShapeError for any other text."""
+    """Return a uuid in its canonical form; None for None. Raises UpstreamShapeError for other texts."""
     if uuid is None:
         return None
     canonical = canonical_uuid(uuid)
@@ -376,7 +375,7 @@ def _person(account: AccountJson | None) -> str | None:
 
 
 def _hashes(commits: Sequence[CommitJson | SentShortCommit] | None) -> tuple[str, ...] | None:
-    """Return the hashes in order; None unless all of them are there."""
+    """Return the hashes in order; None if any is missing."""
     if commits is None:
         return None
     hashes = tuple(commit.hash for commit in commits if commit.hash)
@@ -388,7 +387,6 @@ def _avatar(links: LinksJson | None) -> str | None:
 
 
 def _clone(links: LinksJson, name: str) -> str | None:
-    """Return a clone address without the login that Bitbucket writes into it."""
     for link in links.clone or ():
         if link.name == name and link.href:
             return without_login(link.href)

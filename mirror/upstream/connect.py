@@ -39,7 +39,7 @@ def url_of(config: UpstreamConfig) -> str:
 
 
 def default_limit(config: UpstreamConfig, credential: Credential) -> int | None:
-    """Return the hourly limit of requests where the upstream does not report one; None for no limit.
+    """Return the hourly limit of requests if the upstream does not report one; None for no limit.
 
     Cloud: 60 for an anonymous address, 1,000 for an identity, each less a margin
     (support.atlassian.com/bitbucket-cloud/docs/api-request-limits). Others have no limit by default.
@@ -54,7 +54,7 @@ def bucket_of(config: UpstreamConfig, credential: Credential) -> str:
     url = url_of(config)
     try:
         host = urlsplit(url).netloc
-        urlsplit(url).port  # noqa: B018 - it raises where the port is not a number
+        urlsplit(url).port  # noqa: B018 - it raises if the port is not a number
     except ValueError as error:
         raise ConfigError(f"upstream {config.name}: url {url!r} is not a web address: {error}") from None
     return f"{credential.bucket}@{host}"
@@ -83,7 +83,7 @@ def accounts_by_upstream(config: Config, told: Mapping[str, int]) -> dict[str, t
 
 
 class ConnectedUpstream(NamedTuple):
-    """An upstream and what it may spend."""
+    """An upstream and its budget of requests."""
 
     upstream: "Upstream"
     budget: Budget
@@ -103,11 +103,11 @@ def connect(
     environ: Mapping[str, str] = os.environ,
     transport: "Transport | None" = None,
 ) -> ConnectedUpstream:
-    """Make the upstream of a configuration; nothing is asked yet.
+    """Make the upstream of a configuration, without sending a request.
 
     :param ledger: counts the requests of the account, across runs and processes.
     :param wait: sleeps for a number of seconds and tells the user why.
-    :param for_write: the upstream is for one write, whose refs are read by the API: git may lag behind it.
+    :param for_write: the upstream is for one write; its refs are read by the API, since git may lag behind.
     :param may_wait: False ends a run whose budget is spent, instead of waiting for the next hour.
     :param max_requests: limits this run; None for no limit of its own.
     :param timer: measures waits, in seconds; the clock's own seconds by default.

@@ -1,8 +1,8 @@
-"""Bitbucket Data Center's (formerly Server's) REST API as an upstream: its projects are the workspaces.
+"""The REST API of Bitbucket Data Center (formerly Server) as an upstream: its projects are the workspaces.
 
 Identities are numbers: ``id:N`` for projects and repositories, ``user:N`` for people. Repositories have no
-dates, so every listing is a full one. Pages have a `start`; the server names the next one, since rows that
-the caller may not see leave gaps.
+dates, so every listing is a full one. Pages begin at a `start`; the server names that of the next page, since
+rows that are hidden from the caller leave gaps.
 
 A repository that is flagged as public counts as public only if an anonymous request can read it: the flags
 stay when public access is switched off.
@@ -79,10 +79,11 @@ class DataCenter:
         self._shown = dict[str, bool]()
 
     def fetch_current_user(self) -> Owner | None:
-        """Return None: no request tells who the credential belongs to.
+        """Return None: no request shows who the credential belongs to.
 
-        One user is requested, which only a known caller may do; raises CredentialsRefused if the server
-        treats the credential as anonymous. Tokens of projects may not do so: what they can read decides.
+        One user is requested, which only a known caller may do. Raises CredentialsRefused if the server
+        treats the credential as anonymous. A token of a project may not list
+        users; then it counts as valid if it can read more than an anonymous caller.
         """
         if not self.anonymous:
             try:
@@ -162,7 +163,7 @@ class DataCenter:
         return self._checked(decode.to_repository(row))
 
     def fetch_refs(self, key: RepositoryKey, cursor: str | None) -> Page[Ref]:
-        """Request a page of branches, and after the last of them the tags."""
+        """Request a page of branches; after the last one, the tags."""
         if self._git and cursor is None and key.scm != "hg":
             return self._git.fetch_refs(key)
         found = _REFS_CURSOR.fullmatch(cursor or "branches:0")
@@ -177,29 +178,29 @@ class DataCenter:
         return _with_next(page, f"branches:{page.next}" if page.next else "tags:0")
 
     def is_ancestor(self, key: RepositoryKey, commit: str, of: str) -> bool | None:
-        """Request the commits that lead to `commit` but not to `of`; an ancestor has none."""
+        """Request the commits that lead to `commit` but not to `of`: none, if it is an ancestor."""
         query = urlencode({"until": commit, "since": of, "limit": "1"})
         path = f"{_path_of(key.full_name)}/commits?{query}"
         found, _ = self._http.get_json(path, decode.CommitsJson, attempts=2)
         return is_reached(commit, [one.id for one in found.values], more=found.is_last_page is False)
 
     def create_repository(self, owner: str, slug: str, settings: RepositorySettings) -> Repository:
-        """POST to the project; the server makes the slug of the name."""
+        """POST to the project; the server derives the slug from the name."""
         body = {"name": slug, "scmId": "git", **_body(settings)}
         return self._written(self._http.post(f"projects/{segment(owner)}/repos", body))
 
     def update_repository(self, key: RepositoryKey, settings: RepositorySettings) -> Repository:
-        """PUT what is to change."""
+        """PUT the settings to change."""
         return self._written(self._http.put(_path_of(key.full_name), _body(settings)))
 
     def delete_repository(self, key: RepositoryKey) -> None:
-        """DELETE it; the server answers 202 and removes the files later."""
+        """DELETE the repository; the server answers 202 and removes the files later."""
         self._http.delete(_path_of(key.full_name))
 
     def fork_repository(self, key: RepositoryKey, owner: str, settings: RepositorySettings) -> Repository:
-        """POST to the repository, naming the project."""
+        """POST to the repository, with the project in the body."""
         body = {**_body(settings), "project": {"key": owner}}
-        body.pop("scmId", None)  # a fork is what its parent is
+        body.pop("scmId", None)  # a fork has the same kind as its parent
         return self._written(self._http.post(_path_of(key.full_name), body))
 
     def close(self) -> None:
@@ -221,7 +222,7 @@ class DataCenter:
         return False
 
     def _checked(self, found: Repository) -> Repository:
-        """Return a repository as private unless anonymous callers see it."""
+        """Return a repository, as private unless anonymous callers can read it."""
         if found.is_private or self.anonymous or self._is_shown_to_anonymous(found):
             return found
         return as_private(found)
@@ -243,7 +244,7 @@ class DataCenter:
         return decode.to_repository(row).uuid == flagged.uuid
 
     def _written(self, answer: Response) -> Repository:
-        """Decode what was written; it counts as private if its visibility cannot be found out."""
+        """Decode the written repository; it counts as private if its visibility cannot be checked."""
         made = decode.to_repository(self._http.decoded(answer, decode.RepositoryJson))
         try:
             return self._checked(made)
@@ -263,9 +264,9 @@ class DataCenter:
         )
 
     def _ask(self, path: str, more: str) -> tuple[_Envelope, Response]:
-        """Request a page; one that is too large or too slow is requested with fewer rows.
+        """Request a page; if it is too large or too slow, request fewer rows.
 
-        Later pages of the same listing are twice as long each, until one fails again.
+        The length of later pages of the same listing doubles each time, until one fails again.
         """
         while (length := self._lengths.get(path, PAGE_LENGTH)) > 1:
             try:
@@ -294,9 +295,9 @@ def _with_next(page: Page[Row], cursor: str | None) -> Page[Row]:
 
 
 def _onward(listing: _Envelope, start: int, url: str) -> str | None:
-    """Return the start of the next page; raises UpstreamShapeError if it does not lead on.
+    """Return the start of the next page; raises UpstreamShapeError if it is not after this one.
 
-    A page with rows that claims to be the last but names a next one is not the last.
+    A page with rows that claims to be the last, but names a next page, is not the last.
     """
     onward = listing.nextPageStart
     is_last = listing.isLastPage and (onward is None or onward <= start or not listing.values)
@@ -313,14 +314,14 @@ def _path_of(full_name: str) -> str:
 
 
 def _body(settings: RepositorySettings) -> dict[str, Any]:
-    """Write settings as Data Center names them; raises UpstreamRefused for what it cannot express."""
+    """Return settings under the names of Data Center; raises UpstreamRefused for one that it lacks."""
     body: dict[str, Any] = settings.given("name", "description")
     if settings.scm is not None:
         body["scmId"] = settings.scm
     if settings.is_private is not None:
         body["public"] = not settings.is_private
     if settings.fork_policy == "no_public_forks":
-        raise UpstreamRefused("fork_policy: Data Center has allow_forks and no_forks alone", status=400)
+        raise UpstreamRefused("fork_policy: Data Center has only allow_forks and no_forks", status=400)
     if settings.fork_policy is not None:
         body["forkable"] = settings.fork_policy == "allow_forks"
     return body

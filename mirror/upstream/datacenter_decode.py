@@ -1,4 +1,4 @@
-"""Data Center's JSON objects, decoded into the model: pure functions of one row each."""
+"""Decodes the JSON objects of Data Center into the model: pure functions of one row each."""
 
 from datetime import UTC, datetime
 
@@ -18,7 +18,7 @@ class Camel(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class LinkJson(Camel, frozen=True):
-    """A link; `name` tells clone links apart: ``http`` whatever the scheme, and ``ssh``."""
+    """A link; `name` distinguishes clone links: ``ssh``, and ``http`` for https too."""
 
     href: str | None = None
     name: str | None = None
@@ -40,7 +40,7 @@ class UserJson(Camel, frozen=True):
 
 
 class ProjectJson(Camel, frozen=True):
-    """A project; one of a person has a key that begins with a tilde."""
+    """A project; the key of a personal one begins with a tilde."""
 
     key: str
     id: int
@@ -51,13 +51,13 @@ class ProjectJson(Camel, frozen=True):
 
 
 class OriginProjectJson(Camel, frozen=True):
-    """The project of what a repository was forked from."""
+    """The project of a parent repository; another mirror may know only its key."""
 
     key: str
 
 
 class OriginJson(Camel, frozen=True):
-    """What a repository was forked from."""
+    """The repository that another one was forked from."""
 
     id: int | None = None
     slug: str | None = None
@@ -102,7 +102,7 @@ class PermissionJson(Camel, frozen=True):
 
 
 class AuthorJson(Camel, frozen=True):
-    """Who wrote a commit; with a `display_name` if the address is an account's."""
+    """The author of a commit; with a `display_name` if an account has the mail address."""
 
     name: str | None = None
     email_address: str | None = None
@@ -110,7 +110,7 @@ class AuthorJson(Camel, frozen=True):
 
 
 class ParentJson(Camel, frozen=True):
-    """A commit by its hash alone, as parents are sent."""
+    """A commit of which only the hash is sent, such as a parent."""
 
     id: str | None = None
 
@@ -133,7 +133,7 @@ class CommitsJson(Camel, frozen=True):
 
 
 class Metadata(msgspec.Struct, frozen=True, rename={"latest": _LATEST}):
-    """What plugins add to a branch."""
+    """The data of plugins about a branch."""
 
     latest: CommitJson | None = None
 
@@ -162,7 +162,6 @@ def to_project(row: ProjectJson) -> Owner:
 
 
 def _project(row: ProjectJson) -> Project:
-    """Convert the data of the project itself."""
     return Project(
         key=row.key,
         uuid=f"id:{row.id}",
@@ -173,7 +172,7 @@ def _project(row: ProjectJson) -> Project:
 
 
 def to_member(row: PermissionJson) -> Member:
-    """Convert a person with rights on a project; raises UpstreamShapeError for one without id."""
+    """Convert a person with rights on a project; raises UpstreamShapeError if the id is missing."""
     user = row.user
     if user.id is None:
         raise UpstreamShapeError(f"a user without id: {user.name or user.display_name or 'nameless'}")
@@ -208,12 +207,12 @@ def to_repository(row: RepositoryJson) -> Repository:
 
 
 def to_branch(row: RefJson) -> Ref:
-    """Convert a branch; raises UpstreamShapeError without name or commit."""
+    """Convert a branch; raises UpstreamShapeError if its name or its commit is missing."""
     return msgspec.structs.replace(_ref(row, "branch", "refs/heads/"), is_main=row.is_default is True)
 
 
 def to_tag(row: RefJson) -> Ref:
-    """Convert a tag to the commit that it names; raises UpstreamShapeError without name or commit."""
+    """Convert a tag; raises UpstreamShapeError if its name or its commit is missing."""
     return _ref(row, "tag", "refs/tags/")
 
 
@@ -222,7 +221,7 @@ def _ref(row: RefJson, kind: RefKind, prefix: str) -> Ref:
     if not name or not target:
         raise UpstreamShapeError(f"a {kind} without name or commit: {row.display_id or row.id or 'nameless'}")
     latest = row.metadata.latest if row.metadata else None
-    if latest is None or latest.id != target:  # the details are of a commit that was pushed since
+    if latest is None or latest.id != target:  # the details belong to a newer commit
         return Ref(kind=kind, name=name, target_hash=target)
     author, parents = latest.author or AuthorJson(), latest.parents
     hashes = tuple(parent.id for parent in parents if parent.id) if parents is not None else None
@@ -254,7 +253,7 @@ def _raw(author: AuthorJson) -> str | None:
 
 
 def moment(milliseconds: int | None) -> str | None:
-    """Convert milliseconds since 1970 to the form of the mirror; None where missing or out of range."""
+    """Convert milliseconds since 1970 to the form of the mirror; None if missing or out of range."""
     if milliseconds is None:
         return None
     try:

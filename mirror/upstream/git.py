@@ -63,7 +63,7 @@ def lines_of(body: bytes) -> Iterator[bytes | None]:
             yield None
             offset += 4
             continue
-        if length < 4 or length > LONGEST_LINE:  # 1 is a delimiter, which occurs in requests alone
+        if length < 4 or length > LONGEST_LINE:  # 1 is a delimiter, which occurs only in requests
             raise ValueError(f"a line of length {length} at byte {offset:,}")
         line = body[offset + 4 : offset + length]
         if len(line) != length - 4:
@@ -130,7 +130,7 @@ def _behind_service(lines: Iterator[bytes | None]) -> Iterator[bytes | None]:
 
 
 def _until_flush(lines: Iterator[bytes | None]) -> Iterator[bytes]:
-    """Yield the lines before the final flush; raises ValueError where the answer ends without one."""
+    """Yield the lines before the final flush; raises ValueError if the answer ends without one."""
     for each in lines:
         if each is None:
             if any(True for _ in lines):
@@ -211,7 +211,7 @@ class GitRefs:
         self._http.close()
 
     def _advertisement(self, key: RepositoryKey) -> tuple[Advertisement, Response]:
-        """Request refs, in a second request where the server speaks version 2."""
+        """Request refs, by a second request if the server speaks version 2."""
         # The host answers 405 to double slashes and to one at the end.
         path = f"{quote(key.workspace, safe='~')}/{quote(key.slug, safe='')}.git"
         answer = self._http.get(
@@ -233,7 +233,7 @@ class GitRefs:
             raise UpstreamShapeError(f"{answer.url}: not as git answers: {error}") from None
 
     def _ls_refs(self, address: str, capabilities: Capabilities) -> Response:
-        """Ask by protocol version 2, where the first answer came from: a redirect may have led there."""
+        """Request refs by protocol version 2, from the address that the first request was redirected to."""
         if "ls-refs" not in capabilities.values or not address.endswith(_ASK):
             raise ValueError("a server of protocol version 2 that lists no refs")
         return self._http.send(

@@ -1,4 +1,4 @@
-"""The interface of an upstream, whichever API it speaks; pages, their rows, and the links between them."""
+"""The interface of an upstream, for any API: what a sync and a write need. Pages, their rows and links."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -22,11 +22,11 @@ _FIELDS = re.compile(r"(?<=[?&]fields=)[^&#]*")
 _PAGE_LENGTH = re.compile(r"(?<=[?&])pagelen=(\d{1,4})(?![^&#])")
 _PAGE_NUMBER = re.compile(r"(?<=[?&])page=([^&#]*)")
 
-SHRINKS_BY = 10  # how many times fewer rows are requested at once where a page is too large
+SHRINKS_BY = 10  # by how much the number of rows is divided if a page is too large
 
 
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that could not be read although its page could; `what` names it as precisely as possible."""
+    """A row that could not be read, on a page that could; `what` names it as precisely as possible."""
 
     what: str
     error: str
@@ -35,12 +35,13 @@ class BadRow(msgspec.Struct, frozen=True, kw_only=True):
 class Page(msgspec.Struct, Generic[Row], frozen=True, kw_only=True):
     """One page of a listing.
 
-    `next` is the cursor of the next page, to be handed back unchanged; None after the last page. `size` is
-    the number of rows in the whole listing, None where the upstream does not report it. `date` is the
-    upstream's clock at the time of the answer. `skipped` is true where the upstream could not give this page
-    at all and the listing goes on behind it. `full_length` is how many rows a page may have, if this one has
-    so many and is not known to be the last, else 0. `note` tells the user what the listing leaves out. `told`
-    tells pages apart where their rows do not: repositories whose owners alone are the rows.
+    - `next`: the cursor of the next page, to be passed back unchanged; None after the last page.
+    - `size`: the number of rows in the whole listing; None if the upstream does not report it.
+    - `date`: the upstream's clock at the time of the answer.
+    - `skipped`: the page could not be read, and the listing continues after it.
+    - `full_length`: the maximum number of rows, if the page has that many and may not be the last; else 0.
+    - `note`: tells the user what the listing leaves out.
+    - `told`: distinguishes pages with the same rows, if the rows are only the owners of what was listed.
     """
 
     rows: tuple[Row, ...]
@@ -55,27 +56,27 @@ class Page(msgspec.Struct, Generic[Row], frozen=True, kw_only=True):
 
 
 class Upstream(Protocol):
-    """A Bitbucket, as seen from here.
+    """One Bitbucket server.
 
-    Each method sends one request, retries aside; none stores anything. All of them may be called by several
-    threads at once. They raise CredentialsRefused, UpstreamRefused (with its status), UpstreamBusy after the
+    Each method sends one request, apart from retries, and stores nothing. Several threads may call them at
+    once. They raise CredentialsRefused, UpstreamRefused (with its status), UpstreamBusy after the
     last retry, UpstreamShapeError, BudgetSpent and Interrupted. A `cursor` is None for the first page, then
     `Page.next` of the page before.
     """
 
     name: str
-    # True when no credential is configured: members and private repositories are out of reach.
+    # Whether no credential is configured, so that members and private repositories cannot be read.
     anonymous: bool
-    # True when repositories can be listed newest update first, so that an incremental run is short.
+    # Whether repositories can be listed by their latest update, so that an incremental run is short.
     orders_by_update: bool
-    knows_hg: bool  # false where every repository is git, so that a missing `scm` can mean nothing else
-    # The fields of RepositorySettings that no answer of this kind of upstream holds.
+    knows_hg: bool  # if False, every repository is git, so a missing `scm` means git
+    # The fields of RepositorySettings that no answer of this kind of upstream has.
     never_tells: frozenset[str]
 
     def fetch_current_user(self) -> Owner | None:
-        """Ask who the credential belongs to; None for no person.
+        """Request the person whom the credential belongs to; None if there is none.
 
-        Raises CredentialsRefused when the upstream treats the credential as anonymous.
+        Raises CredentialsRefused if the upstream treats the credential as anonymous.
         """
 
     def fetch_workspaces(self, cursor: str | None) -> Page[Owner]:
@@ -91,41 +92,42 @@ class Upstream(Protocol):
         """Request a page of a namespace's repositories, oldest first or newest update first."""
 
     def fetch_repository(self, key: RepositoryKey) -> Repository:
-        """Request one repository by its identity, whatever it is called today."""
+        """Request one repository by its identity, even if it was renamed."""
 
     def find_repository(self, full_name: str) -> Repository:
-        """Request the repository that has this name now, whichever it is."""
+        """Request the repository that has this name now."""
 
     def fetch_refs(self, key: RepositoryKey, cursor: str | None) -> Page[Ref]:
         """Request a page of branches and tags together."""
 
     def is_ancestor(self, key: RepositoryKey, commit: str, of: str) -> bool | None:
-        """Ask whether a commit is `of` another one or comes before it; None where the answer does not tell.
+        """Ask whether a commit is an ancestor `of` another one, or the same; None if the answer is unclear.
 
-        A 404 says that one of them is not there any more.
+        A 404 means that one of them no longer exists.
         """
 
     def create_repository(self, owner: str, slug: str, settings: RepositorySettings) -> Repository:
         """Create a repository; some upstreams take no slug and derive it from the name."""
 
     def update_repository(self, key: RepositoryKey, settings: RepositorySettings) -> Repository:
-        """Change the settings that are given; another name changes the slug."""
+        """Change the given settings; a new name changes the slug."""
 
     def delete_repository(self, key: RepositoryKey) -> None:
         """Delete a repository for good."""
 
     def fork_repository(self, key: RepositoryKey, owner: str, settings: RepositorySettings) -> Repository:
-        """Copy a repository into a namespace, under the name that is given."""
+        """Copy a repository into a namespace, under the given name."""
 
     def close(self) -> None:
         """Close the connections."""
 
 
 def is_reached(commit: str, left: Sequence[str | None], *, more: bool) -> bool | None:
-    """Judge a listing of what comes before a commit, and the commit itself, less what another one reaches.
+    """Return whether another commit reaches `commit`; None if the answer is unclear.
 
-    Nothing is left where the other one reaches it, and there are no `more` pages. Else the commit comes
-    first: a server that ignores what it is requested lists others, which tells nothing.
+    `left` are the commits that lead to `commit` and that the other one does not reach, newest first; `more`
+    says that further pages follow. If any are left, `commit` must be the first: a server that ignores the
+    parameters lists other commits, which proves nothing.
     """
     if not left:
         return None if more else True
@@ -201,7 +203,7 @@ class RowDecoder(Generic[Row]):
     """Decodes the rows of a page; a bad row does not affect the others."""
 
     def __init__(self, kind: type[Json], convert: Callable[[Json], Row]) -> None:
-        """Take the struct of one JSON row, and the function that makes a value of the model of it."""
+        """`kind` is the struct of one JSON row; `convert` turns it into a value of the model."""
         self._decode = msgspec.json.Decoder(kind).decode
         self._kind, self._convert = kind, convert
 
@@ -210,13 +212,13 @@ class RowDecoder(Generic[Row]):
             return self._convert(self._decode(raw))
         except msgspec.ValidationError:
             raise
-        except (msgspec.DecodeError, UnicodeDecodeError):  # not UTF-8, which is mended
+        except (msgspec.DecodeError, UnicodeDecodeError):  # not UTF-8, which is repaired
             return self._convert(decoded_bytes(bytes(raw), self._kind))
 
     def decode(
         self, values: Iterable[msgspec.Raw], keep: Callable[[Row, bytes], Row] | None = None
     ) -> tuple[tuple[Row, ...], tuple[BadRow, ...]]:
-        """Return the good rows, and what is wrong with the others; `keep` adds to a row the whole of it."""
+        """Return the good rows and the bad ones; `keep` adds to each row the JSON that it was made from."""
         rows, bad = list[Row](), list[BadRow]()
         for raw in values:
             try:
@@ -238,7 +240,7 @@ class _Names(msgspec.Struct, frozen=True):
 
 
 def _name_of(raw: bytes) -> str:
-    """Name a bad row as well as possible."""
+    """Return the best known name of a bad row."""
     try:
         found = decoded_bytes(raw, _Names)
     except (msgspec.MsgspecError, ValueError, RecursionError):

@@ -70,7 +70,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def url(self) -> str:
-        """The address, fit to be shown."""
+        """The address in a form that may be shown."""
         return shown_url(self.address)
 
 
@@ -81,8 +81,8 @@ class UnexpectedBody(UpstreamBusy):
 def decoded(answer: Response, shape: type[Shape], redact: Callable[[str], str]) -> Shape:
     """Decode a JSON body as `shape`.
 
-    `redact` removes secrets from the excerpt that UnexpectedBody shows. Raises UnexpectedBody where the body
-    is not JSON, UpstreamShapeError that names address and JSON path where it is of another shape.
+    `redact` removes secrets from the excerpt that UnexpectedBody shows. Raises UnexpectedBody if the body is
+    not JSON, UpstreamShapeError with the address and the JSON path if it has another shape.
     """
     try:
         return decoded_bytes(answer.body, shape)
@@ -112,12 +112,12 @@ def error_for(
 ) -> MirrorError:
     """Return the error for an answer that is no success, with what the upstream says and what to do.
 
-    `redact` removes secrets from the upstream's words. `retry_after` is in seconds, None where not given.
+    `redact` removes secrets from the upstream's words. `retry_after` is in seconds; None if it is not given.
     """
     words = _upstream_message(answer, redact)
     line = f"{answer.url}: {answer.status}" + (f": {words}" if words else "")
     if answer.status == 401 and _has_exception(answer, "AuthorisationException"):
-        # Data Center answers so for one thing that a known caller may not see.
+        # Data Center's answer for a single thing that a known caller may not see.
         return UpstreamRefused(line, status=401, words=words)
     if answer.status == 401:
         return _refused_credential(line, credential)
@@ -137,14 +137,14 @@ def error_for(
 
 
 def shown(text: str, length: int = 300) -> str:
-    """Make text of others safe for a terminal: one line without hidden characters, at most `length` long."""
-    # It is cut before the rest is looked at: a body may be of any size.
+    """Make foreign text safe for a terminal: one line of at most `length` characters, none of them hidden."""
+    # It is cut first, since a body may have any size.
     flat = visible(" ".join(text[: length * 4].split()))
     return flat if len(flat) <= length else flat[: length - 1] + "\u2026"
 
 
 def shown_url(url: str) -> str:
-    """Make an address fit to be shown: without login, token and the long list of fields."""
+    """Return an address in a form that may be shown: without login, token and the long list of fields."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -159,7 +159,7 @@ def shown_url(url: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def moment_of(date: str) -> datetime | None:
-    """Read a Date header; None where it is missing or unreadable. Many answers have the same one."""
+    """Read a Date header; None if it is missing or unreadable. Many answers have the same one."""
     try:
         moment = parsedate_to_datetime(date)
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
@@ -168,7 +168,7 @@ def moment_of(date: str) -> datetime | None:
 
 
 def _refused_credential(line: str, credential: Credential) -> MirrorError:
-    """Explain a 401: it ends the run of a caller with a credential, but one request of an anonymous one."""
+    """Explain a 401. It ends the run if there is a credential; without one, only the request fails."""
     if credential.form == "anonymous":
         return UpstreamRefused(
             f"{line} - this needs a credential and none is configured: set `credential`; {_WANTED}",
@@ -198,7 +198,7 @@ def _has_exception(answer: Response, exception: str) -> bool:
 
 
 def _upstream_message(answer: Response, redact: Callable[[str], str]) -> str:
-    """Return what the upstream says about its refusal, in one line; "" where that is nothing of use."""
+    """Return what the upstream says about its refusal, in one line; "" if it says nothing useful."""
     try:
         body = mended(answer.body) if answer.body else None
     except (ValueError, RecursionError):
@@ -265,7 +265,7 @@ def _text(value: Any) -> str:
 
 
 class NotSent(UpstreamBusy):
-    """The request was never sent, so that even a write may be retried."""
+    """The request was never sent, so even a write may be retried."""
 
 
 class Retrying:
@@ -311,7 +311,7 @@ class Retrying:
 
 
 class RetryPolicy:
-    """Which requests are retried: reads whenever it may help, writes only where they were certainly not done.
+    """Which requests are retried: reads if it may help, writes only if they were certainly not done.
 
     `retry` is configured; `budget` waits and tells the user why; `random` spreads the delays.
     """
@@ -358,5 +358,5 @@ def _error_of(state: "tenacity.RetryCallState") -> UpstreamBusy:
 
 
 def _was_not_done(error: BaseException) -> bool:
-    """Return whether a write was certainly not done, so that it may be retried."""
+    """Return whether a write was certainly not done."""
     return isinstance(error, NotSent) or (isinstance(error, UpstreamBusy) and error.status == 429)

@@ -25,9 +25,9 @@ CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", 
 _PORTS = {"http": 80, "https": 443}
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 
-Transport = httpx.BaseTransport  # what tests hand in instead of a network
+Transport = httpx.BaseTransport  # what tests pass in instead of a network
 
-# Scheme, host and port of an address; the port is None where it is the scheme's own.
+# Scheme, host and port of an address; the port is None if it is the default of the scheme.
 Origin = tuple[str, str, int | None]
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
