@@ -6,4 +6,5 @@ from mirror.cli import main
 
 if __name__ == "__main__":
     config = ["--config", sys.argv[1]] if sys.argv[1:] else []
-    main([*config, "schedule"])
+    sys.argv[1:] = [*config, "schedule"]
+    main()

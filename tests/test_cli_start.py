@@ -125,21 +125,50 @@ def test_every_file_of_commands_is_counted() -> None:
     assert {FILES[command.split()[0]] for command in COMMANDS if command != "--help"} == set(FILES.values())
 
 
-_INTERRUPTED = """
-import os, signal, sys
-class Interrupting:
+_SIGNALLED = """
+import os, sys
+_, module, number, *words = sys.argv
+class Signalling:
     def find_spec(self, name, path=None, target=None):
-        if name == "mirror.cli.main":
-            os.kill(os.getpid(), signal.SIGINT)
-sys.meta_path.insert(0, Interrupting())
+        if name == module:
+            os.kill(os.getpid(), int(number))
+sys.meta_path.insert(0, Signalling())
 import mirror.cli
+sys.argv[1:] = words
+mirror.cli.main()
 """
 
 
-def test_ctrl_c_while_modules_are_imported_shows_no_traceback() -> None:
-    """The process ends by the signal, as the shell expects; what runs later catches it."""
-    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
-    after = "import signal, mirror.cli; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
-    done = subprocess.run([sys.executable, "-c", after], capture_output=True, text=True, check=False)
-    assert done.stdout == "True\n"
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("module", "words", "code", "says"),
+    [
+        ("mirror.cli.main", "search x", 130, ""),
+        ("mirror.cli.search", "search x", 130, "mirror: interrupted; what was saved is kept"),
+        ("mirror.cli.serve", "run", 0, ""),
+        ("mirror.background.service", "schedule", 0, ""),
+    ],
+)
+def test_a_signal_while_modules_are_imported_shows_no_traceback(
+    number: signal.Signals, module: str, words: str, code: int, says: str, filled: Folder
+) -> None:
+    """It is an interruption; a service, which was asked to stop, ends as later."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SIGNALLED, module, str(int(number)), *words.split()],
+        cwd=filled.path,
+        env=filled.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (code, "", says)
+
+
+def test_importing_the_commands_leaves_signals_as_they_were() -> None:
+    """A program that calls `main` with arguments handles its own."""
+    code = (
+        "import signal, mirror.cli; mirror.cli.main(['--version'])\n"
+        "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, signal.getsignal(signal.SIGTERM))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[1:] == ["True 0"]

@@ -1,15 +1,12 @@
 """The command line: each command parses its arguments, calls one function of another package, and prints."""
 
-import gc
-import signal
-import threading
+# First: imports take most of a short run, and a signal must not end them with a traceback.
+from mirror.cli import signals
 
-# Until `main` handles Ctrl-C, let it end the process without a traceback: imports take most of a short run.
-_IS_OURS = signal.getsignal(signal.SIGINT) is signal.default_int_handler and (
-    threading.current_thread() is threading.main_thread()
-)
-if _IS_OURS:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+_before = signals.handlers()
+signals.end_at_once(signals.INTERRUPTED)
+
+import gc  # noqa: E402
 
 # Imported modules stay until the end: the garbage collector took a fifth of a start to look through them.
 gc.disable()
@@ -18,7 +15,6 @@ from mirror.cli.main import main  # noqa: E402
 
 gc.freeze()
 gc.enable()
-if _IS_OURS:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+signals.restore(_before)  # `main` handles them, in a process of its own
 
 __all__ = ["main"]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from mirror import __version__
+from mirror.cli import signals
 from mirror.cli.printer import Printer, clean_console, plain
 from mirror.config import DEFAULT_FILE, Config, read_config
 from mirror.errors import ConfigError, Interrupted, MirrorError, StoreError
@@ -66,6 +67,9 @@ COMMANDS = {
     "man": ("setup", "Print the manual page of all commands, for section 1."),
 }
 """Which file of this package holds a command, and the first sentence of its help, for lists of commands."""
+
+SERVICES = {"mcp", "run", "sandbox", "schedule", "serve"}
+"""Commands that run until they are stopped, and then have done what was asked."""
 
 FILES = {name: file for name, (file, _) in COMMANDS.items()}
 
@@ -124,6 +128,14 @@ class Commands(WholeSummaries):
         """Run the command."""
         with _unless_the_reader_has_gone():
             return super().invoke(ctx)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command, and import it; from here on, signals end a service as asked."""
+        if args[0] in SERVICES:
+            signals.end_service_at_once()
+        return super().resolve_command(ctx, args)
 
     def sentence(self, ctx: click.Context, name: str) -> str:
         """Return the sentence without importing the command."""
@@ -217,21 +229,30 @@ def leave(code: int) -> NoReturn:
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; an error is one line on standard error, and decides the exit code.
 
-    `arguments` are those after the program's name; None takes them from the command line.
+    `arguments` are those after the program's name; None takes them from the command line, and the process is
+    that command's until its end: it handles SIGINT and SIGTERM.
     """
+    if arguments is None:
+        signals.interrupt()
     # Python has None for a stream that the caller has closed.
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     _show_all_characters()
     code = exit_code_of(lambda: mirror.main(args=arguments, prog_name="mirror", standalone_mode=False))
+    if arguments is None:
+        signals.end_at_once(code)
     if code:
         leave(code)
 
 
 def exit_code_of(work: Callable[[], object]) -> int:  # noqa: PLR0911 - one for each kind of error
     """Run a command, print its error in one line, and return the exit code."""
+    code = 0
     try:
-        work()
+        try:
+            work()
+        except SystemExit as left:  # by `leave`
+            code = left.code if isinstance(left.code, int) else 0
         sys.stdout.flush()
     except click.exceptions.Exit as done:
         return done.exit_code
@@ -253,7 +274,7 @@ def exit_code_of(work: Callable[[], object]) -> int:  # noqa: PLR0911 - one for 
         _silence()
         _say(f"{error.filename or 'the answer'} cannot be read or written: {error.strerror or error}")
         return StoreError.exit_code
-    return 0
+    return code
 
 
 def _show_all_characters() -> None:

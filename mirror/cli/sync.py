@@ -1,13 +1,11 @@
 """`mirror sync` and `mirror verify`, and what they print: progress, summaries, plans, findings."""
 
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Self
 
 import click
@@ -15,7 +13,7 @@ import click
 from mirror.cli.main import configured, errors, leave, number_option, out
 from mirror.cli.printer import Printer
 from mirror.config_checks import warn
-from mirror.errors import ConfigError, Interrupted, StoreError, StoreLocked
+from mirror.errors import ConfigError, StoreError, StoreLocked
 from mirror.observe.alerts import Alerts
 from mirror.observe.logs import EveryMinute, Logged, log_run, row_counts, seconds_text, secrets_of, set_up
 from mirror.operations import SyncOptions, built_in_sandbox, plan_all, sync_all, verify_all
@@ -82,7 +80,7 @@ def sync(
             print_plan(out(), plan_all(config, options))
             return
         as_json = config.log.format == "json"
-        with nullcontext(Logged()) if as_json else progress() as reporter, _sigterm_interrupts():
+        with nullcontext(Logged()) if as_json else progress() as reporter:
             set_up(config.log, secrets_of(config))
             alerts = Alerts(config)
             try:
@@ -107,20 +105,6 @@ def progress() -> "AbstractContextManager[TerminalProgress | LogProgress]":
     if not sys.stderr.isatty():
         return nullcontext(LogProgress(Printer(sys.stderr)))
     return TerminalProgress(errors())
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C: the cursor is kept, the run is recorded as interrupted."""
-
-    def interrupt(_: int, __: FrameType | None) -> None:
-        raise Interrupted("terminated; the next run resumes from here")
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @click.command()
@@ -156,7 +140,7 @@ def verify(names: tuple[str, ...], sample: str, repair: bool, no_wait: bool) -> 
     code = 0 if all(complaint.mended for complaint in complaints) else 1
     if number != 0:
         options = SyncOptions(names=names, may_wait=not no_wait)
-        with built_in_sandbox(config), progress() as reporter, _sigterm_interrupts():
+        with built_in_sandbox(config), progress() as reporter:
             summaries, findings = verify_all(
                 config, options, sample=number, repair=repair, report=reporter, stop=threading.Event()
             )

@@ -1,0 +1,54 @@
+"""What SIGINT and SIGTERM do to a command: it ends at any moment, without a traceback and with its exit code.
+
+A service handles both itself once it has started (`mirror.serve.server`, `mirror.background.service`).
+"""
+
+import os
+import signal
+
+TYPE_CHECKING = False  # `typing` takes longer to import than what may come before signals are handled
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
+
+INTERRUPTED = 130
+_ENDS = (signal.SIGINT, signal.SIGTERM)
+
+
+def handlers() -> "dict[signal.Signals, Any]":
+    """Return what handles the signals now, without those that the caller of the program has ignored."""
+    return {number: handler for number in _ENDS if (handler := signal.getsignal(number)) != signal.SIG_IGN}
+
+
+def restore(before: "dict[signal.Signals, Any]") -> None:
+    """Handle signals as `handlers` has returned."""
+    for number, handler in before.items():
+        try:
+            signal.signal(number, handler)
+        except ValueError:  # only the main thread may
+            return
+
+
+def end_at_once(code: int) -> None:
+    """Let a signal end the process at once, with an exit code; what was saved is consistent.
+
+    For moments at which an exception would show a traceback, or be lost: imports, and the end of Python.
+    """
+    restore(dict.fromkeys(handlers(), lambda *_: os._exit(code)))
+
+
+def interrupt() -> None:
+    """Let the first signal raise KeyboardInterrupt, and a second one end the process at once."""
+    restore(dict.fromkeys(handlers(), _interrupt))
+
+
+def end_service_at_once() -> None:
+    """Let a signal end a service that has not started yet as later: it was asked to stop, and did."""
+    # Only where `interrupt` was called: not in a program that calls commands as functions.
+    if _interrupt in handlers().values():
+        end_at_once(0)
+
+
+def _interrupt(_: int, __: "FrameType | None") -> None:
+    end_at_once(INTERRUPTED)
+    raise KeyboardInterrupt
