@@ -167,8 +167,8 @@ def test_a_signal_while_modules_are_imported_shows_no_traceback(
 def test_importing_the_commands_leaves_signals_as_they_were() -> None:
     """A program that calls `main` with arguments handles its own."""
     code = (
-        "import signal, mirror.cli; mirror.cli.main(['--version'])\n"
-        "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, signal.getsignal(signal.SIGTERM))"
+        "import mirror.cli; from signal import *; mirror.cli.main(['--version'])\n"
+        "print(getsignal(SIGINT) is default_int_handler, getsignal(SIGTERM))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[1:] == ["True 0"]

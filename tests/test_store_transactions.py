@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -77,3 +78,43 @@ def test_a_commit_that_fails_writes_none_of_them(store: Store) -> None:
     assert seen(store) == ""
     learn(store, "b")
     assert seen(store) == "b"
+
+
+class Interrupted:
+    """A connection on which Ctrl-C comes just after a statement."""
+
+    def __init__(self, connection: sqlite3.Connection, after: str) -> None:
+        self._connection, self._after = connection, after
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        """Run it."""
+        found = self._connection.execute(sql, *values)
+        if sql == self._after:
+            self._after = ""
+            raise KeyboardInterrupt
+        return found
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [("BEGIN IMMEDIATE", ""), ("SAVEPOINT one", ""), ("RELEASE one", "a"), ("COMMIT", "ab")],
+)
+def test_ctrl_c_between_statements_is_no_other_error(store: Store, after: str, expected: str) -> None:
+    """It is raised as it is, and the next transaction begins anew."""
+    plain = store.connection
+    store.connection = cast("Any", Interrupted(plain, after))
+
+    def write() -> None:
+        with store.together():
+            learn(store, "a")
+            learn(store, "b")
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    store.connection = plain
+    assert (seen(store), plain.in_transaction) == (expected, False)
+    learn(store, "c")
+    assert seen(store) == expected + "c"

@@ -1,15 +1,18 @@
 """How many requests a sync spends, and that what it leaves behind is what the upstream says."""
 
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
+import pytest
 from sync_harness import Clock, Notes, assert_matches_sandbox, contents, crawling
 
-from mirror.errors import Interrupted
+from mirror.errors import Interrupted, StoreError
 from mirror.sandbox import World, repository_refs, visible_repositories
 from mirror.store import Store
 from mirror.store.crawl_state import Progress
 from mirror.sync.crawl import sync_upstream
+from mirror.sync.run import Run
 
 SEEDS = 29
 """Repositories that every sandbox of some size holds besides the generated ones."""
@@ -73,6 +76,28 @@ def test_a_first_sync_needs_few_transactions_and_queries(tmp_path: Path) -> None
         assert looked < 3.6 * summary.counts.requests  # 3.1 were measured
         assert crawl.one("SELECT sum(requests) FROM request_ledger") == summary.counts.requests
         assert crawl.one("SELECT sum(sent) FROM request_ledger") == summary.counts.requests
+
+
+@pytest.mark.parametrize(("is_full", "counted"), [(False, 1), (True, 0)])
+def test_what_is_not_saved_is_not_counted(tmp_path: Path, is_full: bool, counted: int) -> None:
+    """Of answers that are saved together one fails: the others count, unless a full disk undoes them too."""
+
+    def save(run: Run, *, fails: bool) -> None:
+        with run.transaction() as connection:
+            run.counts.refs_new += 1
+            if fails and is_full:
+                connection.execute("ROLLBACK")  # as SQLite does
+            if fails:
+                raise StoreError("full")
+
+    with crawling(tmp_path, 10) as (_, crawl), crawl.run() as run:
+        with suppress(StoreError), run.together():
+            save(run, fails=False)
+            save(run, fails=True)
+        assert run.counts.refs_new == counted
+        with suppress(StoreError):
+            save(run, fails=True)
+        assert run.counts.refs_new == counted
 
 
 def test_every_odd_value_is_mirrored_unchanged(tmp_path: Path) -> None:

@@ -247,21 +247,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def exit_code_of(work: Callable[[], object]) -> int:  # noqa: PLR0911 - one for each kind of error
     """Run a command, print its error in one line, and return the exit code."""
-    code = 0
     try:
-        try:
-            work()
-        except SystemExit as left:  # by `leave`
-            code = left.code if isinstance(left.code, int) else 0
-        sys.stdout.flush()
+        return _finished(work)
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        _say("interrupted; what was saved is kept")
-        return Interrupted.exit_code
+        return _interrupted()
     except BrokenPipeError:
         _silence()  # the reader, such as `head`, has gone: not an error
     except MirrorError as error:
@@ -274,7 +268,27 @@ def exit_code_of(work: Callable[[], object]) -> int:  # noqa: PLR0911 - one for 
         _silence()
         _say(f"{error.filename or 'the answer'} cannot be read or written: {error.strerror or error}")
         return StoreError.exit_code
-    return code
+    except Exception:
+        if signals.interrupted():
+            return _interrupted()
+        raise
+    return 0
+
+
+def _finished(work: Callable[[], object]) -> int:
+    """Run a command to its end, by `leave` for instance; return the exit code."""
+    code: object = 0
+    try:
+        work()
+    except SystemExit as left:
+        code = left.code
+    sys.stdout.flush()
+    return code if isinstance(code, int) else 0
+
+
+def _interrupted() -> int:
+    _say("interrupted; what was saved is kept")
+    return Interrupted.exit_code
 
 
 def _show_all_characters() -> None:

@@ -3,8 +3,10 @@
 A service handles both itself once it has started (`mirror.serve.server`, `mirror.background.service`).
 """
 
+import atexit
 import os
 import signal
+import sys
 
 TYPE_CHECKING = False  # `typing` takes longer to import than what may come before signals are handled
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 _ENDS = (signal.SIGINT, signal.SIGTERM)
+_received = list[int]()
 
 
 def handlers() -> "dict[signal.Signals, Any]":
@@ -40,6 +43,14 @@ def end_at_once(code: int) -> None:
 def interrupt() -> None:
     """Let the first signal raise KeyboardInterrupt, and a second one end the process at once."""
     restore(dict.fromkeys(handlers(), _interrupt))
+    sys.unraisablehook = _unraisable
+    # The last thing that runs: then Python forgets its handlers, and takes its time to end.
+    atexit.register(restore, dict.fromkeys(handlers(), signal.SIG_IGN))
+
+
+def interrupted() -> bool:
+    """Return whether KeyboardInterrupt was raised: another exception may be what became of it."""
+    return bool(_received)
 
 
 def end_service_at_once() -> None:
@@ -49,6 +60,14 @@ def end_service_at_once() -> None:
         end_at_once(0)
 
 
-def _interrupt(_: int, __: "FrameType | None") -> None:
+def _interrupt(number: int, _: "FrameType | None") -> None:
+    _received.append(number)
     end_at_once(INTERRUPTED)
     raise KeyboardInterrupt
+
+
+def _unraisable(lost: "Any") -> None:
+    """End the process if KeyboardInterrupt was raised where Python ignores exceptions, as in a destructor."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        os._exit(INTERRUPTED)
+    sys.__unraisablehook__(lost)

@@ -2,8 +2,8 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -78,26 +78,33 @@ class Store:
                     self._is_together = True
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self, lost: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Commit several transactions at once, at the end or at an error; each as a whole or not at all.
 
-        Nothing is in the file before that. This takes a quarter of the time of single commits.
+        Nothing is in the file before that. This takes a quarter of the time of single commits. `lost` is
+        called if nothing came into the file.
         """
+        is_saved = False
         with self._turn, explained(self.path):
-            self.connection.execute("BEGIN IMMEDIATE")
-            self._is_together = True
             try:
+                self.connection.execute("BEGIN IMMEDIATE")
+                self._is_together = True
                 yield
             finally:
                 self._is_together = False
-                if self.connection.in_transaction:  # a full disk ends it
-                    self._commit()
+                try:
+                    if self.connection.in_transaction:  # a full disk ends it
+                        self._commit()
+                        is_saved = True
+                finally:
+                    if not is_saved:
+                        lost()
 
     @contextmanager
     def _between(self, begin: str, end: str, *undo: str) -> Iterator[None]:
         """Run the block between two statements; undo it after an error, also one of the second."""
-        self.connection.execute(begin)
         try:
+            self.connection.execute(begin)  # Ctrl-C may come right after it
             yield
             self.connection.execute(end)
         except BaseException:
@@ -113,8 +120,10 @@ class Store:
 
     def _undo(self, *statements: str) -> None:
         for statement in statements:
-            if self.connection.in_transaction:
-                self.connection.execute(statement)
+            # Ctrl-C may come before the savepoint is there, or after it was released.
+            with suppress(sqlite3.OperationalError):
+                if self.connection.in_transaction:
+                    self.connection.execute(statement)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

@@ -107,7 +107,7 @@ class HintStep(Step):
         """Write its row, then request its refs; with an owner that is not mirrored it becomes a tombstone."""
         run = self.run
         has_left = run.states.has_left(answer)
-        with run.store.transaction(), run.cursors() as cursors:
+        with run.transaction(), run.cursors() as cursors:
             cursors.hints.done(self.hint)
             saved = save_row(run, answer)
             run.counts.repositories_changed += len(saved.changed)

@@ -132,7 +132,7 @@ def _allowed(run: Run, workspace: str, state: WorkspaceState, missing: int) -> b
 
 def _mark_all(run: Run, workspace: str, rows: list[int]) -> None:
     """Turn the repositories of a workspace that is gone into tombstones."""
-    with run.store.transaction():
+    with run.transaction():
         for row_id in rows:
             make_tombstone(run, row_id, "workspace gone")
         run.answered("workspace", workspace)
@@ -166,7 +166,7 @@ class AbsenceStep(Step):
     def save(self, answer: Repository) -> Sequence[Step]:
         """Write it: pages moved while they were read, or it belongs to another owner now."""
         run = self.run
-        with run.store.transaction():
+        with run.transaction():
             saved = save_row(run, answer)
             run.counts.repositories_changed += len(saved.changed)
             run.answered("repository", self.key.uuid)

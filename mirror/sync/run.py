@@ -1,8 +1,9 @@
 """One run: what each of its steps needs, what it notes of failures, and its record in the file."""
 
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -186,15 +187,25 @@ class Run:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Commit what several steps save at once; what is not in the file after an error is not counted."""
+        """Commit what several steps save at once; what does not come into the file is not counted."""
+        before = msgspec.structs.asdict(self.counts)
+        with self.store.together(lost=lambda: self._count_as(before)):  # a full disk undoes all of them
+            yield
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Group writes and what they count: an error undoes both."""
         before = msgspec.structs.asdict(self.counts)
         try:
-            with self.store.together():
-                yield
-        except StoreError:  # a full disk undoes all of them
-            for name, count in before.items():
-                setattr(self.counts, name, count)
+            with self.store.transaction() as connection:
+                yield connection
+        except BaseException:
+            self._count_as(before)
             raise
+
+    def _count_as(self, before: Mapping[str, Any]) -> None:
+        for name, count in before.items():
+            setattr(self.counts, name, count)
 
     def hear(self) -> None:
         """Note that the upstream has answered: it is not out of reach."""

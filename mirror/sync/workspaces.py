@@ -312,7 +312,7 @@ class ListingStep(_WorkspaceStep):
         listing = listing_state.advanced(self.listing, answer)
         if listing.purpose == "full" and run.kind == "incremental":  # a watch run stays one
             run.kind = "full"
-        with run.store.transaction():
+        with run.transaction():
             listing.bad += self._save_rows(answer)
             state = msgspec.structs.replace(listing_state.found(self.state), listing=listing)
             if answer.rows and run.states.owner_id(state) is None:
