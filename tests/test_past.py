@@ -396,6 +396,27 @@ def test_filtered_changes_are_those_of_all_changes_that_match(tmp_path: Path) ->
     filled.store.close()
 
 
+def test_changes_are_found_by_any_part_of_a_ref(tmp_path: Path) -> None:
+    """LIKE has signs of its own and knows the case of ASCII letters only, as do the answers."""
+    names = ["Feature/a_B", "feature/a-b", "100%", "%_", "É%", "é", f"{'x' * 60}%y", "a\\b", None]
+    filled = FixtureDb(tmp_path / "mirror.db")
+    filled.repositories([repository("ann/tool")], at=moment(0), first=True)
+    with filled.store.transaction() as connection:
+        connection.executemany(
+            "INSERT INTO changes (at, kind, repository_id, ref) VALUES (?, 'branch_moved', 1, ?)",
+            [(moment(number), name) for number, name in enumerate(names)],
+        )
+
+    def lower(text: str) -> str:
+        return "".join(letter.lower() if letter.isascii() else letter for letter in text)
+
+    for part in ("A_b", "a", "%", "_", "É", "é%", "x" * 59 + "%", "x" * 61, "\\", "%y", "0%0", "\0", "a\0"):
+        expected = [name for name in reversed(names) if name is not None and lower(part) in lower(name)]
+        found = latest_changes(filled.store.connection, OPERATOR, ChangeFilter(ref=part), limit=99)
+        assert [row.ref for row in found.rows] == expected, part
+    filled.store.close()
+
+
 def test_steps_among_many_changes_of_an_owner(tmp_path: Path) -> None:
     """An owner with too many changes to sort has the same steps, and the latest changes until a moment."""
     filled = FixtureDb(tmp_path / "mirror.db")
