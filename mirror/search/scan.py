@@ -202,8 +202,8 @@ class PendingMatches:
         self._collections = query.collections
         self.unprepared = set[int]()
         # Collection to the number of matching rows that left it or entered it.
-        self._lost = Counter[int | None]()
-        self._gained = Counter[int | None]()
+        self._lost = defaultdict[int | None, int](int)
+        self._gained = defaultdict[int | None, int](int)
         self._cursor = plain_cursor(connection) if has_any else None
         if not has_any:
             return
@@ -232,7 +232,8 @@ class PendingMatches:
 
         A row that keeps both, most often for a new follower, would add one to either, so it is left out.
         """
-        for (was, now), number in Counter(self._rows(_MOVED)).items():
+        moved = self._rows(_MOVED)
+        for (was, now), number in Counter(moved).items() if moved else ():
             self._lost[was] += number
             self._gained[now] += number
 
@@ -242,7 +243,7 @@ class PendingMatches:
 
     def gained(self) -> int:
         """Return how many changed rows match now and may be shown."""
-        return sum([self._gained[collection] for collection in self._collections])
+        return sum([self._gained[collection] for collection in self._collections]) if self._gained else 0
 
     def best(self, most: int) -> list[Hit]:
         """Return the best hits among the prepared rows, `most` at most, in order."""
