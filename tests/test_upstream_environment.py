@@ -2,6 +2,7 @@
 
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from random import Random
 from threading import Thread
 
 import httpx
@@ -9,7 +10,7 @@ import pytest
 from cli_runner import Folder
 
 from mirror.errors import ConfigError
-from mirror.upstream.transport import named_certificates, proxy_of, trusting
+from mirror.upstream.transport import Connections, Deadline, named_certificates, proxy_of, trusting
 
 ONCE = "retry = { attempts = 1 }"
 PROXIES = {"https": "http://proxy.example:3128", "all": "other.example"}
@@ -115,3 +116,25 @@ def test_a_sync_names_the_variable_without_certificates(tmp_path: Path, variable
     ran = folder.run("sync", **{variable: "/nonexistent/ca"})
     assert ran.code == 2
     assert f"{variable}: /nonexistent/ca: no such file or folder" in ran.err
+
+
+def test_a_plain_request_is_the_one_that_httpx_would_send() -> None:
+    """Whatever the address: either it is sent as httpx builds it, or httpx builds it."""
+    origins = [("http", "127.0.0.1", 8080), ("https", "api.bitbucket.org", None), ("http", "::1", 81)]
+    connections = Connections(
+        origins, timeout=30, concurrency=2, user_agent="mirror", deadline=Deadline(lambda: 0.0)
+    )
+    begins = ["http://127.0.0.1:8080", "https://api.bitbucket.org", "http://[::1]:81", "https://u@a", "http:"]
+    letters = "ab./?&=%7BD{}~!$()*+,;:@-_'\"<> #\\|^`\u00e9[]\n"
+    chosen, headers = Random(8), {"Authorization": "Bearer x"}
+    plain = 0
+    for _ in range(4000):
+        url = f"{chosen.choice(begins)}/{''.join(chosen.choices(letters, k=chosen.randrange(10)))}"
+        quick = connections.plain_request(url, headers)
+        if quick is not None:
+            usual = connections.request("GET", url, headers, None)
+            assert quick.headers == usual.headers.raw
+            address = (usual.url.raw_scheme, usual.url.raw_host, usual.url.port, usual.url.raw_path)
+            assert (quick.url.scheme, quick.url.host, quick.url.port, quick.url.target) == address
+            plain += 1
+    assert plain > 400

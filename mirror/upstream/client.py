@@ -41,8 +41,12 @@ from mirror.upstream.response import (
     unexpected_body,
 )
 from mirror.upstream.transport import (
+    NETWORK_ERRORS,
+    NEVER_SENT,
+    TIMEOUTS,
     Connections,
     Deadline,
+    Request,
     TooLarge,
     Transport,
     distrust_remedy,
@@ -300,18 +304,18 @@ class Http:
         reservation = self._budget.take(call.kind)
         self._deadline.at = self._timer() + self._longest
         try:
-            response = self._connections.send(request)
+            incoming = self._connections.send(request)
             try:
-                headers = _plain(response.headers)
+                headers = _named(incoming.headers)
                 encoding = headers.get("content-encoding", "").strip().lower()
-                body = read_body(response, encoding, most=LARGEST[call.kind], deadline=self._deadline)
+                body = read_body(incoming, encoding, most=LARGEST[call.kind], deadline=self._deadline)
             finally:
-                response.close()
+                incoming.close()
         except TooLarge:
             raise LargeAnswer(
                 f"{shown_url(call.url)}: the body is larger than {LARGEST[call.kind]:,} bytes"
             ) from None
-        except (httpx.HTTPError, httpx.StreamError, UnicodeError) as error:
+        except NETWORK_ERRORS as error:
             problem = self._problem(error, call.url)
             if isinstance(problem, NotSent):  # the upstream did not count it either
                 self._budget.take_back(call.kind, reservation)
@@ -319,16 +323,18 @@ class Http:
         finally:
             self._deadline.at = None
         date = moment_of(headers.get("date", "")) or self.clock()
-        answer = Response(
-            status=response.status_code, headers=headers, body=body, date=date, address=call.url
-        )
+        answer = Response(status=incoming.status, headers=headers, body=body, date=date, address=call.url)
         self._budget.observe(call.kind, answer.status, answer.headers)
         return answer
 
-    def _request(self, call: _Call, authorization: str | None) -> httpx.Request:
+    def _request(self, call: _Call, authorization: str | None) -> Request:
         """Build a request; raises UpstreamShapeError for an address that is invalid or of another origin."""
         headers = {**call.headers, "Authorization": authorization} if authorization else call.headers
         try:
+            if call.method == "GET" and call.content is None:  # nearly all: this takes a tenth of the time
+                plain = self._connections.plain_request(call.url, headers)
+                if plain is not None:
+                    return plain
             request = self._connections.request(call.method, call.url, headers, call.content)
         except (httpx.InvalidURL, ValueError):
             raise UpstreamShapeError(f"{shown(call.url)!r} is not an address") from None
@@ -342,12 +348,11 @@ class Http:
         """Return our error for one of httpx's: NotSent if the request was never sent."""
         cause = shown(self.redacted(str(error))) or type(error).__name__
         where = shown_url(url)
-        # The resolver raises UnicodeError for a host name with empty or too long parts.
         if "CERTIFICATE_VERIFY_FAILED" in cause:
             cause += distrust_remedy(os.environ)
-        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | UnicodeError):
+        if isinstance(error, NEVER_SENT):
             return NotSent(f"{where}: cannot connect: {cause}")
-        if isinstance(error, httpx.TimeoutException):
+        if isinstance(error, TIMEOUTS):
             return UpstreamBusy(f"{where}: no answer in time: {cause}")
         return UpstreamBusy(f"{where}: the connection broke: {cause}")
 
@@ -389,10 +394,10 @@ class Http:
 _JSON_BODY = {"Content-Type": "application/json"}
 
 
-def _plain(headers: httpx.Headers) -> dict[str, str]:
+def _named(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return headers by their names in lower case."""
     # The look-ups of httpx take longer than the rest of a request.
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
 
 
 def _target(url: str, location: str) -> str | None:

@@ -5,11 +5,11 @@ import re
 import ssl
 import threading
 import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -134,11 +134,54 @@ def origin_of(url: httpx.URL) -> Origin:
     return url.scheme, url.host, url.port
 
 
+NETWORK_ERRORS = (
+    httpx.HTTPError,
+    httpx.StreamError,
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
+    UnicodeError,  # the resolver's, for a host name with empty or too long parts
+)
+"""What a failed exchange raises: httpcore's errors, or httpx's where a transport is handed in."""
+TIMEOUTS = (httpx.TimeoutException, httpcore.TimeoutException)
+NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpcore.ConnectError,
+    httpcore.ConnectTimeout,
+    httpcore.PoolTimeout,
+    UnicodeError,
+)
+"""The errors after which the request certainly did not leave this machine."""
+
+Request = httpx.Request | httpcore.Request
+
+# httpx would send these as they are; it removes parts of dots, and escapes the rest.
+_PLAIN_TARGET = re.compile(r"/(?:[\w~!$&()*+,;=:@?/-]|%[0-9A-Fa-f]{2}|(?<!/)\.)*", re.ASCII)
+
+
+class Incoming(NamedTuple):
+    """An answer whose body is to be read, and which is then to be closed.
+
+    `is_unpacked` says that the pieces are, by a transport that is not a network.
+    """
+
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+    pieces: Iterable[bytes]
+    close: Callable[[], None]
+    is_unpacked: bool = False
+
+
 class Connections:
     """The connections to some origins.
 
-    httpx's client is not used: its cookies, hooks, redirects and logins are not wanted here, and took a third
-    of the CPU of a request.
+    httpx opens them, with its proxies and certificates. Its client is not used: its cookies, hooks, redirects
+    and logins are not wanted here, and took a third of the CPU of a request. Nor are its requests, where an
+    address is plain: to take it apart costs a fifth of an exchange.
 
     :param timeout: seconds for one step of an exchange; `deadline` limits the whole exchange.
     :param transport: replaces the network, in tests.
@@ -164,62 +207,114 @@ class Connections:
         }
         self._timeout = {"timeout": httpx.Timeout(timeout).as_dict()}
         self._is_closed = False
-        self._through = dict[tuple[str, str], Transport]()
-        """The transports of the origins that are reached through a proxy, by scheme and host."""
+        self._handed_in = transport
+        self._opened = list[httpx.HTTPTransport]()
+        self._starts = dict[str, httpx.Request]()
+        """By the beginning of an address: a request there, whose origin and headers others have too."""
+        self._direct: httpcore.ConnectionPool | None = None
+        self._through = dict[tuple[bytes, bytes], httpcore.ConnectionPool]()
+        """The connections to origins that are reached through a proxy, by scheme and host."""
         if transport is not None:
-            self._direct = transport
             return
         limits = httpx.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency + 1)
         certificates = _certificates_for(origins)
-        make = partial(_open, certificates=certificates, limits=limits, deadline=deadline)
+        make = partial(self._open, certificates=certificates, limits=limits, deadline=deadline)
         self._direct = make(None)
         for scheme, host, port in origins:
             proxy = None if host in LOOPBACK else proxy_of(scheme, host, port, getproxies())
             if proxy is not None:
                 try:
-                    self._through[scheme, host] = make(proxy)
+                    self._through[scheme.encode(), host.encode()] = make(proxy)
                 except httpx.InvalidURL:
                     raise ConfigError(
                         f"the proxy for {scheme} in the environment is not an address"
                     ) from None
+            begin = httpx.URL(scheme=scheme, host=host, port=port, path="/")
+            root = self.request("GET", str(begin), {}, None)
+            self._starts[str(root.url)] = root
+
+    def plain_request(self, url: str, headers: Mapping[str, str]) -> httpcore.Request | None:
+        """Build a GET of a plain address of one of the origins; None for any other. Raises ValueError."""
+        end = url.find("/", len("https://"))
+        root = self._starts.get(url[: end + 1])
+        if root is None or not _PLAIN_TARGET.fullmatch(url, end):
+            return None
+        address = httpcore.URL(
+            scheme=root.url.raw_scheme, host=root.url.raw_host, port=root.url.port, target=url[end:].encode()
+        )
+        added = [(name.encode(), value.encode("ascii")) for name, value in headers.items()]
+        return httpcore.Request(
+            b"GET", address, headers=[*root.headers.raw, *added], extensions=self._timeout
+        )
 
     def request(
         self, method: str, url: str, headers: Mapping[str, str], content: bytes | None
     ) -> httpx.Request:
-        """Build a request; raises httpx.InvalidURL and ValueError."""
+        """Build any request; raises httpx.InvalidURL and ValueError."""
         return httpx.Request(
             method, url, headers={**self._headers, **headers}, content=content, extensions=self._timeout
         )
 
-    def send(self, request: httpx.Request) -> httpx.Response:
-        """Send a request; the body of the response is to be read, and then closed. Raises httpx.HTTPError.
+    def send(self, request: Request) -> Incoming:
+        """Send a request; the body of the answer is to be read, and then closed. Raises NETWORK_ERRORS.
 
         Raises RuntimeError once all are closed: a thread that outlives its run opens no new connection.
         """
         if self._is_closed:
             raise RuntimeError("the connections are closed")
-        url = request.url
-        response = self._through.get((url.scheme, url.host), self._direct).handle_request(request)
+        incoming = self._sent(request)
         if self._is_closed:  # while this one was opened
-            response.close()
+            incoming.close()
             raise RuntimeError("the connections are closed")
-        return response
+        return incoming
+
+    def _sent(self, request: Request) -> Incoming:
+        if self._handed_in is not None:
+            assert isinstance(request, httpx.Request)  # noqa: S101 - there are no origins for plain ones
+            return _handed_over(self._handed_in.handle_request(request))
+        if isinstance(request, httpx.Request):
+            request = _for_the_network(request)
+        assert self._direct is not None  # noqa: S101 - nothing is handed in
+        pool = self._through.get((request.url.scheme, request.url.host), self._direct)
+        answer = pool.handle_request(request)
+        assert isinstance(answer.stream, Iterable)  # noqa: S101 - of a pool that is not asynchronous
+        return Incoming(answer.status, answer.headers, answer.stream, answer.close)
 
     def close(self) -> None:
         """Close all of them."""
         self._is_closed = True
-        for each in (self._direct, *self._through.values()):
+        for each in [self._handed_in] if self._handed_in else self._opened:
             each.close()
 
+    def _open(
+        self, proxy: str | None, *, certificates: ssl.SSLContext, limits: httpx.Limits, deadline: "Deadline"
+    ) -> httpcore.ConnectionPool:
+        """Make connections, through a proxy or not. httpx itself must not read the environment."""
+        made = httpx.HTTPTransport(verify=certificates, proxy=proxy, limits=limits, trust_env=False)
+        self._opened.append(made)
+        # httpx offers no public way to the network beneath it.
+        pool = made._pool  # noqa: SLF001
+        pool._network_backend = DeadlineBackend(deadline)  # noqa: SLF001
+        return pool
 
-def _open(
-    proxy: str | None, *, certificates: ssl.SSLContext, limits: httpx.Limits, deadline: "Deadline"
-) -> httpx.HTTPTransport:
-    """Make a transport, through a proxy or not. httpx itself must not read the environment."""
-    made = httpx.HTTPTransport(verify=certificates, proxy=proxy, limits=limits, trust_env=False)
-    # httpx offers no public way to the network beneath it.
-    made._pool._network_backend = DeadlineBackend(deadline)  # noqa: SLF001
-    return made
+
+def _handed_over(answer: httpx.Response) -> Incoming:
+    """Return the answer of a transport that was handed in."""
+    is_read = answer.is_stream_consumed
+    pieces = [answer.content] if is_read else answer.iter_raw()
+    return Incoming(answer.status_code, answer.headers.raw, pieces, answer.close, is_unpacked=is_read)
+
+
+def _for_the_network(request: httpx.Request) -> httpcore.Request:
+    """Return a request as httpx's own transport sends it."""
+    url = request.url
+    return httpcore.Request(
+        request.method,
+        httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+        headers=request.headers.raw,
+        content=request.read(),
+        extensions=request.extensions,
+    )
 
 
 def _certificates_for(origins: Iterable[Origin]) -> ssl.SSLContext:
@@ -312,22 +407,19 @@ class _Stream(httpcore.NetworkStream):
         return self._plain.get_extra_info(info)
 
 
-def read_body(response: httpx.Response, encoding: str, *, most: int, deadline: Deadline) -> bytes:
+def read_body(answer: Incoming, encoding: str, *, most: int, deadline: Deadline) -> bytes:
     """Read a body in a content encoding, and unpack at most `most` bytes of it.
 
     Raises TooLarge for a larger one, httpx.DecodingError for an encoding that was not requested or is broken,
-    httpx.ReadTimeout after the deadline.
+    NETWORK_ERRORS also after the deadline.
     """
     if encoding not in ENCODINGS:
         raise httpx.DecodingError(f"content-encoding {shown(encoding, 40)!r} was not asked for")
-    is_read = response.is_stream_consumed  # and unpacked, by a transport that is not a network
-    unpacking = Unpacking("" if is_read else encoding, most)
+    unpacking = Unpacking("" if answer.is_unpacked else encoding, most)
     try:
-        for raw in [response.content] if is_read else response.iter_raw():
+        for raw in answer.pieces:
             unpacking.feed(raw)
             deadline.left(None)
-    except httpcore.ReadTimeout as error:
-        raise httpx.ReadTimeout(str(error)) from None
     except zlib.error as error:
         raise httpx.DecodingError(str(error)) from None
     return unpacking.body()
