@@ -37,7 +37,7 @@ class Told(msgspec.Struct, frozen=True, eq=False):
 
     - `anonymous`: the crawl had no credential, so everybody may see all of the object.
     - `api`: the API that sent it. For API 1.0, `value` only has the keys without a column.
-    - `value`: the object; a branch or tag in the usual shape is a `mirror.api2_refs.SentRef`.
+    - `value`: the object; a branch or tag in the usual shape is a `mirror.api2_refs.UsualRef`.
     """
 
     value: Any

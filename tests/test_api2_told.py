@@ -293,26 +293,30 @@ def test_addresses_are_taken_out_however_they_are_written(value: Any, spaces: bo
     assert tell(b'{"href":"https://me@bitbucket.org/a"}').value == {"href": "~web/a"}
 
 
+IN_API, IN_WEB = "https://api.bitbucket.org/2.0/repositories/o/r", "https://bitbucket.org/o/r"
+IN_ALIAS = "https://bitbucket.org/!api/2.0/repositories/o/r"
+
+
+def commit(name: str) -> Any:
+    """A commit of which only the hash is known."""
+    links = {"self": {"href": f"{IN_API}/commit/{name}"}, "html": {"href": f"{IN_WEB}/commits/{name}"}}
+    return {"type": "commit", "hash": name, "links": links}
+
+
 def usual_ref(kind: str, **others: Any) -> Any:
     """A ref as Bitbucket sends it, with an author who has an account, and two parents."""
-    here, page = "https://api.bitbucket.org/2.0/repositories/o/r", "https://bitbucket.org/o/r"
-
-    def commit(name: str) -> Any:
-        links = {"self": {"href": f"{here}/commit/{name}"}, "html": {"href": f"{page}/commits/{name}"}}
-        return {"type": "commit", "hash": name, "links": links}
-
+    here, page = IN_API, IN_WEB
     user = {
         "type": "user", "display_name": "Ada", "uuid": "{a-1}", "nickname": "ada", "account_id": "557058:a",
         "links": {"self": {"href": "https://api.bitbucket.org/2.0/users/%7Ba-1%7D"},
                   "html": {"href": "https://bitbucket.org/%7Ba-1%7D/"}},
     }  # fmt: skip
     links = {
-        "self": {"href": f"{here}/refs/{'tags' if kind == 'tag' else 'branches'}/v é"},
+        "html": {"href": f"{page}/{'commits/tag' if kind == 'tag' else 'branch'}/v%20%C3%A9"},
+        "self": {"href": f"{here}/refs/{'tags' if kind == 'tag' else 'branches'}/v%20%C3%A9"},
         "commits": {"href": f"{here}/commits/v%20%C3%A9"},
-        "html": {"href": f"{page}/branch/v%20%C3%A9"},
     }
     target = commit("a" * 40)
-    target["links"]["diff"] = {"href": f"{here}/diff/{'a' * 40}"}
     target |= {
         "date": "2026-11-01T10:00:00+00:00", "message": "Schließen \u2028 it",
         "parents": [commit("b" * 40), commit("c" * 40)],
@@ -339,32 +343,36 @@ USUAL = [
     usual_ref("branch"),
     usual_ref("branch", default_merge_strategy="squash", merge_strategies=[]),
     usual_ref("named_branch", heads=[], **BRANCH),
-    usual_ref("named_branch", heads=[{"type": "commit", "hash": "d" * 40, "links": {}}], **BRANCH),
-    usual_ref("named_branch"),
-    usual_ref("branch", heads=[], message=None, date="2026-11-01T10:00:00.123456+00:00"),
+    usual_ref("named_branch", heads=[commit("d" * 40)], **BRANCH),
     usual_ref("tag", message=None, date=None, tagger=None),
-    usual_ref("tag", message="m", date="yesterday", tagger={"type": "author", "raw": "T <t@example.com>"}),
+    usual_ref(
+        "tag",
+        message="m",
+        date="2026-11-01T10:00:00.500000+00:00",
+        tagger={"type": "author", "raw": "T <t@example.com>"},
+    ),
     usual_ref("tag", tagger={"type": "author", "raw": "T", "user": {"type": "app_user"}}),
-    usual_ref("tag", heads=[], target__date=None, target__message=None, target__author=None),
-    usual_ref("tag", target__author={"raw": "Nobody"}, target__parents=[], target__date="1 May"),
+    usual_ref("tag", message="m", target__date=None, target__message=None, target__author=None),
+    usual_ref("tag", target__author={"raw": "Nobody"}, target__parents=[]),
     usual_ref("branch", target__author={"type": "author", "user": {"nickname": "n", "future": [1]}}),
-    usual_ref("branch", target__repository={"type": "repository", "future": 1}),
-    usual_ref("branch", target__repository=None),
-    usual_ref("branch", target__links={}, links={"self": {"href": "https://bitbucket.org/x", "x": "y"}}),
-    usual_ref("branch", target__links__self={"href": "https://bitbucket.org/!api/2.0/repositories/o/r/commit/a"}),
+    usual_ref("branch", target__repository={"type": "repository", "full_name": "o/r", "future": 1}),
+    usual_ref("branch", target__links__self={"href": f"{IN_ALIAS}/commit/{'a' * 40}"}),
 ]  # fmt: skip
+NAMES = ("o/r", "o/renamed")
 
 
 @pytest.mark.parametrize("compact", [True, False])
-def test_refs_in_the_usual_shape_have_the_same_columns_and_extras(*, compact: bool) -> None:
-    """As if each was compared key by key: the quick way is a short cut only."""
+@pytest.mark.parametrize("full_name", NAMES)
+def test_refs_in_the_usual_shape_have_the_same_columns_and_extras(full_name: str, *, compact: bool) -> None:
+    """As if each was compared key by key, also if the repository has got another name meanwhile."""
     upstream: Any = faked().upstream
-    repository = SimpleNamespace(full_name="o/r", uuid="{r-1}", name="r", avatar_url="https://x.org/a.png")
+    repository = SimpleNamespace(
+        full_name=full_name, uuid="{r-1}", name="r", avatar_url="https://x.org/a.png"
+    )
     quick = RefComparison(repository)
     for row in USUAL:
-        body = json.dumps({"values": [row]}, separators=(",", ":") if compact else None).encode()
-        (found,) = upstream._usual_refs(body)
-        raw = msgspec.Raw(json.dumps(row).encode())
+        raw = msgspec.Raw(json.dumps(row, separators=(",", ":") if compact else None).encode())
+        found = upstream._usual_ref(raw)
         ((expected,), bad) = RowDecoder(RefJson, to_ref).decode([raw], upstream._with_told)
         assert not bad
         assert found == expected
@@ -387,14 +395,29 @@ ODD = [
     usual_ref("tag", tagger="Ada"),
     usual_ref("branch", links={"self": {"href": "https://me:secret@bitbucket.org/o/r"}}),
     usual_ref("branch", links={"self": "x"}),
+    usual_ref("branch", target__links={}, links={"self": {"href": "https://bitbucket.org/x", "x": "y"}}),
+    usual_ref("branch", target__links=commit("b" * 40)["links"]),
+    usual_ref("branch", target__links__diff={"href": f"{IN_API}/diff/{'a' * 40}"}),
+    usual_ref("branch", target__hash='a"b', target__links=commit('a"b')["links"]),
+    usual_ref("branch", name="w"),
+    usual_ref("branch", target__repository=None),
+    usual_ref("branch", target__repository={"type": "repository", "full_name": "o/other"}),
+    usual_ref("branch", heads=[], message=None, date="2026-11-01T10:00:00.123456+00:00"),
+    usual_ref("named_branch"),
+    usual_ref("named_branch", heads=[{"type": "commit", "hash": "d" * 40, "links": {}}], **BRANCH),
+    usual_ref("tag", message="m", date="yesterday"),
+    usual_ref("tag", target__date="1 May"),
+    usual_ref("tag", heads=[]),
+    usual_ref("tag", **BRANCH),
 ]
 
 
 @pytest.mark.parametrize("row", ODD)
 def test_a_ref_of_another_shape_is_read_in_the_general_way(row: Any) -> None:
-    """And all others of its page with it, so that each is judged alone."""
+    """Alone, so that it is judged alone; the others of its page are not."""
     upstream: Any = faked(page(USUAL[0], row)).upstream
-    assert upstream._usual_refs(json.dumps({"values": [USUAL[0], row]}).encode()) == ()
+    raws = [msgspec.Raw(json.dumps(one).encode()) for one in (USUAL[0], row)]
+    assert [upstream._usual_ref(raw) is None for raw in raws] == [False, True]
     found = upstream.fetch_refs(RepositoryKey(uuid="", full_name="o/r"), None)
     assert 1 <= len(found.rows) <= 2
     assert len(found.rows) + len(found.bad) == 2

@@ -17,7 +17,7 @@ from mirror.api2_objects import (
     repository_object,
     workspace_object,
 )
-from mirror.api2_refs import RefComparison, SentRef
+from mirror.api2_refs import RefComparison, UsualRef
 from mirror.model import Owner, Ref, Repository
 from mirror.store.files import fetch_dicts, fetch_row
 
@@ -108,12 +108,15 @@ def save_ref_extras(
 def _ref_extras(repository_id: int, repository: Any, refs: Iterable[tuple[Ref, Told]]) -> list[_Extra]:
     """Return the differences between refs as API 2.0 sent them and as their columns give them."""
     usual, extras = RefComparison(repository), list[_Extra]()
+    last, kept = Json(), _kept("branch", {})
     for ref, told in refs:
-        if isinstance(told.value, SentRef):
+        if isinstance(told.value, UsualRef):
             extra = usual.extra_of(told.value, ref)
         else:
             extra = difference(told.value, ref_object(repository, ref, API, WEB))
-        extras.append(_packed(ref.kind, repository_id, told, extra, ref.name))
+        if extra is not last:
+            last, kept = extra, _kept("branch", extra)
+        extras.append(_row(ref.kind, repository_id, ref.name, told, kept))
     return extras
 
 
@@ -125,15 +128,15 @@ def drop_ref_extras(connection: sqlite3.Connection, refs: Sequence[tuple[str, in
 
 def _extra(kind: ExtraKind, row_id: int, told: Told, value: Json, ours: Json) -> _Extra:
     """Compare an object as sent with the one that the columns give; return the row of the difference."""
-    return _packed(kind, row_id, told, difference(value, ours))
+    return _row(kind, row_id, "", told, _kept(kind, difference(value, ours)))
 
 
-def _packed(kind: ExtraKind, row_id: int, told: Told, extra: Json, name: str = "") -> _Extra:
-    """Return the row of an extra; if it is too large, only known keys are kept."""
+def _kept(kind: ExtraKind, extra: Json) -> bytes:
+    """Return an extra as it is stored; if it is too large, only known keys are kept."""
     kept = packed(extra)
-    if len(kept) > LARGEST:
-        kept = packed(public_part(extra, PUBLIC["ref" if kind in ("branch", "tag") else kind]))
-    return _row(kind, row_id, name, told, kept)
+    if len(kept) <= LARGEST:
+        return kept
+    return packed(public_part(extra, PUBLIC["ref" if kind in ("branch", "tag") else kind]))
 
 
 def _as_told(kind: ExtraKind, row_id: int, told: Told, name: str = "") -> _Extra:

@@ -149,7 +149,9 @@ def next_landmark(page: Page[Any], *, asked: str | None, landmark: Landmark | No
         return known
     if link is not None and link in (asked, known.link):
         raise UpstreamShapeError("the listing leads back to a page of its own")
-    rows = zlib.crc32(msgspec.json.encode(page.told or page.rows)) if page.rows else 0
+    # What has no form in JSON is how refs were decoded, which tells no pages apart.
+    text = msgspec.json.encode(page.told or page.rows, enc_hook=lambda _: None)
+    rows = zlib.crc32(text) if page.rows else 0
     if rows and rows == known.last and (page.size is None or len(page.rows) >= LONG_PAGE):
         raise UpstreamShapeError("the listing repeats the rows of the page before")
     is_idle = not (page.rows or page.bad or page.skipped) or (rows != 0 and rows == known.rows)

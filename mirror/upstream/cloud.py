@@ -11,7 +11,6 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from mirror.addresses import Teller, Told, segment
-from mirror.api2_refs import SentRef
 from mirror.decoding import count
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
@@ -26,10 +25,10 @@ from mirror.upstream.cloud_decode import (
     WorkspaceAccessJson,
     WorkspaceJson,
 )
+from mirror.upstream.cloud_refs import UsualRefs
 from mirror.upstream.git import GitRefs
 from mirror.upstream.protocol import (
     SHRINKS_BY,
-    BadRow,
     ListingOrder,
     Page,
     RowDecoder,
@@ -44,7 +43,6 @@ from mirror.upstream.response import Response
 
 Row = TypeVar("Row")
 Answered = TypeVar("Answered")
-UsualRows = Callable[[bytes], tuple[Row, ...]]  # decodes a whole page at once, or returns nothing
 
 PAGE_LENGTH = 100
 # All keys of rows are requested, since the mirror keeps those that it does not know. One key of the page is
@@ -59,12 +57,6 @@ class _Envelope(msgspec.Struct, frozen=True):
     next: str | None = None
     size: int | float | None = None
     pagelen: int | float | None = None
-
-
-class _UsualRefs(msgspec.Struct, frozen=True):
-    """A page of refs."""
-
-    values: list[SentRef]
 
 
 class _Onward(msgspec.Struct, frozen=True):
@@ -91,7 +83,6 @@ _MEMBERS = _query()
 
 _TO_REPOSITORY = RowDecoder(RepositoryJson, decode.to_repository)
 _TO_REF = RowDecoder(RefJson, decode.to_ref)
-_decode_refs = msgspec.json.Decoder(_UsualRefs).decode
 _TO_MEMBER = RowDecoder(MembershipJson, decode.to_member)
 _TO_WORKSPACE = RowDecoder(WorkspaceAccessJson, lambda row: decode.to_workspace(row.workspace))
 
@@ -109,6 +100,7 @@ class Cloud:
         self._http = http
         self._git = git
         self._tell = Teller(http.url, anonymous=self.anonymous)
+        self._usual_ref = UsualRefs(self._tell).read
 
     def fetch_current_user(self) -> Owner | None:
         """Request the user of the credential; without a credential, return None without a request.
@@ -182,10 +174,10 @@ class Cloud:
     def fetch_refs(self, key: RepositoryKey, cursor: str | None) -> Page[Ref]:
         """Request branches and tags in one listing, which takes half the requests of two."""
         if cursor:
-            return self._page(cursor, _TO_REF, self._usual_refs)
+            return self._page(cursor, _TO_REF, self._usual_ref)
         if self._git and key.scm != "hg":
             return self._git.fetch_refs(key)
-        return self._known(key, lambda path: self._page(f"{path}/refs?{_REFS}", _TO_REF, self._usual_refs))
+        return self._known(key, lambda path: self._page(f"{path}/refs?{_REFS}", _TO_REF, self._usual_ref))
 
     def is_ancestor(self, key: RepositoryKey, commit: str, of: str) -> bool | None:
         """Request the commits that lead to `commit` but not to `of`: none, if it is an ancestor."""
@@ -232,8 +224,10 @@ class Cloud:
         identity = key.uuid if key.uuid.startswith("{") else key.slug
         return f"repositories/{segment(key.workspace)}/{segment(identity)}"
 
-    def _page(self, target: str, rows: RowDecoder[Row], usual: UsualRows[Row] | None = None) -> Page[Row]:
-        """Request a page and decode its rows; if it is too large, request it with fewer rows.
+    def _page(
+        self, target: str, rows: RowDecoder[Row], usual: Callable[[msgspec.Raw], Row | None] | None = None
+    ) -> Page[Row]:
+        """Request a page and decode its rows, by `usual` where it can; if too large, request fewer rows.
 
         Its `next` link then leads to pages of the same length.
         """
@@ -244,9 +238,7 @@ class Cloud:
             if shorter is None:
                 raise
             return self._page(shorter, rows, usual)
-        good, bad = usual(answer.body) if usual else (), tuple[BadRow, ...]()
-        if not good:
-            good, bad = rows.decode(envelope.values, self._with_told)
+        good, bad = rows.decode(envelope.values, self._with_told, usual)
         most = count(envelope.pagelen) or PAGE_LENGTH
         page = Page(
             rows=good,
@@ -279,17 +271,6 @@ class Cloud:
                 return msgspec.structs.replace(page, next=after[1])
             is_last = not envelope.next
         return msgspec.structs.replace(page, full_length=0) if is_last else page
-
-    def _usual_refs(self, body: bytes) -> tuple[Ref, ...]:
-        """Decode a whole page of refs; return no rows unless all have the usual shape."""
-        text = self._tell.neutral_text(body)
-        if text is None:
-            return ()
-        try:
-            found = _decode_refs(text).values
-            return tuple(decode.to_usual_ref(sent, anonymous=self.anonymous) for sent in found)
-        except (msgspec.MsgspecError, UpstreamShapeError, ValueError, RecursionError):
-            return ()
 
     def _page_or_skipped(self, target: str) -> Page[Repository]:
         """Request a page of an unknown shape once more, then skip it."""

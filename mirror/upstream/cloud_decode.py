@@ -5,12 +5,10 @@ follows by definition is derived (``full_name`` is ``owner/slug``).
 """
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 
 import msgspec
 
-from mirror.addresses import Told, without_login
-from mirror.api2_refs import SentRef, SentShortCommit, part
+from mirror.addresses import without_login
 from mirror.decoding import count, moment
 from mirror.errors import UpstreamShapeError
 from mirror.model import NAMED, Member, Owner, Project, Ref, Repository, canonical_uuid
@@ -155,7 +153,6 @@ class RefJson(msgspec.Struct, frozen=True):
 
 
 _REF_KINDS = {"branch": "branch", "named_branch": "branch", "tag": "tag"}
-_decode_author = msgspec.json.Decoder(AuthorJson | None).decode
 _RANKS = {"owner": 3, "collaborator": 2, "member": 1}
 
 
@@ -255,7 +252,7 @@ def to_ref(row: RefJson) -> Ref:
         target_hash=target.hash,
         target_date=moment(target.date),
         target_author=author.raw,
-        target_author_name=_person(author.user),
+        target_author_name=person(author.user),
         target_author_uuid=author.user.uuid if author.user else None,
         target_message=target.message,
         target_parents=_hashes(target.parents),
@@ -264,39 +261,6 @@ def to_ref(row: RefJson) -> Ref:
         message=row.message,
         date=moment(row.date),
     )
-
-
-def to_usual_ref(sent: SentRef, *, anonymous: bool) -> Ref:
-    """Convert a branch or a tag in the usual shape, as `to_ref` does; `anonymous` as in `Told`."""
-    target, tagger = sent.target, bytes(sent.tagger)
-    if not target.hash:
-        raise UpstreamShapeError(f"{sent.type} {sent.name!r} has no target")
-    part(bytes(target.repository))  # raises if it could not be decoded later
-    author, name, uuid = _author(bytes(target.author))
-    return Ref(
-        kind="tag" if sent.type == "tag" else "branch",
-        name=sent.name,
-        target_hash=target.hash,
-        target_date=moment(target.date),
-        target_author=author,
-        target_author_name=name,
-        target_author_uuid=uuid,
-        target_message=target.message,
-        target_parents=_hashes(target.parents),
-        heads=None if sent.heads is msgspec.UNSET else _hashes(sent.heads),
-        tagger=_author(tagger)[0] if tagger else None,
-        message=None if sent.message is msgspec.UNSET else sent.message,
-        date=None if sent.date is msgspec.UNSET else moment(sent.date),
-        told=Told(sent, anonymous),
-    )
-
-
-@lru_cache(maxsize=2048)
-def _author(text: bytes) -> tuple[str | None, str | None, str | None]:
-    """Return an author's line, and the name and uuid of the account."""
-    part(text)
-    author = _decode_author(text) or AuthorJson()
-    return author.raw, _person(author.user), author.user.uuid if author.user else None
 
 
 def _full_name(row: RepositoryJson) -> str:
@@ -368,13 +332,14 @@ def _rank(member: Member) -> int:
     return _RANKS.get(member.permission or "", 0)
 
 
-def _person(account: AccountJson | None) -> str | None:
+def person(account: AccountJson | None) -> str | None:
+    """Return the name by which people know an account."""
     if account is None:
         return None
     return account.display_name or account.nickname or account.username
 
 
-def _hashes(commits: Sequence[CommitJson | SentShortCommit] | None) -> tuple[str, ...] | None:
+def _hashes(commits: Sequence[CommitJson] | None) -> tuple[str, ...] | None:
     """Return the hashes in order; None if any is missing."""
     if commits is None:
         return None

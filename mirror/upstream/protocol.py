@@ -216,11 +216,20 @@ class RowDecoder(Generic[Row]):
             return self._convert(decoded_bytes(bytes(raw), self._kind))
 
     def decode(
-        self, values: Iterable[msgspec.Raw], keep: Callable[[Row, bytes], Row] | None = None
+        self,
+        values: Iterable[msgspec.Raw],
+        keep: Callable[[Row, bytes], Row] | None = None,
+        usual: Callable[[msgspec.Raw], Row | None] | None = None,
     ) -> tuple[tuple[Row, ...], tuple[BadRow, ...]]:
-        """Return the good rows and the bad ones; `keep` adds to each row the JSON that it was made from."""
+        """Return the good rows and the bad ones.
+
+        `keep` adds to each row the JSON that it was made from; `usual` returns a row with that, or None.
+        """
         rows, bad = list[Row](), list[BadRow]()
         for raw in values:
+            if usual is not None and (quick := usual(raw)) is not None:
+                rows.append(quick)
+                continue
             try:
                 row = self._decode_row(raw)
                 rows.append(row if keep is None else keep(row, bytes(raw)))

@@ -1,0 +1,241 @@
+"""Refs as API 2.0 usually sends them, read by comparing texts of JSON.
+
+A first sync spends most of its time on refs. In the usual shape, links follow from names and hashes: they are
+compared as texts, and not decoded. Authors and repositories, which many refs share, are decoded once for each
+text. A ref of any other shape is read in the general way (`mirror.upstream.cloud_decode.to_ref`), with the
+same result.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import msgspec
+
+from mirror.addresses import API, WEB, Json, Teller, Told, escaped
+from mirror.api2_objects import (
+    MERGE_STRATEGIES,
+    author_object,
+    commit_links,
+    difference,
+    ref_links,
+    seconds,
+    tagger_object,
+)
+from mirror.api2_refs import UsualRef
+from mirror.decoding import moment
+from mirror.model import Ref
+from mirror.upstream.cloud_decode import AuthorJson, person
+
+Strategies = tuple[str | msgspec.UnsetType, tuple[str, ...] | msgspec.UnsetType]
+
+
+class _Commit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A parent of a commit, or a head of a Mercurial branch."""
+
+    type: Literal["commit"]
+    hash: str
+    links: msgspec.Raw
+
+
+class _Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The commit that a ref points to."""
+
+    type: Literal["commit"]
+    hash: str
+    links: msgspec.Raw
+    date: str | None
+    author: msgspec.Raw
+    message: str | None
+    parents: list[_Commit]
+    repository: msgspec.Raw
+
+
+class _Sent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A ref; `tagger` is empty where it was not sent."""
+
+    name: str
+    type: Literal["branch", "named_branch", "tag"]
+    target: _Target
+    links: msgspec.Raw
+    heads: list[_Commit] | msgspec.UnsetType = msgspec.UNSET
+    default_merge_strategy: str | msgspec.UnsetType = msgspec.UNSET
+    merge_strategies: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    message: str | msgspec.UnsetType | None = msgspec.UNSET
+    date: str | msgspec.UnsetType | None = msgspec.UNSET
+    tagger: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Named(msgspec.Struct, frozen=True):
+    """A repository within a ref."""
+
+    full_name: str
+
+
+_decode = msgspec.json.Decoder(_Sent).decode
+_decode_name = msgspec.json.Decoder(_Named).decode
+_decode_author = msgspec.json.Decoder(AuthorJson | None).decode
+
+
+class _LinkTexts:
+    """Tells whether a text of links is that of a name, as `ours` makes them, where the name comes `times`."""
+
+    def __init__(self, tell: Teller, ours: Callable[[str], Json], times: int) -> None:
+        self._tell, self._ours, self._times = tell, ours, times
+        self._between: list[bytes] | None = None
+
+    def are_of(self, name: str, links: msgspec.Raw) -> bool:
+        """Compare a text; raises what `msgspec.json.decode` does."""
+        text, key = bytes(links), escaped(name).encode()
+        # The order of keys and the spaces are the server's: they are learned from the first text that fits.
+        if self._between is not None and key.join(self._between) == text:
+            return True
+        if self._tell(text).value != self._ours(name):
+            return False
+        between = text.split(key)
+        if len(between) == self._times + 1:  # else other parts of the addresses look like the name
+            self._between = between
+        return True
+
+
+class _Repository:
+    """What all refs of a repository have in common; `text` is that of the repository within a ref.
+
+    Raises what `msgspec.json.decode` does, also if it does not tell the name.
+    """
+
+    def __init__(self, tell: Teller, text: bytes) -> None:
+        self.part = _part(tell, text) or {}
+        self.full_name = _decode_name(text).full_name
+        name = escaped(self.full_name)
+        places = f"{API}/repositories/{name}", f"{WEB}/{name}"
+        self._commit = _LinkTexts(tell, partial(commit_links, *places), 2)
+        self._branch = _LinkTexts(tell, partial(ref_links, *places, is_tag=False), 3)
+        self._tag = _LinkTexts(tell, partial(ref_links, *places, is_tag=True), 3)
+
+    def has_links_of(self, sent: _Sent) -> bool:
+        """Return whether all links of a ref are ours."""
+        ref = self._tag if sent.type == "tag" else self._branch
+        return (
+            ref.are_of(sent.name, sent.links)
+            and self._is_ours(sent.target)
+            and all(map(self._is_ours, sent.target.parents))
+            and (not sent.heads or all(map(self._is_ours, sent.heads)))
+        )
+
+    def _is_ours(self, commit: _Commit | _Target) -> bool:
+        # Whatever else a hash holds might be written in JSON by escapes.
+        return (
+            commit.hash.isascii() and commit.hash.isalnum() and self._commit.are_of(commit.hash, commit.links)
+        )
+
+
+class UsualRefs:
+    """Reads refs in the usual shape; `tell` decodes the parts that are read.
+
+    Several threads may use it at once.
+    """
+
+    def __init__(self, tell: Teller) -> None:
+        self._tell = tell
+        self._author = lru_cache(2048)(partial(_author, tell))
+        self._repository = lru_cache(64)(partial(_Repository, tell))
+        self._of_tag = lru_cache(2048)(partial(_extra_of_tag, tell))
+
+    def read(self, raw: msgspec.Raw) -> Ref | None:
+        """Return a ref, or None for one of another shape."""
+        try:
+            return self._read(raw, _decode(raw))
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return None
+
+    def _read(self, raw: msgspec.Raw, sent: _Sent) -> Ref | None:
+        target, text = sent.target, bytes(sent.target.repository)
+        repository = self._repository(text)
+        written, date = moment(target.date), None if sent.date is msgspec.UNSET else moment(sent.date)
+        are_dates_ours = seconds(written) == target.date and (
+            sent.date is msgspec.UNSET or seconds(date) == sent.date
+        )
+        if not are_dates_ours or not repository.has_links_of(sent):
+            return None
+        rest, tagger = self._rest(sent)
+        if rest is None:
+            return None
+        author, name, uuid, extra = self._author(bytes(target.author))
+        told = UsualRef(
+            raw=raw, tell=self._tell, full_name=repository.full_name, repository=text,
+            repository_part=repository.part, author=extra, rest=rest,
+        )  # fmt: skip
+        return Ref(
+            kind="tag" if sent.type == "tag" else "branch",
+            name=sent.name,
+            target_hash=target.hash,
+            target_date=written,
+            target_author=author,
+            target_author_name=name,
+            target_author_uuid=uuid,
+            target_message=target.message,
+            target_parents=tuple([parent.hash for parent in target.parents]),
+            heads=tuple([head.hash for head in sent.heads]) if sent.heads is not msgspec.UNSET else None,
+            tagger=tagger,
+            message=None if sent.message is msgspec.UNSET else sent.message,
+            date=date,
+            told=Told(told, self._tell.anonymous),
+        )
+
+    def _rest(self, sent: _Sent) -> tuple[Json | None, str | None]:
+        """Return the extra of what a branch or a tag has of its own, and the tagger.
+
+        The extra is None where one has what only the other usually has.
+        """
+        strategies = (sent.default_merge_strategy, sent.merge_strategies)
+        own = (bytes(sent.tagger), sent.message is not msgspec.UNSET, sent.date is not msgspec.UNSET)
+        if sent.type != "tag":
+            fits = own == (b"", False, False) and (sent.heads is msgspec.UNSET) == (sent.type == "branch")
+            return _extra_of_branch(strategies) if fits else None, None
+        if strategies != (msgspec.UNSET, msgspec.UNSET) or sent.heads is not msgspec.UNSET:
+            return None, None
+        return self._of_tag(own)
+
+
+def _part(tell: Teller, text: bytes) -> Json | None:
+    """Decode an author or a repository; raises ValueError for anything else than an object or null."""
+    value = tell(text).value
+    if value is not None and not isinstance(value, dict):
+        raise ValueError("no object")
+    return value
+
+
+def _author(tell: Teller, text: bytes) -> tuple[str | None, str | None, str | None, Json]:
+    """Return an author's line, the name and uuid of the account, and the extra."""
+    told, author = _part(tell, text), _decode_author(text) or AuthorJson()
+    name, uuid = person(author.user), author.user.uuid if author.user else None
+    row = SimpleNamespace(target_author=author.raw, target_author_name=name, target_author_uuid=uuid)
+    return author.raw, name, uuid, difference({"author": told}, {"author": author_object(row, API, WEB)})
+
+
+@lru_cache(64)
+def _extra_of_branch(strategies: Strategies) -> Json:
+    told = dict(zip(MERGE_STRATEGIES, strategies, strict=True))
+    sent = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in told.items()
+        if value is not msgspec.UNSET
+    }
+    return difference(sent, MERGE_STRATEGIES)
+
+
+def _extra_of_tag(tell: Teller, own: tuple[bytes, bool, bool]) -> tuple[Json, str | None]:
+    """Return the extra of a tag, whose message and date are those of its columns, and the tagger's line.
+
+    `own` is the text of the tagger, and whether a message and a date were sent.
+    """
+    tagger, *sent = own
+    told: Json = {key: None for key, is_sent in zip(("message", "date"), sent, strict=True) if is_sent}
+    line = None
+    if tagger:
+        told["tagger"] = _part(tell, tagger)
+        line = (_decode_author(tagger) or AuthorJson()).raw
+    ours: Any = {"message": None, "date": None, "tagger": tagger_object(SimpleNamespace(tagger=line))}
+    return difference(told, ours), line
