@@ -246,9 +246,9 @@ def test_a_local_fault_sends_one_alert_and_one_recovery(tmp_path: Path, listener
     config = from_toml(f'database = "{tmp_path}/m.db"\n[[alert]]\nurl = "{listener.url}/json"')
     with Alerts(config, clock=lambda: NOW) as alerts:
         for _ in range(3):
-            alerts.trouble("", "the disk is nearly full")
-        alerts.well()
-        alerts.well()
+            alerts.send_failure("", "the disk is nearly full")
+        alerts.send_recovery()
+        alerts.send_recovery()
     assert listener.events() == [("/json", "failure"), ("/json", "recovery")]
 
 
@@ -261,7 +261,7 @@ def test_no_alert_address_can_stop_a_sync(
     """Whatever it is, the alert that cannot be delivered is a line of the log."""
     config = from_toml(f'[[alert]]\nurl = "{place}"')
     with caplog.at_level(logging.WARNING), Alerts(config, clock=lambda: NOW) as alerts:
-        alerts.trouble("", "x")
+        alerts.send_failure("", "x")
     assert "could not be delivered" in caplog.text
 
 
@@ -269,7 +269,7 @@ def test_an_address_is_never_logged(caplog: pytest.LogCaptureFixture, listener: 
     """Whoever knows it can write there, so it is taken out of what upstreams said, too."""
     config = from_toml(f'[[alert]]\nurl = "{listener.url}/json"')
     with Alerts(config, clock=lambda: NOW) as alerts:
-        alerts.trouble("", f"someone said {listener.url}/json")
+        alerts.send_failure("", f"someone said {listener.url}/json")
     assert listener.url not in listener.heard[0][1]
     assert "[secret]" in listener.heard[0][1]
 
@@ -360,7 +360,7 @@ def test_a_slow_receiver_holds_up_neither_work_nor_other_alerts(
     with answering(*DRIPPING, pause=0.05) as slow:
         config = from_toml(f'[[alert]]\nurl = "{slow}"\n[[alert]]\nurl = "{listener.url}/json"')
         alerts = Alerts(config, clock=lambda: NOW)
-        alerts.trouble("", "the disk is nearly full")
+        alerts.send_failure("", "the disk is nearly full")
         alerts.close(0.5)
     assert listener.events() == [("/json", "failure")]
     assert "alert 1 could not be delivered in time" in caplog.text

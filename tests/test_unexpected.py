@@ -334,8 +334,8 @@ def test_an_alert_tells_what_a_run_saw(tmp_path: Path) -> None:
         crawl.sync()
         sandbox.do("move_tag", NAME, name="0.2.1")
         with Alerts(config) as alerts:
-            alerts.tell(crawl.sync())
-            alerts.tell(crawl.sync())
+            alerts.send_for(crawl.sync())
+            alerts.send_for(crawl.sync())
     (heard,) = [json.loads(line) for line in out.read_text().splitlines()]
     assert (heard["event"], heard["upstream"]) == ("tag-moved", "here")
     assert heard["text"].startswith(f"{NAME} tag moved 0.2.1 ")

@@ -1,1 +1,1 @@
-"""The background service: it does work by schedule. Begin to read in `service.py`."""
+"""The background service, which works by schedule. Begin to read in `service.py`."""

@@ -40,7 +40,7 @@ class WatchedWorkspace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def pressure(ages: Iterable[float], since: float) -> float:
-    """Return the benefit of a listing now, `since` seconds after the last one."""
+    """Return how useful a listing is now, `since` seconds after the last one."""
     # If a repository was changed a seconds before a listing, and nothing is known of its rate, ln(1 + s/a)
     # changes are expected in the s seconds after it. Listings are distributed best if s times the expected
     # number of waiting changes, minus its integral, is equal for all workspaces. This is that number.

@@ -129,9 +129,9 @@ class Background:
     @contextmanager
     def signals(self, *, ends: bool = True) -> Iterator[None]:
         """Handle signals inside the block; without `ends`, only SIGHUP."""
-        handlers = {signal.SIGHUP: self._told_to_reread}
+        handlers = {signal.SIGHUP: self._ask_to_reread}
         if ends:
-            handlers |= {signal.SIGINT: self._told_to_stop, signal.SIGTERM: self._told_to_stop}
+            handlers |= {signal.SIGINT: self._ask_to_stop, signal.SIGTERM: self._ask_to_stop}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
@@ -145,7 +145,7 @@ class Background:
         self._scheduler.start(paused=True)
         self._schedule(self._config, self._jobs(self._config))
         self._scheduler.resume()
-        threading.Thread(target=self._obey, daemon=True, name="reread").start()
+        threading.Thread(target=self._handle_signals, daemon=True, name="reread").start()
 
     def end(self) -> bool:
         """Stop: no job begins, and a running one gets `END_SECONDS` to save its cursor.
@@ -160,14 +160,14 @@ class Background:
         self._mark.close()
         return self._worker.end(END_SECONDS)
 
-    def _told_to_stop(self, _: int, __: FrameType | None) -> None:
+    def _ask_to_stop(self, _: int, __: FrameType | None) -> None:
         # Not `stop.set()`: interrupted by a second signal, or in a wait, it would wait for its own lock.
         self._asked.put("stop")
 
-    def _told_to_reread(self, _: int, __: FrameType | None) -> None:
+    def _ask_to_reread(self, _: int, __: FrameType | None) -> None:
         self._asked.put("reread")
 
-    def _obey(self) -> None:
+    def _handle_signals(self) -> None:
         """Handle queued signals in a thread, and watch the clock."""
         while True:
             try:

@@ -293,7 +293,7 @@ class Worker:
                     )
                     for summary in done:
                         log_run(summary)
-                        self.alerts.tell(summary)
+                        self.alerts.send_for(summary)
                 except StoreLocked as error:
                     self._report.note(f"{work.id}: skipped, {error}")
             if work.schedule:  # not after each hint, which may come every few seconds
@@ -308,7 +308,7 @@ class Worker:
             with self._surviving(chore.id, chore.id):
                 try:
                     self._report.note(f"{chore.id}: {chore.do(self._stop, self._clock)}")
-                    self.alerts.well(chore.id)
+                    self.alerts.send_recovery(chore.id)
                 except Interrupted as error:
                     self._report.note(f"{chore.id}: {error}")
 
@@ -319,16 +319,16 @@ class Worker:
             yield
         except MirrorError as error:
             self._report.note(f"{name}: {error}")
-            self.alerts.trouble(about, f"{name}: {error}")
+            self.alerts.send_failure(about, f"{name}: {error}")
         except Exception:
             log.exception("%s: a fault of this program", name)
-            self.alerts.trouble(about, f"{name}: a fault of this program; its log says which")
+            self.alerts.send_failure(about, f"{name}: a fault of this program; its log says which")
 
     def tell_health(self) -> None:
         """Send an alert when `/-/health` becomes unwell, and when it is well again."""
         patience = {upstream.name: upstream.stale_after for upstream in self._config.upstreams}
         reasons = file_health(Path(self._config.database), self._clock(), patience=patience).reasons
         if reasons:
-            self.alerts.trouble("", f"the mirror is unwell: {'; '.join(reasons)}")
+            self.alerts.send_failure("", f"the mirror is unwell: {'; '.join(reasons)}")
         else:
-            self.alerts.well()
+            self.alerts.send_recovery()

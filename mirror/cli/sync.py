@@ -87,11 +87,11 @@ def sync(
                 summaries = sync_all(config, options, report=reporter, stop=threading.Event())
             except StoreError as error:
                 if not isinstance(error, StoreLocked):  # another run is at work, which is no trouble
-                    alerts.trouble("", str(error))
+                    alerts.send_failure("", str(error))
                     alerts.close()
                 raise
     for summary in summaries:
-        alerts.tell(summary)
+        alerts.send_for(summary)
         if as_json:
             log_run(summary)
         else:

@@ -122,7 +122,7 @@ class Tools:
     ) -> Answer:
         """Find branches and tags whose name contains a text, or whose commit's hash begins with it.
 
-        In all repositories; with `full_name`, owner/slug, in one, newest first, by name alone. `kind` is
+        In all repositories; with `full_name`, owner/slug, in one, newest first, by name only. `kind` is
         branch or tag; without it, both. Each has the hash and date of its commit.
         """
         if not full_name:
@@ -235,15 +235,15 @@ class Tools:
     def _answer(self, connection: sqlite3.Connection, facts: Answer, notes: list[str]) -> Answer:
         """Add the age of the data, and notes."""
         rows = upstreams(connection)
-        as_of = [{"upstream": row.name, **self._told_age(row.complete_at)} for row in rows]
+        as_of = [{"upstream": row.name, **self._described_age(row.complete_at)} for row in rows]
         published = snapshot_moment(connection)
         if published:
-            as_of = [{"published_snapshot": published, "age": self._told_age(published)["age"]}]
+            as_of = [{"published_snapshot": published, "age": self._described_age(published)["age"]}]
         elif any(row.complete_at is None for row in rows) or not rows:
             notes = [*notes, "No complete sync yet: what is not here may exist."]
         return {**facts, "as_of": as_of, **({"notes": notes} if notes else {})}
 
-    def _told_age(self, moment: str | None) -> Answer:
+    def _described_age(self, moment: str | None) -> Answer:
         age = self._age(moment)
         return {"complete_sync": moment, "age": "never complete" if age is None else age_text(age)}
 

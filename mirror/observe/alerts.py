@@ -81,14 +81,14 @@ class Alerts:
         """Wait up to `seconds` for deliveries; longer ones are cancelled and logged."""
         until = time.monotonic() + seconds
         late = [courier for _, courier in self._couriers if not courier.finish(until)]
-        # First all, then each: commands that hang are killed at the same time.
+        # All are told before any is waited for, so that commands that hang are killed at the same time.
         for courier in late:
             courier.give_up()
         for courier in late:
             courier.finish(until + KILL_SECONDS)
 
-    def tell(self, summary: Summary) -> None:
-        """Send the alerts that a run gives reason for."""
+    def send_for(self, summary: Summary) -> None:
+        """Send the alerts for a run."""
         if not self._couriers:
             return
         name = summary.upstream
@@ -98,10 +98,10 @@ class Alerts:
             self._send(event, name, text, kind=summary.kind, state=summary.state, error=summary.error)
             if event == "recovery":
                 self._troubled.discard(name)
-        self._tell_unexpected(summary)
+        self._send_unexpected(summary)
 
-    def _tell_unexpected(self, summary: Summary) -> None:
-        """Send unexpected changes to the alerts for them: one alert for each kind."""
+    def _send_unexpected(self, summary: Summary) -> None:
+        """Send the unexpected changes of a run: one alert for each kind."""
         wanted = {event for events, _ in self._couriers for event in events if event in UNEXPECTED}
         if not wanted:
             return
@@ -114,13 +114,13 @@ class Alerts:
         except (StoreError, sqlite3.Error) as error:
             log.warning("unexpected changes cannot be read for alerts: %s", error)
 
-    def trouble(self, name: str, text: str) -> None:
-        """Send a failure, once: a job could not start, or the mirror itself (`name` "") is unwell."""
+    def send_failure(self, name: str, text: str) -> None:
+        """Send a failure once: a job that could not start, or (`name` "") a mirror that is unwell."""
         if name not in self._troubled:
             self._troubled.add(name)
             self._send("failure", name, text)
 
-    def well(self, name: str = "") -> None:
+    def send_recovery(self, name: str = "") -> None:
         """Send a recovery if a failure was sent before."""
         if name in self._troubled:
             self._troubled.discard(name)

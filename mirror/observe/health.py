@@ -1,4 +1,4 @@
-"""Whether the mirror is well, from the file alone, with the reasons if it is not.
+"""Whether the mirror is well, judged by the file, with the reasons if it is not.
 
 It is unwell when somebody must act: no sync has ended for a long time, the budget is spent hour after hour,
 the disk is nearly full, the file is damaged. An upstream that is unreachable for a while, or one bad

@@ -46,7 +46,7 @@ UNTIL_LISTED = (
     "What was public then may be private now. Once everything has been listed again, it answers; until then"
     " it needs a token of the whole mirror."
 )
-RESTORED_SECONDS = 300  # how many seconds to wait before asking again where a listing is awaited
+RESTORED_SECONDS = 300  # how many seconds a client is to wait while a listing is awaited
 JSON_TYPE = "application/json; charset=utf-8"
 SNAPSHOT_HEADER = "X-Mirror-Snapshot"  # the time that a published file shows
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII)

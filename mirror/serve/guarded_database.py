@@ -28,7 +28,7 @@ from mirror.search.find import one_snapshot
 from mirror.serve.sql_access import Nobody, Reach, SqlVisitor, current_visitor, functions_of, restrict
 from mirror.serve.sql_limits import BoundedConnection
 from mirror.serve.table_metadata import HIDDEN
-from mirror.store.files import is_read_as_it_is, reading_address, schema_version
+from mirror.store.files import must_be_immutable, reading_address, schema_version
 from mirror.store.schema import APPLICATION_ID, VERSION
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ class GuardedDatabase(Database):  # type: ignore[misc]
         """Remember which file this thread is about to open; raises OperationalError."""
         try:
             self._kept.is_still = not self.is_mutable or (
-                not self.ds.nolock and is_read_as_it_is(Path(str(self.path)))
+                not self.ds.nolock and must_be_immutable(Path(str(self.path)))
             )
         except (StoreError, OSError) as error:
             raise sqlite3.OperationalError(str(error)) from error

@@ -163,8 +163,8 @@ class WebhookWriter:
         self._path, self._write, self._pause = path, write, pause
         self._spool = spool or Spool(path)
         self._store: Store | None = None
-        # A delivery that is only here when the process ends is lost, but its sender got no answer, and sends
-        # it again. An acknowledged one is in the spool.
+        # If the process ends, deliveries in this queue are lost, but their senders got no answer, so they
+        # send them again. Acknowledged ones are in the spool.
         self._waiting = queue.Queue[tuple[Kept, Future[WriteResult]] | None](most_waiting)
         threading.Thread(target=self._work, daemon=True, name="webhooks").start()
 

@@ -96,7 +96,7 @@ class Workers:
     def _watch(self) -> int:
         self._start(self._processes[0])  # alone: an error that stops all is then reported once
         while True:
-            for byte in self._heard(self._until_due()):
+            for byte in self._received(self._until_due()):
                 if byte in (signal.SIGINT, signal.SIGTERM):
                     return 0
                 if byte == signal.SIGHUP and self._reread:
@@ -104,7 +104,7 @@ class Workers:
                     self._signal(signal.SIGHUP)
                 elif byte >= STARTED:
                     self._processes[byte - STARTED].up()
-                    self._go_on()
+                    self._start_others()
             for process, code in self._reaped():
                 if not self._is_ready:
                     return code if code > 0 else FAILED_TO_START
@@ -118,7 +118,7 @@ class Workers:
                 if self._is_ready and process.pid is None and process.due <= time.monotonic():
                     self._start(process)
 
-    def _go_on(self) -> None:
+    def _start_others(self) -> None:
         """Start the other tasks after the first one. Once all have started, call `ready`."""
         if self._is_ready:
             return
@@ -147,7 +147,7 @@ class Workers:
                 warnings.simplefilter("ignore", DeprecationWarning)
                 pid = os.fork()
             if not pid:
-                self._be(process, parent, before)
+                self._run_task(process, parent, before)
             process.pid = pid
         except OSError as error:
             if not self._is_ready:
@@ -157,7 +157,7 @@ class Workers:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _be(self, process: _Process, parent: int, mask: Collection[int]) -> NoReturn:
+    def _run_task(self, process: _Process, parent: int, mask: Collection[int]) -> NoReturn:
         """Run a task in this process."""
         code = 1
         try:
@@ -169,7 +169,7 @@ class Workers:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             threading.Thread(target=_end_with, args=(parent, stop), daemon=True, name="parent").start()
-            code = process.task.work(stop, lambda: self._tell_up(process))
+            code = process.task.work(stop, lambda: self._report_up(process))
         except BaseException:  # noqa: BLE001 - nothing below may return into the parent's frames
             traceback.print_exc()
         finally:
@@ -179,15 +179,15 @@ class Workers:
             finally:
                 os._exit(code)
 
-    def _tell_up(self, process: _Process) -> None:
-        os.write(self._tell, bytes([STARTED + process.number]))
+    def _report_up(self, process: _Process) -> None:
+        os.write(self._pipe_in, bytes([STARTED + process.number]))
 
     @contextmanager
     def _piped(self) -> Iterator[None]:
         """Make a pipe through which signals and started tasks are reported."""
-        self._hear, self._tell = os.pipe()
-        os.set_blocking(self._tell, False)
-        wakeup = signal.set_wakeup_fd(self._tell)
+        self._pipe_out, self._pipe_in = os.pipe()
+        os.set_blocking(self._pipe_in, False)
+        wakeup = signal.set_wakeup_fd(self._pipe_in)
         before = {number: signal.signal(number, lambda *_: None) for number in self._handled}
         try:
             yield
@@ -195,13 +195,13 @@ class Workers:
             for number, handler in before.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(wakeup)
-            os.close(self._hear)
-            os.close(self._tell)
+            os.close(self._pipe_out)
+            os.close(self._pipe_in)
 
-    def _heard(self, seconds: float | None) -> bytes:
+    def _received(self, seconds: float | None) -> bytes:
         """Wait for bytes from the pipe."""
-        readable, _, _ = select.select([self._hear], [], [], seconds)
-        return os.read(self._hear, 1000) if readable else b""
+        readable, _, _ = select.select([self._pipe_out], [], [], seconds)
+        return os.read(self._pipe_out, 1000) if readable else b""
 
     def _reaped(self) -> list[tuple[_Process, int]]:
         """Return the processes that have ended, with exit codes; a signal counts as a negative one."""
@@ -228,7 +228,7 @@ class Workers:
             left = deadline - time.monotonic()
             if left <= 0:
                 self._signal(signal.SIGKILL)
-            for byte in self._heard(max(0.05, left)):
+            for byte in self._received(max(0.05, left)):
                 if byte in (signal.SIGINT, signal.SIGTERM):
                     deadline = time.monotonic()
             self._reaped()

@@ -281,7 +281,7 @@ def _agrees(sent: Any, shown: Any) -> bool:
     text = str(sent).strip().casefold()
     if isinstance(shown, bool):
         return text in (TRUE if shown else FALSE)
-    if isinstance(shown, Mapping):  # Only a part is given, such as a project by its key.
+    if isinstance(shown, Mapping):  # only a part is given, such as a project by its key
         names = ("key", "slug", "username", "full_name", "name", "uuid")
         return text in {str(shown[name]).casefold() for name in names if shown.get(name)}
     return text == str("" if shown is None else shown).strip().casefold()

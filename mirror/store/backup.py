@@ -1,4 +1,4 @@
-"""Back up a mirror while it may be written to, and replace a mirror by such a copy.
+"""Back up a mirror, even while it is written to, and replace a mirror by such a copy.
 
 A restore accounts for what the copy cannot know. After the copy was made, requests were sent, tokens were
 revoked and repositories were made private. So the budget of the hour counts as spent unless the replaced file
@@ -272,7 +272,7 @@ def _kept_name(mirror: Path, now: datetime) -> Path:
 
 @contextmanager
 def _nobody_else(mirror: Path) -> Iterator[None]:
-    """Keep all other programs from opening a file; raises StoreLocked where one has it open."""
+    """Keep all other programs from opening a file; raises StoreLocked if one has it open."""
     if not mirror.exists():
         yield
         return

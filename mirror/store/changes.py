@@ -16,7 +16,7 @@ from mirror.store.files import fetch, fetch_as, fetch_row, fetch_value
 from mirror.times import from_text, to_text
 
 # Columns that come from the upstream, named as in `mirror.model.Repository`.
-SAID = tuple(
+SENT = tuple(
     field
     for field in Repository.__struct_fields__
     if field not in {"uuid", "owner", "project", "told", "tells_main_branch"}
@@ -37,7 +37,7 @@ MEASURED_SINCE = "measures_since"
 
 # Columns whose changes are recorded. Not the name of the parent: everybody sees edits, and a parent may be
 # private.
-DESCRIBED = tuple(column for column in SAID if column not in _NOT_DESCRIBED)
+DESCRIBED = tuple(column for column in SENT if column not in _NOT_DESCRIBED)
 
 
 class Change(NamedTuple):
@@ -353,7 +353,7 @@ def _day_after(day: str) -> str:
 
 def _superfluous(connection: sqlite3.Connection, start: str, end: str) -> Iterator[int]:
     """Yield the changes of a day that are neither the first nor the last of any subject."""
-    # Force-pushes of main branches are kept: somebody wants to hear of each.
+    # All forced pushes of main branches are kept, since each needs attention.
     found = fetch(
         connection,
         """SELECT id, repository_id, kind, ref, old FROM changes WHERE at >= ? AND at < ?

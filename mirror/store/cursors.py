@@ -63,8 +63,8 @@ class _NamedCursor(Generic[T]):
 class Cursors:
     """The cursors of one upstream, by name.
 
-    Each attribute is a `Cursor`; nothing is read before its `read`. Reads of a `Store`'s connection belong
-    into `Store.reading`, writes into `Store.transaction`.
+    Each attribute is a `Cursor`; nothing is read before its `read`. With the connection of a `Store`, reads
+    belong in `Store.reading`, and writes in `Store.transaction`.
     """
 
     round = _NamedCursor("round", Round)  # the round of a run that was interrupted
@@ -75,11 +75,11 @@ class Cursors:
     answers = _NamedCursor("answers", dict[int, int])
     progress = _NamedCursor("progress", Progress)  # the progress of a run that is under way or stopped early
     integrity = _NamedCursor("integrity", str)  # the result of the last check of the file; "" without faults
-    # Since when, after a copy was restored, a full listing is awaited; missing where none is.
+    # Since when a full listing is awaited, after a copy was restored; missing if none is awaited.
     restored = _NamedCursor(RESTORED, str)
-    # The last change of which the upstream was asked whether it was a forced push.
+    # The last change for which the upstream was asked whether the push was forced.
     moves = _NamedCursor("moves", int)
-    # The last change of which a sync that ended has told; one that is killed tells of nothing.
+    # The last change that a sync has reported at its end; one that is killed reports nothing.
     told = _NamedCursor("told", int)
 
     def __init__(self, connection: sqlite3.Connection, upstream_id: int) -> None:

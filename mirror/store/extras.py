@@ -90,7 +90,7 @@ def save_ref_extras(
     refs = list(refs)
     unread = [(ref.kind, repository_id, ref.name) for ref in refs if ref.told is None]
     held = "SELECT 1 FROM extras WHERE kind IN ('branch', 'tag') AND row_id = ? LIMIT 1"
-    if unread and fetch_row(connection, held, (repository_id,)):  # a mirror by git has none to drop
+    if unread and fetch_row(connection, held, (repository_id,)):  # refs read by git never have any
         drop_ref_extras(connection, unread)
     connection.executemany(
         _SAVE,

@@ -20,8 +20,8 @@ Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
 Row = TypeVar("Row")
 T = TypeVar("T")
 
-# How much of a file readers map into memory, SQLite's maximum.
-# A call of the system for each page took a third of the time of a search that reads 300 names.
+# How much of a file readers map into memory: SQLite's maximum. Without it, a system call for each page took a
+# third of the time of a search that reads 300 names.
 MAPPED_BYTES = 2_147_418_112
 
 PRIVATE = 0o600  # the mode of new files: only for their owner
@@ -119,7 +119,7 @@ def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
 def read_if_possible(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T | None:
     """Return what `ask` reads of a mirror; None if there is none or it cannot be read.
 
-    For callers who go on without it: what uses the file next reports what is wrong with it.
+    For callers that can do without it; the next use of the file reports what is wrong with it.
     """
     try:
         with closing(open_reader(path)) as connection:
@@ -135,12 +135,14 @@ def reading_address(path: Path) -> str:
     """
     # A file in WAL mode needs two more files beside it, even for reading. Where they cannot be created (a
     # read-only mount, another user's folder), the file is read as immutable.
-    mode = "immutable=1" if is_read_as_it_is(path) else "mode=ro"
+    mode = "immutable=1" if must_be_immutable(path) else "mode=ro"
     return f"{Path(os.path.realpath(path)).as_uri()}?{mode}"
 
 
-def is_read_as_it_is(path: Path) -> bool:
-    """Return whether a file is in WAL mode, without its `-shm` file, in a read-only folder.
+def must_be_immutable(path: Path) -> bool:
+    """Return whether a file can only be read as immutable.
+
+    That is one in WAL mode, without its `-shm` file, in a read-only folder.
 
     Raises StoreError and OSError as `reading_address` does.
     """

@@ -133,7 +133,7 @@ class RequestLedger:
                 self._reader = None
 
     def _was_reserved(self, bucket: str, now: datetime) -> bool:
-        """Take a request of the batch, unless it is over or another process got a 429."""
+        """Take a request from the batch, unless that is over or another process got a 429."""
         with self._lock:
             batch = self._batches.get(bucket)
             if batch is None or not batch.left or batch.is_over(now):
@@ -224,7 +224,7 @@ class RequestLedger:
     def forget(self, now: datetime) -> None:
         """Delete rows older than two days."""
         with self._store.transaction() as connection:
-            # Not after an hour: a clock that is wrong by hours must lose nothing.
+            # Not after an hour: a clock that is wrong by hours must not lose rows.
             connection.execute("DELETE FROM request_ledger WHERE at < ?", (int(now.timestamp()) - 48 * HOUR,))
 
     def _count(self, bucket: str, second: int) -> int:

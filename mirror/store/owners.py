@@ -63,7 +63,7 @@ def save_owner(
 
 
 def _adopt(connection: sqlite3.Connection, upstream_id: int, owner: Owner) -> None:
-    """Give the row of an owner that is known only by name the uuid of this owner."""
+    """If the owner is known only by name, give its row the uuid."""
     if owner.username is None or owner.uuid.startswith(NAMED):
         return
     named = "SELECT id FROM users WHERE upstream_id = ? AND uuid = ?"
@@ -146,7 +146,7 @@ def save_project(
 ) -> None:
     """Insert or update one project."""
     name = f"{NAMED}{owner.username or owner.uuid}/{project.key}".lower()
-    if project.uuid is not None:  # until now it may be known only by its key
+    if project.uuid is not None:  # so far, only its key may have been known
         connection.execute(
             """UPDATE OR IGNORE projects SET uuid = ? WHERE upstream_id = ? AND uuid = ?""",
             (project.uuid, upstream_id, name),

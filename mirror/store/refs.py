@@ -27,7 +27,7 @@ _COMMON = (
 COLUMNS = {"branch": (*_COMMON, "heads"), "tag": (*_COMMON, "tagger", "message", "date")}
 PSEUDO_TAG = "tip"  # Mercurial's name for the newest commit; its moves are not recorded
 TABLES = {"branch": "branches", "tag": "tags"}
-_SAID_BY = {kind: attrgetter(*columns) for kind, columns in COLUMNS.items()}
+_SENT_BY = {kind: attrgetter(*columns) for kind, columns in COLUMNS.items()}
 
 _SAVE = {
     kind: f"""INSERT INTO {TABLES[kind]} (repository_id, name, {", ".join(columns)})
@@ -97,7 +97,7 @@ def save_refs(
         _note_names(connection, repository_id, page, fresh=first_page)
     save_ref_extras(connection, repository_id, page, before)
     changes, uncompared = list[Change](), 0
-    # So it is nearly always in a first sync.
+    # True of nearly all repositories in a first sync.
     has_nothing_to_compare = is_first_listing and is_only_page and not before.has_refs
     for kind in TABLES:
         new = {ref.name: ref for ref in page if ref.kind == kind}
@@ -131,7 +131,7 @@ def save_refs(
         new=uncompared + _count(changes, "created"),
         moved=_count(changes, "moved"),
         gone=_count(changes, "deleted"),
-        # Mercurial's pseudo tag moves with each push, which says nothing.
+        # Mercurial's pseudo tag moves with each push, so its moves mean nothing.
         changes=[one for one in recorded if one.ref != PSEUDO_TAG or not one.kind.startswith("tag_")],
         is_hidden=bool(before.is_hidden),
     )
@@ -233,8 +233,8 @@ def _targets(
 
 def _values(repository_id: int, ref: Ref) -> Sequence[Any]:
     """Return the values of a ref's row; lists are JSON."""
-    said = [_json(value) if value.__class__ is tuple else value for value in _SAID_BY[ref.kind](ref)]
-    return (repository_id, ref.name, *said)
+    sent = [_json(value) if value.__class__ is tuple else value for value in _SENT_BY[ref.kind](ref)]
+    return (repository_id, ref.name, *sent)
 
 
 def _json(values: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mirror.model import NAMED, Repository
-from mirror.store.changes import MEASURED, SAID, Change, recently_written, repository_changes
+from mirror.store.changes import MEASURED, SENT, Change, recently_written, repository_changes
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
 from mirror.store.extras import save_repository_extras
@@ -17,15 +17,15 @@ from mirror.store.files import fetch_row, fetch_value
 from mirror.store.repair import give_uuid
 
 # Counts that only some answers have: a None does not erase a known count.
-KEPT_WHEN_UNSAID = ("followers_count", "forks_count")
+KEPT_IF_MISSING = ("followers_count", "forks_count")
 
-_WRITTEN = (*SAID, "owner_id", "parent_id")
-_SAID_BY = attrgetter(*SAID)
-_UPDATED_AT = SAID.index("updated_at")
-_KEPT = tuple(SAID.index(column) for column in KEPT_WHEN_UNSAID)
-_MEASURES = itemgetter(*(SAID.index(column) for column in MEASURED))
-_MAIN_BRANCH = SAID.index("main_branch")
-_IS_PRIVATE = SAID.index("is_private")
+_WRITTEN = (*SENT, "owner_id", "parent_id")
+_SENT_BY = attrgetter(*SENT)
+_UPDATED_AT = SENT.index("updated_at")
+_KEPT = tuple(SENT.index(column) for column in KEPT_IF_MISSING)
+_MEASURES = itemgetter(*(SENT.index(column) for column in MEASURED))
+_MAIN_BRANCH = SENT.index("main_branch")
+_IS_PRIVATE = SENT.index("is_private")
 _INSERT = f"""INSERT INTO repositories ({", ".join(_WRITTEN)}, id, upstream_id, uuid, refs_stale,
     first_seen_at, last_seen_at) VALUES ({", ".join("?" * (len(_WRITTEN) + 6))})"""
 _UPDATE = f"""UPDATE repositories SET {", ".join(f"{column} = ?" for column in _WRITTEN)},
@@ -86,7 +86,7 @@ def save_repositories(
     compared = _ComparedPage(seen_at, with_refs=with_refs, listed_since=listed_since)
     created, told = list[Change](), dict[int, Repository]()
     for uuid, row in page.items():
-        values = (*_SAID_BY(row), owner_ids[row.owner.uuid], parents.get(row.parent_uuid or ""))
+        values = (*_SENT_BY(row), owner_ids[row.owner.uuid], parents.get(row.parent_uuid or ""))
         old = known.get(uuid)
         if old is None:
             compared.insert(next_id, upstream_id, row, values)

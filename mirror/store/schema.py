@@ -54,7 +54,7 @@ def bring_up_to_date(connection: sqlite3.Connection) -> None:
     with database.atomic():
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         migrations.apply(database)
-        # Missing where an earlier version was killed while it created the file.
+        # Missing if an earlier version was killed while it created the file.
         connection.execute(_INDEX_OF_MIGRATIONS)
         connection.execute(f"PRAGMA user_version = {VERSION}")
 

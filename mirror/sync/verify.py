@@ -15,9 +15,9 @@ import msgspec
 from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Ref, Repository, RepositoryKey
 from mirror.report import Summary
-from mirror.store.changes import SAID
+from mirror.store.changes import SENT
 from mirror.store.refs import TABLES
-from mirror.store.repositories import KEPT_WHEN_UNSAID
+from mirror.store.repositories import KEPT_IF_MISSING
 from mirror.store.runs import ACCEPTABLE, Failure
 from mirror.sync.engine import Step, run_steps
 from mirror.sync.hints import refs_anew
@@ -200,8 +200,8 @@ class VerifyStep(Step):
 
     @property
     def _row(self) -> dict[str, object]:
-        row = self.run.store.row(f"SELECT {', '.join(SAID)} FROM repositories WHERE id = ?", (self.row_id,))
-        return dict(zip(SAID, row, strict=True))
+        row = self.run.store.row(f"SELECT {', '.join(SENT)} FROM repositories WHERE id = ?", (self.row_id,))
+        return dict(zip(SENT, row, strict=True))
 
     def _row_differences(self, answer: Repository) -> Iterator[str]:
         """Name the columns that differ, of those that both this answer and listings have."""
@@ -209,7 +209,7 @@ class VerifyStep(Step):
             yield f"uuid: mirror {_short(self.key.uuid)}, upstream {_short(answer.uuid)}"
         for column, mine in self._row.items():
             theirs = getattr(answer, column)
-            if column in KEPT_WHEN_UNSAID and None in (mine, theirs):
+            if column in KEPT_IF_MISSING and None in (mine, theirs):
                 continue
             if column == "main_branch" and not answer.tells_main_branch:
                 continue

@@ -45,7 +45,7 @@ LONGEST_PAUSE = 10.0  # the longest wait before a retry, in seconds: a caller is
 MOST_TRIES = 3
 
 # Statuses by which the server itself refuses. After 408, 502 and 504 it may still be at work.
-SAID_NO = (500, 503)
+REFUSALS = (500, 503)
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ CLOCKS_APART = timedelta(minutes=10)  # how far the clock of an upstream may lag
 class PassThrough:
     """Creates, updates, deletes and forks repositories upstream and in the mirror; safe in any thread.
 
-    `by` is the name of the caller, for the audit. `upstream` chooses one where several have the repository.
+    `by` is the name of the caller, for the audit. `upstream` chooses one if several have the repository.
     The methods raise ConfigError and NotFound before anything is sent; CredentialsRefused, UpstreamRefused
     and UpstreamBusy if nothing was changed; OutcomeUnknown if that is not known; and StoreError, which says
     whether the upstream has done it.
@@ -116,9 +116,8 @@ class PassThrough:
             settings = msgspec.structs.replace(settings, scm=None)  # it cannot be changed
             record = WriteRecord(store, target.upstream, by, self._clock)
             with self._connected(target.upstream, store) as there, record.auditing("update", full_name):
-                key = there.fetch_repository(
-                    target.key
-                ).key  # a PUT to an unused name would create a repository
+                # With its present name: a PUT to an unused name would create a repository.
+                key = there.fetch_repository(target.key).key
                 made = do_once(
                     f"updating {target.key.full_name}",
                     lambda: there.update_repository(key, settings),
@@ -251,7 +250,7 @@ def do_once(what: str, do: Callable[[], T], find: Callable[[], T | None]) -> T:
 
 
 def _not_done(what: str, lost: UpstreamError) -> UpstreamError:
-    if isinstance(lost, UpstreamBusy) and lost.status in SAID_NO:
+    if isinstance(lost, UpstreamBusy) and lost.status in REFUSALS:
         return UpstreamBusy(
             f"{what} was not done: {lost}; looking it up confirmed that",
             status=lost.status,

@@ -23,7 +23,7 @@ from mirror.times import Clock, to_text
 from mirror.upstream.connect import url_of
 from mirror.upstream.protocol import Upstream
 
-# The most pages of refs to read at once, since a caller is waiting. The next sync reads the rest.
+# The most pages of refs to read at once, since a caller waits. The next sync reads the rest.
 MOST_PAGES = 20
 
 
@@ -301,8 +301,8 @@ class WriteRecord:
 def read_refs(record: WriteRecord, upstream: Upstream, made: Repository) -> None:
     """Read and save the refs of a repository whose refs were never read; raises nothing.
 
-    The write is done, whatever fails here. If refs cannot be read, a hint makes the next run read them. So it
-    does for a fork, since upstreams may copy its refs after they have answered.
+    The write is done, whatever fails here. If refs cannot be read, a hint makes the next run read them. A
+    fork always gets such a hint, since upstreams may copy its refs after they have answered.
     """
     try:
         row_id = record.row_without_refs(made)

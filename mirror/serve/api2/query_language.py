@@ -215,7 +215,7 @@ class Field(msgspec.Struct, frozen=True):
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """A condition in SQL, in brackets where it needs them, with its parameters."""
+    """A condition in SQL, in brackets if it needs them, with its parameters."""
 
     sql: str
     values: dict[str, Any]

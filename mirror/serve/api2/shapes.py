@@ -31,7 +31,7 @@ FindExtra = Callable[[str, int], Json | None]
 class ApiLinks(msgspec.Struct, frozen=True):
     """Makes the links in one answer: to the API at `api`, and to the pages of the mirror at `origin`.
 
-    HTML links lead to the upstream's `pages`; to the mirror's where the upstream has none for a name.
+    HTML links lead to the upstream's `pages`, or to the mirror's if the upstream has none for a name.
     """
 
     origin: str
@@ -219,7 +219,7 @@ class Shapes:
         return shaped
 
     def _sent_workspace(self, row: AccountRow) -> Json | None:
-        """Return a workspace as the upstream sent it; None if there is nothing but columns."""
+        """Return a workspace as the upstream sent it; None if only its columns are known."""
         extra, links = self._find_extra("workspace", row.id), self._at(row.upstream_id)
         if extra is None:
             return None
@@ -322,7 +322,7 @@ class Shapes:
             "parent": self._parent(row),
             "links": self._repository_links(row),
         }
-        # Bitbucket dropped these keys. The mirror serves them where the upstream gave a value.
+        # Bitbucket dropped these keys. The mirror serves them if the upstream sent a value.
         if row.followers_count is not None:
             shaped["followers_count"] = row.followers_count
         if row.forks_count is not None:

@@ -209,7 +209,7 @@ async def login_page(datasette: "Datasette", request: Request) -> Response:
     for database in mirrors(datasette):
         living = await database.execute_fn(lambda connection: tokens.find(connection, token))
         if living is not None:
-            public_url = served_of(request).config.public_url  # what browsers use, where a proxy is in front
+            public_url = served_of(request).config.public_url  # what browsers use, if a proxy is in front
             is_https = (urlsplit(public_url).scheme.lower() if public_url else request.scheme) == "https"
             response = Response.redirect(datasette.urls.path(destination))
             response.set_cookie(
