@@ -16,7 +16,7 @@ from mirror.addresses import Told, segment
 from mirror.decoding import count, moment
 from mirror.errors import CredentialsRefused, UpstreamRefused, UpstreamShapeError
 from mirror.model import NAMED, Member, Owner, Ref, RefKind, Repository, RepositoryKey, RepositorySettings
-from mirror.upstream.client import Http, Method
+from mirror.upstream.client import Http, HttpUpstream, Method
 from mirror.upstream.protocol import ListingOrder, Page, RowDecoder
 from mirror.upstream.response import Response
 
@@ -217,7 +217,7 @@ class UserAnswer(msgspec.Struct, frozen=True):
     repositories: list[msgspec.Raw] = []
 
 
-class Api1:
+class Api1(HttpUpstream):
     """A server that speaks API 1.0."""
 
     orders_by_update = False
@@ -225,9 +225,7 @@ class Api1:
     never_tells = frozenset[str]()
 
     def __init__(self, name: str, http: Http) -> None:
-        self.name = name
-        self.anonymous = http.credential.form == "anonymous"
-        self._http = http
+        super().__init__(name, http)
         self._keep = partial(with_told, anonymous=self.anonymous)
 
     def fetch_current_user(self) -> Owner | None:
@@ -315,10 +313,6 @@ class Api1:
         fields = {**_fields(settings), "owner": owner}
         fields.pop("scm", None)  # a fork has the same kind as its parent
         return self._written(self._send("POST", f"{_path(key)}/fork", fields))
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
 
     def _send(self, method: Method, path: str, fields: dict[str, str]) -> Response:
         return self._http.send(method, path, content=urlencode(fields).encode(), headers=_FORM)

@@ -8,7 +8,7 @@ import os
 import random as random_numbers
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -30,7 +30,6 @@ from mirror.upstream.budget import Budget, RequestKind, retry_delay
 from mirror.upstream.response import (
     NotSent,
     Response,
-    Retrying,
     RetryPolicy,
     UnexpectedBody,
     decoded,
@@ -53,6 +52,9 @@ from mirror.upstream.transport import (
     origin_of,
     read_body,
 )
+
+if TYPE_CHECKING:
+    from mirror.upstream.git import GitRefs
 
 Shape = TypeVar("Shape")
 Method = Literal["GET", "POST", "PUT", "DELETE"]
@@ -155,16 +157,7 @@ class Http:
 
         A success of another type than `content_type` is retried, then raises UpstreamShapeError.
         """
-        return self._send(
-            self._policy.reads,
-            _Call(
-                method="GET",
-                url=self.address(target),
-                kind=kind,
-                headers=headers or {},
-                content_type=content_type,
-            ),
-        )
+        return self.send("GET", target, headers=headers, kind=kind, content_type=content_type, repeat=True)
 
     def get_json(
         self,
@@ -197,7 +190,7 @@ class Http:
         content_type: str = "",
         repeat: bool = False,
     ) -> Response:
-        """Send a request with a body.
+        """Send a request.
 
         It is retried only if it was certainly not done; `repeat` retries it like a read.
         """
@@ -209,7 +202,11 @@ class Http:
             content=content,
             content_type=content_type,
         )
-        return self._send(self._policy.reads if repeat else self._policy.writes, call)
+        retrying = self._policy.reads if repeat else self._policy.writes
+        try:
+            return retrying(self._ask, call)
+        except UnexpectedBody as error:
+            raise UpstreamShapeError(str(error)) from None
 
     def post(self, target: str, body: Any) -> Response:
         """Create something from a JSON body; retried only if it was certainly not done."""
@@ -244,12 +241,6 @@ class Http:
     def close(self) -> None:
         """Close the connections."""
         self._connections.close()
-
-    def _send(self, retrying: Retrying, call: _Call) -> Response:
-        try:
-            return retrying(self._ask, call)
-        except UnexpectedBody as error:
-            raise UpstreamShapeError(str(error)) from None
 
     def _ask_json(self, call: _Call, shape: type[Shape]) -> tuple[Shape, Response]:
         answer = self._ask(call)
@@ -389,6 +380,22 @@ class Http:
             if error.status == 429:
                 raise
             raise UpstreamError(f"requesting an access token failed: {error}") from None
+
+
+class HttpUpstream:
+    """The common part of the upstreams: a client of the API, and perhaps one of git for the refs."""
+
+    def __init__(self, name: str, http: Http, git: "GitRefs | None" = None) -> None:
+        self.name = name
+        self.anonymous = http.credential.form == "anonymous"
+        self._http = http
+        self._git = git
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+        if self._git:
+            self._git.close()
 
 
 _JSON_BODY = {"Content-Type": "application/json"}

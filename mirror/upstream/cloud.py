@@ -15,7 +15,7 @@ from mirror.decoding import count
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
 from mirror.upstream import cloud_decode as decode
-from mirror.upstream.client import Http, LargeAnswer
+from mirror.upstream.client import Http, HttpUpstream, LargeAnswer
 from mirror.upstream.cloud_decode import (
     AccountJson,
     CommitsJson,
@@ -87,7 +87,7 @@ _TO_MEMBER = RowDecoder(MembershipJson, decode.to_member)
 _TO_WORKSPACE = RowDecoder(WorkspaceAccessJson, lambda row: decode.to_workspace(row.workspace))
 
 
-class Cloud:
+class Cloud(HttpUpstream):
     """Bitbucket Cloud, or another server with API 2.0; with `git`, git reads the refs of git repositories."""
 
     orders_by_update = True
@@ -95,10 +95,7 @@ class Cloud:
     never_tells = frozenset[str]()
 
     def __init__(self, name: str, http: Http, git: GitRefs | None = None) -> None:
-        self.name = name
-        self.anonymous = http.credential.form == "anonymous"
-        self._http = http
-        self._git = git
+        super().__init__(name, http, git)
         self._tell = Teller(http.url, anonymous=self.anonymous)
         self._usual_ref = UsualRefs(self._tell).read
 
@@ -203,12 +200,6 @@ class Cloud:
         body: dict[str, Any] = {**settings.given(), "workspace": {"slug": owner}}
         body.pop("scm", None)  # a fork has the same kind as its parent
         return self._written(self._http.post(f"{self._path(key)}/forks", body))
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
-        if self._git:
-            self._git.close()
 
     def _known(self, key: RepositoryKey, ask: Callable[[str], Answered]) -> Answered:
         """Request something of a repository in its last known workspace; after a 404, in any, by its uuid."""

@@ -26,7 +26,7 @@ from mirror.errors import (
 )
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
 from mirror.upstream import datacenter_decode as decode
-from mirror.upstream.client import Http, LargeAnswer
+from mirror.upstream.client import Http, HttpUpstream, LargeAnswer
 from mirror.upstream.git import GitRefs
 from mirror.upstream.protocol import SHRINKS_BY, ListingOrder, Page, RowDecoder, is_reached
 from mirror.upstream.response import NotSent, Response
@@ -57,7 +57,7 @@ class _Envelope(msgspec.Struct, frozen=True):
     start: int = 0
 
 
-class DataCenter:
+class DataCenter(HttpUpstream):
     """A Bitbucket Data Center or Server; with `git`, refs are read by git.
 
     `projects` are the configured ones; they show whether a credential is valid that may not list users.
@@ -70,10 +70,7 @@ class DataCenter:
     def __init__(
         self, name: str, http: Http, git: GitRefs | None = None, *, projects: Iterable[str] = ()
     ) -> None:
-        self.name = name
-        self.anonymous = http.credential.form == "anonymous"
-        self._http = http
-        self._git = git
+        super().__init__(name, http, git)
         self._projects = tuple(projects)
         self._lengths = dict[str, int]()
         self._shown = dict[str, bool]()
@@ -202,12 +199,6 @@ class DataCenter:
         body = {**_body(settings), "project": {"key": owner}}
         body.pop("scmId", None)  # a fork has the same kind as its parent
         return self._written(self._http.post(_path_of(key.full_name), body))
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
-        if self._git:
-            self._git.close()
 
     def _sees_more_than_anonymous(self) -> bool:
         """Return whether the server names us, or shows a project or a repository that is not public."""

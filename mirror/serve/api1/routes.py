@@ -5,7 +5,7 @@ for each. Writes take forms.
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -24,6 +24,7 @@ from mirror.serve.api1 import edge, shapes
 from mirror.serve.api1.edge import (
     OWNER,
     SLUG,
+    Reader,
     find_myself,
     find_repository,
     find_users,
@@ -43,8 +44,6 @@ from mirror.serve.exchange import (
 )
 from mirror.serve.unmirrored import not_mirrored, with_refs
 from mirror.serve.writer import Done, Write, Writing, settings_of
-
-Reader = Callable[[sqlite3.Connection, ApiRequest], Answer]
 
 SEARCH_LIMIT = 1000
 SEARCH_MOST = 10_000

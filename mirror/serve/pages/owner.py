@@ -3,7 +3,6 @@
 import sqlite3
 from datetime import datetime
 from typing import Any
-from urllib.parse import unquote
 
 from datasette.utils.asgi import Response
 
@@ -105,10 +104,7 @@ def everything_of(
 def _found(connection: sqlite3.Connection, visit: Visit) -> AccountRow:
     """Find the owner that the address names; raises NotHere."""
     if "owner" in visit.names:
-        try:
-            name = unquote(visit.names["owner"], errors="strict")
-        except UnicodeDecodeError:
-            raise NotHere("That address is not UTF-8.") from None
+        name = visit.named("owner")
         found = known_account_named(connection, visit.caller, name)
     else:
         name = "with that id"

@@ -5,7 +5,6 @@ import sqlite3
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 from datasette.utils.asgi import Response
 
@@ -107,22 +106,15 @@ def _past(connection: sqlite3.Connection, visit: Visit) -> Past:
     try:
         if "owner" not in visit.names:
             return past_of(connection, visit.caller, visit.number("id", 0, 2**62), visit.at)
-        return past_named(connection, visit.caller, _full_name(visit), visit.at)
+        return past_named(connection, visit.caller, visit.named("owner", "slug"), visit.at)
     except NotFound as error:
         raise NotHere(f"{error}."[:400]) from None
-
-
-def _full_name(visit: Visit) -> str:
-    try:
-        return "/".join(unquote(visit.names[part], errors="strict") for part in ("owner", "slug"))
-    except UnicodeDecodeError:
-        raise NotHere("That address is not UTF-8.") from None
 
 
 def _found(connection: sqlite3.Connection, visit: Visit) -> RepositoryRow:
     """Find the repository of the address; raises NotHere, also if it is hidden from the visitor."""
     if "owner" in visit.names:
-        full_name = _full_name(visit)
+        full_name = visit.named("owner", "slug")
         found = repository_named(connection, visit.caller, full_name, gone=True)
     else:
         full_name = "repository with that id"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import unquote
 
 from datasette.utils import actor_matches_allow
 from datasette.utils.asgi import Forbidden, Request, Response
@@ -89,6 +90,13 @@ class Visit:
     def names(self) -> dict[str, str]:
         """The names in the path."""
         return cast("dict[str, str]", self.request.url_vars)
+
+    def named(self, *parts: str) -> str:
+        """Return the names in these parts of the path, with slashes between; raises NotHere."""
+        try:
+            return "/".join(unquote(self.names[part], errors="strict") for part in parts)
+        except UnicodeDecodeError:
+            raise NotHere("That address is not UTF-8.") from None
 
     @property
     def names_nothing(self) -> bool:
