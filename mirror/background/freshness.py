@@ -66,7 +66,7 @@ def due(watched: Sequence[WatchedWorkspace], now: float, *, shortest: float, roo
     return chosen
 
 
-PAGE = 100
+PAGE = 100  # repositories of a page of a listing
 UNLIMITED = 950  # the assumed requests per hour of an upstream without a limit
 
 WHOLE_EVERY = 86_400.0  # the most seconds between whole syncs, regardless of the number of workspaces

@@ -103,7 +103,7 @@ NAMED = {
     "@yearly": "0 0 1 1 *",
 }
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-SHORTEST = 10.0
+SHORTEST = 10.0  # seconds of an interval
 HOURS = [datetime(2000, 1, 1, hour, tzinfo=UTC) for hour in range(24)]
 
 

@@ -53,7 +53,7 @@ STOP_CHECK_SECONDS = 0.5
 PULSE_SECONDS = 3
 RETRY_AFTER = timedelta(minutes=5)  # the pause after unscheduled work that failed
 SET_BACK = timedelta(seconds=10)  # how far the clock must be set back before schedules are planned again
-WATCH_SECONDS = 60
+WATCH_SECONDS = 60  # between two looks for workspaces to list
 PULSE, WATCH = "pulse", "watch"
 
 Reread = Callable[[], Config]

@@ -22,10 +22,10 @@ from mirror.store.files import open_reader, reading_address
 
 SECONDS = 2.0  # the time limit of a statement
 
-LONGEST_CELL = 300
+LONGEST_CELL = 300  # characters of a value
 MOST_CHARACTERS = 50_000  # the largest size of an answer, so that it leaves room in a model's context
 
-_STEPS = 1_000
+_STEPS = 1_000  # steps of SQLite between two looks at the clock
 _BUSY_SECONDS = 5
 _OWN_FUNCTIONS = (
     "mirror_search", "mirror_search_count", "mirror_refs", "mirror_refs_count", "mirror_refs_repositories",

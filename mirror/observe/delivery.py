@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, Self, TypeVar
 
-SECONDS = 10.0
-COMMAND_SECONDS = 30.0
-LOOK_SECONDS = 0.05
+SECONDS = 10.0  # for one delivery to an address, in total
+COMMAND_SECONDS = 30.0  # for a command
+LOOK_SECONDS = 0.05  # between two looks whether a command has ended
 
 
 class NotDelivered(Exception):

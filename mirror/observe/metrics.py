@@ -34,8 +34,8 @@ from mirror.store.cursors import Cursors
 from mirror.store.files import fetch, fetch_value
 from mirror.times import Clock, from_text, utc_now
 
-MOST_ROWS = 400
-MOST_COLUMNS = 16
+MOST_ROWS = 400  # keys of each process
+MOST_COLUMNS = 16  # numbers of each key
 # The longest key, in bytes. Longer keys are not counted, nor are those after MOST_ROWS.
 LONGEST_KEY = 246
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from mirror.serve.guarded_database import GuardedDatabase
 
-LONGEST_PATH = 2000
+LONGEST_PATH = 2000  # characters below the version; names are shorter
 _SEARCHES = {"q", "sort", "name"}  # parameters that may make an answer read many rows
 _READ_ONLY = (
     "This mirror is read-only. Writes pass through to the upstream where `writes = true` is configured."

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 # User names that Bitbucket lets clients send with a token. They belong to nobody.
 NOBODY = frozenset({"x-token-auth", "x-bitbucket-api-token-auth"})
 
-LOGIN_SECONDS = 30 * 86_400
-USE_SAVED_EVERY = 60
+LOGIN_SECONDS = 30 * 86_400  # for how long a login is valid
+USE_SAVED_EVERY = 60  # seconds between two writes of when a token was last used
 ROOT = "root"
 Actor = dict[str, Any]
 

@@ -28,13 +28,13 @@ HEAD_SECONDS = 10.0
 BODY_SECONDS = 15.0
 
 UNREAD_SECONDS = 60.0  # seconds for which a client may leave an answer unread
-MOST = 2000
+MOST = 2000  # open connections, if the limit of descriptors allows them
 RESERVED = 128  # descriptors kept for the rest of the process: the database, the sync, the log
 
 # Connections that asyncio accepts in one turn of its loop. Others are closed up to four turns later.
 ACCEPTED_AT_ONCE = 16
 
-REPEAT_SECONDS = 60.0
+REPEAT_SECONDS = 60.0  # for how long a message of the log is not repeated
 
 log = logging.getLogger("uvicorn.error")
 

@@ -55,8 +55,8 @@ log = logging.getLogger(__name__)
 
 LARGEST_BODY = 256 * 1024  # the size limit for the body of an API request, in bytes
 LARGEST_FORM = 64 * 1024  # the size limit for a form of a page or of a stored query that writes, in bytes
-SECONDS = 10.0
-MOST_FIELDS, MOST_PAGE_FIELDS = 200, 20
+SECONDS = 10.0  # for how long a body may be sent
+MOST_FIELDS, MOST_PAGE_FIELDS = 200, 20  # fields of a form: to an API, of a page
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 _REFUSALS = {400: "Bad Request", 408: "Request Timeout", 413: "Request Entity Too Large"}

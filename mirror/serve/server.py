@@ -43,8 +43,8 @@ SETTINGS = {
     "max_returned_rows": 1000,
     "default_cache_ttl": 0,  # a sync may be writing
 }
-DRAIN_SECONDS = 1
-BACKLOG = 512
+DRAIN_SECONDS = 1  # for how long running answers may go on at the end
+BACKLOG = 512  # connections that wait in the kernel
 
 log = logging.getLogger("uvicorn.error")
 _REPEATS = OncePerMinute()

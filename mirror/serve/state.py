@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PLUGIN = "bitbucket-mirror"
 VALID_TIMES = 60  # a count stays valid for this many times the time it took
 CHEAP_SECONDS = 0.05  # a count that took less than this is repeated for each page
-LONGEST_SECONDS = 600.0
+LONGEST_SECONDS = 600.0  # the longest time for which a count stays valid
 WAIT_SECONDS = 0.15  # how long a page waits for a number that was never counted before
 WEBHOOK_SECONDS = 1.0  # how long a webhook waits for a busy file before the delivery is kept on the disk
 

@@ -37,12 +37,12 @@ from mirror.times import to_text, utc_now
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
-MOST_FILES = 1_000
+MOST_FILES = 1_000  # deliveries in the spool
 SUFFIX = ".json"
 
 log = logging.getLogger("mirror.webhooks")
 
-MOST_WAITING = 1_000
+MOST_WAITING = 1_000  # deliveries in memory, whose senders wait for an answer
 # Seconds between two attempts to write the spool. Each attempt also waits for SQLite's lock.
 PAUSE_SECONDS = 5.0
 
@@ -231,7 +231,7 @@ class WebhookWriter:
 
 PATTERN = r"^/-/webhook/(?P<upstream>[^/]+)/?$"
 LARGEST_BODY = 1_000_000
-BODY_SECONDS = 10.0
+BODY_SECONDS = 10.0  # for how long a body may be sent
 
 _RETRY = {"Retry-After": "60"}
 _SIGNATURE = re.compile(r"sha256=([0-9a-fA-F]{64})")

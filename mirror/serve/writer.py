@@ -47,8 +47,8 @@ TRANSPORT = frozenset({"format", "callback", "access_token"})
 # Fields that may differ without setting anything, since they depend on the caller and the time.
 MOVING = frozenset({"type", "links", "updated_on", "last_updated", "utc_last_updated"})
 
-MOST_NAMED = 20
-LONGEST_NAMED = 100
+MOST_NAMED = 20  # wrong fields that an error names
+LONGEST_NAMED = 100  # characters of the name of such a field
 
 
 class Writer(Protocol):

@@ -119,7 +119,7 @@ def _reporting(progress: OnProgress | None) -> Callable[[int, int, int], None]:
     return report
 
 
-PENDING_BYTE = 0x40000000
+PENDING_BYTE = 0x40000000  # where SQLite locks a file
 LOCK_BYTES = 512  # the bytes of a file that SQLite locks: every process with the file open locks some of them
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 from mirror.errors import MirrorError, StoreError
 from mirror.store.schema import APPLICATION_ID, MIGRATIONS, VERSION, bring_up_to_date
 
-BUSY_SECONDS = 30
+BUSY_SECONDS = 30  # for how long SQLite waits for another writer
 
 Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
 Row = TypeVar("Row")

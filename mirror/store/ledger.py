@@ -25,7 +25,7 @@ from mirror.store.files import fetch, fetch_value, open_reader
 if TYPE_CHECKING:
     from mirror.store.database import Store
 
-HOUR = 3600
+HOUR = 3600  # in seconds
 
 MORE_THAN_ANY = 1_000_000  # the number of requests that count as sent if it is unknown: more than any limit
 

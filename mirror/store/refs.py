@@ -271,7 +271,7 @@ def _unnamed(
     ]
 
 
-KEPT_HOURS = 24
+KEPT_HOURS = 24  # for how long a delivery is remembered, to recognise a repeated one
 
 
 class Delivery(NamedTuple):

@@ -20,7 +20,7 @@ from mirror.store.files import damage_explained, faults_of, fetch, fetch_row, fe
 from mirror.store.ledger import count_future_now
 from mirror.times import to_text
 
-MOST = 20
+MOST = 20  # faults that a check names
 
 
 class Complaint(NamedTuple):

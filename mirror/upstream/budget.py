@@ -21,13 +21,13 @@ from mirror.times import Clock, time_text
 RequestKind = Literal["api", "git"]
 Wait = Callable[[float, str], None]  # sleep for a number of seconds and tell the user why; raises Interrupted
 
-ANONYMOUS_LIMIT = 58
-AUTHENTICATED_LIMIT = 950
-GIT_LIMIT = 57_000
+ANONYMOUS_LIMIT = 58  # Bitbucket allows 60 requests an hour; a margin is left
+AUTHENTICATED_LIMIT = 950  # of 1,000
+GIT_LIMIT = 57_000  # of 60,000
 
-LONGEST_DELAY = 3600.0
+LONGEST_DELAY = 3600.0  # the longest wait that an answer can ask for, in seconds
 FIRST_HOLD = 60.0  # clients that came back after 5 s stayed locked out
-SHORTEST_HOLD = 1.0
+SHORTEST_HOLD = 1.0  # seconds
 SHORT_HOLD = 90.0  # seconds that even a run that may not wait waits
 
 

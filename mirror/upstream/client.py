@@ -62,7 +62,7 @@ Method = Literal["GET", "POST", "PUT", "DELETE"]
 # Bytes that a body may have: a page of 100 rows takes a few hundred thousand, refs by git 60 for each.
 LARGEST: dict[RequestKind, int] = {"api": 16 * 1024 * 1024, "git": 64 * 1024 * 1024}
 
-MOST_REDIRECTS = 3
+MOST_REDIRECTS = 3  # in a row, for one request
 USER_AGENT = f"bitbucket-mirror/{__version__}"
 
 

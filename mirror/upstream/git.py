@@ -20,8 +20,8 @@ from mirror.upstream.client import USER_AGENT, Http
 from mirror.upstream.protocol import Page
 from mirror.upstream.response import Response, shown
 
-LONGEST_LINE = 65_520
-MOST_REFS = 500_000
+LONGEST_LINE = 65_520  # bytes of a pkt-line, with its length (gitprotocol-common)
+MOST_REFS = 500_000  # refs of a repository; more would fill the memory
 
 _LENGTH = re.compile(rb"[0-9a-f]{4}", re.IGNORECASE)
 _NO_REFS = b"capabilities^{}"

@@ -34,8 +34,8 @@ LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 # The content encodings of an answer that are read: none, and those that were requested.
 ENCODINGS = {"", "identity", "gzip", "x-gzip", "deflate"}
 
-_GZIP_OR_ZLIB = 47
-_BARE = -15
+_GZIP_OR_ZLIB = 47  # window bits: zlib recognises either header
+_BARE = -15  # window bits: deflate without a header, as some servers send it
 
 
 def proxy_of(scheme: str, host: str, port: int | None, proxies: Mapping[str, str]) -> str | None:

@@ -42,14 +42,14 @@ from mirror.write.record import WriteRecord, choose_upstream, find_target, read_
 
 LONGEST_PAUSE = 10.0  # the longest wait before a retry, in seconds: a caller is waiting
 
-MOST_TRIES = 3
+MOST_TRIES = 3  # attempts of a request: a caller waits
 
 # Statuses by which the server itself refuses. After 408, 502 and 504 it may still be at work.
 REFUSALS = (500, 503)
 
 T = TypeVar("T")
 
-ABSENT = (404, 410)
+ABSENT = (404, 410)  # statuses for a repository that does not exist
 # Texts whose null means that they are empty, not that they are unknown.
 MAY_BE_EMPTY = ("description", "website", "language")
 

@@ -45,11 +45,11 @@ from mirror.serve.exchange import (
 from mirror.serve.unmirrored import not_mirrored, with_refs
 from mirror.serve.writer import Done, Write, Writing, settings_of
 
-SEARCH_LIMIT = 1000
+SEARCH_LIMIT = 1000  # results of a search without `limit`
 SEARCH_MOST = 10_000
-EVENTS_LIMIT = 25
+EVENTS_LIMIT = 25  # events without `limit`
 EVENTS_MOST = 1000
-EVERYTHING = 10**9
+EVERYTHING = 10**9  # the most rows that `start` may skip
 
 
 def _shaped(connection: sqlite3.Connection, asked: ApiRequest, rows: Sequence[RepositoryRow]) -> list[Json]:

@@ -20,8 +20,8 @@ from mirror.serve.api2.query_language import Condition, Field, QueryError, condi
 from mirror.serve.exchange import Answer, ApiError, Json, last_seen, oldest
 from mirror.store.files import fetch, fetch_value
 
-DEFAULT_LENGTH = 10
-LONGEST = 100
+DEFAULT_LENGTH = 10  # rows of a page, as on Bitbucket
+LONGEST = 100  # the most rows of a page, as on Bitbucket
 _LONGEST_KEPT = 200  # a longer `fields` could fill the memory
 _OPAQUE = "c"  # begins a page that is not a number
 

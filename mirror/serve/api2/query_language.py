@@ -25,9 +25,9 @@ import msgspec
 
 from mirror.times import normalised
 
-LONGEST = 8000
-DEEPEST = 40
-MOST_COMPARISONS = 100
+LONGEST = 8000  # characters of a query
+DEEPEST = 40  # levels of brackets: the parser calls itself for each
+MOST_COMPARISONS = 100  # SQLite limits the depth of an expression
 
 LiteralKind = Literal["text", "number", "date", "boolean", "null"]
 

@@ -48,9 +48,9 @@ _EXCEPTIONS = {
 _PACKAGE = "com.atlassian.bitbucket"
 
 Row = TypeVar("Row")
-DEFAULT_LIMIT = 25
-MOST = 1000
-LAST_START = 2**31 - 1
+DEFAULT_LIMIT = 25  # rows of a page, as on a real server
+MOST = 1000  # the most rows of a page
+LAST_START = 2**31 - 1  # as on a real server, where it is an int of Java
 LONGEST_PART = 1000
 
 

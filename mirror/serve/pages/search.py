@@ -70,7 +70,7 @@ CHOICES = {
     "in": ("description",),
     "gone": ("1",),
 }
-FAR = 5
+FAR = 5  # how many time limits a later page of results may take
 SOON = 0.1  # seconds that results wait for the list of languages; the next page may have it
 
 # The columns that CSV adds: the upstream's page, and the clone addresses.
