@@ -98,7 +98,7 @@ class InProcess(httpx.BaseTransport):
 
 
 class AsgiClient:
-    """A Datasette that can be asked from a plain test."""
+    """A Datasette for plain tests to send requests to."""
 
     def __init__(self, datasette: Datasette) -> None:
         self.datasette = datasette
@@ -123,7 +123,7 @@ class AsgiClient:
 
 
 class OwnPeers(Peers):
-    """A machine on which every connection is this user's own: no socket stands behind these requests."""
+    """Every connection counts as this user's own, because these requests have no socket."""
 
     def are_listed(self) -> bool:
         return True
@@ -139,7 +139,7 @@ def client_of(path: Path, *, writer: Any = None, **settings: Any) -> AsgiClient:
 
 
 def make_tokens(store: Store) -> dict[str, str]:
-    """Make one token of every sort: living ones by scope, a revoked, an expired and an unknown one."""
+    """Make one token of every sort: valid ones by scope, a revoked, an expired and an unknown one."""
     made = {
         "read": tokens.create(store, "reader", "read"),
         "write": tokens.create(store, "writer", "read,write"),

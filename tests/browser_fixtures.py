@@ -42,7 +42,7 @@ def browser_program() -> str:
 
 @contextlib.contextmanager
 def browser() -> Iterator[Any]:
-    """Start a browser that talks to nobody by itself."""
+    """Start a browser that sends no requests of its own."""
     program = browser_program()
     from playwright.sync_api import sync_playwright
 
@@ -77,7 +77,7 @@ def axe_source(folder: Path) -> str:
 
 
 def serious_issues(page: Any, rules: Mapping[str, Any]) -> list[Any]:
-    """Return what axe-core, which the page must have, finds that keeps somebody from using it."""
+    """Return the accessibility faults that axe-core finds; the page must have axe-core."""
     found = page.evaluate("rules => axe.run({resultTypes: ['violations'], ...rules})", rules)["violations"]
     return [
         (one["id"], one["impact"], [node["html"][:160] for node in one["nodes"][:3]])
@@ -163,7 +163,7 @@ def _fill_repositories(filled: FixtureDb, *, private: bool) -> None:
 
 
 def _said(row: Any) -> dict[str, object]:
-    """Return what is said of a repository, but for its names."""
+    """Return the fields of a repository, except for its names."""
     left_out = ("owner", "slug", "full_name")
     return {name: getattr(row, name) for name in row.__struct_fields__ if name not in left_out}
 

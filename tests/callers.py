@@ -1,4 +1,4 @@
-"""A served mirror with private rows of every sort, and one caller of every sort to ask it."""
+"""A served mirror with private rows of every sort, and one caller of every sort."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ class MixedMirror:
         self.trusting = client_of(self.path, trust_basic_user=True)
 
     def stranger(self, name: str) -> tuple[AsgiClient, dict[str, Any]]:
-        """Return the client that a stranger asks, and the options of each of its requests."""
+        """Return a client without credentials, and the options of its requests."""
         return {
             "anonymous": (self.served, {}),
             "revoked": (self.served, {"headers": bearer(self.tokens["revoked"])}),

@@ -22,7 +22,7 @@ class Finished(NamedTuple):
 
 
 def finished(code: int | None, out: str, err: str) -> Finished:
-    """Tell how a command ended, which it must not do with a traceback."""
+    """Return how a command ended; fail if it printed a traceback."""
     assert code is not None
     assert "Traceback" not in err, err
     return Finished(code, out, err)
@@ -55,7 +55,7 @@ class Folder:
         return finished(running.returncode, out, err)
 
     def run_anew(self, *arguments: str, **environment: str) -> Finished:
-        """Run a command to its end in a Python that starts with it, and reads its own variables."""
+        """Run a command in a Python of its own, which reads its own options and variables."""
         done = subprocess.run(
             self.command(*arguments),
             cwd=self.path,
@@ -81,7 +81,7 @@ def small_sandbox(repositories: int = 60) -> Iterator[RunningSandbox]:
 
 @contextmanager
 def started(folder: Folder, *arguments: str, **environment: str) -> Iterator[ForkedCommand]:
-    """Start a command that stays, and end it whatever happens."""
+    """Start a command that keeps running, and end it in any case."""
     process = folder.start(*arguments, **environment)
     try:
         yield process
@@ -92,7 +92,7 @@ def started(folder: Folder, *arguments: str, **environment: str) -> Iterator[For
 
 
 def told(process: ForkedCommand, what: str) -> str:
-    """Read what a process says until it says something; return the line."""
+    """Read what a process prints until a text appears; return that line."""
     lines = list[str]()
     for line in process.stderr:
         lines.append(line)

@@ -1,4 +1,4 @@
-"""The fixtures that several test files share. What they are made of is in the helper modules beside."""
+"""The fixtures that several test files share; helper modules provide what they are made of."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""What the tests of served writes hand in instead of an upstream."""
+"""A writer for the tests of served writes, in place of an upstream."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class FakeWriter:
-    """A writer whose upstream always says yes, or raises what a test told it to."""
+    """A writer whose upstream accepts everything, or raises the error that a test chose."""
 
     def __init__(self, filled: FixtureDb) -> None:
         self.filled = filled
@@ -19,7 +19,7 @@ class FakeWriter:
         self.error: MirrorError | None = None
 
     def create(self, owner: str, settings: RepositorySettings, *, by: str) -> Repository:
-        """Save it as asked."""
+        """Save it as requested."""
         return self._save("create", f"{owner}/{(settings.name or '').lower()}", settings, by)
 
     def update(self, full_name: str, settings: RepositorySettings, *, by: str) -> Repository:

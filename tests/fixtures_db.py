@@ -49,7 +49,7 @@ JESPERN = owner(
 
 
 def repository(full_name: str, by: Owner | None = None, **said: object) -> Repository:
-    """A public git repository of that name, with whatever else is said of it."""
+    """A public git repository of that name, with the given fields."""
     name, _, slug = full_name.partition("/")
     fields: dict[str, object] = {
         "uuid": f"{{{full_name.lower()}}}",
@@ -114,7 +114,7 @@ FORK_OF_PRIVATE = repository(
 
 
 def hg_ref(kind: str, name: str, digit: str, **said: object) -> Ref:
-    """A Mercurial branch or tag on the commit whose hash is one digit over and over."""
+    """A Mercurial branch or tag on a commit whose hash repeats one digit."""
     fields: dict[str, object] = {
         "kind": kind,
         "name": name,
@@ -249,7 +249,7 @@ def _make_mixed(path: Path) -> None:
 
 
 def copy_rows(filled: FixtureDb, times: int) -> None:
-    """Make that many times as many repositories by SQL, for tests that need many rows, not good ones."""
+    """Multiply the repositories by SQL, for tests that need many rows of any content."""
     columns = [row[1] for row in filled.store.rows("PRAGMA table_info(repositories)")]
     changed = {"id": "id + :by", "uuid": "uuid || :by", "slug": "slug || '-' || :by"}
     changed["full_name"] = "full_name || '-' || :by"

@@ -167,12 +167,12 @@ def _by(rows: Rows, *names: str) -> dict[Any, Rows]:
 
 
 def _backwards(text: str | None) -> float:
-    """Sort the latest first, and what never was last."""
+    """Sort the latest first, and None last."""
     return -datetime.fromisoformat(text).timestamp() if text else 0.0
 
 
 def _once(changes: Rows) -> list[tuple[Any, ...]]:
-    """The n-th of equal changes that one mirror saw is the n-th of another, within a stretch of days."""
+    """The n-th of equal changes of one mirror is the n-th of another one, within some days."""
     kept = list[tuple[Any, ...]]()
     for key, events in _by(changes, "repository_uuid", "kind", "ref", "old", "new").items():
         events.sort(key=lambda row: (row["at"], row["mirror"]))

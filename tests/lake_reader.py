@@ -41,7 +41,7 @@ def rows_of(lake: Path, mirror: str | None = None) -> Rows:
 
 
 def held(lake: Path, mirror: str | None = None) -> Rows:
-    """The rows that hold, in an order of their own, without what moves with every export."""
+    """The current rows, sorted, without the columns that change with every export."""
     rows = rows_of(lake, mirror)
     newest = {table: dict[tuple[str, str], int]() for table in KEYS}
     for table, key in KEYS.items():

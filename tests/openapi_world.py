@@ -1,4 +1,4 @@
-"""A served mirror for the tests of the OpenAPI documents, the names that it knows, a judge of answers."""
+"""A served mirror for the tests of the OpenAPI documents, the names that it has, a judge of responses."""
 
 import re
 from pathlib import Path
@@ -122,7 +122,7 @@ def closed(schema: Any) -> Any:
 
 
 class Judge:
-    """Says whether answers fit a document."""
+    """Checks whether responses match a document."""
 
     def __init__(self, document: Any) -> None:
         self._responses = document["components"]["responses"]
@@ -130,7 +130,7 @@ class Judge:
         self._validators = dict[str, Draft202012Validator]()
 
     def check(self, operation: Any, got: Any, asked: str) -> None:
-        """Fail for an answer that is none of an operation's."""
+        """Fail if a response is not one that the operation describes."""
         assert got.status_code != 500, asked
         responses = operation["responses"]
         said = responses.get(str(got.status_code), responses["default"])

@@ -21,7 +21,7 @@ REPOSITORY_COLUMNS = (
 def differences(
     rows: Rows, sandbox: Sandbox, workspaces: Sequence[str], *, origin: str, caller: Principal = TOKEN
 ) -> Iterator[str]:
-    """Yield what a mirror says that the sandbox would not say now, tombstones aside, and the reverse."""
+    """Yield every difference between a mirror, without its tombstones, and the sandbox."""
     wanted = {
         row["uuid"]: row
         for row in visible_repositories(sandbox.world, caller, origin)

@@ -86,7 +86,7 @@ def naive(  # noqa: C901 - a filter a line
 def _told_owners(
     connection: sqlite3.Connection, *, visible_private: bool, private_of: tuple[int, ...]
 ) -> set[str]:
-    """Return the names of the owners that somebody may know of."""
+    """Return the names of the owners that the caller may know."""
     owners = connection.execute(
         "SELECT DISTINCT r.is_private, u.username, u.id FROM repositories r JOIN users u ON u.id = r.owner_id"
     )

@@ -31,7 +31,7 @@ HASTY = Retry(attempts=2, first_delay=Duration(0.01), max_delay=Duration(0.02))
 
 
 class Clock:
-    """A clock that moves by the waits taken by it, and a little when it is read: no two readings agree."""
+    """A clock that waits move forward, and each reading too, so that no two readings are equal."""
 
     def __init__(self) -> None:
         self.moment = START
@@ -52,7 +52,7 @@ class Clock:
 
 
 class Notes(Reporter):
-    """A listener that remembers what it was told."""
+    """A listener that records its calls."""
 
     def __init__(self) -> None:
         self.notes = list[str]()
@@ -77,7 +77,7 @@ class ShortPages(httpx.HTTPTransport):
 
 
 class WithoutNetwork(httpx.BaseTransport):
-    """Asks a sandbox that nobody serves, which takes half the time; `page_length` is that of `ShortPages`."""
+    """Asks a sandbox without a server, which takes half the time; `page_length` is that of `ShortPages`."""
 
     def __init__(self, answer: Callable[[Request], SandboxResponse], page_length: int = 100) -> None:
         self._answer, self._length = answer, page_length
@@ -95,7 +95,7 @@ class WithoutNetwork(httpx.BaseTransport):
 
 
 class Edited(httpx.HTTPTransport):
-    """Lets a test edit the JSON of answers: `edit` is given the path asked for and the decoded body."""
+    """Lets a test edit the JSON of answers: `edit` gets the requested path and the decoded body."""
 
     def __init__(self, edit: Callable[[str, Any], Any]) -> None:
         super().__init__(verify=False)  # reading certificates takes longer than a sync
@@ -264,7 +264,7 @@ _SANDBOX_OPTIONS = {"requests_per_hour", "anonymous_requests_per_hour", "faults"
 def assert_matches_sandbox(
     crawl: SyncHarness, served: RunningSandbox | Sandbox, workspaces: Sequence[str], caller: Principal = TOKEN
 ) -> None:
-    """Hold every row of the mirror that is no tombstone against what the sandbox would answer now."""
+    """Compare every row of the mirror, except tombstones, with what the sandbox would answer now."""
     sandbox = served.sandbox if isinstance(served, RunningSandbox) else served
     origin = crawl.config.url.removesuffix("/2.0")
     found = list(differences(crawl.rows, sandbox, workspaces, origin=origin, caller=caller))
@@ -272,7 +272,7 @@ def assert_matches_sandbox(
 
 
 def contents(crawl: SyncHarness) -> dict[str, list[Any]]:
-    """Read all that a mirror says, by natural keys and without the moments of seeing."""
+    """Read the whole mirror by natural keys, without the times at which rows were seen."""
     repository = "(SELECT uuid FROM repositories r WHERE r.id = repository_id)"
     columns = ", ".join(REPOSITORY_COLUMNS)
     return {

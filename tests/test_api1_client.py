@@ -17,7 +17,7 @@ from live_server import serving
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the client closes none of its connections
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_old_client_reads_and_writes(mixed_db: FixtureDb) -> None:
-    """It reads a user, repositories, tags and branches, and creates, updates and deletes."""
+    """It reads a user, repositories, tags and branches; it creates, updates and deletes."""
     client_library: Any = pytest.importorskip("bitbucket.bitbucket")
     made = make_tokens(mixed_db.store)
     with serving(mixed_db.path, writer=FakeWriter(mixed_db), writes=True) as address:
@@ -42,7 +42,7 @@ def test_an_old_client_reads_and_writes(mixed_db: FixtureDb) -> None:
 
 
 def test_answers_do_not_wait_for_acknowledgements(mixed_path: Path) -> None:
-    """Nagle's algorithm and delayed acknowledgements together cost 40 ms an answer."""
+    """Nagle's algorithm with delayed acknowledgements would cost 40 ms for each answer."""
     took = []
     with serving(mixed_path, writes=True) as address:
         where = urlsplit(address)

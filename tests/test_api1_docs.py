@@ -33,7 +33,7 @@ def test_every_route_has_its_row_and_every_row_its_route() -> None:
 
 
 def test_every_row_names_a_test_that_exists() -> None:
-    """The last column can be searched for."""
+    """A reader can search for the names in the last column."""
     tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").glob("test_api1*.py"))
     for row in ROWS:
         assert f"def {row[-1].strip('| `')}(" in tests, row[0]
@@ -41,7 +41,7 @@ def test_every_row_names_a_test_that_exists() -> None:
 
 @pytest.mark.parametrize("example", sorted(set(re.findall(r"`(/1\.0/[^`…]+)`", TEXT))))
 def test_the_examples_answer(example: str, public_path: Path) -> None:
-    """What the page shows can be typed; placeholders are not asked."""
+    """The examples on the page work; those with placeholders are not run."""
     if "/U" in example:
         pytest.skip("a placeholder")
     assert client_of(public_path).get(example).status_code == 200

@@ -92,7 +92,7 @@ def test_strangers_see_no_private_byte(mixed: MixedMirror, stranger: str) -> Non
 
 
 def test_counts_for_strangers_leave_private_repositories_out(mixed: MixedMirror) -> None:
-    """Counts of searches, forks, events and followers are those of the public rows."""
+    """Counts of searches, forks, events and followers cover only public rows."""
     get = mixed.served.json
     for word in ("arriving", "secret", "hidden", "treasure", "hg-project", "brodie/"):
         assert get(f"/1.0/repositories?name={word}") == {"query": word, "count": 0, "repositories": []}
@@ -103,7 +103,7 @@ def test_counts_for_strangers_leave_private_repositories_out(mixed: MixedMirror)
 
 
 def test_private_forks_are_not_counted(tmp_path: Path) -> None:
-    """The count that the upstream told, less those hidden; null where it told none."""
+    """The count is the upstream's minus the hidden forks; null if the upstream sent none."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("a/b", forks_count=2), repository("a/untold")])
     for name, private in (("c/b", False), ("d/b", True)):
@@ -118,7 +118,7 @@ def test_private_forks_are_not_counted(tmp_path: Path) -> None:
 
 
 def test_only_token_holders_see_the_private_past_of_a_public_repository(mixed: MixedMirror) -> None:
-    """Branches that came and went before it was made public are events for those who see everything."""
+    """Branches from before it was made public are events only for callers who see everything."""
     path = "/1.0/repositories/jespern/shown/events"
     assert mixed.served.json(path)["count"] == 0
     told = mixed.served.json(path, headers=bearer(mixed.tokens["read"]))
@@ -126,7 +126,7 @@ def test_only_token_holders_see_the_private_past_of_a_public_repository(mixed: M
 
 
 def test_a_fork_does_not_name_its_private_parent(mixed: MixedMirror) -> None:
-    """That it is a fork is public; of what is not."""
+    """That it is a fork is public; the parent is not."""
     told = mixed.served.json("/1.0/repositories/mcatalbas/copy")
     assert (told["is_fork"], told["fork_of"]) == (True, None)
     headers = bearer(mixed.tokens["read"])
@@ -137,7 +137,7 @@ def test_a_fork_does_not_name_its_private_parent(mixed: MixedMirror) -> None:
 
 
 def test_only_token_holders_see_an_unmirrored_parent(mixed_db: FixtureDb) -> None:
-    """Nobody here knows whether it is private."""
+    """The mirror does not know whether such a parent is private."""
     mixed_db.repositories([repository("a/b", parent_uuid="{elsewhere}", parent_full_name="else/where")])
     token = make_tokens(mixed_db.store)["read"]
     served = client_of(mixed_db.path)
@@ -150,7 +150,7 @@ def test_only_token_holders_see_an_unmirrored_parent(mixed_db: FixtureDb) -> Non
 @pytest.mark.parametrize("how", ["bearer", "basic", "parameter"])
 @pytest.mark.parametrize("token", ["read", "write"])
 def test_holders_of_a_token_see_everything_that_lives(mixed: MixedMirror, token: str, how: str) -> None:
-    """By header, as a Basic password, or in the address; tombstones are gone for them too."""
+    """By header, as a Basic password, or in the address; tombstones are 404 for them too."""
     said: dict[str, Any] = {
         "bearer": {"headers": bearer(mixed.tokens[token])},
         "basic": {"headers": basic("anybody", mixed.tokens[token])},
@@ -177,7 +177,7 @@ def test_holders_of_a_token_see_everything_that_lives(mixed: MixedMirror, token:
 def test_a_trusted_user_name_sees_its_own_repositories(
     mixed: MixedMirror, name: str, sees: set[str], sees_not: set[str]
 ) -> None:
-    """What the user owns, and what the workspaces own that the user belongs to; any password will do."""
+    """Those of the user and of the user's workspaces, with any password."""
     headers = basic(name, "any password")
     for full_name in sees:
         assert mixed.trusting.json(f"/1.0/repositories/{full_name}", headers=headers)["is_private"], full_name
@@ -189,14 +189,14 @@ def test_a_trusted_user_name_sees_its_own_repositories(
 
 
 def test_a_trusted_name_may_not_write(mixed_path: Path) -> None:
-    """A name without a password is enough to read what is one's own, never to change anything."""
+    """A name without a checked password is enough to read, never to write."""
     served = client_of(mixed_path, trust_basic_user=True, writes=True, writer=object())
     answer = served("DELETE", "/1.0/repositories/jespern/arriving", headers=basic("jespern", "x"))
     assert answer.status_code == 401
 
 
 def test_private_answers_forbid_caching(mixed: MixedMirror) -> None:
-    """What was told to one caller is not kept for the next."""
+    """No cache may give one caller's answer to the next caller."""
     answer = mixed.served.get("/1.0/repositories/jespern/arriving", headers=bearer(mixed.tokens["read"]))
     assert answer.headers["cache-control"] == "private, no-store"
     told = mixed.served.get(f"/1.0/repositories/jespern/arriving?access_token={mixed.tokens['read']}")
@@ -219,7 +219,7 @@ def test_random_private_rows_stay_hidden(
     rows: dict[tuple[str, str], tuple[bool, bool]],
     data: st.DataObject,
 ) -> None:
-    """Any mix of public and private, living and gone, forks among them: strangers see the public ones."""
+    """In any mix of public and private, living and gone, with forks: strangers see only public ones."""
     filled = FixtureDb(tmp_path_factory.mktemp("any") / "mirror.db")
     made = list[Repository]()
     for (who, slug), (private, _) in rows.items():
@@ -252,7 +252,7 @@ def test_random_private_rows_stay_hidden(
 
 @pytest.mark.parametrize("form", FORMS)
 def test_hidden_and_missing_give_the_same_bytes(mixed: MixedMirror, form: str) -> None:
-    """By every route, in every format; and so for deleted ones."""
+    """At every route and in every format, also for deleted ones."""
     routes = [pattern[3:] for pattern in READERS if pattern[:1] == ("repositories",) and len(pattern) >= 3]
     assert len(routes) > 7
     for route in routes:
@@ -271,7 +271,7 @@ def test_hidden_and_missing_give_the_same_bytes(mixed: MixedMirror, form: str) -
     [("PUT", ""), ("DELETE", ""), ("POST", "/fork")],
 )
 def test_writes_do_not_tell_hidden_from_missing(mixed_db: FixtureDb, method: str, route: str) -> None:
-    """A token of one user does not learn what another user has in private."""
+    """A user's token does not reveal which private repositories others have."""
     token = tokens.create(mixed_db.store, "of dchambers", "write", user="dchambers")
     served = client_of(mixed_db.path, writer=object(), writes=True)
     told = set()

@@ -77,7 +77,7 @@ def _paths() -> list[str]:
 
 
 def _status_of(path: str) -> int:
-    """Who follows a user is known of no upstream."""
+    """No upstream lists the followers of a user."""
     return 501 if path == "users/jespern/followers" else 200
 
 
@@ -98,7 +98,7 @@ def test_a_trailing_slash_changes_no_answer(world: World, path: str) -> None:
 
 @pytest.mark.parametrize("path", _paths())
 def test_every_method_is_answered_without_a_redirect(world: World, path: str) -> None:
-    """HEAD like GET without its body, OPTIONS with the methods, the rest refused in the API's own words."""
+    """HEAD is GET without a body, OPTIONS lists methods, others are refused in the API's format."""
     headers = bearer(world.tokens["user"])
     got = world.served.get(f"/1.0/{path}?name=x", headers=headers)
     head = world.served("HEAD", f"/1.0/{path}?name=x", headers=headers)
@@ -118,7 +118,7 @@ def test_every_method_is_answered_without_a_redirect(world: World, path: str) ->
      "repositories/jespern/%2e%2e%2fx"],
 )  # fmt: skip
 def test_an_unknown_address_is_404_in_json(world: World, path: str) -> None:
-    """Never a page of Datasette's, never a redirect."""
+    """Never one of Datasette's pages, never a redirect."""
     answer = world.served.get(f"/1.0/{path}")
     assert answer.status_code == 404
     assert "message" in answer.json()["error"]
@@ -133,13 +133,13 @@ def test_an_unknown_address_is_404_in_json(world: World, path: str) -> None:
     ],
 )
 def test_names_are_found_in_any_case_and_with_dots(world: World, asked: str, found: str) -> None:
-    """Clients lower-case slugs; real ones keep their dots."""
+    """Clients write slugs in lower case; real slugs keep their dots."""
     assert world.get(f"repositories/{asked}")["slug"] == found
     assert world.get(f"repositories/{asked}/branches-tags/")["branches"] is not None
 
 
 def test_a_living_repository_wins_over_a_tombstone_of_its_name(own: World) -> None:
-    """A deleted one is 404; once its name is taken again, the new one answers."""
+    """A deleted one is 404; when the name is used again, the new repository answers."""
     own.filled.repositories([repository("a/b", description="the first")])
     own.filled.gone("a/b")
     refused = own.served.get("/1.0/repositories/a/b")
@@ -151,7 +151,7 @@ def test_a_living_repository_wins_over_a_tombstone_of_its_name(own: World) -> No
 
 
 def test_a_former_name_is_404(own: World) -> None:
-    """Upstream redirects nobody from old slugs; the new name answers at once."""
+    """Bitbucket does not redirect old slugs; the new name works at once."""
     own.filled.repositories([repository("jespern/renamed", JESPERN, uuid=PISTON.uuid)], at=LATER)
     assert own.status("repositories/jespern/django-piston") == 404
     assert own.get("repositories/jespern/renamed")["slug"] == "renamed"
@@ -159,7 +159,7 @@ def test_a_former_name_is_404(own: World) -> None:
 
 
 def test_the_upstream_that_the_caller_may_see_answers(own: World) -> None:
-    """The same full name in two upstreams: private in the first must not hide public in the second."""
+    """Two upstreams have the name: a private one must not hide a public one."""
     own.filled.repositories([repository("a/b", is_private=True)])
     own.filled.upstream_id = own.filled.store.save_upstream("other", "cloud", "https://other.example.com")
     own.filled.repositories([repository("a/b", description="public")])
@@ -171,7 +171,7 @@ def test_the_upstream_that_the_caller_may_see_answers(own: World) -> None:
     [("users/nobody", "User nobody"), ("repositories/nobody", "User"), ("repositories/a/b", "Repository")],
 )
 def test_unknown_names_are_404(world: World, what: str, message: str) -> None:
-    """Clients test how the message begins."""
+    """Clients check how the message begins."""
     answer = world.served.get(f"/1.0/{what}/")
     assert answer.status_code == 404
     assert answer.json()["error"]["message"].startswith(message)
@@ -179,7 +179,7 @@ def test_unknown_names_are_404(world: World, what: str, message: str) -> None:
 
 @pytest.mark.parametrize("path", [path for path in _paths() if path.startswith("user/") or path == "user"])
 def test_addresses_of_the_caller_need_credentials(world: World, path: str) -> None:
-    """401 with the header that makes clients ask for a password; nowhere else."""
+    """401 with the header that makes clients ask for a password, only at these addresses."""
     for how in ({}, {"headers": bearer(world.tokens["bad"])}, {"headers": basic("jespern", "secret")}):
         answer = world.served.get(f"/1.0/{path}/", **how)
         assert answer.status_code == 401
@@ -196,12 +196,12 @@ def test_addresses_of_the_caller_need_credentials(world: World, path: str) -> No
     ],
 )
 def test_a_signed_public_read_is_answered(world: World, header: str) -> None:
-    """Old clients sign everything; what is neither Basic nor Bearer is ignored."""
+    """Old clients sign every request; anything but Basic and Bearer is ignored."""
     assert world.status("repositories/jespern/django-piston", headers={"Authorization": header}) == 200
 
 
 def test_the_user_resource_names_the_caller(world: World) -> None:
-    """By the token's user, or by the Basic user name beside a token that speaks for nobody."""
+    """The token's user, or the Basic user name beside a token without a user."""
     assert world.get("user", headers=bearer(world.tokens["user"]))["user"]["username"] == "jespern"
     by_name = world.get("user", headers=basic("mcatalbas", world.tokens["read"]))
     assert by_name["user"]["username"] == "mcatalbas"
@@ -211,7 +211,7 @@ def test_the_user_resource_names_the_caller(world: World) -> None:
 
 
 def test_user_repositories_include_those_of_workspaces(world: World) -> None:
-    """Other owners' repositories included: mcatalbas belongs to brodie."""
+    """Also repositories of other owners: mcatalbas is a member of brodie."""
     headers = basic("mcatalbas", world.tokens["read"])
     found = world.get("user/repositories/", headers=headers)
     assert [f"{one['owner']}/{one['slug']}" for one in found] == [
@@ -227,13 +227,13 @@ def test_user_repositories_include_those_of_workspaces(world: World) -> None:
 
 
 def test_follows_include_own_repositories(world: World) -> None:
-    """As recorded; followed private ones are there for a holder of a token."""
+    """As recorded; followed private ones are listed with a token."""
     found = world.get("user/follows", headers=basic("mcatalbas", world.tokens["read"]))
     assert {one["slug"] for one in found} == {"arriving", "django-piston", "codeigniter", "copy"}
 
 
 def test_search_counts_exactly_and_names_owner_and_address(world: World) -> None:
-    """The seed's readers missed both; every item can be asked for at its address."""
+    """Every item has its owner and an address that works."""
     answer = world.get("repositories/", params={"name": "DJANGO-"})
     assert (answer["query"], answer["count"]) == ("DJANGO-", 3)
     assert answer["repositories"][0]["followers_count"] == 173
@@ -243,7 +243,7 @@ def test_search_counts_exactly_and_names_owner_and_address(world: World) -> None
 
 
 def test_search_pages_are_an_extension(world: World) -> None:
-    """`limit` and `start` cut the list, never the count; nonsense in them is ignored."""
+    """`limit` and `start` change the page, never the count; invalid values are ignored."""
     page = world.get("repositories", params={"name": "django", "limit": "1", "start": "1"})
     assert (page["count"], len(page["repositories"])) == (3, 1)
     assert len(world.get("repositories", params={"name": "django", "limit": "-1"})["repositories"]) == 3
@@ -261,7 +261,7 @@ def test_search_without_a_name_names_the_missing_parameter(world: World) -> None
 
 
 def test_main_branch_and_forks_and_followers(world: World) -> None:
-    """One branch, or 404 for an empty repository; forks are counted as far as they may be seen."""
+    """One branch, or 404 for an empty repository; only visible forks are counted."""
     assert world.get("repositories/jespern/django-piston/main-branch") == {"name": "default"}
     assert world.status("repositories/mimika_oh/web.site/main-branch") == 404
     forks = world.get("repositories/jespern/django-piston/forks")
@@ -275,7 +275,7 @@ def test_main_branch_and_forks_and_followers(world: World) -> None:
 
 
 def test_branches_and_tags_are_objects_by_name(world: World) -> None:
-    """Unpaginated, with short and long nodes; nothing there is an empty object."""
+    """Not paged, with short and long hashes; without refs it is an empty object."""
     branches = world.get("repositories/jespern/django-piston/branches")
     assert branches["default"]["raw_node"] == "a" * 40
     assert branches["default"]["branch"] == "default"
@@ -286,7 +286,7 @@ def test_branches_and_tags_are_objects_by_name(world: World) -> None:
 
 
 def test_odd_ref_names_survive_every_format(own: World) -> None:
-    """Slashes, quotes, brackets and another script, as real tags had them."""
+    """Slashes, quotes, brackets and another script, as in real tags."""
     names = (
         'special-"$;><&#_=@!|.,/test',
         "@atlaskit/activity@1.0.3",
@@ -326,7 +326,7 @@ def test_events_come_from_recorded_changes(own: World) -> None:
 
 
 def test_answers_tell_their_age(world: World) -> None:
-    """When the row was last seen upstream, and how many seconds ago; refs have an age of their own."""
+    """When the row was last seen upstream, and how many seconds ago; refs have their own age."""
     answer = world.served.get("/1.0/repositories/jespern/django-piston/tags/")
     assert answer.headers["x-mirror-synced-at"] == SEEN
     told = int(answer.headers["age"])
@@ -356,7 +356,7 @@ def test_yaml_and_xml_say_the_same_as_json(world: World) -> None:
 
 
 def test_jsonp_is_a_script_that_calls_a_plain_name(world: World) -> None:
-    """Served as a script that browsers do not sniff; anything but a name is refused."""
+    """Browsers do not sniff its type; anything but a name is refused."""
     path = "/1.0/repositories/jespern/django-piston/main-branch"
     answer = world.served.get(f"{path}?callback=jQuery.cb_1")
     assert answer.text == '/**/jQuery.cb_1({"name":"default"});'
@@ -369,7 +369,7 @@ def test_jsonp_is_a_script_that_calls_a_plain_name(world: World) -> None:
 
 
 def test_jsonp_does_not_borrow_a_browsers_password(world: World) -> None:
-    """A foreign page can include a script with what the browser remembers: that counts for nothing."""
+    """A page of another site may include it as a script: cached logins are ignored then."""
     token = world.tokens["user"]
     path = "/1.0/repositories/jespern/arriving?callback=f"
     login = world.served("POST", "/-/mirror-login", data={"token": token})
@@ -381,7 +381,7 @@ def test_jsonp_does_not_borrow_a_browsers_password(world: World) -> None:
 
 
 def test_a_login_may_read_the_api(world: World) -> None:
-    """Somebody who is logged in follows a link to the JSON of a private repository."""
+    """A logged-in browser can open the JSON of a private repository."""
     login = world.served("POST", "/-/mirror-login", data={"token": world.tokens["read"]})
     cookies = {"ds_actor": login.cookies["ds_actor"].strip('"')}
     assert world.status("repositories/jespern/arriving", cookies=cookies) == 200
@@ -391,7 +391,7 @@ HOSTILE = "<script>alert(1)</script>\u2028\x00\x1b]]>&\r\n\ud7ff\U0001f600"
 
 
 def test_every_answer_is_data_not_html(own: World) -> None:
-    """A hostile description arrives whole, in types that no browser renders or sniffs."""
+    """A hostile description is complete, in types that browsers neither render nor sniff."""
     own.filled.repositories([repository("a/b", description=HOSTILE, website="javascript:alert(1)")])
     for form in ("json", "yaml", "xml"):
         answer = own.served.get(f"/1.0/repositories/a/b?format={form}")
@@ -413,14 +413,14 @@ def test_every_answer_is_data_not_html(own: World) -> None:
     )
 )
 def test_every_value_makes_well_formed_xml(value: Any) -> None:
-    """Control characters and keys that are no element names are what XML chokes on."""
+    """Also control characters, and keys that are not element names."""
     body, _ = edge.formatted(value, "xml", None)
     assert ET.fromstring(body).tag == "response"  # noqa: S314
 
 
 @given(text=st.text(max_size=60))
 def test_random_paths_never_fail(text: str, open_world: World) -> None:
-    """Whatever stands in the address, the answer is one of the API's own."""
+    """Any address gets an answer of the API."""
     for path in (f"users/{quote(text)}", f"repositories/{quote(text)}/{quote(text)}/tags", quote(text)):
         answer = open_world.served.get(f"/1.0/{path}")
         assert answer.status_code in (200, 400, 404, 414)
@@ -428,7 +428,7 @@ def test_random_paths_never_fail(text: str, open_world: World) -> None:
 
 
 def test_every_query_uses_an_index(mixed_db: FixtureDb) -> None:
-    """No statement behind an answer looks at every repository, branch, tag or change."""
+    """No statement reads every repository, branch, tag or change."""
     served = client_of(mixed_db.path)
     token = make_tokens(mixed_db.store)["user"]
     said = list[str]()
@@ -469,7 +469,7 @@ def test_a_server_without_a_mirror_says_so(tmp_path: Path) -> None:
 
 
 def test_owner_names_in_addresses_are_quoted(own: World) -> None:
-    """A display-like user name with a space still makes an address that can be asked."""
+    """A user name with a space still gives a working address."""
     own.filled.repositories([repository("Some One/x", owner("Some One"))])
     uri = own.get("users/some%20one")["user"]["resource_uri"]
     assert uri == "/1.0/users/Some%20One"

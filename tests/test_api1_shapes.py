@@ -172,7 +172,7 @@ def _where(what: str) -> str:
 
 @pytest.mark.parametrize("what", OWN_SHAPES)
 def test_every_documented_key_is_there_with_its_type(served: tuple[AsgiClient, str], what: str) -> None:
-    """Shapes kept with the tests, so that they are compared on every machine."""
+    """The recorded shapes are stored with the tests, so every machine compares them."""
     assert list(differences(OWN_SHAPES[what], _ask(served, what), _where(what))) == []
 
 
@@ -180,7 +180,7 @@ def test_every_documented_key_is_there_with_its_type(served: tuple[AsgiClient, s
 def test_every_key_of_a_recorded_answer_is_there_with_its_type(
     served: tuple[AsgiClient, str], recorded: str
 ) -> None:
-    """The recordings themselves, where they are."""
+    """The recorded answers themselves, if they are present."""
     if not (RECORDED / recorded).exists():
         pytest.skip("no recorded answers on this machine")
     what = REAL[recorded]
@@ -189,7 +189,7 @@ def test_every_key_of_a_recorded_answer_is_there_with_its_type(
 
 
 def test_the_comparison_finds_what_is_missing() -> None:
-    """A key or a type that differs is told, however deep."""
+    """A missing key or another type is reported at any depth."""
     ours = {**WHOLE, "fork_of": {**WHOLE, "size": "9"}}
     del ours["owner"]
     assert sorted(differences({**WHOLE, "fork_of": WHOLE}, ours)) == [
@@ -211,13 +211,13 @@ def test_the_comparison_finds_what_is_missing() -> None:
     ],
 )
 def test_local_time_is_that_of_amsterdam(moment: str, wall: str) -> None:
-    """Recorded pairs, and both nights of the year on which the clocks change."""
+    """In recorded pairs, and in both nights of the year when clocks change."""
     assert local(moment) == wall
     assert local_millis(moment) == wall.replace(" ", "T") + ".000"
 
 
 def test_utc_and_milliseconds_have_the_old_format() -> None:
-    """The fraction is cut to milliseconds in one, left out in the other; unknown is null."""
+    """One has milliseconds, the other no fraction; unknown is null."""
     moment = "2016-05-17T11:20:21.993999Z"
     assert (utc(moment), local_millis(moment)) == ("2016-05-17 11:20:21+00:00", "2016-05-17T13:20:21.993")
     assert (utc(None), local(None), local_millis(None)) == (None, None, None)
@@ -242,7 +242,7 @@ def test_local_time_is_one_or_two_hours_ahead_of_utc(when: datetime) -> None:
     ],
 )
 def test_first_and_last_names(said: dict[str, str], names: tuple[str | None, str | None]) -> None:
-    """As the upstream tells, else out of the display name; a team has no last name."""
+    """As the upstream sent them, else derived from the display name; a team has no last name."""
     fields = dict.fromkeys(AccountRow.__struct_fields__)
     row = AccountRow(**{**fields, "username": "x", "kind": "user", **said})  # type: ignore[arg-type]
     shaped = shapes.user(row)
@@ -251,7 +251,7 @@ def test_first_and_last_names(said: dict[str, str], names: tuple[str | None, str
 
 
 def test_a_ref_read_by_git_has_only_a_hash() -> None:
-    """What the git protocol does not tell is null, not invented."""
+    """Values that the git protocol does not have are null."""
     row = RefRow("branch", "main", "ab" * 20)
     shaped = shapes.branches([row])["main"]
     assert (shaped["node"], shaped["raw_node"], shaped["parents"]) == ("abababababab", "ab" * 20, None)
@@ -274,7 +274,7 @@ def test_the_author_is_an_account_or_a_bare_name(raw: str, account: str | None, 
 
 
 def test_closed_and_many_headed_branches(served: tuple[AsgiClient, str]) -> None:
-    """Mercurial's heads are listed as they are; git has the one."""
+    """A Mercurial branch lists all its heads, a git branch has one."""
     rows = [
         RefRow("branch", name, digit * 40, heads=heads)
         for name, digit, heads in (("a", "1", "[]"), ("b", "2", '["2", "3"]'), ("c", "4", None))
@@ -285,7 +285,7 @@ def test_closed_and_many_headed_branches(served: tuple[AsgiClient, str]) -> None
 
 
 def test_the_seed_documents_examples(served: tuple[AsgiClient, str]) -> None:
-    """The page this API is known by: its values, not only its keys."""
+    """The documented example has the same keys and the same values."""
     answer = _ask(served, "users/jespern/")
     (repository,) = answer["repositories"]
     assert (repository["slug"], repository["followers_count"]) == ("django-piston", 173)

@@ -1,4 +1,4 @@
-"""API 1.0 loses nothing that a server of API 1.0 told: parents, revisions, branches, files, switches."""
+"""API 1.0 serves everything that a server of API 1.0 sent: parents, revisions, branches, files, switches."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def crawled(path: Path, *, anonymous: bool) -> FixtureDb:
 
 @pytest.mark.parametrize("anonymous", [True, False], ids=["anonymous", "authenticated"])
 def test_an_api_1_upstream_is_served_without_loss(tmp_path: Path, *, anonymous: bool) -> None:
-    """Each key as it was; what nobody knows to strangers only after a crawl without credential."""
+    """Every key unchanged; strangers get unknown keys only after a crawl without a credential."""
     filled = crawled(tmp_path / "mirror.db", anonymous=anonymous)
     secret = bearer(tokens.create(filled.store, "reader", "read"))
     filled.store.close()

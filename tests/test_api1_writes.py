@@ -1,4 +1,4 @@
-"""API 1.0's writes: who may, what is checked before an upstream is asked, how its refusals are passed on."""
+"""API 1.0's writes: who may write, the checks before an upstream is asked, how its refusals are passed on."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -63,7 +63,7 @@ WRITES: tuple[tuple[str, str, dict[str, str]], ...] = (
 def test_writes_need_a_writer_and_the_setting(
     mixed_db: FixtureDb, method: str, what: str, form: dict[str, str]
 ) -> None:
-    """405 that says how to change it, for everybody, and the methods that do answer."""
+    """405 for all callers, with how to change that and the methods that work."""
     token = make_tokens(mixed_db.store)["write"]
     writer = FakeWriter(mixed_db)
     for served in (
@@ -82,7 +82,7 @@ def test_writes_need_a_writer_and_the_setting(
 def test_writes_need_a_valid_token_with_the_scope(
     world: World, method: str, what: str, form: dict[str, str]
 ) -> None:
-    """401 without one, 403 without the scope; nothing reaches the writer."""
+    """401 without a token, 403 without the scope; the writer is not called."""
     refused = {
         401: (
             {},
@@ -100,7 +100,7 @@ def test_writes_need_a_valid_token_with_the_scope(
 
 
 def test_a_login_cookie_never_writes(world: World) -> None:
-    """A foreign page could send it: cookies count for reading alone."""
+    """A page of another site could send it, so cookies only allow reading."""
     login = world.served("POST", "/-/mirror-login", data={"token": world.tokens["write"]})
     cookies = {"ds_actor": login.cookies["ds_actor"].strip('"'), "ds_csrftoken": "x"}
     answer = world("DELETE", "repositories/jespern/django-piston", headers={}, cookies=cookies)
@@ -108,7 +108,7 @@ def test_a_login_cookie_never_writes(world: World) -> None:
 
 
 def test_creating_answers_with_the_new_repository(world: World) -> None:
-    """200, `creating`, empty; and it is there at once. Scripts that carry a cookie jar write too."""
+    """200 with state `creating`; it can be read at once. Scripts with a cookie jar can write too."""
     form = {"name": "MyRepo", "scm": "git", "is_private": "True", "has_wiki": "false"}
     answer = world("POST", "repositories/?format=json", data=form, cookies={"ds_csrftoken": "x"})
     assert answer.status_code == 200
@@ -121,21 +121,21 @@ def test_creating_answers_with_the_new_repository(world: World) -> None:
 
 
 def test_a_repository_is_created_for_a_team_but_not_anonymously(world: World) -> None:
-    """`owner` outweighs the caller's name; without either the field is missing."""
+    """`owner` takes precedence over the caller; without either, the field is missing."""
     assert world("POST", "repositories", data={"name": "x", "owner": "1team"}).json()["owner"] == "1team"
     answer = world("POST", "repositories", data={"name": "x"}, headers=bearer(world.tokens["write"]))
     assert (answer.status_code, "owner" in answer.json()["error"]["fields"]) == (400, True)
 
 
 def test_updating_moves_the_slug(world: World) -> None:
-    """Partial: what is not mentioned is not touched; the name is matched whatever its case."""
+    """Fields that are not sent keep their values; the name is found in any case."""
     answer = world("PUT", "repositories/JESPERN/Django-Piston/", data={"name": "Piston2"})
     assert (answer.status_code, answer.json()["slug"]) == (200, "piston2")
     assert world.writer.calls[0][2] == RepositorySettings(name="Piston2")
 
 
 def test_deleting_has_no_body(world: World) -> None:
-    """204, and 404 from then on."""
+    """204, then 404."""
     answer = world("DELETE", "repositories/jespern/django-piston")
     assert (answer.status_code, answer.content) == (204, b"")
     assert world("GET", "repositories/jespern/django-piston").status_code == 404
@@ -144,7 +144,7 @@ def test_deleting_has_no_body(world: World) -> None:
 
 
 def test_a_fork_belongs_to_the_caller(world: World) -> None:
-    """Under the caller's name, or the owner's that is given."""
+    """To the caller, or to the given owner."""
     told = world("POST", "repositories/mcatalbas/codeigniter/fork/", data={"name": "mine"}).json()
     assert (told["owner"], told["slug"], told["is_fork"]) == ("jespern", "mine", True)
 
@@ -160,7 +160,7 @@ def as_a_form(told: dict[str, Any], **edited: str) -> dict[str, str]:
 
 
 def test_what_was_read_is_sent_back_with_one_edit(world: World) -> None:
-    """The edit is made. An owner in other case is the owner, and a new slug may be that of the new name."""
+    """The edit is made. The owner in another case, or the slug of the new name, is no change."""
     told = world("GET", PISTON).json()
     form = as_a_form(told, description="Edited", owner="JESPERN", name="Piston 2", slug="piston-2")
     assert world("PUT", PISTON, data=form).status_code == 200
@@ -184,7 +184,7 @@ UNCHANGEABLE = (
 
 @pytest.mark.parametrize("name", UNCHANGEABLE)
 def test_what_cannot_be_changed_is_refused_by_name(world: World, name: str) -> None:
-    """Nothing is written in part; as a form, as JSON, and with any value that differs."""
+    """Nothing is written in part, whether as a form or as JSON, for any differing value."""
     for value in ("git", "7", "nonsense"):
         for sent in ({"data": {name: value, "description": "x"}}, {"json": {name: value}}):
             answer = world("PUT", PISTON, **sent)
@@ -198,7 +198,7 @@ def test_what_cannot_be_changed_is_refused_by_name(world: World, name: str) -> N
 def test_an_unknown_field_is_refused_by_name(
     world: World, method: str, what: str, form: dict[str, str], sent: dict[str, str]
 ) -> None:
-    """A setting with a typing error was dropped, and the repository was made public."""
+    """Otherwise a misspelt setting would be dropped, and the repository made public."""
     for body in ({"data": {**form, **sent}}, {"json": {**form, **sent, "z": {"a": 1}}}):
         answer = world(method, what, **body)
         assert answer.status_code == 400
@@ -233,7 +233,7 @@ def test_what_clients_of_the_time_sent_is_taken(world: World, sent: dict[str, st
 
 @pytest.mark.parametrize("flag", ["True", "true", "1", "on", "yes", "TRUE"])
 def test_true_in_every_spelling(world: World, flag: str) -> None:
-    """As the clients of then wrote it."""
+    """As clients of that time wrote it."""
     world("PUT", "repositories/jespern/django-piston", data={"is_private": flag})
     assert world.writer.calls[0][2] == RepositorySettings(is_private=True)
 
@@ -294,7 +294,7 @@ def test_bodies_are_read_within_limits(world: World, content: bytes, kind: str, 
 
 
 def test_the_first_of_two_equal_fields_counts(world: World) -> None:
-    """One value, and not a mixture."""
+    """One value, never a mixture."""
     world("POST", "repositories", content="name=first&name=second", headers={**world.headers, **FORM_TYPE})
     assert world.writer.calls[0][1] == "jespern/first"
 
@@ -324,14 +324,14 @@ def test_the_first_of_two_equal_fields_counts(world: World) -> None:
 def test_the_upstreams_message_is_passed_on(
     world: World, error: MirrorError, status: int, message: str
 ) -> None:
-    """Refusals in the form of 1.0; whatever kept it from being asked is 503."""
+    """Refusals have the form of API 1.0; if the upstream was not asked, it is 503."""
     world.writer.error = error
     answer = world("POST", "repositories", data={"name": "x"})
     assert (answer.status_code, answer.json()["error"]["message"]) == (status, message)
 
 
 def test_a_broken_writer_is_an_error_without_details(world: World, capfd: Any) -> None:
-    """What nobody expected is logged, and not told to the caller; the token is in neither."""
+    """An unexpected error is logged but not shown; the token appears in neither."""
 
     def broken(owner: str, settings: RepositorySettings, *, by: str) -> Repository:
         raise ZeroDivisionError("secret detail")
@@ -344,13 +344,13 @@ def test_a_broken_writer_is_an_error_without_details(world: World, capfd: Any) -
 
 
 def test_a_private_repository_is_written_by_holders_and_unknown_ones_are_404(world: World) -> None:
-    """The same look-up as reading."""
+    """Repositories are found as for reading."""
     assert world("PUT", "repositories/jespern/arriving", data={"description": "x"}).status_code == 200
     assert world("PUT", "repositories/jespern/unknown", data={"description": "x"}).status_code == 404
 
 
 def test_a_broken_request_body_writes_nothing(world: World) -> None:
-    """A body that never ended is not acted upon."""
+    """An incomplete body has no effect."""
     sent = list[dict[str, Any]]()
 
     async def hang_up() -> None:
@@ -378,7 +378,7 @@ def test_a_broken_request_body_writes_nothing(world: World) -> None:
 
 
 def test_enabling_writes_changes_no_read(world: World) -> None:
-    """GET of the same addresses, and the methods they name."""
+    """GET at the same addresses, and the methods that they list."""
     asked: AsgiClient = world.served
     assert asked.get("/1.0/repositories/jespern/django-piston").status_code == 200
     allowed = asked("OPTIONS", "/1.0/repositories/jespern/django-piston").headers["allow"]

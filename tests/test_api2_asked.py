@@ -1,4 +1,4 @@
-"""What clients ask, in the form in which each is known to write it: it is served, or told where to ask.
+"""The requests of known clients, in the form in which each sends them, are served or refused with an address.
 
 They are Composer, the go command, go-bitbucket (so ghorg, gickup and the provider of Terraform), Jenkins,
 Renovate, GitLab's import, atlassian-python-api, bitbucket-cli and bitbucket-backup.
@@ -78,14 +78,14 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Served:
 
 @pytest.mark.parametrize("caller", ["stranger", "token", "user"])
 def test_what_clients_read_is_served(mirror: Served, caller: str) -> None:
-    """To everybody, as far as each may see it."""
+    """To all callers, as far as each may see it."""
     for asked in SERVED:
         assert mirror.client.get(f"/{asked}", headers=mirror.callers[caller]).status_code == 200, asked
 
 
 @pytest.mark.parametrize("caller", ["stranger", "token", "user"])
 def test_what_is_not_mirrored_is_named_as_what_it_is(mirror: Served, caller: str) -> None:
-    """No message says that the mirror holds no projects where it holds none of their settings."""
+    """A message about a project's settings does not say that the mirror holds no projects."""
     for asked, what in REFUSED.items():
         got = mirror.client.get(f"/{asked}", headers=mirror.callers[caller])
         assert got.status_code == 501, asked
@@ -93,7 +93,7 @@ def test_what_is_not_mirrored_is_named_as_what_it_is(mirror: Served, caller: str
 
 
 def test_what_is_the_caller_s_own_asks_for_a_user(mirror: Served) -> None:
-    """A stranger is asked for a token, and a user gets an answer."""
+    """A stranger gets 401, a user gets an answer."""
     for asked in OWN:
         assert mirror.client.get(f"/{asked}").status_code == 401, asked
         assert mirror.client.get(f"/{asked}", headers=mirror.callers["user"]).status_code == 200, asked
@@ -101,7 +101,7 @@ def test_what_is_the_caller_s_own_asks_for_a_user(mirror: Served) -> None:
 
 @pytest.mark.parametrize("name", ["x-token-auth", "X-Bitbucket-Api-Token-Auth", "", "me@example.com"])
 def test_a_token_comes_with_any_user_name(mirror: Served, name: str) -> None:
-    """Bitbucket's own words for nobody are no user's name: the token is one without a user."""
+    """Bitbucket's placeholder names are no users: such a token has no user."""
     token = mirror.callers["token"]["Authorization"].removeprefix("Bearer ")
     headers = basic(name, token)
     got = mirror.client.get("/2.0/repositories/jespern/arriving", headers=headers)

@@ -1,4 +1,4 @@
-"""Programs that ask bitbucket.org for repositories, tags and projects, each as it was released.
+"""Released programs that read repositories, tags and projects from bitbucket.org.
 
 Their address of Bitbucket is written in their code, so a copy of each has the mirror's address in its place.
 Two of them are apart from the others (tests/clients.in); `make test` installs them.
@@ -110,7 +110,7 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
 
 
 def test_nvchecker_reads_the_newest_tag_and_gets_501_for_commits(clients: Clients) -> None:
-    """By version and by date; the mode that asks for commits fails with the answer's code."""
+    """By version and by date; the mode that reads commits fails with 501."""
     modes = {"highest": "use_max_tag = true", "latest": "use_sorted_tags = true", "commit": ""}
     sections = [
         f'[{name}]\nsource = "bitbucket"\nbitbucket = "busy/project-1"\n{how}' for name, how in modes.items()
@@ -134,14 +134,14 @@ def test_lastversion_finds_the_newest_tag(clients: Clients) -> None:
 
 
 def test_all_repos_lists_what_one_is_a_member_of(clients: Clients) -> None:
-    """`role=member`, and every page."""
+    """With `role=member`, over all pages."""
     code = """from all_repos.source.bitbucket import Settings, list_repos
 print(json.dumps(sorted(list_repos(Settings("busy", O, "busy")))))"""
     assert clients.told(code) == sorted(REPOSITORIES)
 
 
 def test_bucketcloner_lists_workspaces_and_projects(clients: Clients) -> None:
-    """It printed "No projects found" where they were not served."""
+    """It printed "No projects found" when they were not served."""
     code = "from bucketcloner.main import main; main(sys.argv[1:])"
     account = ("-e", "busy", "-t", clients.token)
     assert f"busy - {clients.address}/2.0/workspaces/busy" in clients.run(code, *account, "workspace").stdout
@@ -149,7 +149,7 @@ def test_bucketcloner_lists_workspaces_and_projects(clients: Clients) -> None:
 
 
 def test_python_bitbucket_cli_lists_repositories_and_branches(clients: Clients) -> None:
-    """It takes every refusal of commits for none, whatever its code."""
+    """It reports every refusal as "no commits", whatever the status."""
     code = "from bitbucket.main import app; app()"
     account = {"BITBUCKET_AUTH": f"busy:{clients.token}"}
     listed = clients.run(code, "repos", "-w", "busy", apart=True, **account).stdout.split()
@@ -160,7 +160,7 @@ def test_python_bitbucket_cli_lists_repositories_and_branches(clients: Clients) 
 
 
 def test_mcp_server_bitbucket_is_told_what_is_not_mirrored(clients: Clients) -> None:
-    """It made empty lists out of 404; now it reports an error with the place to ask."""
+    """It turned 404 into empty lists; now it reports an error with the upstream's address."""
     code = """from src.bitbucket_client import BitbucketClient
 client = BitbucketClient(workspace="busy", email="busy", api_token=T)
 told = {}
@@ -195,7 +195,7 @@ print(json.dumps(told))"""
 
 
 def test_git_spindle_finds_the_caller_and_repositories(clients: Clients) -> None:
-    """`teams/NAME` for a person, then `users/ID`; workspaces by their name."""
+    """`teams/NAME` for a person, then `users/ID`; workspaces by name."""
     code = """from gitspindle.bbapi import Bitbucket
 spindle = Bitbucket("busy", O)
 me = spindle.user("busy")
@@ -207,7 +207,7 @@ print(json.dumps([me.nickname, found.full_name, found.links["clone"]["https"]]))
 
 
 def test_backstage_recognises_a_repository_by_its_link(clients: Clients) -> None:
-    """A catalog takes `links.html.href` for a place at Bitbucket; a link to the mirror matched nothing."""
+    """The catalog uses `links.html.href`; a link to the mirror matched nothing."""
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         pytest.skip("node and npm are not installed")

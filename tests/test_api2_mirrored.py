@@ -1,4 +1,4 @@
-"""A mirror mirrors a mirror: what one serves as API 2.0, another one reads as Bitbucket Cloud, row by row."""
+"""A mirror of a mirror: what one serves as API 2.0, another reads as Bitbucket Cloud, row by row."""
 
 import threading
 from pathlib import Path
@@ -67,7 +67,7 @@ def assert_copied(original: Path, copy: Path) -> None:
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A mirror of the sandbox, which has every oddity that was seen of Bitbucket."""
+    """A mirror of the sandbox, which has every oddity seen at Bitbucket."""
     path = tmp_path_factory.mktemp("original") / "mirror.db"
     with running(Sandbox(World(250))) as sandbox:
         (summary,) = synced(path, f"{sandbox.origin}/2.0", "sandbox", kind="sandbox")
@@ -89,7 +89,7 @@ def test_a_mirror_of_a_mirror_is_equal_to_it(original: Path, tmp_path: Path) -> 
 
 
 def test_a_mirror_of_a_mirror_of_a_mirror_is_equal(original: Path, tmp_path: Path) -> None:
-    """Nothing wears off on the way."""
+    """Nothing is lost on the way."""
     before, secret = original, ""
     for number in range(2):
         with Store(before) as store:
@@ -102,7 +102,7 @@ def test_a_mirror_of_a_mirror_of_a_mirror_is_equal(original: Path, tmp_path: Pat
 
 
 def test_a_stranger_s_copy_holds_what_is_public(tmp_path: Path, mixed_db: FixtureDb) -> None:
-    """Without a token one names the workspaces, and gets their public repositories alone."""
+    """Without a token, a copy of named workspaces gets only their public repositories."""
     mixed_db.store.close()
     with serving(mixed_db.path) as address:
         synced(tmp_path / "copy.db", f"{address}/2.0", workspaces=("jespern", "brodie", "dchambers"))

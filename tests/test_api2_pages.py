@@ -23,7 +23,7 @@ TIES = ("2012-01-01T00:00:00.000000Z", "2013-01-01T00:00:00.000000Z", None)
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> FixtureDb:
-    """Sixty repositories, a third private, whose dates are often alike or not known."""
+    """Sixty repositories, a third private, with many equal or unknown dates."""
     made = fill_public(tmp_path_factory.mktemp("pages") / "mirror.db")
     rng = random.Random(5)
     rows = [
@@ -84,7 +84,7 @@ def _names(pages: Any) -> list[str]:
     ],
 )
 def test_page_lengths_are_clamped(world: World, asked: str, length: int) -> None:
-    """Ten rows by default, a hundred at most; what was taken is said."""
+    """Ten rows by default, a hundred at most; `pagelen` shows the length used."""
     assert world.get(f"repositories?{asked}")["pagelen"] == length
 
 
@@ -98,7 +98,7 @@ def test_page_lengths_are_clamped(world: World, asked: str, length: int) -> None
     ],
 )  # fmt: skip
 def test_an_invalid_parameter_is_refused_by_name(world: World, asked: str) -> None:
-    """400, whose message begins with what it is about."""
+    """400, with a message that begins with the parameter."""
     answer = world.served.get(f"/2.0/repositories?{asked}")
     assert answer.status_code == 400, answer.text
     kind = {"q": "query"}.get(asked.partition("=")[0], asked.partition("=")[0])
@@ -107,7 +107,7 @@ def test_an_invalid_parameter_is_refused_by_name(world: World, asked: str) -> No
 
 @pytest.mark.parametrize(("size", "status"), [(0, 200), (5, 200), (-5, 400), (2**70, 400)])
 def test_a_forged_cursor_counts_no_negative_rows(world: World, size: int, status: int) -> None:
-    """A size that somebody made up is not told on."""
+    """A made-up size is not repeated."""
     place = opaque(2, ("2012-01-01T00:00:00.000000Z", 1), size)
     answer = world.served.get(f"/2.0/repositories?page={place}&q=size=null")
     assert answer.status_code == status
@@ -125,7 +125,7 @@ def test_a_forged_cursor_counts_no_negative_rows(world: World, size: int, status
     number=st.integers(-1, 2**64),
 )
 def test_forged_cursors_are_refused_or_harmless(world: World, after: list[Any], number: int) -> None:
-    """A page that somebody put together is some page, or refused."""
+    """A made-up cursor gives some page or 400."""
     raw = base64.urlsafe_b64encode(json.dumps([number, after, None]).encode()).decode()
     answer = world.served.get(f"/2.0/repositories?page=c{quote(raw)}")
     assert answer.status_code in (200, 400), answer.text
@@ -147,7 +147,7 @@ SORTS = (
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("where", ["repositories", "repositories/tied"])
 def test_following_next_gives_every_row_once_in_order(world: World, where: str, sort: str) -> None:
-    """Whatever is alike or missing, for both kinds of callers, and as numbered pages give them."""
+    """With equal and missing values, for both callers, as numbered pages do."""
     for headers in ({}, world.holder):
         pages = list(world.walked(f"{where}?pagelen=7&sort={sort}", **headers))
         names = _names(pages)
@@ -163,7 +163,7 @@ def test_following_next_gives_every_row_once_in_order(world: World, where: str, 
 
 
 def test_rows_follow_the_requested_order(world: World) -> None:
-    """Upwards nulls come first, downwards last."""
+    """Ascending, nulls come first; descending, last."""
     for sort, turn in (("updated_on", 1), ("-updated_on", -1)):
         listed = world.get(f"repositories/tied?pagelen=100&sort={sort}")["values"]
         dates = [row["updated_on"] or "" for row in listed]
@@ -171,7 +171,7 @@ def test_rows_follow_the_requested_order(world: World) -> None:
 
 
 def test_next_keeps_query_and_sort(world: World) -> None:
-    """Query, order, length and fields go on, and the size of a query is counted once."""
+    """Query, order, length and fields are kept; the size of a query is counted once."""
     path = 'repositories/tied?q=language="go"&sort=-size&pagelen=5&fields=next,size,values.full_name'
     pages = list(world.walked(path, **world.holder))
     assert len(pages) > 2
@@ -191,7 +191,7 @@ def test_previous_leads_to_the_page_before(world: World) -> None:
 
 
 def test_changes_between_pages_lose_and_repeat_no_row(public_db: FixtureDb) -> None:
-    """Between two pages one row before the place goes, and one comes."""
+    """Between two pages, one earlier row is deleted and one is added."""
     public_db.repositories(
         [repository(f"o/r{n}", owner("o"), created_at=f"2020-01-0{n}T00:00:00.000000Z") for n in range(1, 8)]
     )
@@ -204,7 +204,7 @@ def test_changes_between_pages_lose_and_repeat_no_row(public_db: FixtureDb) -> N
 
 
 def test_the_global_listing_pages_by_after(world: World) -> None:
-    """A client that takes `after` out of `next`, and drops all else, sees every dated row."""
+    """A client that uses only `after` of `next` sees every row with a date."""
     seen, after = set[str](), "1970-01-01T00:00:00+00:00"
     for _ in range(50):
         page = world.get(f"repositories?pagelen=30&after={quote(after)}")
@@ -217,7 +217,7 @@ def test_the_global_listing_pages_by_after(world: World) -> None:
 
 
 def test_after_selects_rows_from_that_moment(world: World) -> None:
-    """Whoever was created in that very moment is there, whoever came before is not."""
+    """Rows of exactly that moment are included, earlier ones are not."""
     names = _names(world.walked("repositories?after=2013-01-01T00:00:00Z&pagelen=9"))
     expected = world.get("repositories?pagelen=100&q=created_on>=2013-01-01")
     assert names == _names([expected])
@@ -225,7 +225,7 @@ def test_after_selects_rows_from_that_moment(world: World) -> None:
 
 
 def test_refs_of_one_name_are_told_apart(world: World) -> None:
-    """A branch and a tag that are called alike stand side by side, also over the end of a page."""
+    """A branch and a tag of one name are both listed, also across two pages."""
     for length in range(1, 6):
         listed = [
             (row["name"], row["type"])
@@ -286,13 +286,13 @@ WHOLE = {"a": 1, "b": {"c": 2, "d": {"e": 3, "f": 4}}, "values": [{"x": 1, "y": 
     ],
 )
 def test_fields_selects_keys(fields: str, left: Any) -> None:
-    """Dotted paths, without and with; unknown ones are ignored."""
+    """Dotted paths, included and excluded; unknown ones are ignored."""
     assert selection(fields).of(WHOLE) == left
 
 
 @given(st.text(alphabet="ab.,+-* cdvalues", max_size=60))
 def test_any_fields_give_a_subset_of_the_object(fields: str) -> None:
-    """Never an error, and never a value that is not there without them."""
+    """Never an error, and never a value that the whole object lacks."""
 
     def within(part: Any, whole: Any) -> bool:
         if isinstance(part, dict):
@@ -330,12 +330,12 @@ LIST = {"size": 1, "page": 1, "next": "n", "values": [PULLREQUEST]}
     ],
 )  # fmt: skip
 def test_fields_work_as_documented_on_a_list(fields: str, left: Any) -> None:
-    """The forms of the vendor's documentation, and those that clients were seen to send."""
+    """The forms of Bitbucket's documentation, and those that clients send."""
     assert selection(fields).of(LIST) == left
 
 
 def test_fields_works_on_single_objects(world: World) -> None:
-    """Not only pages have fields."""
+    """Not only on lists."""
     told = world.get("repositories/tied/r1?fields=full_name,owner.username,links.clone,mainbranch.name")
     assert told == {
         "full_name": "tied/r1", "owner": {"username": "tied"}, "links": {"clone": []},
@@ -369,7 +369,7 @@ HREF = {"href": "https://api.example.com/tied/r1"}
     ],
 )
 def test_fields_are_understood_as_clients_encode_them(world: World, query: str, left: Any) -> None:
-    """An unescaped plus arrives as a space, and a client that has a list repeats the parameter."""
+    """An unescaped plus arrives as a space; some clients repeat the parameter."""
     assert world.get(f"repositories/tied/r1?{query}") == left
 
 
@@ -377,7 +377,7 @@ def test_fields_are_understood_as_clients_encode_them(world: World, query: str, 
     "query", ["fields=", "fields=,", "fields=%20", "fields", "fields=%2Breviewers", "fields=-x"]
 )
 def test_fields_that_change_nothing_leave_all(world: World, query: str) -> None:
-    """Empty ones, one more of what is not there, one less."""
+    """Empty ones, an additional unknown one, an excluded unknown one."""
     assert world.get(f"repositories/tied/r1?{query}") == world.get("repositories/tied/r1")
 
 
@@ -398,7 +398,7 @@ def test_fields_that_change_nothing_leave_all(world: World, query: str) -> None:
     ],
 )
 def test_fields_reach_into_the_values_of_a_page(world: World, query: str, left: Any) -> None:
-    """And the links to other pages ask for the same."""
+    """Links to other pages keep the parameter."""
     page = world.get(f"repositories/tied?{query}")
     keys, of_values, of_links = left
     assert page.keys() == keys
@@ -411,14 +411,14 @@ def test_fields_reach_into_the_values_of_a_page(world: World, query: str, left: 
 
 
 def test_after_concerns_the_listing_that_has_it(world: World) -> None:
-    """Elsewhere it is a parameter that nobody knows, and empty it is none: pages lead back."""
+    """Other lists ignore it, and so does an empty value."""
     for what in ("repositories/tied?after=2001-01-01", "repositories?after=", "workspaces?after=x"):
         assert "previous" in world.get(f"{what}&page=2&pagelen=1")
     assert "previous" not in world.get("repositories?after=2001-01-01&page=2&pagelen=1")
 
 
 def test_fields_changes_no_value(world: World) -> None:
-    """What is filled into a stencil for whole answers is what is shaped for parts of them."""
+    """Whole objects and selected parts have the same values."""
     whole = world.get("repositories/jespern/django-piston")
     assert world.get("repositories/jespern/django-piston?fields=*") == whole
     assert world.get("repositories/jespern/django-piston?fields=-nothing") == whole
@@ -431,7 +431,7 @@ def test_fields_changes_no_value(world: World) -> None:
 @pytest.mark.parametrize("caller", [ANONYMOUS, Caller(name="t", token_id=1, sees_all=True)])
 @pytest.mark.parametrize("owners", [None, [3]])
 def test_pages_are_read_from_an_index(filled: FixtureDb, caller: Caller, owners: list[int] | None) -> None:
-    """SQLite's own plan sorts nothing, and the counts look at no row."""
+    """By SQLite's plan, nothing is sorted and counts read no row."""
     source = listings.repositories(caller, owners=owners).source
     for order in ("r.created_at, r.id", "r.updated_at DESC, r.id DESC")[: 2 if owners else 1]:
         sql = f"EXPLAIN QUERY PLAN SELECT r.id FROM {source.table} WHERE {source.where} ORDER BY {order}"
@@ -447,7 +447,7 @@ def test_pages_are_read_from_an_index(filled: FixtureDb, caller: Caller, owners:
 def test_a_cursor_among_equal_dates_is_found_by_index(
     filled: FixtureDb, owners: list[int] | None, found: str
 ) -> None:
-    """A bulk import gives thousands of rows one date: the index goes to the row, not to the date."""
+    """A bulk import gives thousands of rows one date; the index finds the row itself."""
     listing = listings.repositories(ANONYMOUS, owners=owners)
     source = listing.source
     window = PageWindow(after=("2012-01-01T00:00:00.000000Z", 5))

@@ -1,4 +1,4 @@
-"""API 2.0 shows nobody what is not theirs: every address, every kind of caller, and what counts give away."""
+"""API 2.0 shows nobody what they may not see: every address, every kind of caller, and what counts reveal."""
 
 from typing import Any
 
@@ -62,7 +62,7 @@ _NOBODY = [stranger for stranger in STRANGERS if stranger != "trusted user"]
 
 @pytest.mark.parametrize("stranger", _NOBODY)
 def test_strangers_see_no_private_byte(mixed: MixedMirror, stranger: str) -> None:
-    """What is hidden is missing to them, and what they see holds nothing of it but what they sent."""
+    """Hidden objects look missing, and answers contain nothing hidden except what the caller sent."""
     if stranger not in WITHOUT_CREDENTIAL:
         assert {_ask(mixed, stranger, what).status_code for what in (*HIDDEN, *SHOWN)} == {401}
         return
@@ -83,7 +83,7 @@ def test_strangers_see_no_private_byte(mixed: MixedMirror, stranger: str) -> Non
 
 @pytest.mark.parametrize("stranger", _NOBODY)
 def test_anonymous_requests_get_401_where_bitbucket_gives_it(mixed: MixedMirror, stranger: str) -> None:
-    """Oneself, one's own things, and members: 401 with the way to log in."""
+    """For the caller's own objects and for members, with how to log in."""
     for what in ("user", "user/workspaces", "user/permissions/repositories", "workspaces/brodie/members"):
         answer = _ask(mixed, stranger, what)
         assert answer.status_code == 401, what
@@ -92,7 +92,7 @@ def test_anonymous_requests_get_401_where_bitbucket_gives_it(mixed: MixedMirror,
 
 @pytest.mark.parametrize("token", ["read", "write"])
 def test_holders_of_a_token_see_everything(mixed: MixedMirror, token: str) -> None:
-    """All that lives; tombstones are gone for them as well."""
+    """Everything that lives; tombstones are 404 for them too."""
     for headers in (bearer(mixed.tokens[token]), basic("whoever", mixed.tokens[token])):
         for what in (*HIDDEN, *SHOWN):
             answer = mixed.served.get(f"/2.0/{what}", headers=headers)
@@ -105,7 +105,7 @@ def test_holders_of_a_token_see_everything(mixed: MixedMirror, token: str) -> No
 
 
 def test_a_trusted_user_sees_their_own_and_their_workspaces(mixed: MixedMirror) -> None:
-    """As owner or as member, and what they see is counted alike in lists."""
+    """As owner or member; the counts of lists agree."""
     for user, theirs, foreign in (
         ("jespern", "jespern/arriving", "brodie/hg-project"),
         ("mcatalbas", "brodie/hg-project", "jespern/arriving"),
@@ -131,7 +131,7 @@ def test_a_trusted_user_sees_their_own_and_their_workspaces(mixed: MixedMirror) 
 
 
 def test_size_counts_rows_that_the_caller_sees(mixed: MixedMirror) -> None:
-    """Of all, of a workspace, of forks, by query: the number is that of the rows on all pages."""
+    """Of all, of a workspace, of forks, by query: the size is the number of rows on all pages."""
     for headers in ({}, bearer(mixed.tokens["read"])):
         for what in ("repositories", "repositories/jespern", "repositories/brodie", "workspaces"):
             told = mixed.served.json(f"/2.0/{what}?pagelen=100", headers=headers)
@@ -141,7 +141,7 @@ def test_size_counts_rows_that_the_caller_sees(mixed: MixedMirror) -> None:
 
 
 def test_hidden_forks_are_not_counted(mixed_db: FixtureDb) -> None:
-    """The upstream's number of forks, less those that the caller may not see; so in conditions too."""
+    """The upstream's number minus the forks that the caller may not see, also in conditions."""
     parent = repository("jespern/parent", forks_count=3)
     fork = {"parent_uuid": parent.uuid, "parent_full_name": parent.full_name}
     mixed_db.repositories([parent])
@@ -156,7 +156,7 @@ def test_hidden_forks_are_not_counted(mixed_db: FixtureDb) -> None:
 
 
 def test_a_login_cookie_reads_and_an_access_token_in_the_address_too(mixed: MixedMirror) -> None:
-    """As in API 1.0: what the address carries is kept out of shared caches."""
+    """As in API 1.0; answers to a token in the address are kept out of shared caches."""
     path = "/2.0/repositories/jespern/arriving"
     answer = mixed.served.get(path, params={"access_token": mixed.tokens["read"]})
     assert answer.status_code == 200

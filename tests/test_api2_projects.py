@@ -1,4 +1,4 @@
-"""Projects: what the crawl writes, what an older file knows, what a stranger sees."""
+"""Projects: what the crawl writes, what an older file has, what a stranger sees."""
 
 import sqlite3
 from pathlib import Path
@@ -56,7 +56,7 @@ def keys(filled: FixtureDb, caller: Caller) -> list[str]:
 
 
 def test_a_project_is_seen_through_a_repository(filled: FixtureDb) -> None:
-    """By strangers through a public one that lives; by members through any of theirs."""
+    """Strangers need a living public one in it; members any of theirs."""
     (ws,) = filled.store.row("SELECT id FROM users WHERE username = 'ws'")
     assert keys(filled, ANONYMOUS) == ["OPEN", "OPEN"]
     assert keys(filled, Caller(user_ids=(ws,))) == keys(filled, OPERATOR) == ["HUSH", "OPEN", "OPEN"]
@@ -68,7 +68,7 @@ def test_a_project_is_seen_through_a_repository(filled: FixtureDb) -> None:
 
 
 def test_projects_are_listed_and_found_in_api_2(filled: FixtureDb) -> None:
-    """A hidden one answers as one that does not exist, and counts nowhere."""
+    """A hidden one answers like a missing one, and is counted nowhere."""
     secret = bearer(tokens.create(filled.store, "reader", "read"))
     filled.store.close()
     client = client_of(filled.path)
@@ -95,7 +95,7 @@ def test_projects_are_listed_and_found_in_api_2(filled: FixtureDb) -> None:
 
 
 def test_a_renamed_project_stays_one_row(filled: FixtureDb) -> None:
-    """By its uuid; and what an answer leaves out does not erase what another one told."""
+    """By its uuid; an answer without a value does not erase a value of an earlier answer."""
     renamed = Project(key="NEW", uuid="{open}")
     filled.repositories([in_project("ws/shown", renamed)])
     found = filled.store.rows("SELECT key, name, avatar_url FROM projects WHERE uuid = '{open}'")
@@ -129,7 +129,7 @@ def test_sql_shows_a_stranger_no_hidden_project(filled: FixtureDb, statement: st
 
 @pytest.mark.parametrize("statement", STATEMENTS)
 def test_an_open_file_shows_no_project_without_a_public_repository(tmp_path: Path, statement: str) -> None:
-    """Nothing in it is private, but a project may be left of repositories that were."""
+    """Nothing in the file is private, but a project of former private repositories may remain."""
     made = FixtureDb(tmp_path / "mirror.db")
     made.repositories([in_project("ws/shown", SHOWN)], first=True)
     made.store.save_owner(
@@ -148,7 +148,7 @@ def test_an_open_file_shows_no_project_without_a_public_repository(tmp_path: Pat
 
 
 def test_a_synced_mirror_has_the_projects_of_its_upstream(tmp_path: Path) -> None:
-    """Of the Cloud those that repositories name, with their pictures; of a Data Center its projects."""
+    """Those that Cloud's repositories name, with pictures; those of a Data Center."""
     clock = Clock()
     with running(Sandbox(World(30, now=clock.now))) as served:
         cloud = SyncHarness(served.origin, tmp_path / "cloud.db", clock)

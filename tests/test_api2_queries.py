@@ -40,7 +40,7 @@ ODD = (
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> FixtureDb:
-    """Repositories of every sort, private and public, and what is odd in names and numbers."""
+    """Repositories of every sort, private and public, with odd names and numbers."""
     made = fill_mixed(tmp_path_factory.mktemp("queries") / "mirror.db")
     made.repositories([repository(name, owner("odd", display_name="Ödd"), **said) for name, said in ODD])
     made.refs("odd/Upper", [hg_ref("tag", f"v1.{number}", "a") for number in (9, 10, 2)])
@@ -152,7 +152,7 @@ _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def _holds(part: Expression, row: Any) -> bool:
-    """Look at one row, as the documentation says it."""
+    """Evaluate a condition on one row, as the documentation says."""
     if isinstance(part, Joined):
         return {"AND": all, "OR": any}[part.word](_holds(one, row) for one in part.parts)
     told = _dug(row, part.field)
@@ -174,7 +174,7 @@ def _compared(told: Any, sign: str, values: list[Any]) -> bool:
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(query=EXPRESSIONS)
 def test_every_query_equals_a_scan_of_the_rows(world: World, caller: str, query: str) -> None:
-    """Fields, operators, brackets, nulls: rows and size are those that plain Python picks of the answers."""
+    """Fields, operators, brackets, nulls: plain Python finds the same rows and size."""
     status, body = world.asked(caller, query)
     assert status == 200, (query, body)
     tree = parse(query)
@@ -204,7 +204,7 @@ def test_random_queries_are_answered_or_refused(world: World, query: str) -> Non
 
 
 def test_and_binds_closer_than_or() -> None:
-    """Brackets change what belongs together."""
+    """Brackets change the grouping."""
     a, b, c = (Comparison(name, "=", (Value("number", "1"),)) for name in "abc")
     assert parse("a = 1 OR b = 1 AND c = 1") == Joined("OR", (a, Joined("AND", (b, c))))
     assert parse("(a = 1 OR b = 1) AND c = 1") == Joined("AND", (Joined("OR", (a, b)), c))
@@ -254,13 +254,13 @@ def test_a_refused_query_names_the_unsupported_part(world: World, query: str, na
     ],
 )
 def test_an_expensive_query_is_refused(query: str) -> None:
-    """Length, depth and number have limits that SQLite's own never meet; no text of a row holds a NUL."""
+    """Limits of length, depth and number stay below SQLite's own; no stored text contains NUL."""
     with pytest.raises(QueryError):
         parse(query)
 
 
 def test_the_largest_query_is_answered(world: World) -> None:
-    """Right at the limits SQLite still takes what is made of it."""
+    """Exactly at the limits, SQLite accepts the statement."""
     deepest = "(" * DEEPEST + "size = 1" + ")" * DEEPEST
     assert world.asked("holder", deepest)[0] == 200
     widest = " OR ".join([f'name !~ "{number}"' for number in range(MOST_COMPARISONS)])
@@ -281,7 +281,7 @@ MANY = {
 @pytest.mark.parametrize("sign", ["IN", "NOT IN"])
 @pytest.mark.parametrize("field", MANY)
 def test_a_list_of_a_thousand_values_is_answered(world: World, field: str, sign: str) -> None:
-    """As many as fit into a query, and it means the same as a short one."""
+    """A list of any length works like a short one."""
     query = f"{field} {sign} ({','.join(MANY[field])})"
     assert 4000 < len(query) <= LONGEST
     status, body = world.asked("holder", query)
@@ -298,7 +298,7 @@ def test_an_unescaped_plus_stays_a_plus(world: World) -> None:
 
 
 def test_queries_cannot_match_hidden_parents(world: World) -> None:
-    """A public fork of a private repository tells a stranger nothing by conditions or by order either."""
+    """Neither conditions nor order reveal the private parent of a public fork."""
     query = 'parent.full_name ~ "arriving" OR parent.uuid = "{jespern/arriving}"'
     assert world.asked("anonymous", query)[1]["values"] == []
     assert {row["full_name"] for row in world.asked("holder", query)[1]["values"]} == {
@@ -325,7 +325,7 @@ INDEXED = {
 @pytest.mark.parametrize("query", INDEXED)
 @pytest.mark.parametrize("caller", [ANONYMOUS, Caller(name="t", token_id=1, sees_all=True)])
 def test_a_query_by_name_uses_an_index(filled: FixtureDb, query: str, caller: Caller) -> None:
-    """SQLite's own plan says that no table is read from end to end."""
+    """By SQLite's plan, no table is scanned."""
     listing = listings.repositories(caller)
     source, condition = listing.source, condition_of(query, listing.fields)
     sql = f"EXPLAIN QUERY PLAN SELECT r.id FROM repositories r WHERE {source.where} AND {condition.sql}"
@@ -334,7 +334,7 @@ def test_a_query_by_name_uses_an_index(filled: FixtureDb, query: str, caller: Ca
 
 
 def test_refs_are_queried_and_sorted(world: World) -> None:
-    """By name in the order of numbers when that is asked for, in the order of bytes when not."""
+    """With sort=name by the numbers in names, otherwise by their bytes."""
     refs = "/2.0/repositories/odd/upper/refs/tags"
     plain, sorted_, backwards, some = (
         [ref["name"] for ref in world.served.json(f"{refs}{more}")["values"]]

@@ -23,7 +23,7 @@ class World:
         return self.served.json(f"/2.0/{what}", **options)
 
     def refusal(self, status: int, what: str, **options: Any) -> Any:
-        """Ask for what must be refused with a status, and return the error."""
+        """Send a request that must be refused with a status, and return the error."""
         answer = self.served.get(f"/2.0/{what}", **options)
         assert answer.status_code == status, (what, answer.status_code, answer.text[:300])
         body = answer.json()
@@ -73,7 +73,7 @@ ROUTES = (
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_every_address_answers_under_every_prefix_with_and_without_a_slash(world: World, route: str) -> None:
-    """No prefix and no slash is redirected, and all of them give the same but for the links."""
+    """Without redirects, and equal except for the links."""
     answers = [
         world.served.get(f"{prefix}/{route}{slash}", **world.holding("user"))
         for prefix in PREFIXES
@@ -88,14 +88,14 @@ def test_every_address_answers_under_every_prefix_with_and_without_a_slash(world
 
 
 def test_answers_tell_their_age(world: World) -> None:
-    """When the mirror last saw what it tells is in the headers, as a moment and in seconds."""
+    """Headers say when the mirror last saw the data, as a time and in seconds."""
     answer = world.served.get("/2.0/repositories/jespern/django-piston")
     assert answer.headers["X-Mirror-Synced-At"] == SEEN
     assert int(answer.headers["Age"]) > 0
 
 
 def test_a_repository_equals_its_upstreams_object(world: World) -> None:
-    """The values of a row come back under Bitbucket's names."""
+    """The values of a row have Bitbucket's names again."""
     told = world.get("repositories/jespern/django-piston")
     assert told["uuid"] == PISTON.uuid
     assert told["size"] == PISTON.size
@@ -104,7 +104,7 @@ def test_a_repository_equals_its_upstreams_object(world: World) -> None:
 
 
 def test_refs_come_in_the_byte_order_of_their_names(world: World) -> None:
-    """Branches and tags are one list, sorted as Bitbucket sorts it without being told."""
+    """Branches and tags are one list, in Bitbucket's default order."""
     told = world.get("repositories/jespern/django-piston/refs")
     assert [ref["name"] for ref in told["values"]] == sorted(ref.name for ref in PISTON_REFS)
 
@@ -123,7 +123,7 @@ def refs(world: World) -> World:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["branch", "tag"])
 def test_a_ref_is_found_by_its_name(refs: World, kind: str, name: str) -> None:
-    """Escaped in full, or with its slashes as they are, or by the link that the answer gives."""
+    """Fully escaped, with plain slashes, or by the link in the answer."""
     where = f"repositories/mcatalbas/codeigniter/refs/{'branches' if kind == 'branch' else 'tags'}"
     for asked in (quote(name, safe=""), quote(name), f"{quote(name)}/"):
         told = refs.get(f"{where}/{asked}")
@@ -133,7 +133,7 @@ def test_a_ref_is_found_by_its_name(refs: World, kind: str, name: str) -> None:
 
 
 def test_links_lead_to_this_api_and_to_the_pages_of_the_upstream(world: World) -> None:
-    """Those that the mirror serves answer; its own page of a repository is one of them."""
+    """Links to the mirror work, and one leads to its own page of a repository."""
     told = world.get("repositories/jespern/django-piston")
     assert told["links"]["html"]["href"] == "https://api.example.com/jespern/django-piston"
     foreign = ("avatar", "clone", "html")
@@ -149,7 +149,7 @@ def test_links_lead_to_this_api_and_to_the_pages_of_the_upstream(world: World) -
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_links_lead_to_the_address_that_was_used(world: World, prefix: str) -> None:
-    """Host and prefix are the caller's; what a proxy claims is not believed."""
+    """With the caller's host and prefix; headers of a proxy are not trusted."""
     headers = {
         "Host": "mirror.example:8443",
         "X-Forwarded-Host": "evil.example",
@@ -163,7 +163,7 @@ def test_links_lead_to_the_address_that_was_used(world: World, prefix: str) -> N
 
 
 def test_links_lead_to_the_configured_address(world: World) -> None:
-    """A public address outweighs the one that a proxy asks at, its path included."""
+    """`public_url` with its path takes precedence over the requested host."""
     served = client_of(world.filled.store.path, public_url="https://bits.example/mirror/")
     page = served.json("/2.0/repositories?pagelen=1")
     assert page["next"].startswith("https://bits.example/mirror/2.0/repositories?")
@@ -171,7 +171,7 @@ def test_links_lead_to_the_configured_address(world: World) -> None:
 
 @pytest.mark.parametrize("host", ["evil.example/x", "a b", 'x"y', "user@host", "<script>", "host:port"])
 def test_an_invalid_host_header_is_refused(world: World, host: str) -> None:
-    """Nothing of it comes back in a link."""
+    """It appears in no link."""
     answer = world.served.get("/2.0/repositories", headers={"Host": host})
     assert answer.status_code == 400
     assert "Host" in answer.json()["error"]["detail"]
@@ -185,7 +185,7 @@ def test_users_are_found_by_name_and_by_uuid(world: World) -> None:
 
 
 def test_any_name_answers_as_a_team(world: World, mixed_db: FixtureDb) -> None:
-    """A workspace that is nobody's alone in the form of a team, a person as that person."""
+    """A workspace in the form of a team, a person in the form of a user."""
     assert world.get("teams/jespern")["type"] == "user"
     mixed_db.repositories([repository("ateam/x", owner("ateam", kind="team", display_name="A-Team"))])
     told = World(mixed_db).get("teams/ateam")
@@ -194,7 +194,7 @@ def test_any_name_answers_as_a_team(world: World, mixed_db: FixtureDb) -> None:
 
 
 def test_a_token_acts_as_its_user(world: World) -> None:
-    """One that speaks for nobody is 403, as tokens of workspaces are upstream; its workspaces are all."""
+    """`user` is 403 for a token without a user, as at Bitbucket; such a token has all workspaces."""
     assert world.get("user", **world.holding("user"))["username"] == "jespern"
     assert "user credentials" in world.refusal(403, "user", **world.holding("read"))["message"]
     for token, workspaces in (("user", {"jespern"}), ("read", {"jespern", "brodie"})):
@@ -206,14 +206,14 @@ def test_a_token_acts_as_its_user(world: World) -> None:
 
 
 def test_a_repository_is_found_by_its_uuid_wherever_it_lives(world: World) -> None:
-    """Under the old workspace of a transferred one, and under none, as upstream."""
+    """Under the former workspace of a transferred one, and under {}, as at Bitbucket."""
     for workspace in ("jespern", "brodie", "%7B%7D"):
         told = world.get(f"repositories/{workspace}/%7Bjespern%2Fdjango-piston%7D")
         assert told["full_name"] == "jespern/django-piston"
 
 
 def test_members_are_found_one_by_one(world: World) -> None:
-    """By the link that the list gives; who is none is 404."""
+    """By the link in the list; a non-member is 404."""
     (row,) = world.get("workspaces/brodie/members", **world.holding("read"))["values"]
     path = row["links"]["self"]["href"].removeprefix("http://localhost/2.0/")
     assert world.get(path, **world.holding("read")) == row
@@ -221,7 +221,7 @@ def test_members_are_found_one_by_one(world: World) -> None:
 
 
 def test_tombstones_are_404(world: World) -> None:
-    """Also for tokens; the pages for people and SQL show them."""
+    """Also for tokens; pages and SQL show them."""
     world.refusal(404, "repositories/brodie/buried-treasure", **world.holding("read"))
 
 
@@ -242,7 +242,7 @@ def test_a_missing_resource_is_404_in_the_apis_form(world: World) -> None:
 
 
 def test_other_methods_are_405_with_an_allow_header(world: World) -> None:
-    """405 names the methods that there are; OPTIONS lists them."""
+    """405 lists the allowed methods, and so does OPTIONS."""
     for method in ("PATCH", "POST"):
         answer = world.served(method, "/2.0/workspaces")
         assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
@@ -251,6 +251,6 @@ def test_other_methods_are_405_with_an_allow_header(world: World) -> None:
 
 
 def test_overlong_addresses_are_refused(world: World) -> None:
-    """Too long is 414, no UTF-8 is 400."""
+    """414 if too long, 400 if not UTF-8."""
     world.refusal(414, "repositories/" + "x" * 3000)
     world.refusal(400, "repositories/%FF")

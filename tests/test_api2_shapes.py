@@ -1,4 +1,4 @@
-"""API 2.0's shapes: beside recorded answers, key by key, and against the schemas that Bitbucket publishes."""
+"""API 2.0's shapes, compared key by key with recorded answers and with Bitbucket's published schemas."""
 
 import json
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ UNKNOWN["tag"] = UNKNOWN["branch"] | {
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FixtureDb]:
-    """One repository of which everything is known, one of which nothing is, and a fork."""
+    """One repository with all values, one without any, and a fork."""
     made = FixtureDb(tmp_path_factory.mktemp("shapes") / "mirror.db")
     uuid = "{4115785a-a1b9-4887-9af2-ca401bc7f168}"
     known = owner(
@@ -122,7 +122,7 @@ TOLD = {
 
 @pytest.mark.parametrize("kind", TOLD)
 def test_recorded_objects_are_served_in_full(ask: World, kind: str) -> None:
-    """Every key of a recorded answer is there with a value of the same type, but for what cannot be known."""
+    """Every recorded key has a value of the same type, except for data that no mirror has."""
     told = ask(TOLD[kind])
     told = dict(_typed(told["values"][0] if "values" in told else told))
     recorded = {path: name for path, name in SAMPLES[kind].items() if name != "NoneType"}
@@ -156,14 +156,14 @@ EVERYTHING = (
 
 @pytest.mark.parametrize("what", EVERYTHING)
 def test_every_object_has_a_type(ask: World, what: str) -> None:
-    """Links and pages aside, nothing is without one."""
+    """All except links and pages."""
     for one in _types(ask(what)):
         if not {"href", "self", "values", "pagelen"} & set(one) and one:
             assert "type" in one, one
 
 
 def test_unknown_uuids_are_null(ask: World) -> None:
-    """Names that stand in for uuids inside the mirror are its own business."""
+    """The mirror's own identities are not shown."""
     bare = ask("repositories/bare/bare")
     assert bare["uuid"] is bare["workspace"]["uuid"] is None
     assert "uuid" not in bare["owner"]
@@ -172,7 +172,7 @@ def test_unknown_uuids_are_null(ask: World) -> None:
 
 
 def test_unknown_values_are_null(ask: World) -> None:
-    """Not left out, not guessed."""
+    """They are neither left out nor guessed."""
     bare = ask("repositories/bare/bare")
     for key in (
         "description",
@@ -238,7 +238,7 @@ LISTED = (
 @pytest.mark.skipif(not DOCUMENT.exists(), reason="the published description is not here")
 @pytest.mark.parametrize("what", SCHEMAS)
 def test_answers_keep_to_the_published_schemas(ask: World, what: str) -> None:
-    """All differences are of the few kinds that are listed."""
+    """All differences are of the listed kinds."""
     jsonschema = pytest.importorskip("jsonschema")
     document = json.loads(DOCUMENT.read_text())
     schema = {"$ref": f"#/definitions/{SCHEMAS[what]}", "definitions": document["definitions"]}

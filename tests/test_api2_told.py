@@ -1,4 +1,4 @@
-"""API 2.0 serves the object that the upstream told, key by key, and to strangers no more than is theirs."""
+"""API 2.0 serves the object that the upstream sent, key by key, and strangers only what they may see."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def objects(value: Any) -> Iterator[Any]:
 
 
 def told_there() -> list[Any]:
-    """List all repositories that were recorded anywhere, where the recordings are."""
+    """List the repositories of the recordings, if these are present."""
     found = dict[str, Any]()
     for path in sorted(RECORDED.rglob("*.json")) if RECORDED.is_dir() else ():
         text = path.read_text("utf-8", errors="replace")
@@ -59,7 +59,7 @@ def told_there() -> list[Any]:
 
 
 def expected(value: Any, key: str = "") -> Any:
-    """Return a told object as this mirror serves it: the API's addresses are its own, no login is in them."""
+    """Return a sent object as this mirror serves it: with its own API addresses and without logins."""
     if isinstance(value, dict):
         return {key: expected(inner, key) for key, inner in value.items()}
     if isinstance(value, list):
@@ -70,7 +70,7 @@ def expected(value: Any, key: str = "") -> Any:
 
 
 def sorted_links(value: Any) -> Any:
-    """Sort clone addresses, whose order says nothing, and take out the link that is the mirror's own."""
+    """Sort clone addresses, whose order has no meaning, and remove the mirror's own link."""
     links = {name: link for name, link in value["links"].items() if name != "mirror"}
     if "clone" in links:
         links["clone"] = sorted(links["clone"], key=lambda link: str(link["name"]))
@@ -108,7 +108,7 @@ class ToldMirror:
 
 @pytest.mark.parametrize("rows", [COPIED, told_there()], ids=["copied", "recorded"])
 def test_a_repository_is_served_key_by_key(tmp_path: Path, rows: list[Any]) -> None:
-    """Keys, nulls, absences, links and all; each in a file of its own, since some were told in many years."""
+    """Keys, nulls, absences and links; each in its own file, because some were recorded in several years."""
     if not rows:
         pytest.skip("the recordings are not here")
     sizes = list[int]()
@@ -130,7 +130,7 @@ def test_a_repository_is_served_key_by_key(tmp_path: Path, rows: list[Any]) -> N
 
 
 def whole() -> Any:
-    """A repository with everything that Bitbucket tells today, and with keys that it does not tell yet."""
+    """A repository with everything that Bitbucket sends today, and with keys that it does not send yet."""
     row = json.loads(json.dumps(COPIED[0]))
     row |= {"future": {"note": SECRET}, "is_private": False, "mainbranch": {"name": "m", "type": "branch"}}
     row["mainbranch"]["note"] = row["owner"]["note"] = row["links"]["note"] = SECRET
@@ -145,7 +145,7 @@ def whole() -> Any:
 
 
 def a_ref(kind: str, name: str) -> Any:
-    """A branch or a tag with keys that nobody knows."""
+    """A branch or a tag with unknown keys."""
     user = {
         "type": "app_user",
         "uuid": "{a1}",
@@ -173,7 +173,7 @@ ADDRESSES = (
 
 @pytest.mark.parametrize("anonymous", [True, False], ids=["anonymous", "authenticated"])
 def test_strangers_see_only_keys_of_an_anonymous_crawl(tmp_path: Path, *, anonymous: bool) -> None:
-    """A secret in an unknown key is served to whoever may see all of it, in API 2.0 and not in SQL."""
+    """An unknown key is served in API 2.0, not in SQL, only to callers who may see all of it."""
     mirror = ToldMirror(tmp_path / "mirror.db", anonymous=anonymous)
     row = whole()
     mirror.crawl(row)
@@ -208,7 +208,7 @@ def test_strangers_see_only_keys_of_an_anonymous_crawl(tmp_path: Path, *, anonym
 
 
 def test_a_workspace_has_its_own_name_and_picture(tmp_path: Path) -> None:
-    """Not those of the account that owns it, which has the same identity."""
+    """Not those of the account with the same identity."""
     mirror = ToldMirror(tmp_path / "mirror.db", anonymous=True)
     row = json.loads(json.dumps(COPIED[0]))
     slug = row["full_name"].partition("/")[0]
@@ -236,7 +236,7 @@ def test_a_workspace_has_its_own_name_and_picture(tmp_path: Path) -> None:
 
 
 def test_a_changed_object_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
-    """And a ref that git alone tells of keeps nothing of what the API told."""
+    """A ref that is read by git keeps nothing that the API sent before."""
     mirror = ToldMirror(tmp_path / "mirror.db", anonymous=True)
     row = whole()
     mirror.crawl(row)
@@ -256,7 +256,7 @@ def test_a_changed_object_takes_the_place_of_the_one_before(tmp_path: Path) -> N
 @pytest.mark.parametrize("told", [{}, {"a": 1}, {"a": {"b": None}}, {"a": {"b": [1, {"c": 2}]}, "x": True}])
 @pytest.mark.parametrize("ours", [{}, {"a": 2}, {"a": {"b": 1, "d": 3}, "y": None}])
 def test_every_unknown_key_is_kept(told: Any, ours: Any) -> None:
-    """What is packed is what is read."""
+    """Packing and unpacking give the same."""
     extra = difference(told, ours)
     assert unpacked(packed(extra)) == extra
     assert changed(ours, extra, "", "") == told
@@ -286,7 +286,7 @@ OBJECTS = st.recursive(
     escapes=st.booleans(),
 )
 def test_addresses_are_taken_out_however_they_are_written(value: Any, spaces: bool, escapes: bool) -> None:
-    """In the text or in the decoded object, which is what escaped slashes need."""
+    """In the text or, if it has escaped slashes, in the decoded object."""
     text = json.dumps(value, ensure_ascii=escapes, separators=None if spaces else (",", ":"))
     tell = Teller("https://api.bitbucket.org/2.0")
     assert tell(text.encode()).value == tell(text.replace("/", "\\/").encode()).value
@@ -364,7 +364,7 @@ NAMES = ("o/r", "o/renamed")
 @pytest.mark.parametrize("compact", [True, False])
 @pytest.mark.parametrize("full_name", NAMES)
 def test_refs_in_the_usual_shape_have_the_same_columns_and_extras(full_name: str, *, compact: bool) -> None:
-    """As if each was compared key by key, also if the repository has got another name meanwhile."""
+    """The fast way gives what comparing each key gives."""
     upstream: Any = faked().upstream
     repository = SimpleNamespace(
         full_name=full_name, uuid="{r-1}", name="r", avatar_url="https://x.org/a.png"
@@ -414,7 +414,7 @@ ODD = [
 
 @pytest.mark.parametrize("row", ODD)
 def test_a_ref_of_another_shape_is_read_in_the_general_way(row: Any) -> None:
-    """Alone, so that it is judged alone; the others of its page are not."""
+    """With all others of its page, so that each is decoded on its own."""
     upstream: Any = faked(page(USUAL[0], row)).upstream
     raws = [msgspec.Raw(json.dumps(one).encode()) for one in (USUAL[0], row)]
     assert [upstream._usual_ref(raw) is None for raw in raws] == [False, True]

@@ -1,4 +1,4 @@
-"""API 2.0 used by tools that nobody here wrote: atlassian-python-api, and the npm package `bitbucket`."""
+"""API 2.0 read by other people's tools: atlassian-python-api, and the npm package `bitbucket`."""
 
 import json
 import shutil
@@ -86,7 +86,7 @@ def cloud(world: World) -> Any:
 
 
 def test_atlassian_lists_workspaces_and_their_repositories(world: World, cloud: Any) -> None:
-    """Every `next` is followed, and one's own workspaces are all of the token's."""
+    """Every `next` is followed; the caller's workspaces are all of the token's."""
     workspaces = {workspace.slug: workspace for workspace in cloud.workspaces.each()}
     assert {"busy", "brodie", "jespern"} <= set(workspaces)
     listed = [row.slug for row in workspaces["busy"].repositories.each()]
@@ -96,7 +96,7 @@ def test_atlassian_lists_workspaces_and_their_repositories(world: World, cloud: 
 
 
 def test_atlassian_lists_everything(world: World, cloud: Any) -> None:
-    """The global listing that Bitbucket took away."""
+    """The list of all repositories, which Bitbucket removed."""
     listed = [row.slug for row in cloud.repositories.each(pagelen=7)]
     assert listed == world.slugs()
 
@@ -113,7 +113,7 @@ def test_atlassian_finds_one_repository_in_three_ways(world: World, cloud: Any) 
 
 
 def test_atlassian_reads_refs_one_by_one(cloud: Any) -> None:
-    """It asks for each branch again by its name, with slashes and quotes in it."""
+    """It requests each branch again by name, with slashes and quotes."""
     found = cloud.repositories.get("busy", "project-3")
     assert {branch.name for branch in found.branches.each(pagelen=4)} >= set(BRANCHES[:2])
     assert found.branches.get("feature/one").hash == "a" * 40

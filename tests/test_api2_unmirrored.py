@@ -1,4 +1,4 @@
-"""What is not mirrored says so, in both APIs, and only to those who may know of what it is about."""
+"""Data that is not mirrored is refused as such, in both APIs, only for callers who may know of it."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ BELOW_1 = {
 
 
 def said(answer: Any) -> tuple[str, str]:
-    """Return what an answer says is not here, and where it is."""
+    """Return what an answer says is not here, and the address where it is."""
     assert answer.status_code == 501
     assert answer.headers["cache-control"] in ("no-store", "private, no-store")
     error = answer.json()["error"]
@@ -49,7 +49,7 @@ def said(answer: Any) -> tuple[str, str]:
 
 @pytest.mark.parametrize("path", BELOW_2)
 def test_api_2_says_what_it_does_not_hold_of_a_repository(mixed: MixedMirror, path: str) -> None:
-    """With the upstream's address of it; what is hidden or unknown is 404, byte for byte the same."""
+    """With the upstream's address; hidden and unknown ones give the same 404, byte for byte."""
     answer = mixed.served.get(f"/2.0/repositories/{PISTON}/{path}?pagelen=5&access_token=&q=a b")
     what, address = said(mixed.served.get(f"/2.0/repositories/{PISTON}/{path}?pagelen=5&q=a b"))
     assert what == BELOW_2[path]
@@ -69,7 +69,7 @@ def test_api_2_says_what_it_does_not_hold_of_a_repository(mixed: MixedMirror, pa
 
 @pytest.mark.parametrize("path", BELOW_1)
 def test_api_1_says_what_it_does_not_hold_of_a_repository(mixed: MixedMirror, path: str) -> None:
-    """In its own error shape and formats; the Cloud's address of it is one of API 2.0."""
+    """In its own error format; Cloud's address is one of API 2.0."""
     what, address = said(mixed.served.get(f"/1.0/repositories/{PISTON}/{path}"))
     assert BELOW_1[path].split()[-1] in what
     assert address.startswith(f"https://api.example.com/2.0/repositories/{PISTON}/")
@@ -117,7 +117,7 @@ def test_resources_of_the_caller_need_credentials(mixed: MixedMirror) -> None:
 
 
 def test_redirect_unmirrored_answers_307(mixed: MixedMirror) -> None:
-    """GET is redirected, without the token of this mirror; whoever may not know is not."""
+    """GET is redirected without the mirror's token, except for callers who may not know."""
     client = client_of(mixed.path, redirect_unmirrored=True)
     token = mixed.tokens["read"]
     answer = client.get(f"/2.0/repositories/{PISTON}/commits?page=2&access_token={token}&Access_Token=x")
@@ -147,7 +147,7 @@ def test_redirect_unmirrored_answers_307(mixed: MixedMirror) -> None:
 def test_the_address_is_that_of_the_upstreams_own_api(
     kind: str, url: str, api: str, path: str, expected: str
 ) -> None:
-    """Each kind of upstream names things in its own way."""
+    """Each kind of upstream has other names."""
     assert upstream_address(UpstreamRow(1, "x", kind, url), api, path) == expected
 
 
@@ -218,7 +218,7 @@ def test_the_callers_permission_in_a_workspace_is_served(roles: tuple[AsgiClient
 
 
 def test_repositories_of_users_and_teams_are_listed(roles: tuple[AsgiClient, str, str]) -> None:
-    """As before 2019; any name answers as a team, for those who look for the account id by it."""
+    """As before 2019; any name answers as a team, for clients that look up the account id that way."""
     client, _, _ = roles
     assert names(client, "/2.0/teams/team/repositories", None) == ["team/shared"]
     assert names(client, "/2.0/users/alice/repositories", None) == ["alice/own"]
@@ -231,7 +231,7 @@ def test_repositories_of_users_and_teams_are_listed(roles: tuple[AsgiClient, str
 
 
 def test_a_commit_that_a_ref_names_is_served(mixed: MixedMirror) -> None:
-    """By its hash, a part of it, or the name of the ref; what is ambiguous is not guessed."""
+    """By its hash, a part of it, or the name of the ref; ambiguous ones are refused."""
     path = f"/2.0/repositories/{PISTON}/commit"
     whole = mixed.served.json(f"{path}/{'b' * 40}")
     assert (whole["type"], whole["hash"], whole["repository"]["full_name"]) == ("commit", "b" * 40, PISTON)

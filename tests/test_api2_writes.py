@@ -37,7 +37,7 @@ def world(tmp_path: Path) -> World:
 
 
 def test_a_repository_is_created_at_its_address(world: World) -> None:
-    """The answer is the new repository in 2.0's shape; without an scm it is git."""
+    """The answer is the new repository in 2.0's form; without `scm` it is git."""
     answer = world("POST", "repositories/jespern/new", json={"is_private": True, "fork_policy": "no_forks"})
     assert answer.status_code == 200
     assert answer.json()["full_name"] == "jespern/new"
@@ -51,7 +51,7 @@ def test_a_repository_is_created_at_its_address(world: World) -> None:
 
 @pytest.mark.parametrize(("name", "passed"), [("New", "New"), ("Quite another", "new"), ("`New`", "`New`")])
 def test_the_slug_of_the_address_wins_over_the_name(world: World, name: str, passed: str) -> None:
-    """Clients ask for the address that they wrote to, so a name that would lead elsewhere is not kept."""
+    """Clients read the address that they wrote to, so a name with another slug is not kept."""
     world("POST", "repositories/jespern/new", json={"name": name})
     form = world.writer.calls[0][2]
     assert form is not None
@@ -59,7 +59,7 @@ def test_the_slug_of_the_address_wins_over_the_name(world: World, name: str, pas
 
 
 def test_a_repository_is_changed(world: World) -> None:
-    """A new description is 200; a new name is 201 with the address it has moved to."""
+    """A new description is 200; a new name is 201 with the new address."""
     assert world("PUT", "repositories/jespern/django-piston", json={"description": "x"}).status_code == 200
     answer = world("PUT", "repositories/jespern/django-piston", json={"name": "piston"})
     assert answer.status_code == 201
@@ -75,7 +75,7 @@ def test_a_repository_is_deleted_and_gone(world: World) -> None:
 
 
 def test_a_repository_is_forked_into_a_workspace(world: World) -> None:
-    """The workspace is in the body, the name is the parent's unless it is told; without any owner, 400."""
+    """The body names the workspace; the default name is the parent's; without an owner it is 400."""
     answer = world(
         "POST", "repositories/mcatalbas/codeigniter/forks", json={"workspace": {"slug": "dchambers"}}
     )
@@ -101,7 +101,7 @@ UUIDS = {"mcatalbas": "{mcatalbas-uuid}", "jespern": "%7Bjespern-uuid%7D"}
     ids=str,
 )
 def test_a_workspace_is_named_by_its_uuid(world: World, body: dict[str, Any]) -> None:
-    """A fork lands there, and not with the caller; a creation may say what its address says."""
+    """The fork is created there, not at the caller; a creation may repeat its address."""
     forks = "repositories/jespern/django-piston/forks"
     assert world("POST", forks, json={**body, "name": "mine"}).status_code == 201
     assert world("POST", "repositories/mcatalbas/new", json=body).status_code == 200
@@ -127,7 +127,7 @@ def test_a_workspace_is_named_by_its_uuid(world: World, body: dict[str, Any]) ->
     ids=str,
 )
 def test_an_unknown_workspace_never_means_the_caller(tmp_path: Path, body: dict[str, Any]) -> None:
-    """400 that names the field, also for a token that speaks for somebody; nothing is written anywhere."""
+    """400 with the field, also for a token with a user; nothing is written."""
     world = World(tmp_path / "mirror.db", user="jespern")
     for path in ("repositories/mcatalbas/codeigniter/forks", "repositories/jespern/new"):
         answer = world("POST", path, json=body)
@@ -150,7 +150,7 @@ PISTON = "repositories/jespern/django-piston"
 
 @pytest.mark.parametrize("path", [PISTON, "repositories/jespern/arriving", "repositories/mcatalbas/copy"])
 def test_what_was_read_is_sent_back_with_one_edit(world: World, path: str) -> None:
-    """Whole, as clients do that read a repository, edit it and write it: the edit is made."""
+    """Clients read a repository, edit it and send all of it back: the edit is made."""
     told = world("GET", path).json()
     assert world("PUT", path, json={**told, "description": "Edited"}).status_code == 200
     sent = world.writer.calls[0][2]
@@ -175,7 +175,7 @@ def test_what_was_read_is_sent_back_with_one_edit(world: World, path: str) -> No
     ids=str,
 )
 def test_what_says_nothing_else_is_taken(world: World, sent: dict[str, Any]) -> None:
-    """A part that is named alone, null, and what depends on who asked and when."""
+    """A single part, null, and values that depend on the caller or the time."""
     assert world("PUT", PISTON, json=sent).status_code == (201 if "name" in sent else 200)
 
 
@@ -197,7 +197,7 @@ def test_what_says_nothing_else_is_taken(world: World, sent: dict[str, Any]) -> 
     ],
 )
 def test_what_cannot_be_changed_is_refused_by_name(world: World, name: str, value: Any) -> None:
-    """A setting beside it is not written either."""
+    """Settings in the same body are not written either."""
     answer = world("PUT", PISTON, json={name: value, "description": "x"})
     assert answer.status_code == 400
     assert answer.json()["error"]["fields"] == {name: ["This field cannot be changed."]}
@@ -209,7 +209,7 @@ def test_what_cannot_be_changed_is_refused_by_name(world: World, name: str, valu
     ["with%20space", "%7Bx%7D", "%2e%2e%2Fx", "%2e%2e", "-x", "x-", "%C3%BC", "%E2%84%AA", "x" * 63, "a'b"],
 )
 def test_an_address_that_ends_in_no_slug_makes_nothing(world: World, slug: str) -> None:
-    """400, because the repository would be called otherwise than its address says."""
+    """400, because the repository would get another name."""
     for body in ({}, {"name": "x"}):
         assert world("POST", f"repositories/jespern/{slug}", json=body).status_code == 400
     assert not world.writer.calls
@@ -217,7 +217,7 @@ def test_an_address_that_ends_in_no_slug_makes_nothing(world: World, slug: str) 
 
 @pytest.mark.parametrize("slug", ["A.b_c-1", ".x", "x" * 62])
 def test_an_address_that_ends_in_a_slug_makes_it(world: World, slug: str) -> None:
-    """In any case of its letters."""
+    """In upper or lower case."""
     assert world("POST", f"repositories/jespern/{slug}", json={}).status_code == 200
 
 
@@ -233,7 +233,7 @@ def test_an_address_that_ends_in_a_slug_makes_it(world: World, slug: str) -> Non
     ],
 )
 def test_a_body_needs_a_json_content_type(world: World, kind: str, status: int) -> None:
-    """Or nothing; a body of another type is not read, and no body is of no type."""
+    """Or none; a body of another type is not read, an empty body needs no type."""
     path = "repositories/jespern/new"
     assert world("POST", path, kind=kind, content='{"description": "x"}').status_code == status
     assert len(world.writer.calls) == (status == 200)
@@ -244,7 +244,7 @@ def test_a_body_needs_a_json_content_type(world: World, kind: str, status: int) 
     ("token", "status"), [("read", 403), ("revoked", 401), ("expired", 401), ("bad", 401), ("write", 200)]
 )
 def test_who_may_write(world: World, token: str, status: int) -> None:
-    """Only tokens with the scope may, and nobody else reaches the writer."""
+    """Only tokens with the scope; for others the writer is not called."""
     assert world("POST", "repositories/jespern/new", token, json={}).status_code == status
     assert len(world.writer.calls) == (status == 200)
 
@@ -282,7 +282,7 @@ def test_the_upstreams_refusal_is_passed_on(world: World) -> None:
 
 
 def test_a_refusal_carries_the_upstreams_message(world: World) -> None:
-    """Once, with what it says of each field, and without its address, in both APIs."""
+    """Once, with its field errors and without the upstream's address, in both APIs."""
     world.writer.error = UpstreamRefused(
         "https://api.bitbucket.org/2.0/repositories/a/b: 400: Bad request; name: Too long.",
         status=400,
@@ -315,7 +315,7 @@ def test_a_refusal_carries_the_upstreams_message(world: World) -> None:
 def test_settings_that_are_not_passed_on_are_refused_by_name(
     world: World, method: str, path: str, body: Any, named: str
 ) -> None:
-    """Nothing is written in part, and no value that cannot be read is taken for none."""
+    """Nothing is written in part; an unreadable value does not count as a missing one."""
     answer = world(method, path, json={"workspace": {"slug": "jespern"}, **body})
     assert answer.status_code == 400
     assert list(answer.json()["error"]["fields"]) == [named]
@@ -323,7 +323,7 @@ def test_settings_that_are_not_passed_on_are_refused_by_name(
 
 
 def test_writes_need_a_writer(mixed_db: FixtureDb) -> None:
-    """405 that names what is allowed and how to change it, for everybody."""
+    """405 for all callers, with the allowed methods and how to change that."""
     token = make_tokens(mixed_db.store)["write"]
     served = client_of(mixed_db.path, writes=True)
     for method in ("POST", "PUT", "DELETE"):

@@ -1,4 +1,4 @@
-"""What makes reads of the APIs quick: neither router nor thread in between, and the same answers."""
+"""What makes API reads fast: they skip the router and threads, and give the same answers."""
 
 import asyncio
 import sqlite3
@@ -27,7 +27,7 @@ PATHS = (
 
 
 class AsksHeaders:
-    """A plugin that recognises senders by a header, so that the router has to ask it."""
+    """A plugin that recognises callers by a header, which only the router asks it for."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -56,7 +56,7 @@ def plugin() -> Iterator[AsksHeaders]:
 def test_answers_past_the_router_are_those_that_it_gives(
     mixed: MixedMirror, method: str, sender: str
 ) -> None:
-    """Status, headers and body, to the byte, of found, hidden, refused and impossible things."""
+    """Equal status, headers and body, byte for byte, for found, hidden, refused and invalid ones."""
     headers = {
         "anonymous": {},
         "token": bearer(mixed.tokens["user"]),
@@ -75,7 +75,7 @@ def test_answers_past_the_router_are_those_that_it_gives(
 
 
 def test_a_plugin_that_recognises_senders_is_asked(mixed: MixedMirror) -> None:
-    """Whom it takes for the holder of a token that sees everything is shown private repositories."""
+    """A caller whom it maps to a token for everything sees private repositories."""
     with closing(sqlite3.connect(mixed.path)) as connection:
         hidden = "SELECT full_name FROM repositories WHERE is_private AND deleted_at IS NULL"
         (private,) = connection.execute(hidden).fetchone()
@@ -105,7 +105,7 @@ class Refuses:
 
 
 def test_a_plugin_that_wraps_the_application_is_not_passed(mixed: MixedMirror) -> None:
-    """One that was registered last is nearest to the router, behind this program's own middleware."""
+    """The one that was registered last is nearest to the router, behind this program's middleware."""
     one = Refuses()
     pm.register(one)
     try:
@@ -115,7 +115,7 @@ def test_a_plugin_that_wraps_the_application_is_not_passed(mixed: MixedMirror) -
 
 
 def test_reads_without_threads_wait_for_a_lock(mixed_path: Path) -> None:
-    """With `num_sql_threads` 0 all reads share one connection, which must go on waiting."""
+    """With `num_sql_threads` 0, all reads share one connection, which must keep waiting."""
     client = client_of(mixed_path)
     client.datasette.executor = None
     asked = "PRAGMA busy_timeout"
@@ -127,7 +127,7 @@ def test_reads_without_threads_wait_for_a_lock(mixed_path: Path) -> None:
 
 
 class FakeDatabase:
-    """A database that tells in which way it is read."""
+    """A database that records how it is read."""
 
     def __init__(self, *, fails: bool = False) -> None:
         self.reads, self._fails = list[str](), fails
@@ -147,7 +147,7 @@ class FakeDatabase:
 
 @pytest.mark.parametrize("fields", ["", "&fields=values.full_name,values.description,values.is_private"])
 def test_a_page_that_was_asked_for_before_reads_no_repository_again(mixed_path: Path, fields: str) -> None:
-    """Three statements; but whatever changes in the file shows at once, and to those alone who may see it."""
+    """Three statements; any change in the file shows at once, only to callers who may see it."""
     said, client = list[str](), client_of(mixed_path)
     page = f"/2.0/repositories?pagelen=100{fields}"
     with Store(mixed_path) as store:
@@ -182,7 +182,7 @@ def read(reads: QuickReads, database: FakeDatabase, kind: str) -> Any:
 
 
 def test_quick_reads_use_no_thread_and_slow_ones_do() -> None:
-    """One that took long is done in a thread for a while, other kinds are not."""
+    """A kind of read that was slow uses a thread for a while; others do not."""
     again = 2.0 + SLOW_SECONDS
     moments = iter([0.0, 0.001, 1.0, 2.0, again - 0.1, again, again, again, 13.0, 13.0])
     reads, database = QuickReads(lambda: next(moments)), FakeDatabase()
@@ -193,14 +193,14 @@ def test_quick_reads_use_no_thread_and_slow_ones_do() -> None:
 
 
 def test_a_read_that_fails_here_is_done_in_a_thread() -> None:
-    """It took too long for its SQL, or the file was locked; the thread says what else is wrong."""
+    """If the SQL took too long or the file was locked; the thread reports any other error."""
     database = FakeDatabase(fails=True)
     assert read(QuickReads(), database, "a") == 3000
     assert database.reads == ["here", "here", "thread"]
 
 
 def test_common_reads_use_no_thread(mixed: MixedMirror) -> None:
-    """A repository, its refs, a page of repositories; a search does."""
+    """A repository, its refs, a page of repositories; a search uses one."""
     used, datasette = list[str](), mixed.served.datasette
 
     class Watched(ThreadPoolExecutor):

@@ -117,18 +117,18 @@ def refused(part: str, names: set[str]) -> set[str]:
 
 
 def test_every_part_is_known() -> None:
-    """A new file or folder below `mirror/` has to say here what it may import; none stands here in vain."""
+    """A new file or folder below `mirror/` must be listed here, and every listed one must exist."""
     assert {part_of(path) for path in FILES} == set(MAY_IMPORT)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_part_imports_only_what_it_may(path: Path) -> None:
-    """Data flows one way, so nothing reaches back; serving works offline because it cannot ask."""
+    """Data flows one way; serving works offline, because it cannot import an upstream."""
     assert not refused(part_of(path), imports(path))
 
 
 def test_allowed_imports_form_no_cycle() -> None:
-    """No part may import, by way of others, a part that may import it; ground may form one group."""
+    """No part may reach itself through the parts that it may import; ground is one group."""
     for part in set(MAY_IMPORT) - GROUND:
         reached, to_visit = set[str](), set(MAY_IMPORT[part])
         while to_visit:
@@ -150,7 +150,7 @@ def test_allowed_imports_form_no_cycle() -> None:
     ],
 )
 def test_a_forbidden_import_is_refused(part: str, module: str) -> None:
-    """The rule above refuses what would turn the flow around."""
+    """The rule refuses imports against the flow of data."""
     assert refused(part, {module})
 
 
@@ -170,7 +170,7 @@ def test_a_forbidden_import_is_refused(part: str, module: str) -> None:
     ],
 )
 def test_a_package_is_used_in_one_place(package: str, allowed: set[str]) -> None:
-    """Changing such a package touches one place."""
+    """So a change of such a package touches one place."""
     users = {
         str(path.relative_to(ROOT))
         for path in FILES
@@ -196,7 +196,7 @@ def test_a_package_is_used_in_one_place(package: str, allowed: set[str]) -> None
     ],
 )
 def test_a_forbidden_import_is_found_in_any_form(statement: str) -> None:
-    """At the top, in a function, for types alone, or by name at run time."""
+    """At the top, in a function, for types only, or by name at run time."""
     path = ROOT / "mirror" / "search" / "no_such_file.py"
     assert refused("search", imports(path, statement))
 

@@ -1,4 +1,4 @@
-"""Archived repositories: told by a Data Center, stored, served, shown, filtered and exported."""
+"""Archived repositories: reported by a Data Center, stored, served, shown, filtered and exported."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ ROWS = {"old": True, "new": False, "unknown": None}
 
 
 def fill(path: Path) -> FixtureDb:
-    """One repository that is archived, one that is not, one of which nobody knows."""
+    """One archived repository, one that is not, and one of which it is unknown."""
     filled = FixtureDb(path)
     filled.repositories([repository(f"ann/{slug}", archived=told) for slug, told in ROWS.items()], first=True)
     return filled
@@ -37,7 +37,7 @@ def client(tmp_path: Path) -> AsgiClient:
 
 
 def test_archived_comes_from_a_data_center_and_its_change_is_recorded(tmp_path: Path) -> None:
-    """Rows stored before are brought up to date; to learn that one is not archived is no change."""
+    """Older rows are updated; learning that one is not archived is no change."""
     clock = Clock()
     with running(Sandbox(World(30, now=clock.now))) as served:
         crawl = SyncHarness(
@@ -59,7 +59,7 @@ def test_archived_comes_from_a_data_center_and_its_change_is_recorded(tmp_path: 
 
 
 def test_api_2_serves_archived_where_known(client: AsgiClient) -> None:
-    """It can be asked about and sorted by; API 1.0 never had it."""
+    """With queries and orders; API 1.0 never had it."""
     shaped = {row["slug"]: row for row in client.json("/2.0/repositories/ann")["values"]}
     assert {slug: row.get("archived") for slug, row in shaped.items()} == ROWS
     assert "archived" not in shaped["unknown"]

@@ -1,4 +1,4 @@
-"""The service as a process: signals, reloading, missed work, and two that never collide."""
+"""The service as a process: signals, reloading, missed jobs, and two processes at once."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def runs(folder: Folder) -> list[Any]:
 
 
 def test_a_missed_job_runs_once_at_start(folder: Folder) -> None:
-    """An empty folder is owed a sync; one that has it is owed nothing until the hour comes."""
+    """An empty folder needs a sync; a synced one needs none until the next hour."""
     with small_sandbox(20) as box:
         folder.configure(box.url, RARELY)
         for _ in range(2):
@@ -49,7 +49,7 @@ def test_a_missed_job_runs_once_at_start(folder: Folder) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_service_while_the_upstream_hangs(folder: Folder, number: signal.Signals) -> None:
-    """It does not wait for the answer, which its time-out would allow a minute, and the place is kept."""
+    """It does not wait for the answer, although the time-out is a minute, and keeps the cursor."""
     with small_sandbox(250) as box:
         box.sandbox.add_fault(parse_fault("hang,where=refs,nth=every"))
         folder.configure(box.url, RARELY + '\ntimeout = "60s"', serve=TALKATIVE)
@@ -62,7 +62,7 @@ def test_a_signal_stops_the_service_while_the_upstream_hangs(folder: Folder, num
 
 
 def test_a_sync_by_hand_and_the_service_never_collide(folder: Folder) -> None:
-    """Whoever comes second leaves the file alone and says who has it."""
+    """The second one changes nothing and names the holder of the lock."""
     with small_sandbox(20) as box:
         box.sandbox.add_fault(parse_fault("hang,where=refs,nth=every"))
         folder.configure(box.url, RARELY, serve=TALKATIVE)
@@ -78,7 +78,7 @@ def test_a_sync_by_hand_and_the_service_never_collide(folder: Folder) -> None:
 
 
 def test_sighup_reloads_the_configuration(folder: Folder) -> None:
-    """A wrong one is refused and said so, the old one stays in force; a right one is taken."""
+    """A wrong one is refused with a message and the old one stays; a right one is adopted."""
     with small_sandbox(20) as box:
         folder.configure(box.url, RARELY)
         good = (folder.path / "mirror.toml").read_text()
@@ -116,7 +116,7 @@ def exec_start(unit: str) -> str:
     [("bitbucket-mirror.service", "box complete"), ("bitbucket-mirror-sync.service", "listing workspaces")],
 )
 def test_the_units_start_what_they_say(folder: Folder, unit: str, says: str) -> None:
-    """ExecStart as it is, but for where the program and its configuration are."""
+    """ExecStart unchanged, except for the paths of the program and its configuration."""
     with small_sandbox(20) as box:
         folder.configure(box.url, RARELY, serve="port = 0")
         program, *arguments = shlex.split(exec_start(unit))
@@ -132,7 +132,7 @@ def test_the_units_start_what_they_say(folder: Folder, unit: str, says: str) -> 
     "unit", sorted((ROOT / "contrib/systemd").glob("*.service")), ids=lambda path: path.name
 )
 def test_a_refused_system_call_does_not_kill_the_service(unit: Path) -> None:
-    """Libraries try calls that they can do without: that of numpy asks for mbind, which @resources has."""
+    """Libraries try calls that they do not need: numpy calls mbind, which @resources has."""
     lines = unit.read_text("utf-8").splitlines()
     assert "SystemCallFilter=~@privileged @resources" in lines
     assert "SystemCallErrorNumber=EPERM" in lines
@@ -140,7 +140,7 @@ def test_a_refused_system_call_does_not_kill_the_service(unit: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
 def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
-    """All three, with a program that is there in place of ours."""
+    """All three, with another program in place of ours."""
     for unit in (ROOT / "contrib/systemd").iterdir():
         text = unit.read_text("utf-8").replace("/opt/bitbucket-mirror/bin/mirror", sys.executable)
         (tmp_path / unit.name).write_text(text)
@@ -174,7 +174,7 @@ def test_the_documented_cron_line_runs(folder: Folder) -> None:
 
 
 def test_status_shows_when_jobs_are_due(folder: Folder) -> None:
-    """To people within eighty columns, and to programs."""
+    """For people within eighty columns, and as JSON."""
     with small_sandbox(20) as box:
         schedules = (
             'schedule = "15m"\nretry_schedule = "20m"\nsweep_schedule = "1d"\nrefs_schedule = "6h"'
@@ -193,7 +193,7 @@ def test_status_shows_when_jobs_are_due(folder: Folder) -> None:
 
 
 def test_a_webhook_triggers_a_sync_within_seconds(folder: Folder) -> None:
-    """Serving and syncing in one process: what a webhook marked is asked for, though no schedule says so."""
+    """Serving and syncing in one process: a hint is requested without any schedule."""
     secret = "a secret of this test alone"
     with small_sandbox(20) as box:
         folder.configure(box.url, RARELY + '\nwebhook_secret = "env:HOOK"', serve="port = 0")
@@ -218,7 +218,7 @@ def test_a_webhook_triggers_a_sync_within_seconds(folder: Folder) -> None:
 
 
 def test_a_webhook_acknowledged_before_sigkill_is_written_by_the_next_process(folder: Folder) -> None:
-    """The file is locked while a push comes, chunked; after 202 the process is killed."""
+    """The file is locked when a chunked push arrives; after the 202, the process is killed."""
     secret, before, after = "a secret of this test alone", "a" * 40, "b" * 40
     path = folder.path / "data/mirror.db"
     with small_sandbox(20) as box:

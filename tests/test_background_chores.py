@@ -1,4 +1,4 @@
-"""Scheduled copies: due by what lies in the folder, made beside syncs, told when they fail."""
+"""Scheduled copies: due by the files in the folder, made during syncs, reported when they fail."""
 
 import os
 import threading
@@ -23,7 +23,7 @@ NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """A mirror of which a copy is made every night, and two stay."""
+    """A mirror that is copied every night and keeps two copies."""
     fill_public(tmp_path / "mirror.db").store.close()
     (tmp_path / "mirror.toml").write_text(
         'database = "mirror.db"\nbackup_schedule = "30 2 * * *"\nbackup_keep = 2\ntimezone = "UTC"\n'
@@ -56,7 +56,7 @@ def copies(config: Config) -> list[Path]:
 
 
 def test_backups_are_made_and_the_oldest_deleted(config: Config) -> None:
-    """The folder is that of the configuration, made when it is needed."""
+    """The configured folder is created if it is missing."""
     (chore,) = chores_of(config)
     for hour in range(3):
         said = chore.do(threading.Event(), at(NOW + timedelta(hours=hour)))
@@ -68,7 +68,7 @@ def test_backups_are_made_and_the_oldest_deleted(config: Config) -> None:
 
 
 def test_a_missed_backup_is_due(config: Config) -> None:
-    """By the time of the newest copy; without any, at the moment that the schedule names."""
+    """By the time of the newest copy; without one, at the next scheduled time."""
     (chore,) = chores_of(config)
     assert chore.last_done() is None
     assert not is_overdue(chore, zone="UTC", now=NOW)
@@ -80,7 +80,7 @@ def test_a_missed_backup_is_due(config: Config) -> None:
 
 
 def test_stopping_the_service_stops_a_backup(config: Config) -> None:
-    """The copy of before stays, and nothing else."""
+    """Only the previous copy remains."""
     (chore,) = chores_of(config)
     stop = threading.Event()
     stop.set()
@@ -104,7 +104,7 @@ def test_the_service_makes_a_missed_backup(config: Config) -> None:
 
 
 def test_a_failed_backup_is_reported_and_the_service_goes_on(config: Config) -> None:
-    """The folder cannot be made; an alert is due, once."""
+    """If the folder cannot be created, one alert is sent."""
     Path(config.backup_folder).write_text("no folder")
     (chore,) = chores_of(config)
     notes = Notes()
@@ -119,7 +119,7 @@ def test_a_failed_backup_is_reported_and_the_service_goes_on(config: Config) -> 
 
 
 def test_the_publish_job_writes_the_public_file(config: Config, tmp_path: Path) -> None:
-    """Into the file that the server shows to everybody, in the place of the one before."""
+    """It replaces the file that the server shows to all callers."""
     serve = msgspec.structs.replace(config.serve, public_snapshot=str(tmp_path / "public.db"))
     config = msgspec.structs.replace(config, publish_schedule="1h", backup_schedule="", serve=serve)
     (chore,) = chores_of(config)
@@ -133,7 +133,7 @@ def test_the_publish_job_writes_the_public_file(config: Config, tmp_path: Path) 
 
 
 def test_the_site_is_made(config: Config, tmp_path: Path) -> None:
-    """Of what is public; due by the time of the site before; a relative folder is one beside the file."""
+    """From public rows; due by the time of the last site; a relative folder is beside the configuration."""
     config = msgspec.structs.replace(
         config, site_schedule="1h", site_folder=str(tmp_path / "www"), site_title="Ours", backup_schedule=""
     )
@@ -161,7 +161,7 @@ def test_a_schedule_that_never_fires_is_refused() -> None:
 
 
 def test_the_lake_is_exported_into(config: Config, tmp_path: Path) -> None:
-    """What changed, or a word that nothing did; due by the export before."""
+    """Only changes, or a message that there are none; due by the last export."""
     config = msgspec.structs.replace(
         config, export_schedule="1h", export_to=str(tmp_path / "lake"), backup_schedule=""
     )

@@ -1,4 +1,4 @@
-"""Schedules in zones where clocks are changed: each local time comes once, held against a walk by minutes."""
+"""Schedules when clocks change: each local time fires once, compared with a walk minute by minute."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -55,7 +55,7 @@ def numbers(line: str) -> tuple[set[int], ...]:
 
 
 def named(line: str) -> Callable[[datetime], bool]:
-    """Return what tells whether a line names a local time."""
+    """Return a function that says whether a line names a local time."""
     minutes, hours, days, weekdays = numbers(line)
     return lambda wall: (
         wall.minute in minutes
@@ -66,7 +66,7 @@ def named(line: str) -> Callable[[datetime], bool]:
 
 
 class Minute(NamedTuple):
-    """A minute: what clocks show, with what they left out just before, and whether they showed it before."""
+    """A minute: what the clock shows, which times it just skipped, and whether it showed this before."""
 
     moment: datetime
     walls: list[datetime]
@@ -87,7 +87,7 @@ def minutes(zone: str, start: datetime, end: datetime) -> Iterator[Minute]:
 
 @pytest.mark.parametrize(("zone", "day"), CHANGES)
 def test_every_local_time_fires_once(zone: str, day: str) -> None:
-    """From the day before a change to the day after it, for lines of every kind."""
+    """From the day before a clock change to the day after it, for lines of every kind."""
     middle = datetime.fromisoformat(day).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
     start, end = middle - timedelta(hours=25, minutes=7), middle + timedelta(hours=31)
     looks = list(minutes(zone, start, end))
@@ -105,7 +105,7 @@ def test_every_local_time_fires_once(zone: str, day: str) -> None:
 
 @pytest.mark.parametrize("zone", sorted({zone for zone, _ in CHANGES}))
 def test_a_daily_job_fires_once_a_day_in_every_year(zone: str) -> None:
-    """As the scheduler asks, a moment after each firing and with jitter: no day twice, none left out."""
+    """Asked as the scheduler does, just after each firing and with jitter: no day twice, none skipped."""
     trigger, now = trigger_of("@daily", zone=zone, jitter=30), datetime(2026, 1, 1, 12, tzinfo=UTC)
     previous, days = None, list[datetime]()
     for _ in range(400):
@@ -128,7 +128,7 @@ def test_a_daily_job_fires_once_a_day_in_every_year(zone: str) -> None:
     ],
 )
 def test_an_hourly_schedule_skips_no_hour(hours: str, pause: float) -> None:
-    """However they are written; others name local times, each of which comes once."""
+    """However it is written; other lines name local times, which fire once each."""
     moments, after = list[datetime](), datetime(2027, 10, 30, 22, tzinfo=UTC)
     for _ in range(12):
         after = next_time(f"*/30 {hours} * * *", zone="Europe/Berlin", after=after) or after
@@ -137,7 +137,7 @@ def test_an_hourly_schedule_skips_no_hour(hours: str, pause: float) -> None:
 
 
 def test_a_start_in_the_repeated_hour_repeats_no_job() -> None:
-    """Work of 02:30 that was done in the first one is not missed in the second."""
+    """A job of 02:30 that ran in the first of the two hours is not missed in the second."""
     (upstream,) = from_toml('[[upstream]]\nname = "box"').upstreams
     work = Work(upstream, "verify", "30 2 * * *")
     first = datetime(2027, 10, 31, 0, 30, 5, tzinfo=UTC)

@@ -70,12 +70,12 @@ def following(text: str, after: datetime = SUNDAY, zone: str = "UTC") -> str:
     ],
 )
 def test_a_schedule_means_what_crontab_says(text: str, expected: str) -> None:
-    """Sunday is 0 and 7, and day and weekday suffice each for itself; APScheduler's own reading differs."""
+    """Sunday is 0 and 7; day or weekday is enough. APScheduler reads both differently."""
     assert following(text) == expected
 
 
 def test_a_schedule_is_read_in_its_time_zone() -> None:
-    """Three at night in Auckland is another moment than three at night in Amsterdam."""
+    """03:00 in Auckland is another moment than 03:00 in Amsterdam."""
     assert following("0 3 * * *", zone="Pacific/Auckland") == "Sun 22 14:00"
     assert following("0 3 * * *", zone="Europe/Amsterdam") == "Mon 23 02:00"
 
@@ -84,13 +84,13 @@ def test_a_schedule_is_read_in_its_time_zone() -> None:
     "text", ["* * * *", "61 * * * *", "0 3 * * 8", "0 3 * * xyz", "1s", "soon", "0 3 32 * *", "0 3 30 2 *"]
 )
 def test_a_wrong_schedule_is_refused_with_its_text(text: str) -> None:
-    """Also the interval that would ask without a pause, and the day that never comes."""
+    """Also an interval without a pause, and a date that does not exist."""
     with pytest.raises(ConfigError, match="schedule"):
         checked(from_toml(f'[[upstream]]\nname = "box"\nschedule = "{text}"'))
 
 
 def test_jitter_only_delays() -> None:
-    """Work begins up to so much later."""
+    """Jobs begin up to that much later, never earlier."""
     for text in ("0 * * * *", "15m"):
         trigger = trigger_of(text, zone="UTC", jitter=30, last=SUNDAY)
         plain = next_time(text, zone="UTC", after=SUNDAY)
@@ -101,7 +101,7 @@ def test_jitter_only_delays() -> None:
 
 
 def test_an_empty_schedule_means_no_job() -> None:
-    """Only what has a schedule becomes a job; refs none are never asked for."""
+    """Only kinds with a schedule become jobs; with refs = "none" there is no job for refs."""
     config = from_toml(
         '[[upstream]]\nname = "a"\nrefs_schedule = "@daily"\n'
         '[[upstream]]\nname = "b"\nrefs = "none"\nrefs_schedule = "@daily"\nverify_schedule = ""\n'
@@ -117,7 +117,7 @@ def test_an_empty_schedule_means_no_job() -> None:
 
 
 def test_refs_with_their_own_schedule_are_left_out_of_syncs() -> None:
-    """Listings go without them, retries too."""
+    """Listings and retries run without them."""
     config = from_toml(
         '[[upstream]]\nname = "a"\nrefs_schedule = "@daily"\nretry_schedule = "5m"\n'
         'sweep_schedule = "@weekly"'
@@ -149,7 +149,7 @@ def work_of(kind: str, schedule: str) -> Work:
 def test_missed_jobs_follow_from_the_last_run(
     kind: str, hours_ago: int | None, ended: bool, missed: bool
 ) -> None:
-    """Due at three, asked at noon: done before three, or not to its end, means that something is owed."""
+    """Due at 03:00, checked at noon: a run before 03:00, or an unfinished one, means a missed job."""
     began = None if hours_ago is None else SUNDAY - timedelta(hours=hours_ago)
     work, last = work_of(kind, "0 3 * * *"), LastRun(began, ended)
     assert is_missed(work, last, zone="UTC", now=SUNDAY) is missed
@@ -174,7 +174,7 @@ def test_a_job_missed_during_sleep_runs_once() -> None:
 
 @pytest.mark.parametrize("schedule", ["* * * * *", "0 3 * * *", "10s", "15m"])
 def test_a_clock_set_forward_by_years_makes_one_missed_job(schedule: str) -> None:
-    """From 1970 to today: the scheduler asks for the moment after the missed one, and gets one to come."""
+    """From 1970 to today: the scheduler asks for the time after the missed one, and gets a future one."""
     trigger = trigger_of(schedule, zone="Europe/Berlin", last=datetime(1970, 1, 1, tzinfo=UTC))
     moment = trigger.get_next_fire_time(datetime(1970, 1, 1, 3, tzinfo=UTC), SUNDAY)
     assert SUNDAY <= moment <= SUNDAY + timedelta(days=1)
@@ -182,7 +182,7 @@ def test_a_clock_set_forward_by_years_makes_one_missed_job(schedule: str) -> Non
 
 
 class Told(Notes):
-    """A listener that can be waited for."""
+    """A listener that tests can wait for."""
 
     def heard(self, what: str) -> str:
         """Wait until something was said; return it."""
@@ -196,7 +196,7 @@ class Told(Notes):
 
 
 def scheduled(path: Path, schedule: str) -> Config:
-    """Configure one upstream that nobody can reach, with one schedule."""
+    """Configure one unreachable upstream with one schedule."""
     return from_toml(
         f'database = "{path}"\n[[upstream]]\nname = "box"\nkind = "sandbox"\nwatch = 0\n'
         f'url = "http://127.0.0.1:1/2.0"\nschedule = "{schedule}"\nverify_schedule = ""'
@@ -212,7 +212,7 @@ def has_synced(path: Path, at: datetime) -> None:
 
 
 def test_a_failed_reload_keeps_the_old_configuration(tmp_path: Path) -> None:
-    """A schedule that never fires, an alert without its secret, a fault of the program; then a good one."""
+    """A schedule that never fires, an alert without its secret, a bug of the program; then a good one."""
     path, told = tmp_path / "mirror.db", Told()
     has_synced(path, datetime.now(UTC))
     never, good = scheduled(path, "0 0 30 2 *"), scheduled(path, "0 3 1 2 *")
@@ -250,7 +250,7 @@ def test_a_failed_reload_keeps_the_old_configuration(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("back", [timedelta(days=400), timedelta(hours=5), timedelta(minutes=1)], ids=str)
 def test_a_clock_that_is_set_back_while_the_service_runs(tmp_path: Path, back: timedelta) -> None:
-    """What was planned by it begins anew, and is owed, instead of waiting until the clock is there again."""
+    """Planned times are computed anew, and the job is due, instead of waiting for the old time."""
     path, told = tmp_path / "mirror.db", Told()
     has_synced(path, datetime.now(UTC) + back)
     ahead = [back]
@@ -272,7 +272,7 @@ def test_a_clock_that_is_set_back_while_the_service_runs(tmp_path: Path, back: t
 
 @pytest.mark.parametrize("schedule", ["15m", "*/15 * * * *"])
 def test_a_run_dated_in_the_future_blocks_no_job(tmp_path: Path, schedule: str) -> None:
-    """The clock was wrong once; now a sync is owed, as if none had ever been."""
+    """After a wrong clock, a sync is due as if there had been no run."""
     path, now = tmp_path / "mirror.db", datetime.now(UTC)
     has_synced(path, now + timedelta(days=3650))
     config = scheduled(path, schedule)
@@ -284,7 +284,7 @@ def test_a_run_dated_in_the_future_blocks_no_job(tmp_path: Path, schedule: str) 
 
 
 def test_work_that_spent_the_budget_waits_until_there_is_room(tmp_path: Path) -> None:
-    """However often its schedule comes, it is begun once; the status tells when it goes on."""
+    """However often its schedule fires, it starts once; the status shows when it continues."""
     path, told, now = tmp_path / "mirror.db", Told(), [datetime.now(UTC)]
     with running(Sandbox(World(5))) as box:
         config = from_toml(
@@ -307,7 +307,7 @@ def test_work_that_spent_the_budget_waits_until_there_is_room(tmp_path: Path) ->
 
 
 def test_a_signal_that_interrupts_another_one_stops_too(tmp_path: Path) -> None:
-    """A handler never waits for a lock that the code it interrupts may hold, such as that of the event."""
+    """A handler never waits for a lock that the interrupted code may hold, such as an event's."""
     path = tmp_path / "mirror.db"
     Store(path).close()
     stop = threading.Event()
@@ -327,7 +327,7 @@ def test_a_signal_that_interrupts_another_one_stops_too(tmp_path: Path) -> None:
 
 
 def test_a_server_is_stopped_by_its_signals() -> None:
-    """However many of them arrive at once."""
+    """Also by many of them at once."""
     stop = threading.Event()
     set_stop = set_by_signals(stop)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""`mirror check` and typing errors: what is wrong, what to do about it, and the exit code."""
+"""`mirror check` and misspelt settings: what is wrong, the remedy, and the exit code."""
 
 import json
 import os
@@ -27,7 +27,7 @@ USER = {"type": "user", "uuid": "{u}", "username": "anna", "display_name": "Anna
 def cloud(
     *, scopes: str = "repository", status: int = 200, off: float = 0.0
 ) -> Callable[[httpx.Request], httpx.Response]:
-    """Answer as Bitbucket Cloud does, with these scopes, this status, and a clock that is off by seconds."""
+    """Answer as Bitbucket Cloud does, with given scopes, a status, and a clock that is off by seconds."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         date = format_datetime(datetime.now(UTC) + timedelta(seconds=off), usegmt=True)
@@ -56,7 +56,7 @@ def _token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_healthy_setup_passes_every_check(tmp_path: Path) -> None:
-    """Every part has its check; nothing is made on the disk."""
+    """Every part has a check; nothing is created on the disk."""
     found = checks(tmp_path, cloud())
     assert list(found) == [
         "configuration", "schedules", "credential cloud", "scopes cloud", "reachability cloud", "clock cloud",
@@ -82,7 +82,7 @@ def test_a_healthy_setup_passes_every_check(tmp_path: Path) -> None:
 def test_scopes_are_explained_in_words(
     tmp_path: Path, scopes: str, writes: bool, ok: bool, told: str
 ) -> None:
-    """What a token may do, and whether that is enough for what is configured."""
+    """What a token may do, and whether that is enough for the configuration."""
     text = CLOUD + f"[serve]\nwrites = {str(writes).lower()}\n"
     found = checks(tmp_path, cloud(scopes=scopes), text)
     assert told in found["scopes cloud"].detail
@@ -91,7 +91,7 @@ def test_scopes_are_explained_in_words(
 
 
 def test_both_spellings_of_a_scope_give_the_same_words() -> None:
-    """That of OAuth and that of API tokens."""
+    """Those of OAuth and those of API tokens."""
     assert (
         scope_words("repository:write") == scope_words("write:repository:bitbucket") == "write repositories"
     )
@@ -99,7 +99,7 @@ def test_both_spellings_of_a_scope_give_the_same_words() -> None:
 
 
 def refusing(request: httpx.Request) -> httpx.Response:
-    """Answer as a port does on which nothing listens."""
+    """Fail like a port without a listener."""
     raise httpx.ConnectError("[Errno 111] Connection refused", request=request)
 
 
@@ -117,7 +117,7 @@ def refusing(request: httpx.Request) -> httpx.Response:
 def test_a_token_that_nothing_uses_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, upstream: str, token: str, *, is_unused: bool
 ) -> None:
-    """Else the mirror reads only what is public, and nobody is told why."""
+    """Otherwise the mirror would read only public data without any hint."""
     text = f'database = "{tmp_path}/mirror.db"\n[[upstream]]\n{upstream}'
     told = list(unused_token(from_toml(text), {"BITBUCKET_TOKEN": token}))
     assert [line.split(":")[0] for line in told] == [
@@ -139,7 +139,7 @@ def test_a_token_that_nothing_uses_is_reported(
 def test_an_upstream_that_does_not_answer_is_never_passed(
     tmp_path: Path, answer: Callable[[httpx.Request], httpx.Response], kind: str, more: str
 ) -> None:
-    """Of no kind: what is asked in several tries otherwise is asked once."""
+    """Of any kind; requests that are usually retried are sent once."""
     more = 'workspaces = ["team"]' if kind == "legacy" and not more else more
     text = f'[[upstream]]\nname = "one"\nkind = "{kind}"\nurl = "https://bitbucket.example/x"\n{more}\n'
     found = checks(tmp_path, answer, text)
@@ -161,14 +161,14 @@ def test_an_upstream_that_does_not_answer_is_never_passed(
 def test_the_upstreams_answer_decides_the_exit_code(
     tmp_path: Path, answer: Callable[[httpx.Request], httpx.Response], name: str, code: int
 ) -> None:
-    """A refused credential is 3, a wrong name 2, anything that is out of reach or off 4."""
+    """3 for a refused credential, 2 for a wrong name, 4 for anything unreachable or a wrong clock."""
     found = checks(tmp_path, answer)
     assert [each for each in found if not found[each].ok] == [name]
     assert exit_code(list(found.values())) == code
 
 
 def test_each_local_fault_has_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A schedule that never comes, a secret that is not set, an open file, a damaged file."""
+    """A schedule that never fires, an unset secret, an open file, a damaged file."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("team/app")], first=True)
     filled.store.close()
@@ -191,7 +191,7 @@ def test_each_local_fault_has_its_remedy(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_ledger_that_cannot_be_written_is_no_fault_of_the_network(tmp_path: Path) -> None:
-    """As on a full disk: the remedy is not to look at proxies."""
+    """For example on a full disk: the remedy does not mention proxies."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.store.close()
     with closing(sqlite3.connect(tmp_path / "mirror.db")) as connection:
@@ -202,7 +202,7 @@ def test_a_ledger_that_cannot_be_written_is_no_fault_of_the_network(tmp_path: Pa
 
 
 def test_the_command_prints_the_contract(folder: Folder) -> None:
-    """JSON of one shape, also where the configuration cannot be read; the code says which kind."""
+    """JSON of one shape, also if the configuration cannot be read; the code shows the kind of fault."""
     with small_sandbox(20) as box:
         folder.configure(box.url)
         done = folder.run("check", "--json")
@@ -237,7 +237,7 @@ def test_the_command_prints_the_contract(folder: Folder) -> None:
     ],
 )
 def test_a_misspelt_setting_gets_a_suggestion(line: str, said: str) -> None:
-    """Names, values, lists without brackets, numbers in quotes; with the values that are allowed."""
+    """Names, values, lists without brackets, quoted numbers; with the allowed values."""
     with pytest.raises(ConfigError) as error:
         from_toml(f'[[upstream]]\nname = "a"\n{line}\n')
     assert said in str(error.value)
@@ -256,14 +256,14 @@ def test_a_misspelt_setting_gets_a_suggestion(line: str, said: str) -> None:
     ],
 )
 def test_a_misspelt_section_gets_a_suggestion(text: str, said: str) -> None:
-    """As settings of an upstream are."""
+    """Like misspelt settings."""
     with pytest.raises(ConfigError) as error:
         from_toml(text + "\n")
     assert said in str(error.value)
 
 
 def test_a_misspelt_command_gets_a_suggestion(folder: Folder) -> None:
-    """Of `mirror` and of its groups, and the names of upstreams."""
+    """Commands, subcommands, and names of upstreams."""
     for words, said in (
         (["serch", "x"], "did you mean 'search'? (there are: init, check, "),
         (["repo", "crate"], "did you mean 'create'?"),
@@ -276,7 +276,7 @@ def test_a_misspelt_command_gets_a_suggestion(folder: Folder) -> None:
 
 
 def test_a_read_only_folder_is_reported(tmp_path: Path) -> None:
-    """With exit code 4; root may write everywhere."""
+    """With exit code 4; not for root, who may write everywhere."""
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere")
     tmp_path.chmod(0o500)

@@ -1,4 +1,4 @@
-"""Commands as people run them: what they print, how they end, what they leave."""
+"""Commands as people run them: what they print, their exit codes, what they leave behind."""
 
 import json
 import re
@@ -52,13 +52,13 @@ COMMANDS = dict(commands(mirror))
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_helps_with_an_example(name: str) -> None:
-    """One line of what it does, and words that can be copied."""
+    """A sentence about what it does, and an example to copy."""
     assert f"        mirror {name}" in (COMMANDS[name].help or "")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_parameter_is_documented(name: str) -> None:
-    """Options by a sentence, arguments by a sentence of the command's help that begins with their name."""
+    """Options have a sentence; arguments have one in the command's help that begins with their name."""
     for parameter in COMMANDS[name].params:
         if isinstance(parameter, click.Option):
             assert (parameter.help or "").endswith("."), parameter.name
@@ -69,14 +69,14 @@ def test_every_parameter_is_documented(name: str) -> None:
 
 
 def test_help_shows_whole_summaries(synced: Folder) -> None:
-    """The lists of commands cut no sentence."""
+    """No sentence is cut in the lists of commands."""
     for group in ((), ("repo",), ("token",)):
         assert "..." not in synced.run(*group, "--help").out.partition("Commands:")[2]
 
 
 @pytest.mark.parametrize("name", LISTED)
 def test_lists_of_commands_show_the_first_sentence_of_the_help(name: str) -> None:
-    """They stand beside the names, so that a list imports no command."""
+    """The sentences are stored beside the names, so that a list imports no command."""
     context = click.Context(mirror)
     command = mirror.get_command(context, name)
     assert command is not None
@@ -90,7 +90,7 @@ def test_every_command_is_in_the_readme(name: str) -> None:
 
 
 def test_a_first_sync_prints_its_counts(folder: Folder, box: RunningSandbox) -> None:
-    """New, changed, gone, requests, time; and a second one finds nothing to do."""
+    """New, changed, gone, requests, time; a second one finds nothing to do."""
     folder.configure(box.url)
     first = folder.run("sync")
     assert first.code == 0
@@ -102,7 +102,7 @@ def test_a_first_sync_prints_its_counts(folder: Folder, box: RunningSandbox) -> 
 
 
 def test_a_plan_asks_nothing_that_the_mirror_knows(synced: Folder) -> None:
-    """With everything listed, it asks no request and says one for each workspace."""
+    """If everything is listed, it sends no request and plans one for each workspace."""
     before = ledger(synced)
     plan = synced.run("sync", "--plan")
     assert plan.code == 0
@@ -118,7 +118,7 @@ def ledger(folder: Folder) -> int:
 
 
 def test_a_search_as_json_is_the_contract(synced: Folder) -> None:
-    """Keys that programs rely on, with the exact count."""
+    """The keys that programs rely on, with the exact count."""
     answer = json.loads(synced.run("search", "django-", "--json").out)
     assert set(answer) >= {"query", "count", "fuzzy", "repositories"}
     assert answer["query"] == "django-"
@@ -139,7 +139,7 @@ def test_a_search_as_json_is_the_contract(synced: Folder) -> None:
 
 
 def test_refs_as_json_are_the_contract(synced: Folder) -> None:
-    """Keys that programs rely on, with both exact counts; a commit is found by what the answer told."""
+    """The keys that programs rely on, with both exact counts; a commit in the result can be searched."""
     answer = json.loads(synced.run("refs", "MASTER", "--exact", "--limit", "3", "--json").out)
     assert set(answer) == {"query", "count", "repositories", "refs"}
     assert answer["count"] == answer["repositories"] > 3 == len(answer["refs"])
@@ -153,20 +153,20 @@ def test_refs_as_json_are_the_contract(synced: Folder) -> None:
 
 
 def test_a_search_into_a_pipe_has_no_highlights(synced: Folder) -> None:
-    """No escape sequences where nobody sees colours."""
+    """No escape sequences without a terminal."""
     found = synced.run("search", "PISTON")
     assert "jespern/django-piston" in found.out
     assert "\x1b" not in found.out
 
 
 def test_an_empty_search_says_so(synced: Folder) -> None:
-    """An empty answer is an answer."""
+    """With exit code 0."""
     found = synced.run("search", "zzzzqqqqxxxx")
     assert (found.code, found.out.strip()) == (0, "No repository matches 'zzzzqqqqxxxx'")
 
 
 def test_show_lists_branches_and_tags(synced: Folder) -> None:
-    """The seed's example, whatever the case."""
+    """Of the documented example, in any case."""
     shown = synced.run("show", "JESPERN/django-piston")
     assert shown.code == 0
     for word in ("0.2.1", "0.2.2", "0.2.3", "default", "public hg"):
@@ -176,7 +176,7 @@ def test_show_lists_branches_and_tags(synced: Folder) -> None:
 
 
 def test_status_as_json_is_the_contract(synced: Folder) -> None:
-    """Keys that programs rely on."""
+    """The keys that programs rely on."""
     (upstream,) = json.loads(synced.run("status", "--json").out)["upstreams"]
     keys = [
         "name",
@@ -195,12 +195,12 @@ def test_status_as_json_is_the_contract(synced: Folder) -> None:
 
 
 def test_status_fits_a_terminal(synced: Folder) -> None:
-    """Eighty columns are enough."""
+    """In eighty columns."""
     assert max(map(len, synced.run("status").out.splitlines())) <= 80
 
 
 def test_changes_print_one_line_each(folder: Folder) -> None:
-    """A rename, an edit, a deletion and a tag, for people and for programs."""
+    """A rename, an edit, a deletion and a tag, as text and as JSON."""
     fields = {"description": "", "website": f"a\n{'x' * 99}"}
     with small_sandbox() as served:
         folder.configure(served.url)
@@ -232,7 +232,7 @@ def test_changes_print_one_line_each(folder: Folder) -> None:
 
 
 def test_verify_finds_and_repairs_differences(folder: Folder, box: RunningSandbox) -> None:
-    """A row changed behind the mirror's back is wrong, until it is repaired."""
+    """A row that was changed by hand is wrong until it is repaired."""
     folder.configure(box.url)
     folder.run("sync")
     assert folder.run("verify", "--sample", "all").out.strip().endswith("no difference")
@@ -250,7 +250,7 @@ def test_verify_finds_and_repairs_differences(folder: Folder, box: RunningSandbo
 
 
 def test_a_sync_leaves_its_rows_to_the_search_index(synced: Folder) -> None:
-    """A first load builds the index at its end; nothing is left for searches to look through."""
+    """The end of a first load builds the index; nothing stays pending."""
     connection = sqlite3.connect(synced.path / "data/mirror.db")
     highest, known, waiting = connection.execute(
         """SELECT (SELECT max(id) FROM repositories), (SELECT up_to FROM search_state),
@@ -261,7 +261,7 @@ def test_a_sync_leaves_its_rows_to_the_search_index(synced: Folder) -> None:
 
 
 def test_verify_checks_and_rebuilds_the_search_index(folder: Folder, box: RunningSandbox) -> None:
-    """Whatever somebody did to it; no upstream is needed for that."""
+    """After any manual change, and without an upstream."""
     folder.configure(box.url)
     folder.run("sync")
     assert "are whole" in folder.run("verify", "--sample", "0").out
@@ -302,7 +302,7 @@ def test_verify_checks_and_rebuilds_the_search_index(folder: Folder, box: Runnin
 def test_wrong_input_is_one_line_and_the_right_code(
     synced: Folder, arguments: list[str], code: int, says: str
 ) -> None:
-    """Never a traceback, always what to do."""
+    """Never a traceback, always a remedy."""
     ran = synced.run(*arguments)
     assert ran.code == code
     assert says in ran.err
@@ -318,7 +318,7 @@ def test_reading_without_a_mirror_says_how_to_get_one(folder: Folder) -> None:
 
 
 def test_sync_reads_what_init_writes(folder: Folder) -> None:
-    """And says that a credential is missing once one is asked for."""
+    """Once `credential` is uncommented, it says that the secret is missing."""
     assert folder.run("init").code == 0
     path = folder.path / "mirror.toml"
     path.write_text(path.read_text().replace("# credential", "credential"))
@@ -328,7 +328,7 @@ def test_sync_reads_what_init_writes(folder: Folder) -> None:
 
 
 def test_a_dead_upstream_is_reported_and_the_mirror_stays(folder: Folder, box: RunningSandbox) -> None:
-    """Exit code 4; what was mirrored is still searched."""
+    """Exit code 4; the mirror can still be searched."""
     folder.configure(box.url)
     folder.run("sync")
     with socket.socket() as unused:
@@ -342,7 +342,7 @@ def test_a_dead_upstream_is_reported_and_the_mirror_stays(folder: Folder, box: R
 
 
 def test_a_wrong_secret_is_refused_once_and_never_shown(folder: Folder, box: RunningSandbox) -> None:
-    """Exit code 3, the three forms named, the secret nowhere."""
+    """Exit code 3, the three forms are listed, the secret appears nowhere."""
     folder.configure(box.url, 'credential = "env:BOX_SECRET"')
     ran = folder.run("sync", BOX_SECRET="jespern:wrong-sesame")
     assert ran.code == 3
@@ -357,7 +357,7 @@ def test_a_wrong_secret_is_refused_once_and_never_shown(folder: Folder, box: Run
 def test_a_file_that_is_not_a_mirror_is_left_alone(
     folder: Folder, box: RunningSandbox, content: bytes
 ) -> None:
-    """Another file at the mirror's place is named, not overwritten; an empty one may become a mirror."""
+    """Another file is named, not overwritten; an empty one may become a mirror."""
     folder.configure(box.url)
     (folder.path / "data").mkdir()
     path = folder.path / "data/mirror.db"
@@ -372,7 +372,7 @@ def test_a_file_that_is_not_a_mirror_is_left_alone(
 def test_another_programs_database_and_a_newer_mirror_are_refused(
     folder: Folder, box: RunningSandbox
 ) -> None:
-    """Both in one line, both untouched."""
+    """Each in one line, and unchanged."""
     folder.configure(box.url)
     (folder.path / "data").mkdir()
     path = folder.path / "data/mirror.db"
@@ -393,7 +393,7 @@ def test_another_programs_database_and_a_newer_mirror_are_refused(
 
 
 def test_a_second_sync_names_the_process_that_holds_the_lock(folder: Folder) -> None:
-    """The lock spans the run and dies with its process."""
+    """The lock lasts for the run and ends with its process."""
     with small_sandbox(300) as served:
         folder.configure(served.url, "concurrency = 1")
         asked = threading.Event()
@@ -417,7 +417,7 @@ def test_a_second_sync_names_the_process_that_holds_the_lock(folder: Folder) -> 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sync_keeps_its_place(folder: Folder, number: signal.Signals) -> None:
-    """Exit code 130; the next run goes on and is complete."""
+    """Exit code 130; the next run resumes and is complete."""
     with small_sandbox(300) as served:
         folder.configure(served.url)
         asked = threading.Event()
@@ -440,7 +440,7 @@ def test_an_interrupted_sync_keeps_its_place(folder: Folder, number: signal.Sign
 
 
 def test_run_serves_and_syncs_until_ctrl_c(folder: Folder, box: RunningSandbox) -> None:
-    """One process; it says where it answers, and a signal ends it cleanly."""
+    """In one process; it prints its address, and a signal ends it cleanly."""
     folder.configure(box.url)
     running = folder.start("run", "--port", "0")
     line = running.stdout.readline()
@@ -453,7 +453,7 @@ def test_run_serves_and_syncs_until_ctrl_c(folder: Folder, box: RunningSandbox) 
 
 
 def test_schedule_equals_scheduler_py(folder: Folder, box: RunningSandbox) -> None:
-    """The file at the top level does what the command does, and ends by a signal."""
+    """The file at the top level does what the command does, and a signal ends it."""
     folder.configure(box.url)
     script = Path(__file__).resolve().parent.parent / "scheduler.py"
     command = [*folder.command()[:3], str(script)]
@@ -468,7 +468,7 @@ def test_schedule_equals_scheduler_py(folder: Folder, box: RunningSandbox) -> No
 
 
 def test_a_port_in_use_is_one_line(synced: Folder) -> None:
-    """With the flag that helps."""
+    """With the option that helps."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -1,4 +1,4 @@
-"""What commands print, wherever it goes: to a pipe that closes, a full disk, nowhere, a terminal."""
+"""Output of commands to a pipe that closes, a full disk, a closed stream, a terminal."""
 
 import contextlib
 import io
@@ -42,7 +42,7 @@ def a_name(folder: Folder) -> str:
 
 
 def shell(folder: Folder, words: str) -> subprocess.CompletedProcess[str]:
-    """Run `mirror` in a shell, which knows how to send its output elsewhere."""
+    """Run `mirror` in a shell, which redirects its output."""
     line = f'set -o pipefail; mirror() {{ {" ".join(folder.command())} "$@"; }}; {words}'
     return subprocess.run(
         ["bash", "-c", line],
@@ -59,7 +59,7 @@ def shell(folder: Folder, words: str) -> subprocess.CompletedProcess[str]:
     "command", ["search a --limit 300", "search a --limit 300 --json", "show alice/x | cat"]
 )
 def test_a_closed_pipe_is_no_error(synced: Folder, command: str) -> None:
-    """`head` has seen enough."""
+    """As with `head`."""
     if "show" in command:
         command = f"show {a_name(synced)}"
     done = shell(synced, f"mirror {command} | head -c 1")
@@ -70,14 +70,14 @@ def test_a_closed_pipe_is_no_error(synced: Folder, command: str) -> None:
     "command", ["inventory --json", "inventory --csv", "search a --limit 300 --json", "--help"]
 )
 def test_a_pipe_that_nobody_reads_is_no_error(synced: Folder, command: str) -> None:
-    """Whether it is noticed by the first line of many, or at the end."""
+    """Whether the first line or the end notices it."""
     done = shell(synced, f"mirror {command} | true")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("command", ["search a", "search a --json", "status", "status --json", "show"])
 def test_a_full_disk_under_stdout_is_one_line(synced: Folder, command: str) -> None:
-    """It is not the mirror that is full."""
+    """The message does not blame the mirror file."""
     if command == "show":
         command = f"show {a_name(synced)}"
     done = shell(synced, f"mirror {command} > /dev/full")
@@ -87,7 +87,7 @@ def test_a_full_disk_under_stdout_is_one_line(synced: Folder, command: str) -> N
 
 @pytest.mark.parametrize("command", ["search a", "status", "token list", "changes", "sync"])
 def test_closed_stdout_is_no_error(synced: Folder, command: str) -> None:
-    """As some job runners have it."""
+    """As some job runners start programs."""
     done = shell(synced, f"mirror {command} >&-")
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
     assert shell(synced, f"mirror {command} >&- 2>&-").returncode == 0
@@ -95,7 +95,7 @@ def test_closed_stdout_is_no_error(synced: Folder, command: str) -> None:
 
 @pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
 def test_an_ascii_terminal_shows_escapes(synced: Folder, environment: dict[str, str]) -> None:
-    """A terminal of another language, or none: everything is shown, and JSON is UTF-8 everywhere."""
+    """Characters that the encoding lacks are escaped; JSON is UTF-8 everywhere."""
     with Store(synced.path / "data/mirror.db") as store:
         number, name = store.row("SELECT id, full_name FROM repositories ORDER BY id DESC LIMIT 1")
         store.connection.execute("UPDATE repositories SET description = 'fünf €' WHERE id = ?", (number,))
@@ -108,7 +108,7 @@ def test_an_ascii_terminal_shows_escapes(synced: Folder, environment: dict[str, 
 
 @pytest.mark.parametrize("arguments", [r"show $'\xff/x'", r"token create $'\xff'"])
 def test_an_argument_that_is_not_utf_8_is_one_line(synced: Folder, arguments: str) -> None:
-    """Arguments are bytes."""
+    """Arguments may be any bytes."""
     done = shell(synced, f"mirror {arguments}")
     assert (done.returncode, done.stderr) == (2, "mirror: '\\udcff' cannot be written as utf-8\n")
 
@@ -124,7 +124,7 @@ def test_an_argument_that_is_not_utf_8_is_one_line(synced: Folder, arguments: st
     ],
 )
 def test_impossible_times_are_one_line(synced: Folder, arguments: str) -> None:
-    """No calendar reaches there."""
+    """Times beyond the calendar."""
     done = synced.run(*arguments.split())
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert done.err.startswith("mirror: --")
@@ -140,7 +140,7 @@ def test_token_commands_without_a_mirror_say_so(tmp_path: Path) -> None:
 
 
 def test_foreign_text_cannot_control_the_terminal(synced: Folder) -> None:
-    """Whoever names a repository does not paint the screen."""
+    """Names of repositories may contain control characters."""
     with Store(synced.path / "data/mirror.db") as store:
         store.connection.execute(
             """UPDATE repositories SET language = ?, description = ?, website = ?
@@ -155,19 +155,19 @@ def test_foreign_text_cannot_control_the_terminal(synced: Folder) -> None:
 
 
 def test_plain_keeps_lines_and_letters() -> None:
-    """All that is to be seen."""
+    """All visible characters stay."""
     assert plain("é 🐍\n\x1b[1m\t\u202e") == "é 🐍\n\\x1b[1m \\u202e"
 
 
 def test_styles_of_our_own_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
-    """Only what others wrote is cleaned."""
+    """Only texts of others are escaped."""
     clean_console(force_terminal=True, color_system="standard", width=40).print(Text("a\x1bb", style="bold"))
     assert capsys.readouterr().out == "\x1b[1ma\\x1bb\x1b[0m\n"
 
 
 @pytest.mark.parametrize("columns", [40, 70])
 def test_a_narrow_terminal_shows_whole_names(synced: Folder, columns: int) -> None:
-    """What does not fit beside them is left out or cut with an ellipsis."""
+    """Other columns are left out or cut with an ellipsis."""
     names = [
         row["full_name"] for row in json.loads(synced.run("search", "django", "--json").out)["repositories"]
     ]
@@ -192,7 +192,7 @@ def test_a_narrow_terminal_shows_whole_names(synced: Folder, columns: int) -> No
 
 
 def test_search_takes_the_filters_of_the_page(synced: Folder) -> None:
-    """Each alone; gone ones are listed on wish."""
+    """Each filter alone; gone repositories only on request."""
     with Store(synced.path / "data/mirror.db") as store:
         rows = store.connection.execute(
             "SELECT id, full_name FROM repositories ORDER BY id LIMIT 3"
@@ -224,7 +224,7 @@ def names_found(folder: Folder, *options: str) -> list[str]:
 
 
 def test_an_empty_list_of_changes_says_so(synced: Folder) -> None:
-    """With the moment since when; programs get no line."""
+    """With its start time; JSON has no line."""
     assert re.fullmatch(
         r"Nothing since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\n", synced.run("changes", "--since", "2999-01-01").out
     )
@@ -254,7 +254,7 @@ LAYOUTS = st.sampled_from(
 def test_what_needs_no_layout_is_printed_as_rich_prints_it(
     texts: list[tuple[str, str, str]], layouts: tuple[dict[str, object], ...], header: bool, width: int
 ) -> None:
-    """Lines and tables, byte for byte, whichever way they take."""
+    """Lines and tables are equal, byte for byte, with and without rich."""
     columns = [
         {**layout, "header": f"h{number}"} if header else layout for number, layout in enumerate(layouts)
     ]
@@ -275,7 +275,7 @@ def test_what_needs_no_layout_is_printed_as_rich_prints_it(
 
 
 def test_line_ends_in_names_break_no_line(synced: Folder, tmp_path: Path) -> None:
-    """An upstream may send them; a row of a table stays one line."""
+    """A row of a table stays on one line, whatever an upstream sends."""
     folder = Folder(tmp_path)
     with contextlib.closing(open_reader(synced.path / "data/mirror.db")) as source:
         source.execute("VACUUM INTO ?", (str(tmp_path / "mirror.db"),))

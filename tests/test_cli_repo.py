@@ -1,4 +1,4 @@
-"""`mirror repo` as people run it: what it prints, how it ends, what it asks of the upstream."""
+"""`mirror repo` as people run it: what it prints, its exit codes, what it sends to the upstream."""
 
 import json
 import os
@@ -18,7 +18,7 @@ PISTON = "jespern/django-piston"
 
 
 class Desk:
-    """A user with a configuration, a mirror and a credential in a file, beside the sandbox that it is of."""
+    """A user with a configuration, a mirror and a credential in a file, beside the mirrored sandbox."""
 
     def __init__(self, made: WriteHarness, capsys: pytest.CaptureFixture[str]) -> None:
         self.made = made
@@ -58,7 +58,7 @@ def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
 
 
 def test_create(desk: Desk) -> None:
-    """Every setting arrives; --json is the saved row, which `mirror show` shows too."""
+    """Every setting is sent; --json prints the saved row, as `mirror show` does."""
     made = desk.run(
         *("repo", "create", "jespern/new-idea", "--name", "New Idea", "--private", "--scm", "git"),
         *("--description", "An idea", "--website", "https://example.com/", "--language", "python"),
@@ -74,7 +74,7 @@ def test_create(desk: Desk) -> None:
 
 
 def test_update_and_fork(desk: Desk) -> None:
-    """One line says what came of it, under the name it has now."""
+    """One line says what was done, with the current name."""
     updated = desk.run("repo", "update", PISTON, "--name", "New Piston", "--public")
     assert (updated.code, updated.out.partition(":")[0]) == (0, "jespern/new-piston is updated")
     forked = desk.run("repo", "fork", "jespern/new-piston", "--into", "erik")
@@ -83,7 +83,7 @@ def test_update_and_fork(desk: Desk) -> None:
 
 
 def test_delete_asks_nobody_without_a_terminal(desk: Desk) -> None:
-    """A script has to say --yes; then the tombstone is printed if asked for."""
+    """A script must give --yes; --json prints the tombstone."""
     refused = desk.run("repo", "delete", PISTON)
     assert (refused.code, "--yes" in refused.err) == (2, True)
     assert desk.made.upstream(PISTON) is not None
@@ -94,7 +94,7 @@ def test_delete_asks_nobody_without_a_terminal(desk: Desk) -> None:
 
 @pytest.mark.parametrize(("word", "code"), [("y", 0), ("", 1)])
 def test_delete_asks_at_a_terminal(desk: Desk, word: str, code: int) -> None:
-    """Only a yes deletes."""
+    """Only "yes" deletes."""
     ours, theirs = pty.openpty()
     started = subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "mirror", *desk.words("repo", "delete", PISTON)],
@@ -128,7 +128,7 @@ def test_delete_asks_at_a_terminal(desk: Desk, word: str, code: int) -> None:
     ],
 )
 def test_refusals(desk: Desk, words: tuple[str, ...], code: int, said: str) -> None:
-    """Each is one line on standard error, and its exit code says whose fault it is."""
+    """Each is one line on standard error, with the exit code of its cause."""
     ran = desk.run("repo", *words)
     assert (ran.code, ran.out) == (code, "")
     assert said in ran.err
@@ -136,7 +136,7 @@ def test_refusals(desk: Desk, words: tuple[str, ...], code: int, said: str) -> N
 
 
 def test_a_wrong_secret(desk: Desk) -> None:
-    """Exit code 3, and the secret in no line."""
+    """Exit code 3, and no line has the secret."""
     desk.configure("wrong-secret-9071")
     ran = desk.run("repo", "create", "jespern/idea")
     assert ran.code == 3
@@ -144,7 +144,7 @@ def test_a_wrong_secret(desk: Desk) -> None:
 
 
 def test_without_a_credential(desk: Desk) -> None:
-    """Exit code 2, and what to set."""
+    """Exit code 2, with the setting to change."""
     desk.configure(None)
     ran = desk.run("repo", "create", "jespern/idea")
     assert (ran.code, "set `credential" in ran.err) == (2, True)

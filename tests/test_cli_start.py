@@ -1,4 +1,4 @@
-"""What commands load: those that one waits for start without what they do not use."""
+"""What commands import: commands that people wait for load nothing that they do not use."""
 
 import signal
 import sqlite3
@@ -102,7 +102,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_loads_little(filled: Folder, command: str) -> None:
-    """Neither the crawler nor the server, unless it crawls or serves; the packages of its work, no others."""
+    """Neither the crawler nor the server, unless it crawls or serves; no packages of other commands."""
     with closing(sqlite3.connect(filled.path / "data/mirror.db")) as connection:
         owner, name = connection.execute("SELECT full_name FROM repositories").fetchone()[0].split("/")
     words = command.replace("OWNER", owner).replace("NAME", name).split()
@@ -121,7 +121,7 @@ def test_a_command_loads_little(filled: Folder, command: str) -> None:
 
 
 def test_every_file_of_commands_is_counted() -> None:
-    """A new one says what it loads."""
+    """A new file must say what it loads."""
     assert {FILES[command.split()[0]] for command in COMMANDS if command != "--help"} == set(FILES.values())
 
 

@@ -1,4 +1,4 @@
-"""What `mirror status` prints fits eighty columns, and fewer, whatever there is to say."""
+"""`mirror status` fits eighty columns, and fewer, whatever it has to show."""
 
 import io
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ WHY = (
 
 
 def printed(width: int, *, failures: int = 0, name: str = "cloud") -> str:
-    """Print the status of a large mirror that nothing goes well for."""
+    """Print the status of a large mirror with many faults."""
     failure = {
         "kind": "refs",
         "subject": "team/app",
@@ -52,7 +52,7 @@ def test_every_line_fits(width: int, name: str) -> None:
 
 
 def test_failures_show_what_why_and_when() -> None:
-    """Without addresses, which take all the room; the rest is in the JSON."""
+    """Without addresses, which need too much room; JSON has everything."""
     text = printed(80, failures=MOST_FAILURES + 5)
     assert text.count("refs team/app: 500: why why") == MOST_FAILURES
     assert f"25 missing, the latest {MOST_FAILURES} below; in full: mirror status --json" in text
@@ -60,7 +60,7 @@ def test_failures_show_what_why_and_when() -> None:
 
 
 def test_freshness_budget_and_next_jobs_are_shown() -> None:
-    """The same as the metrics have."""
+    """As in the metrics."""
     text = " ".join(printed(80).split())
     assert "listing age: p50 60 s, p95 60 min, max 2 days" in text
     assert "0 of 10,000" in text
@@ -70,7 +70,7 @@ def test_freshness_budget_and_next_jobs_are_shown() -> None:
 
 
 def shown(**fields: Any) -> str:
-    """Print the status of a mirror of which only some things are told."""
+    """Print the status of a mirror with only some values."""
     plain: dict[str, Any] = {
         "name": "cloud", "kind": "cloud", "url": "", "repositories": 1, "gone": 0, "branches": 0, "tags": 0,
         "refs_waiting": 0, "refs_unread": 0, "refs": "api", "missing": 0, "accepted": 0,
@@ -83,7 +83,7 @@ def shown(**fields: Any) -> str:
 
 
 def test_without_a_service_no_next_job_is_shown() -> None:
-    """A schedule that nobody keeps is no promise; whether one runs may be unknown."""
+    """A schedule without a service starts nothing; whether a service runs may be unknown."""
     text = shown(service_running=False)
     assert "no service is running" in text
     assert "next sync" not in text
@@ -93,7 +93,7 @@ def test_without_a_service_no_next_job_is_shown() -> None:
 
 
 def test_a_running_sync_shows_its_progress() -> None:
-    """Its requests and waits until now."""
+    """Its requests and waits so far."""
     run = {
         "kind": "full", "state": "running", "started_at": "2026-11-24T11:00:00.000000Z", "requests": 1_234,
         "slept_seconds": 120.0, "error": None,
@@ -105,7 +105,7 @@ _UNTOLD: dict[str, Any] = {"done_at": None, "waits_until": None, "why": None, "a
 
 
 def test_no_count_contradicts_the_progress() -> None:
-    """What waits is counted now, and the progress was saved some seconds ago."""
+    """Waiting refs are counted now, but the progress was saved some seconds ago."""
     progress = SyncProgress(state="running", what="refs", done=5, total=9, percent=55, **_UNTOLD)
     waiting = {"refs_waiting": 3, "refs_unread": 3}
     assert "refs of 3 waiting" in shown(**waiting)
@@ -118,6 +118,6 @@ def test_no_count_contradicts_the_progress() -> None:
 
 
 def test_a_429_and_a_spent_budget_read_differently() -> None:
-    """With the moment until when nothing is asked."""
+    """With the time until which no request is sent."""
     held = BudgetLeft(limit=10, used=1, left=9, resets_at=None, held_until="2026-11-24T12:30:00.000000Z")
     assert "the upstream answered 429: nothing is asked until" in shown(budget=held)

@@ -1,4 +1,4 @@
-"""A configuration is read whole, or refused with file, line, key and remedy."""
+"""A configuration is read as a whole, or refused with file, line, key and remedy."""
 
 import re
 from pathlib import Path
@@ -23,12 +23,12 @@ from mirror.settings import settings_of
 
 
 def uncommented(text: str) -> str:
-    """Turn the settings that a template shows in comments into settings that it gives."""
+    """Uncomment the settings in a template."""
     return re.sub(r"^# (?=\w+ = |\[)", "", text, flags=re.MULTILINE)
 
 
 def test_the_template_is_valid_and_states_the_defaults() -> None:
-    """What `mirror init` writes works; its comments show the default, or an example if there is none."""
+    """The file of `mirror init` works; comments show the default, or else an example."""
     config, shown = (
         from_toml(template()),
         from_toml(re.sub(r"\n(ping|command) = .*", "", uncommented(template()))),
@@ -42,32 +42,32 @@ def test_the_template_is_valid_and_states_the_defaults() -> None:
 
 @pytest.mark.parametrize("struct", [UpstreamConfig, Retry, AlertConfig, ServeConfig, LogConfig])
 def test_every_setting_describes_itself(struct: type[msgspec.Struct]) -> None:
-    """In one sentence, and with an example where the default shows nothing."""
+    """In one sentence, with an example if the default shows nothing."""
     for setting in settings_of(struct):
         assert re.fullmatch(r"[A-Z].{10,110}\.", setting.help), setting.name
         assert setting.example not in ("", '""', "[]"), setting.name
 
 
 def test_the_documentation_is_that_of_the_settings() -> None:
-    """`make docs` writes the page anew."""
+    """`make docs` would write the same page."""
     page = Path(__file__).resolve().parent.parent / "docs/configuration.md"
     assert page.read_text("utf-8") == documentation()
 
 
 def test_without_a_file_the_sandbox_is_the_upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole product runs with no configuration."""
+    """The product runs without a configuration."""
     monkeypatch.chdir(tmp_path)
     assert read_config(None) == BUILT_IN
 
 
 def test_a_file_without_upstreams_has_the_sandbox() -> None:
-    """Settings of the server alone are a configuration too."""
+    """Settings of the server alone are valid."""
     config = from_toml("[serve]\nport = 9000\n")
     assert (config.serve.port, config.upstreams[0].kind) == (9000, "sandbox")
 
 
 def test_durations_are_read() -> None:
-    """Seconds, minutes, hours and days, whole or not."""
+    """Seconds, minutes, hours and days, also fractions."""
     upstream = from_toml(
         '[[upstream]]\nname = "a"\ntimeout = "1.5s"\noverlap = "2d"\nretry = { max_delay = "3m" }'
     ).upstreams[0]
@@ -109,7 +109,7 @@ def test_durations_are_read() -> None:
     ],
 )
 def test_an_error_names_the_setting_and_its_line(text: str, parts: list[str]) -> None:
-    """File, line, key and remedy are all in the one sentence; a misplaced secret is not."""
+    """One sentence has file, line, key and remedy, but not a misplaced secret."""
     with pytest.raises(ConfigError) as caught:
         from_toml(text, where="my.toml")
     message = str(caught.value)
@@ -123,7 +123,7 @@ def test_an_error_names_the_setting_and_its_line(text: str, parts: list[str]) ->
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00", "folder"])
 def test_an_unreadable_file_is_one_clear_line(tmp_path: Path, content: bytes | str | None) -> None:
-    """Missing, not text, or a folder."""
+    """A missing file, one that is not text, or a folder."""
     path = tmp_path / "m.toml"
     if content == "folder":
         path.mkdir()
@@ -140,7 +140,7 @@ def test_a_config_compares_by_value() -> None:
 
 
 def test_a_byte_order_mark_is_read_and_utf_16_is_refused(tmp_path: Path) -> None:
-    """A byte order mark and line ends of Windows are no part of the text."""
+    """A byte order mark and line ends of Windows are ignored."""
     path = tmp_path / "mirror.toml"
     path.write_bytes(b'\xef\xbb\xbf[[upstream]]\r\nname = "cloud"\r\nworkspaces = ["ws"]\r\n')
     assert read_config(path).upstreams[0].workspaces == ("ws",)
@@ -153,6 +153,6 @@ def test_a_byte_order_mark_is_read_and_utf_16_is_refused(tmp_path: Path) -> None
     "database", ["", " ", ":memory:", "file:mirror.db", "file:mirror.db?mode=ro", "a\\u0000b"]
 )
 def test_an_invalid_database_path_is_refused(database: str) -> None:
-    """What SQLite alone would take for something else than a file."""
+    """Also names that SQLite would not read as a file."""
     with pytest.raises(ConfigError, match=r"line 1: database: .* is not a file path"):
         from_toml(f'database = "{database}"')

@@ -19,13 +19,13 @@ from mirror.errors import ConfigError
     ],
 )
 def test_the_form_follows_from_the_content(text: str, form: str, user: str, secret: str) -> None:
-    """Colons decide; blanks and byte order marks around the secret do not count."""
+    """Colons decide; spaces and byte order marks around the secret are ignored."""
     found = read_credential("env:TOKEN", {"TOKEN": text})
     assert (found.form, found.user, found.secret) == (form, user, secret)
 
 
 def test_a_credential_file_is_read(tmp_path: Path) -> None:
-    """A secret may lie in a file, with a line end behind it."""
+    """A final line end is ignored."""
     (tmp_path / "token").write_text("me@example.com:s3cret\n")
     assert read_credential(f"file:{tmp_path}/token").secret == "s3cret"
 
@@ -34,7 +34,7 @@ def test_a_credential_file_is_read(tmp_path: Path) -> None:
     "text", ["", "  \n", ":s3cr", "s3cr:", "oauth:s3cr", "oauth::s3cr", "s3\ncr", "s3 cr", "s3ćr"]
 )
 def test_an_invalid_credential_is_refused_without_repeating_it(text: str) -> None:
-    """The error names the place and the forms, not the content."""
+    """The error names the setting and the forms, not the content."""
     with pytest.raises(ConfigError, match="env:TOKEN") as caught:
         read_credential("env:TOKEN", {"TOKEN": text})
     assert "s3" not in str(caught.value)
@@ -68,7 +68,7 @@ def test_a_byte_order_mark_is_stripped(tmp_path: Path, text: str) -> None:
 
 
 def test_an_undecodable_secret_says_so(tmp_path: Path) -> None:
-    """In words for secrets, not for logins."""
+    """The message speaks of a secret, not of a login."""
     for source, words in [
         ("env:HOOK", "export HOOK"),
         (f"file:{tmp_path}/none", "with the secret alone in it"),
@@ -85,7 +85,7 @@ def test_no_credential_means_anonymous() -> None:
 
 
 def test_headers_follow_the_form() -> None:
-    """Basic is base64 of both halves in UTF-8, Bearer the token alone; OAuth has to fetch its own."""
+    """Basic is base64 of both halves in UTF-8, Bearer the token alone; OAuth must fetch a token."""
     headers = [
         read_credential("env:T", {"T": text}).authorization for text in ("Jürg:pass", "token", "oauth:K:S")
     ]
@@ -94,7 +94,7 @@ def test_headers_follow_the_form() -> None:
 
 @pytest.mark.parametrize("text", ["me:s3cret", "s3cret", "oauth:key:s3cret"])
 def test_the_secret_is_never_shown(text: str) -> None:
-    """Neither repr, str nor the bucket name it, and a text that echoes it is cleaned."""
+    """Not in repr, str or the name of the bucket, and texts that repeat it are redacted."""
     found = read_credential("env:T", {"T": text})
     basic = found.basic.removeprefix("Basic ")
     assert "s3cret" not in f"{found!r}{found!s}{found.bucket}"
@@ -103,14 +103,14 @@ def test_the_secret_is_never_shown(text: str) -> None:
 
 
 def test_a_secret_is_redacted_in_every_encoding() -> None:
-    """An upstream may say it as an address or as JSON has it."""
+    """An upstream may repeat it as in an address or in JSON."""
     found = read_credential("env:T", {"T": 'a@b.c:ATATT3x/"secret=é'})
     said = 'a%40b.c:ATATT3x%2F%22secret%3D%C3%A9 ATATT3x/\\"secret=\\u00e9'
     assert found.redacted(said) == "a%40b.c:[secret] [secret]"
 
 
 def test_the_budget_bucket_is_the_account_that_the_upstream_counts() -> None:
-    """Two tokens of one user share a budget; two access tokens do not; nobody has one as well."""
+    """Tokens of one user share a bucket, access tokens do not; strangers have one too."""
     bucket = {text: read_credential("env:T", {"T": text}).bucket for text in ("me:1", "me:2", "1", "2")}
     assert bucket["me:1"] == bucket["me:2"] != bucket["1"] != bucket["2"]
     assert ANONYMOUS.bucket == "anonymous"

@@ -1,4 +1,4 @@
-"""A mirror of a mirror by Data Center's API: the same repositories and refs, whatever the first mirrors."""
+"""A mirror of a mirror by Data Center's API: the same repositories and refs, from any first upstream."""
 
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def rows(path: Path, sql: str) -> list[Any]:
 
 
 def copied(original: Path, copy: Path) -> None:
-    """Sync a copy from a served mirror, twice: nothing is new the second time."""
+    """Sync a copy from a served mirror, twice: the second time finds nothing new."""
     with Store(original) as store:
         token = tokens.create(store, "copier", "read")
     with serving(original) as address:
@@ -70,7 +70,7 @@ def test_a_mirror_of_a_mirror_is_equal_to_it(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_copy_of_a_copy_keeps_its_identities(tmp_path: Path, public_path: Path) -> None:
-    """Numbers are handed on, so the third mirror is equal to the second."""
+    """Ids are passed on, so the third mirror equals the second."""
     first, second = tmp_path / "first.db", tmp_path / "second.db"
     copied(public_path, first)
     copied(first, second)
@@ -80,7 +80,7 @@ def test_a_copy_of_a_copy_keeps_its_identities(tmp_path: Path, public_path: Path
 
 
 def test_an_anonymous_copy_holds_the_public_part(tmp_path: Path, mixed_path: Path) -> None:
-    """Without a token, and without naming a project; refs that the original has not read are failures."""
+    """Without a token and without named projects; refs that the original has not read are failures."""
     with serving(mixed_path) as address:
         (summary,) = synced(tmp_path / "copy.db", address, kind="datacenter")
     assert {failure.kind for failure in summary.failures} == {"refs"}

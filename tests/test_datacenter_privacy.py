@@ -1,4 +1,4 @@
-"""Data Center's API shows nobody what is not theirs: every address, every kind of caller."""
+"""Data Center's API shows nobody what they may not see: every address, every kind of caller."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ def path_of(pattern: tuple[str, ...], names: dict[str, str]) -> str:
 
 
 def hidden_paths() -> list[tuple[str, str]]:
-    """Every route about a project or a repository, about a hidden one; and the name to put another in for."""
+    """Every route of a project or repository with a hidden name, and a missing name to compare with."""
     found = list[tuple[str, str]]()
     for pattern in (*READERS, *UNMIRRORED):
         holders = tuple(part for part in pattern if part in (PROJECT, REPOSITORY))
@@ -69,7 +69,7 @@ def hidden_paths() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("stranger", _NOBODY)
 def test_strangers_see_no_private_byte(mixed: MixedMirror, stranger: str) -> None:
-    """At every route what is hidden is missing, byte for byte, and lists hold nothing of it."""
+    """At every route, hidden and missing ones are equal, byte for byte; lists contain nothing hidden."""
     paths = hidden_paths()
     assert len(paths) > 25
     for path, name in paths:
@@ -91,7 +91,7 @@ def test_strangers_see_no_private_byte(mixed: MixedMirror, stranger: str) -> Non
 
 @pytest.mark.parametrize("token", ["read", "write"])
 def test_holders_of_a_token_see_everything(mixed: MixedMirror, token: str) -> None:
-    """All that lives, by Bearer and by Basic; tombstones are gone for them as well."""
+    """Everything that lives, by Bearer and by Basic; tombstones are 404 for them too."""
     for headers in (bearer(mixed.tokens[token]), basic("whoever", mixed.tokens[token])):
         rows = mixed.served.json("/rest/api/1.0/repos?limit=1000", headers=headers)["values"]
         names = {(row["project"]["key"], row["slug"]) for row in rows}
@@ -110,7 +110,7 @@ def test_holders_of_a_token_see_everything(mixed: MixedMirror, token: str) -> No
 def test_a_user_sees_their_own_and_their_workspaces(
     mixed: MixedMirror, user: str, theirs: tuple[str, str], foreign: tuple[str, str]
 ) -> None:
-    """As owner or as member, in lists and alone; of others, who belongs to nothing of theirs is not told."""
+    """As owner or member, in lists and alone; people of other workspaces are hidden."""
     headers = basic(user, "any")
 
     def get(path: str) -> httpx.Response:

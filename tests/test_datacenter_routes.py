@@ -1,4 +1,4 @@
-"""Data Center's API, the reading side: addresses, keys, ids, pages, filters, and what is not mirrored."""
+"""Data Center's API, read side: addresses, keys, ids, pages, filters, and what is not mirrored."""
 
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Mirror:
 
 
 def cloud(filled: FixtureDb) -> None:
-    """Fill in what Bitbucket Cloud told: a team with a fork, archived and private ones, and a person."""
+    """Save what Bitbucket Cloud sent: a team with a fork, archived and private repositories, and a person."""
     parent = repository(
         "acme-Inc/tool", ACME, name="The Tool", main_branch="main", description="All",
         clone_https="https://bitbucket.org/acme-Inc/tool.git",
@@ -83,7 +83,7 @@ def cloud(filled: FixtureDb) -> None:
 
 
 def datacenter(filled: FixtureDb) -> None:
-    """Fill in what a Data Center told, whose repository and project have small numbers."""
+    """Save what a Data Center sent, whose repository and project have small ids."""
     filled.upstream_id = filled.store.save_upstream(
         "dc", "datacenter", "https://dc.example.com/x/rest/api/1.0"
     )
@@ -111,7 +111,7 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Mirror:
 
 
 def told(answer: httpx.Response) -> str:
-    """Return the message of an error, which is in this API's form."""
+    """Return the message of an error, which must have this API's format."""
     (error,) = answer.json()["errors"]
     assert set(error) == {"context", "message", "exceptionName"}
     assert answer.headers["content-type"].startswith("application/json")
@@ -119,7 +119,7 @@ def told(answer: httpx.Response) -> str:
 
 
 def test_both_versions_answer_below_a_prefix_too(mirror: Mirror, tmp_path: Path) -> None:
-    """`latest` is 1.0; a slash at the end does not matter; a proxy may publish all of it below a path."""
+    """`latest` is 1.0; a final slash does not matter; a proxy may add a path."""
     for api in ("1.0", "latest"):
         for slash in ("", "/"):
             answer = mirror.get(f"projects/acme-inc{slash}", api=api)
@@ -134,7 +134,7 @@ def test_both_versions_answer_below_a_prefix_too(mirror: Mirror, tmp_path: Path)
 
 
 def test_a_workspace_is_a_project(mirror: Mirror) -> None:
-    """With the keys of a real one, in whatever case it is asked for; a person's has a tilde and an owner."""
+    """With the keys of a real one, in any case; a person's has a tilde and an owner."""
     team = mirror.json("projects/ACME-INC")
     assert set(team) == {"key", "id", "name", "public", "type", "links"}
     assert (team["key"], team["name"], team["type"], team["public"]) == (
@@ -157,7 +157,7 @@ def test_a_workspace_is_a_project(mirror: Mirror) -> None:
 
 
 def test_keys_and_ids_of_a_data_center_upstream_are_kept(mirror: Mirror) -> None:
-    """And no other object has a number that it might have."""
+    """No other object has an id that a Data Center might use."""
     project = mirror.json("projects/prj")
     assert (project["key"], project["id"], project["public"], project["description"]) == (
         "PRJ",
@@ -180,7 +180,7 @@ def test_keys_and_ids_of_a_data_center_upstream_are_kept(mirror: Mirror) -> None
 
 
 def test_a_repository_has_the_keys_of_a_real_one(mirror: Mirror) -> None:
-    """What is not known is left out, as old servers do; links lead to the upstream."""
+    """Unknown values are left out, as by old servers; links lead to the upstream."""
     tool = mirror.json("projects/acme-inc/repos/TOOL")
     known = {"slug", "id", "name", "description", "scmId", "state", "statusMessage", "forkable", "project"}
     assert set(tool) == known | {"public", "links"}
@@ -224,12 +224,12 @@ def test_a_repository_has_the_keys_of_a_real_one(mirror: Mirror) -> None:
     ],
 )
 def test_repositories_are_filtered(mirror: Mirror, query: str, found: list[str]) -> None:
-    """By name, project, visibility, state, rights; without archived ones, unless these are asked for."""
+    """By name, project, visibility, state, rights; archived ones only on request."""
     assert mirror.names(f"repos?{query}") == found
 
 
 def test_filters_match_visible_rows_only(mirror: Mirror) -> None:
-    """Rights are those of a workspace's members."""
+    """Rights are those of the workspace's members."""
     assert mirror.names("repos?visibility=private", mirror.token) == ["secret"]
     assert mirror.names("repos?name=s%C3%89c", mirror.of_ann) == ["secret"]
     assert mirror.names("repos?name=s%C3%89c") == []
@@ -239,7 +239,7 @@ def test_filters_match_visible_rows_only(mirror: Mirror) -> None:
 
 
 def test_next_page_start_leads_to_the_next_page(mirror: Mirror) -> None:
-    """Every row once; the last page names no next one, and no page tells the total."""
+    """Every row once; the last page has no next one, and no page has the total."""
     whole, start, walked = mirror.names("repos"), 0, list[str]()
     while True:
         page = mirror.json(f"repos?limit=2&start={start}")
@@ -284,12 +284,12 @@ def test_an_invalid_number_is_refused(mirror: Mirror, query: str) -> None:
     ],
 )
 def test_branches_are_found_and_ordered(mirror: Mirror, query: str, found: list[str]) -> None:
-    """The newest commit first; `boostMatches` puts the whole name first, then those that begin with it."""
+    """The newest commit first; with `boostMatches` the whole name, then names that begin with it."""
     assert mirror.names(f"projects/acme-inc/repos/tool/branches?{query}") == found
 
 
 def test_branches_tell_their_latest_commit(mirror: Mirror) -> None:
-    """Where details are asked for; the default one is marked."""
+    """If details are requested; the default branch is marked."""
     here = "projects/acme-inc/repos/tool"
     (plain, *_) = mirror.json(f"{here}/branches?filterText=main&boostMatches=true")["values"]
     assert plain == {
@@ -308,7 +308,7 @@ def test_branches_tell_their_latest_commit(mirror: Mirror) -> None:
 
 
 def test_commits_that_refs_name_are_served(mirror: Mirror) -> None:
-    """By hash, whole or short, in any case; `commits` and others below a commit are not mirrored."""
+    """By whole or short hash, in any case; lists of commits and everything below a commit are 501."""
     here = "projects/acme-inc/repos/tool/commits"
     whole = mirror.json(f"{here}/{'a' * 40}")
     (first, *_) = mirror.json("projects/acme-inc/repos/tool/branches?filterText=AA&details=true")["values"]
@@ -319,7 +319,7 @@ def test_commits_that_refs_name_are_served(mirror: Mirror) -> None:
 
 
 def test_tags_are_listed_and_found(mirror: Mirror) -> None:
-    """One with slashes too, escaped or not; `hash` is null for one that is known to be plain."""
+    """Also with escaped or plain slashes; `hash` is null for a tag known to have no annotation."""
     here = "projects/acme-inc/repos/tool/tags"
     assert mirror.names(here) == ["v2", "v/1"]
     assert mirror.names(f"{here}?filterText=V2") == ["v2"]
@@ -336,7 +336,7 @@ def test_tags_are_listed_and_found(mirror: Mirror) -> None:
 
 
 def test_unread_refs_are_not_an_empty_list(mirror: Mirror) -> None:
-    """503 until they are read; an empty repository has none, and no default branch."""
+    """503 until they are read; an empty repository has no refs and no default branch."""
     for what in ("branches", "tags", "default-branch", "tags/v1"):
         answer = mirror.get(f"projects/acme-inc/repos/unread/{what}")
         assert (answer.status_code, answer.headers["X-Mirror-Refs"]) == (503, "not read yet")
@@ -347,7 +347,7 @@ def test_unread_refs_are_not_an_empty_list(mirror: Mirror) -> None:
 
 
 def test_refs_that_are_not_mirrored_are_501(tmp_path: Path) -> None:
-    """501 with its address, to which the switch leads: `branches` and `tags` are the same at a Cloud."""
+    """With the address, or as a redirect: `branches` and `tags` have the same names at Cloud."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.store.save_upstream("cloud", "cloud", "https://api.example.com/2.0", refs="none")
     filled.repositories([repository("acme-Inc/tool", ACME)], first=True)
@@ -371,7 +371,7 @@ def test_refs_that_are_not_mirrored_are_501(tmp_path: Path) -> None:
 
 
 def test_users_need_credentials(mirror: Mirror) -> None:
-    """Strangers are asked who they are; the others learn their own name."""
+    """Strangers get 401; others get their own name."""
     for path in ("users", "users/ann", "users?filter=a"):
         answer = mirror.get(path)
         assert (answer.status_code, told(answer)) == (401, "You are not permitted to access this resource")
@@ -399,7 +399,7 @@ def test_tokens_are_taken_as_bearer_and_as_basic(mirror: Mirror) -> None:
 
 
 def test_rights_on_a_project_are_for_members(mirror: Mirror) -> None:
-    """As rights of users; others are not permitted."""
+    """As rights of users; other callers are refused."""
     path = "projects/acme-inc/permissions/users"
     assert mirror.get(path).status_code == 401
     (right,) = mirror.json(path, mirror.of_ann)["values"]
@@ -408,7 +408,7 @@ def test_rights_on_a_project_are_for_members(mirror: Mirror) -> None:
 
 
 def test_application_properties_name_the_server(mirror: Mirror) -> None:
-    """Clients read the version as numbers."""
+    """Clients parse the version as numbers."""
     told = mirror.json("application-properties")
     assert told["displayName"] == "Bitbucket"
     assert [int(part) for part in told["version"].split(".")] >= [8]
@@ -445,7 +445,7 @@ def test_application_properties_name_the_server(mirror: Mirror) -> None:
     ],
 )
 def test_unmirrored_resources_are_501(mirror: Mirror, path: str, said: str) -> None:
-    """501 with the upstream's address, which nobody may cache: never an empty list."""
+    """With the upstream's address, not to be cached, and never an empty list."""
     answer = mirror.get(path)
     assert (answer.status_code, answer.headers["Cache-Control"]) == (501, "no-store")
     assert said in told(answer)
@@ -479,7 +479,7 @@ def test_unmirrored_resources_are_501(mirror: Mirror, path: str, said: str) -> N
     ],
 )
 def test_the_other_apis_of_a_data_center_are_501(mirror: Mirror, path: str, said: str) -> None:
-    """Each in this API's form, for reads and writes; an API that there is not is 404 in that form too."""
+    """In this API's format, for reads and writes; APIs that do not exist are 404."""
     for method in ("GET", "POST", "DELETE"):
         answer = mirror.client(method, f"/rest/{path}")
         assert (answer.status_code, answer.headers["Cache-Control"]) == (501, "no-store"), answer.text
@@ -488,7 +488,7 @@ def test_the_other_apis_of_a_data_center_are_501(mirror: Mirror, path: str, said
 
 
 def test_other_apis_tell_nothing_of_what_is_hidden(mirror: Mirror) -> None:
-    """Hidden and unknown are 404, byte for byte; persons need credentials; unknown APIs are 404."""
+    """Hidden and unknown are the same 404; people need credentials; unknown APIs are 404."""
     for api in ("build-status/latest", "branch-utils/1.0", "insights/1.0"):
         path = f"/rest/{api}/projects/acme-inc/repos/"
         hidden, missing = (mirror.client.get(f"{path}{slug}/x") for slug in ("secret", "absent"))
@@ -512,7 +512,7 @@ def test_other_apis_tell_nothing_of_what_is_hidden(mirror: Mirror) -> None:
 
 @pytest.mark.parametrize("more", ["", "/branches", "/pull-requests", "/commits/abc", "/whatever"])
 def test_hidden_and_unknown_are_the_same(mirror: Mirror, more: str) -> None:
-    """Byte for byte, before anything is said of what is not mirrored."""
+    """Byte for byte, before any message about data that is not mirrored."""
     hidden = mirror.get(f"projects/acme-inc/repos/secret{more}")
     missing = mirror.get(f"projects/acme-inc/repos/absent{more}")
     assert hidden.status_code == missing.status_code == 404
@@ -522,7 +522,7 @@ def test_hidden_and_unknown_are_the_same(mirror: Mirror, more: str) -> None:
 
 
 def test_redirect_unmirrored_answers_307(mirror: Mirror) -> None:
-    """To the very same alone, without the caller's token: a repository in the place of a file is false."""
+    """Only to the same object, without the caller's token: never to a repository instead of a file."""
     leading = client_of(mirror.path, redirect_unmirrored=True)
     here = "/rest/api/latest/projects"
     for path, location in (
@@ -545,7 +545,7 @@ def test_redirect_unmirrored_answers_307(mirror: Mirror) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 def test_writes_are_405(mirror: Mirror, method: str) -> None:
-    """405 at every address that is read, whoever asks, with the methods that there are; else 501 or 404."""
+    """At every address that can be read, for all callers, with the allowed methods; others are 501 or 404."""
     for path in ("projects", "projects/x/repos", "projects/acme-inc/repos/tool", "repos", "users/ann"):
         answer = mirror.client(method, f"/rest/api/1.0/{path}", json={}, headers=bearer(mirror.token))
         assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
@@ -557,7 +557,7 @@ def test_writes_are_405(mirror: Mirror, method: str) -> None:
 
 
 def test_answers_tell_their_age(mirror: Mirror) -> None:
-    """As all APIs of the mirror do."""
+    """As in all APIs of the mirror."""
     for path in ("projects", "projects/acme-inc", "repos", "projects/acme-inc/repos/tool/tags"):
         assert mirror.get(path).headers["X-Mirror-Synced-At"] == "2026-11-01T12:00:00.000000Z", path
 
@@ -603,7 +603,7 @@ PARAMETERS = (
 def test_random_requests_never_fail(
     mirror: Mirror, path: str, more: str | None, query: dict[str, str], known: bool
 ) -> None:
-    """Whatever the parameters and the end of the path: an answer in this API's form, and no 500."""
+    """Any parameters and any path get an answer in this API's format, never 500."""
     end = f"/{quote(more, safe='')}" if more else ""
     answer = mirror.get(f"{path}{end}?{urlencode(query)}", mirror.token if known else None)
     assert answer.status_code in (200, 400, 401, 404, 501), answer.text

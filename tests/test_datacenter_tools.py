@@ -1,4 +1,4 @@
-"""Data Center's API used by tools that nobody here wrote: stashy, atlassian-python-api, and one of npm.
+"""Data Center's API read by other people's tools: stashy, atlassian-python-api, and one of npm.
 
 Jenkins and Renovate are not run: their requests, as their sources write them, are sent in their order.
 """
@@ -117,7 +117,7 @@ def test_stashy_reads_projects_repositories_and_refs(world: ServedMirror) -> Non
 
 
 def test_stashy_raises_on_refusals(world: ServedMirror) -> None:
-    """No pull requests are listed where there may be some; what is missing and who is wrong, is said."""
+    """Pull requests are refused instead of an empty list; so are missing objects and wrong credentials."""
     stashy = pytest.importorskip("stashy", reason="stashy is not installed")
     stash = stashy.connect(world.address, "whoever", world.token)
     with pytest.raises(stashy.errors.GenericException, match=r"501: .*holds no pull requests"):
@@ -155,7 +155,7 @@ def test_atlassian_reads_projects_and_repositories(bitbucket: Any) -> None:
 
 
 def test_atlassian_reads_refs_and_users(bitbucket: Any) -> None:
-    """Branches with their latest commits, as its default is."""
+    """Branches with their latest commits, its default."""
     branches = list(bitbucket.get_branches("busy", "project-03", limit=9))
     assert {row["displayId"] for row in branches} == set(BRANCHES)
     (latest,) = branches[0]["metadata"].values()
@@ -171,7 +171,7 @@ def test_atlassian_reads_refs_and_users(bitbucket: Any) -> None:
 
 
 def test_atlassian_raises_on_refusals(bitbucket: Any) -> None:
-    """With the words of the mirror, which name the upstream's address."""
+    """With the mirror's message, which has the upstream's address."""
     with pytest.raises(
         Exception, match=r"holds no pull requests; ask https://api\.example\.com/2\.0/repositories/busy"
     ):
@@ -181,7 +181,7 @@ def test_atlassian_raises_on_refusals(bitbucket: Any) -> None:
 
 
 def test_atlassian_raises_on_a_wrong_credential(world: ServedMirror) -> None:
-    """It reads the words of a 401 only if the content type is written as a real server does."""
+    """It reads the message of a 401 only with the exact content type of a real server."""
     atlassian = pytest.importorskip("atlassian", reason="atlassian-python-api is not installed")
     with (
         atlassian.Bitbucket(url=world.address, token="wrong") as client,
@@ -191,7 +191,7 @@ def test_atlassian_raises_on_a_wrong_credential(world: ServedMirror) -> None:
 
 
 def test_atlassian_s_objects_read_a_server(world: ServedMirror) -> None:
-    """Its other client, as far as that reads a real server: it looks for more at the pages for people."""
+    """Its other client reads as much as from a real server; the rest it requests from web pages."""
     server = pytest.importorskip("atlassian.bitbucket.server", reason="atlassian-python-api is not installed")
     with server.Server(url=world.address, token=world.token) as client:
         project = client.projects.get("BUSY")
@@ -223,7 +223,7 @@ class Client:
         return body
 
     def pages(self, target: str, limit: int) -> list[Any]:
-        """Return all rows of a listing: each page tells the next one's `start` and `limit`."""
+        """Return all rows of a listing: each page has the next one's `start` and `limit`."""
         rows, start, mark = list[Any](), 0, "&" if "?" in target else "?"
         while True:
             page = self.read(f"{target}{mark}start={start}&limit={limit}")

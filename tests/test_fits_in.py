@@ -1,4 +1,4 @@
-"""What other programs plug into: the browser's search, feeds, shells, manuals, Prometheus."""
+"""Integrations: the browser's search, feeds, shells, manual pages, Prometheus."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ NAMESPACE = "{http://a9.com/-/spec/opensearch/1.1/}"
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A public mirror in which something happened."""
+    """A public mirror with some changes."""
     filled = fill_public(tmp_path_factory.mktemp("fits") / "mirror.db")
     filled.repositories([repository("ubernostrum/django-registration", description="edited")], at=LATER)
     filled.store.close()
@@ -38,7 +38,7 @@ def served(path: Path) -> AsgiClient:
 
 
 def test_browsers_find_the_search_and_are_told_addresses_with_the_prefix(served: AsgiClient) -> None:
-    """Each page names the description, whose addresses answer."""
+    """Each page links to the description, whose addresses work."""
     page = served.get("/mirror/-/search").text
     assert 'rel="search" type="application/opensearchdescription+xml"' in page
     assert 'href="/mirror/-/search.xml"' in page
@@ -56,7 +56,7 @@ def test_browsers_find_the_search_and_are_told_addresses_with_the_prefix(served:
 
 
 def test_owners_and_repositories_have_feeds_that_their_pages_name(served: AsgiClient) -> None:
-    """Of their own changes alone, with their name as the title."""
+    """With only their own changes and their name as the title."""
     for page, title in (
         ("/mirror/-/u/ubernostrum", "Changes of ubernostrum"),
         ("/mirror/-/r/ubernostrum/django-registration", "Changes of ubernostrum/django-registration"),
@@ -75,7 +75,7 @@ def metrics(served: AsgiClient) -> str:
 
 
 def test_quantiles_are_told_by_summaries_alone(metrics: str) -> None:
-    """As Prometheus demands; every family has a help and a type."""
+    """As Prometheus requires; every family has a help text and a type."""
     for family in text_string_to_metric_families(metrics):
         quantiles = [sample for sample in family.samples if "quantile" in sample.labels]
         assert family.type == "summary" or not quantiles, family.name
@@ -95,7 +95,7 @@ def test_promtool_finds_nothing(metrics: str) -> None:
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are(metrics: str) -> None:
-    """Each expression of contrib/grafana names a metric that this program has."""
+    """Each expression of contrib/grafana names a metric of this program."""
     known = {family.name for family in text_string_to_metric_families(metrics)}
     known |= {f"{name}_{end}" for name in known for end in ("total", "bucket", "count", "sum")}
     expressions = [target["expr"] for panel in _board()["panels"] for target in panel["targets"]]
@@ -116,7 +116,7 @@ def _board() -> dict[str, Any]:
 
 
 def test_the_dashboard_is_complete_after_an_import(tmp_path: Path) -> None:
-    """As Grafana imports it: each input becomes what the user chose, and keys with underscores go."""
+    """As Grafana does it: inputs are replaced by the user's choice, and keys with underscores removed."""
     (asked,) = _board()["__inputs"]
     assert (asked["type"], asked["pluginId"], asked["pluginName"]) == (
         "datasource",
@@ -150,7 +150,7 @@ def _words(text: str) -> list[str]:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_get_their_completion(shell: str) -> None:
-    """A script that asks this program; an unknown shell is refused."""
+    """A script that calls this program; an unknown shell is refused."""
     done = CliRunner().invoke(mirror, ["completions", shell])
     assert done.exit_code == 0
     assert f"_MIRROR_COMPLETE={shell}_complete" in done.output
@@ -165,7 +165,7 @@ def test_shells_get_their_completion(shell: str) -> None:
 
 
 def test_the_manual_page_has_every_command_and_no_fault() -> None:
-    """As man reads it, where groff or mandoc is there to say so."""
+    """Checked by groff or mandoc, if one is installed."""
     page = CliRunner().invoke(mirror, ["man"]).output
     for name in FILES:
         assert f"\n.SS mirror {name}".replace("-", r"\-") in page, name
@@ -187,7 +187,7 @@ def _init(folder: Path, **environment: str) -> Path:
 
 
 def test_a_configuration_is_written_from_the_environment(tmp_path: Path) -> None:
-    """Texts, lists, numbers and flags; what no variable says keeps its default."""
+    """Texts, lists, numbers and flags; settings without a variable keep their defaults."""
     path = _init(
         tmp_path,
         MIRROR_DATABASE="/srv/m.db",
@@ -216,7 +216,7 @@ def test_variables_of_other_programs_do_no_harm(tmp_path: Path) -> None:
 
 
 def test_without_variables_no_workspace_is_made_up(tmp_path: Path) -> None:
-    """The example of `mirror init` is for people to replace."""
+    """The example in the file of `mirror init` is for people to replace."""
     assert read_config(_init(tmp_path)).upstreams[0].workspaces is None
 
 
@@ -236,7 +236,7 @@ def test_without_variables_no_workspace_is_made_up(tmp_path: Path) -> None:
 def test_wrong_variables_are_refused_before_there_is_a_file(
     tmp_path: Path, variables: dict[str, str], words: str
 ) -> None:
-    """A secret itself is never repeated."""
+    """The message never repeats a secret."""
     with pytest.raises(ConfigError, match=words) as error:
         _init(tmp_path, **variables)
     assert "hunter2" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Watching a mirror: what is due is read from its file; a look that found nothing leaves little behind."""
+"""Watch runs: due workspaces are read from the file, and a run without changes leaves few rows."""
 
 import threading
 from collections.abc import Iterator
@@ -21,21 +21,21 @@ from mirror.store.files import open_reader
 
 @pytest.fixture
 def mirrored(tmp_path: Path) -> Iterator[tuple[Sandbox, SyncHarness]]:
-    """A sandbox and its mirror, synced once; nothing there was updated lately."""
+    """A sandbox and its mirror, synced once; nothing was updated lately."""
     with crawling(tmp_path, 60) as (sandbox, crawl):
         assert crawl.sync().state == "complete"
         yield sandbox, crawl
 
 
 def due(watch: UpstreamWatch, crawl: SyncHarness, limit: int | None, later: float = 0) -> list[str]:
-    """Ask what is due."""
+    """Return the due workspaces."""
     crawl.clock.wait(later)
     with closing(open_reader(crawl.path)) as connection:
         return watch.due(connection, crawl.clock.now(), limit)
 
 
 def test_a_workspace_with_a_push_is_due_before_the_quiet_ones(mirrored: tuple[Sandbox, SyncHarness]) -> None:
-    """And all the others are, in the end."""
+    """All the others become due later."""
     sandbox, crawl = mirrored
     sandbox.do("push", "ubernostrum/django-profiles")
     crawl.sync(later=60)
@@ -45,7 +45,7 @@ def test_a_workspace_with_a_push_is_due_before_the_quiet_ones(mirrored: tuple[Sa
 
 
 def test_a_failing_workspace_takes_no_listings_from_others(mirrored: tuple[Sandbox, SyncHarness]) -> None:
-    """It presses more and more, and waits for its next try all the same."""
+    """Its urgency grows, but it waits for its next try."""
     sandbox, crawl = mirrored
     sandbox.add_fault(Fault("500", where="/2.0/repositories/jespern", nth=None))
     assert [failure.subject for failure in crawl.sync().failures] == ["jespern"]
@@ -57,7 +57,7 @@ def test_a_failing_workspace_takes_no_listings_from_others(mirrored: tuple[Sandb
 
 
 def test_a_watch_run_stays_within_its_share(mirrored: tuple[Sandbox, SyncHarness]) -> None:
-    """A day of looking every minute, with listings that cost one request each."""
+    """A day of watch runs each minute, with listings of one request each."""
     _, crawl = mirrored
     watch = UpstreamWatch(msgspec.structs.replace(crawl.config, watch=0.5))
     asked = sum(len(due(watch, crawl, 100, later=60)) for _ in range(300))
@@ -77,7 +77,7 @@ def test_a_share_of_zero_watches_nothing(mirrored: tuple[Sandbox, SyncHarness]) 
 def test_syncs_are_postponed_when_the_budget_is_short(
     mirrored: tuple[Sandbox, SyncHarness], limit: int, period: float, watched: bool
 ) -> None:
-    """Where it can, they go on; a day after the last one there is another in any case."""
+    """At most for a day after the last one."""
     _, crawl = mirrored
     watch, now = UpstreamWatch(crawl.config), crawl.clock.now()
     with closing(open_reader(crawl.path)) as connection:
@@ -90,7 +90,7 @@ def test_syncs_are_postponed_when_the_budget_is_short(
 def test_a_watch_run_lists_due_workspaces_only(
     mirrored: tuple[Sandbox, SyncHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its news are news; looks without any share one row an hour, and their requests are all counted."""
+    """Its changes are reported; runs without changes share one row an hour, and their requests count."""
     sandbox, crawl = mirrored
     monkeypatch.setenv("SECRET", "sandbox")
     config = Config(database=str(crawl.path), upstreams=(crawl.config,))
@@ -116,7 +116,7 @@ def test_a_watch_run_lists_due_workspaces_only(
 def test_a_watch_run_is_never_counted_as_a_sync(
     mirrored: tuple[Sandbox, SyncHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a look becomes a full listing, the last whole sync is none the younger for it."""
+    """Even if it makes a full listing, the last sync keeps its time."""
     sandbox, crawl = mirrored
     monkeypatch.setenv("SECRET", "sandbox")
     config = Config(database=str(crawl.path), upstreams=(crawl.config,))
@@ -134,7 +134,7 @@ def test_a_watch_run_is_never_counted_as_a_sync(
 def test_a_file_that_is_not_there_is_not_watched(
     tmp_path: Path, mirrored: tuple[Sandbox, SyncHarness]
 ) -> None:
-    """Before the first sync there is nothing to say."""
+    """Before the first sync, nothing is due."""
     _, crawl = mirrored
     config = Config(database=str(tmp_path / "none.db"), upstreams=(crawl.config,))
     assert Watches(config, crawl.clock.now).due(crawl.config) == []

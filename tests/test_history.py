@@ -1,4 +1,4 @@
-"""How long history is kept: compacted to the first and last change of a day, with nothing lost."""
+"""How long history is kept: compacted to the first and last change of a day, without losing either."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def moment(hours: int) -> str:
 
 @pytest.fixture
 def filled(tmp_path: Path) -> FixtureDb:
-    """A repository whose branch moves and whose description is edited every hour, for two days and a half."""
+    """A repository with hourly moves of a branch and edits of its description, for two and a half days."""
     filled = FixtureDb(tmp_path / "mirror.db")
     for hour in range(HOURS):
         said = repository("ann/tool", description=str(hour), website=str(hour // 30), size=hour)
@@ -67,7 +67,7 @@ def count(filled: FixtureDb) -> int:
 
 
 def test_the_first_and_last_of_each_day_stay(filled: FixtureDb) -> None:
-    """Days that are younger stay whole; the past is as before at the end of each day, and says what it is."""
+    """Younger days stay whole; at the end of each day, the past is unchanged, and exact to the day."""
     before, were = states(filled), count(filled)
     dropped = compact(filled.store, BEFORE)
     after = states(filled)
@@ -81,7 +81,7 @@ def test_the_first_and_last_of_each_day_stay(filled: FixtureDb) -> None:
 
 
 def test_whatever_ends_it_the_next_time_goes_on(filled: FixtureDb) -> None:
-    """Ended before each of its transactions in turn; the past is true to the day at any time between."""
+    """Stopped before each transaction in turn; the past is exact to the day at any time between."""
     before = states(filled)
     steps = 0
     while True:
@@ -105,7 +105,7 @@ def test_whatever_ends_it_the_next_time_goes_on(filled: FixtureDb) -> None:
 
 
 def test_a_killed_compaction_goes_on_beside_readers_and_a_writer(filled: FixtureDb) -> None:
-    """SIGKILL again and again; in the end there is what one compaction leaves, and what came meanwhile."""
+    """After repeated SIGKILLs, the result is that of one compaction, with all new changes."""
     before = states(filled, ENDS)
     filled.store.connection.execute("VACUUM INTO ?", (str(filled.path.with_name("whole.db")),))
     whole = FixtureDb(filled.path.with_name("whole.db"))
@@ -131,7 +131,7 @@ def test_a_killed_compaction_goes_on_beside_readers_and_a_writer(filled: Fixture
 
 
 def test_what_should_not_have_moved_is_kept(filled: FixtureDb) -> None:
-    """Forced pushes of main branches, tags that moved, and what was deleted stay, each of them."""
+    """Each forced push of a main branch, each tag that moved, and each deletion."""
     connection = filled.store.connection
     kept = {"forced": 10, "tag_moved": 12, "tag_deleted": 14, "branch_deleted": 16}
     for kind, hour in kept.items():
@@ -148,7 +148,7 @@ def test_what_should_not_have_moved_is_kept(filled: FixtureDb) -> None:
 
 
 def test_the_service_compacts_by_its_schedule(filled: FixtureDb) -> None:
-    """Where `keep` says so; `mirror status` tells the size, and until when the past is true to the day."""
+    """If `keep` is set; `mirror status` shows the size, and before when the past is exact to the day."""
     folder = filled.path.parent
     filled.store.close()
     (folder / "mirror.toml").write_text(
@@ -171,6 +171,6 @@ def test_the_service_compacts_by_its_schedule(filled: FixtureDb) -> None:
 
 
 def test_all_history_is_kept_by_default(tmp_path: Path) -> None:
-    """No chore drops anything."""
+    """No chore deletes anything."""
     (tmp_path / "mirror.toml").write_text('[[upstream]]\nname = "a"\nkind = "sandbox"\nurl = "http://x"\n')
     assert not list(chores_of(read_config(tmp_path / "mirror.toml")))

@@ -1,4 +1,4 @@
-"""The inventory: what is known of each repository, and nothing made up of what is not."""
+"""The inventory: the known facts of each repository, and unknown ones as unknown."""
 
 import csv
 import io
@@ -42,7 +42,7 @@ UNKNOWN = {
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A mirror in which one repository is known in full, one by name alone, one is empty, one is gone."""
+    """A mirror with a fully known repository, one with only a name, an empty one, and one that is gone."""
     filled = FixtureDb(tmp_path_factory.mktemp("inventory") / "mirror.db")
     told = {"project_key": "WEB", "archived": False, "forks_count": 0, "main_branch": "main", "size": 0}
     untold = {"main_branch": None, "size": None}
@@ -86,7 +86,7 @@ def _run(configured: str, *arguments: str) -> str:
 
 
 def test_json_has_an_object_on_each_line_and_null_for_what_is_not_known(configured: str) -> None:
-    """In the order of names; the gone one is not there; 0 only where the upstream said 0."""
+    """By name, without gone ones; 0 only if the upstream said 0."""
     lines = [json.loads(line) for line in _run(configured, "--json").splitlines()]
     assert [line["slug"] for line in lines] == ["@site", "empty", "site", "unread"]
     assert lines[2] == KNOWN
@@ -95,7 +95,7 @@ def test_json_has_an_object_on_each_line_and_null_for_what_is_not_known(configur
 
 
 def test_csv_has_empty_cells_and_none_that_a_spreadsheet_runs(configured: str) -> None:
-    """Texts that begin as a formula get an apostrophe, names of people and repositories alike."""
+    """Texts that begin like a formula get an apostrophe, in names of people and repositories."""
     rows = list(csv.DictReader(io.StringIO(_run(configured, "--csv"))))
     assert tuple(rows[0]) == COLUMNS
     assert (rows[0]["owner"], rows[0]["slug"]) == ("'-cmd", "'@site")
@@ -106,14 +106,14 @@ def test_csv_has_empty_cells_and_none_that_a_spreadsheet_runs(configured: str) -
 
 
 def test_one_owner_in_any_case_and_an_unknown_one_is_an_error(configured: str) -> None:
-    """A name that is not mirrored is not told as an owner of nothing."""
+    """An unknown owner is not shown as an owner of nothing."""
     assert len(_run(configured, "--owner", "JESPERN", "--json").splitlines()) == 3
     with pytest.raises(NotFound, match="no owner nobody"):
         _run(configured, "--owner", "nobody")
 
 
 def test_people_see_a_count_and_words(configured: str) -> None:
-    """Unknown is said; that an empty repository has no branch is known."""
+    """Unknown values are "not known"; an empty repository is known to have no branch."""
     told = _run(configured)
     assert told.startswith("4 repositories, 4 shown")
     (unread,) = [line.split() for line in told.splitlines() if line.startswith("jespern/unread")]
@@ -123,7 +123,7 @@ def test_people_see_a_count_and_words(configured: str) -> None:
 
 
 def test_pages_neither_skip_nor_repeat(path: Path) -> None:
-    """Whatever the length of a page, and for whoever asks."""
+    """With pages of any length, for every caller."""
     connection = open_reader(path)
     whole = list(all_lines(connection, OPERATOR))
     for size in (1, 2, 3, 4):
@@ -145,7 +145,7 @@ def served(path: Path) -> AsgiClient:
 
 
 def test_the_page_the_csv_and_the_stored_query_tell_the_same(served: AsgiClient, configured: str) -> None:
-    """One line a repository, the same cells; the query answers with SQL's NULL."""
+    """One line for each repository with the same cells; the query returns NULL."""
     printed = _run(configured, "--csv")
     answer = served.get("/-/inventory.csv")
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
@@ -159,7 +159,7 @@ def test_the_page_the_csv_and_the_stored_query_tell_the_same(served: AsgiClient,
 
 
 def test_the_page_filters_by_owner_and_goes_on(served: AsgiClient) -> None:
-    """A name that nobody has shows nothing, as one whose repositories are hidden."""
+    """An unknown name shows nothing, like an owner of hidden repositories."""
     assert served.get("/-/inventory?owner=Jespern").text.count('<th scope="row">') == 3
     assert "no repository of <bdi>“nobody”" in served.get("/-/inventory?owner=nobody").text
     assert served.get("/-/inventory?after=jespern/empty&id=999").text.count('<th scope="row">') == 2
@@ -167,7 +167,7 @@ def test_the_page_filters_by_owner_and_goes_on(served: AsgiClient) -> None:
 
 
 def test_everybody_sees_what_is_theirs_alone(tmp_path: Path) -> None:
-    """Strangers the public ones, a user their own as well, the mirror's token all."""
+    """Strangers see public ones, a user also their own, a token without a user all."""
     filled = fill_mixed(tmp_path / "mirror.db")
     everything = tokens.create(filled.store, "all", "read")
     own = tokens.create(filled.store, "own", "read", user="jespern")

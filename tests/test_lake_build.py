@@ -40,7 +40,7 @@ def rows(path: Path, sql: str) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_union_holds_what_the_merge_says(seed: int, tmp_path: Path) -> None:
-    """Every repository once, with its refs, followers, changes and what belongs to its owner."""
+    """Every repository once, with refs, followers and changes, and the data of its owner."""
     mirrors = random_lake(tmp_path, seed)
     done = built(tmp_path)
     wanted, union = expected(mirrors), tmp_path / "union.db"
@@ -69,7 +69,7 @@ def test_the_union_holds_what_the_merge_says(seed: int, tmp_path: Path) -> None:
 
 
 def test_the_union_answers_as_one_and_hides_what_each_hides(tmp_path: Path) -> None:
-    """Search finds rows of both; what is published of it is what is published of its mirrors."""
+    """Searches find rows of both; it publishes what its mirrors publish."""
     mixed, other = fill_mixed(tmp_path / "mixed.db"), FixtureDb(tmp_path / "other.db")
     other.repositories([repository("ann/django-tool")], at=LATER)
     other.refs("ann/django-tool", [hg_ref("branch", "main", "1")], at=LATER)
@@ -114,7 +114,7 @@ def interrupted(table: str, _: int) -> None:
 
 
 def test_what_ends_a_build_early_leaves_the_file_before(tmp_path: Path) -> None:
-    """Ctrl-C, a full disk, a process that builds it already, files that are not those of the merge."""
+    """Ctrl-C, a full disk, another build of the file, files that the merge did not write."""
     random_lake(tmp_path, 3, count=1)
     built(tmp_path)
     before = (tmp_path / "union.db").read_bytes()
@@ -141,7 +141,7 @@ def test_what_ends_a_build_early_leaves_the_file_before(tmp_path: Path) -> None:
 
 
 def test_a_file_is_replaced_only_if_asked(tmp_path: Path) -> None:
-    """And never the mirror itself; a folder that is no merged lake is refused."""
+    """And never the mirror itself; a folder that is not a merged lake is refused."""
     random_lake(tmp_path, 3, count=1)
     built(tmp_path)
     with pytest.raises(ConfigError, match="--force replaces it"):

@@ -1,4 +1,4 @@
-"""What docs/lake.md says to type into other engines: run by DuckDB and polars, and parsed for Trino.
+"""The commands of docs/lake.md for other engines: run by DuckDB and polars, and parsed for Trino.
 
 Skipped where an engine is missing; `make test-lake` installs them.
 """
@@ -47,7 +47,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def typed(python: str, out: Path) -> str:
-    """Run lines of Python as the document has them, but for the place; return what they print."""
+    """Run lines of Python from the document, with another path; return what they print."""
     found = subprocess.run(
         [sys.executable, "-c", python.replace("/srv/merged", str(out))],
         cwd=ROOT, capture_output=True, text=True, check=False,
@@ -80,7 +80,7 @@ def test_the_commands_for_polars_answer_as_duckdb_does(out: Path) -> None:
 
 @pytest.mark.parametrize("source", ["docs/lake.md", "questions.sql", "merge.sql"])
 def test_trino_can_read_the_sql(source: str) -> None:
-    """Parsed as Trino's, since none runs here: every statement, whole."""
+    """Every statement is parsed as Trino's SQL, since no Trino runs here."""
     sqlglot = pytest.importorskip("sqlglot", reason="sqlglot is not installed; `make test-lake` installs it")
     texts = {
         "docs/lake.md": commands("Trino"),

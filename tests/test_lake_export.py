@@ -78,7 +78,7 @@ def mixed_file(tmp_path: Path) -> Path:
 
 
 def test_every_row_is_exported_with_its_types(mixed_file: Path, tmp_path: Path) -> None:
-    """As SQL has it: moments in UTC, flags, lists, identities in the place of numbers."""
+    """As SQL has it: times in UTC, flags, lists, identities in place of row ids."""
     done = exported(mixed_file, tmp_path / "lake")
     assert (done.what, done.seq, done.rows["repositories"], done.rows["refs"]) == ("full", 1, 11, 9)
     rows = rows_of(tmp_path / "lake")
@@ -108,7 +108,7 @@ def test_every_row_is_exported_with_its_types(mixed_file: Path, tmp_path: Path) 
 
 
 def test_nothing_changed_writes_no_file(mixed_file: Path, tmp_path: Path) -> None:
-    """Nor does a listing that found everything as it was, nor a run."""
+    """Not after a listing that found no change, nor after a run."""
     lake = tmp_path / "lake"
     exported(mixed_file, lake)
     before = files_of(lake)
@@ -124,7 +124,7 @@ def test_nothing_changed_writes_no_file(mixed_file: Path, tmp_path: Path) -> Non
 
 
 def test_only_what_changed_is_added(mixed_file: Path, tmp_path: Path) -> None:
-    """A changed repository, with all its refs and followers; a deleted ref is not there any more."""
+    """A changed repository with all its refs and followers; a deleted ref is absent."""
     lake = tmp_path / "lake"
     exported(mixed_file, lake)
     filled = FixtureDb(mixed_file)
@@ -167,7 +167,7 @@ SILENT = (
 
 
 def test_each_way_to_write_is_exported(mixed_file: Path, tmp_path: Path) -> None:
-    """Whatever statement it is, in whatever table; and what changes nothing is not."""
+    """Any statement on any table; a write without a change is not exported."""
     exported(mixed_file, tmp_path / "lake")
     for statement in WRITES:
         sql(mixed_file, statement)
@@ -181,7 +181,7 @@ def test_each_way_to_write_is_exported(mixed_file: Path, tmp_path: Path) -> None
 
 
 class History:
-    """A mirror whose rows change at random, as syncs change them."""
+    """A mirror whose rows change at random, as by syncs."""
 
     def __init__(self, path: Path, seed: int) -> None:
         self.db, self.random = FixtureDb(path), random.Random(seed)
@@ -189,7 +189,7 @@ class History:
         self.names = ["ann/one", "ann/two", "bob/three", "bob/four", "eve/five"]
 
     def step(self) -> None:
-        """Do one random thing."""
+        """Do one random change."""
         self.now += timedelta(hours=1)
         at, dice = self.now.strftime("%Y-%m-%dT%H:%M:%S.000000Z"), self.random
         full_name = dice.choice(self.names)
@@ -240,7 +240,7 @@ class History:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_history_of_additions_equals_a_full_export(seed: int, tmp_path: Path) -> None:
-    """Row by row, in every table; also where another place was exported to less often, and when compacted."""
+    """In every row of every table; also for a second, rarer place, and after compaction."""
     path = tmp_path / "mirror.db"
     history = History(path, seed)
     dice = random.Random(seed)
@@ -285,7 +285,7 @@ def test_a_compacted_export_holds_the_same_in_few_files(mixed_file: Path, tmp_pa
 def test_many_additions_are_compacted_by_themselves(
     mixed_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No reader has to open thousands of files."""
+    """So no reader must open thousands of files."""
     from mirror.lake import export as module
 
     monkeypatch.setattr(module, "MOST_ADDITIONS", 2)
@@ -300,7 +300,7 @@ def test_many_additions_are_compacted_by_themselves(
 
 
 def test_files_that_no_manifest_of_the_last_three_names_are_removed(mixed_file: Path, tmp_path: Path) -> None:
-    """And what a killed export left; other mirrors' files stay."""
+    """Also those of a killed export; files of other mirrors stay."""
     lake = tmp_path / "lake"
     for _ in range(5):
         exported(mixed_file, lake, full=True)
@@ -331,7 +331,7 @@ def test_files_that_no_manifest_of_the_last_three_names_are_removed(mixed_file: 
 
 
 def test_what_the_file_does_not_know_is_exported_in_full(mixed_file: Path, tmp_path: Path) -> None:
-    """A lake that is gone, a copy that was restored, an upstream at another address."""
+    """After a lost lake, a restored copy, a new address of an upstream."""
     lake = tmp_path / "lake"
     exported(mixed_file, lake)
     copy = tmp_path / "copy.db"
@@ -351,7 +351,7 @@ def test_what_the_file_does_not_know_is_exported_in_full(mixed_file: Path, tmp_p
 
 
 def test_public_and_whole_exports_do_not_mix(mixed_file: Path, tmp_path: Path) -> None:
-    """Who forgets --public does not add private rows to a public lake."""
+    """A forgotten --public adds no private rows to a public lake."""
     exported(mixed_file, tmp_path / "public", public=True)
     before = files_of(tmp_path / "public")
     with pytest.raises(ConfigError, match="export with --public"):
@@ -363,7 +363,7 @@ def test_public_and_whole_exports_do_not_mix(mixed_file: Path, tmp_path: Path) -
 
 
 def test_what_cannot_be_used_is_said(mixed_file: Path, tmp_path: Path) -> None:
-    """A mirror that is none, a place that is none, an export that goes on."""
+    """A file that is not a mirror, an unusable place, an export in progress."""
     with pytest.raises(StoreError, match="no mirror there yet"):
         exported(tmp_path / "none.db", tmp_path / "lake")
     assert not (tmp_path / "none.db").exists()
@@ -406,7 +406,7 @@ def test_what_cannot_be_used_is_said(mixed_file: Path, tmp_path: Path) -> None:
 def test_a_folder_of_other_files_stays_as_it_is(
     mixed_file: Path, tmp_path: Path, name: str, text: str, why: str
 ) -> None:
-    """Somebody's own files, and a lake of another version; what a killed export left is no other file."""
+    """Other files and a lake of another version; files of a killed export do not count."""
     lake = tmp_path / "lake"
     lake.mkdir()
     (lake / name).write_text(text)
@@ -420,7 +420,7 @@ def test_a_folder_of_other_files_stays_as_it_is(
 
 
 def test_every_column_of_a_mirror_is_in_the_lake_or_left_out(mixed_file: Path) -> None:
-    """A column that is new in the schema fails here, until somebody has decided about it."""
+    """A new column of the schema fails here until it is on one of the lists."""
     with closing(sqlite3.connect(mixed_file)) as connection:
         there = tables_of(connection)
     names = {table.name: {column.name for column in table.columns} for table in TABLES}
@@ -433,7 +433,7 @@ def test_every_column_of_a_mirror_is_in_the_lake_or_left_out(mixed_file: Path) -
 
 
 def test_the_lake_tells_what_it_is(mixed_file: Path, tmp_path: Path) -> None:
-    """README and schema stand at its root; the schema names every column of every file."""
+    """README and schema are at its root; the schema has every column of every file."""
     exported(mixed_file, tmp_path / "lake")
     schema = json.loads((tmp_path / "lake/_SCHEMA.json").read_text())["tables"]
     for table, rows in rows_of(tmp_path / "lake").items():
@@ -451,12 +451,12 @@ def test_the_lake_tells_what_it_is(mixed_file: Path, tmp_path: Path) -> None:
     ],
 )
 def test_one_server_is_one_instance(url: str, instance: str) -> None:
-    """However its address was written, and without a login."""
+    """However its address is written, and without a login."""
     assert instance_of(url) == instance
 
 
 def test_without_pyarrow_the_command_says_how_to_install_it(mixed_file: Path, tmp_path: Path) -> None:
-    """One line, and the exit code of a wrong usage."""
+    """One line, with the exit code of wrong usage."""
     (tmp_path / "mirror.toml").write_text(f'database = "{mixed_file}"\n')
     hidden = "import sys; sys.modules['pyarrow'] = None; from mirror.cli.main import main; main(sys.argv[1:])"
     done = subprocess.run(

@@ -60,7 +60,7 @@ def test_random_mirrors_are_merged_as_the_oracle_says(seed: int, tmp_path: Path)
 
 
 def test_deleted_refs_do_not_come_back(tmp_path: Path) -> None:
-    """All refs are those of the mirror that read them last, also where it read nothing new."""
+    """All refs are those of the mirror that read them last, even if it read none."""
     one, two = add(tmp_path, "one"), add(tmp_path, "two")
     for mirror, at in ((one, SEEN), (two, LATER)):
         mirror.repositories([repository("ann/tool")], at=at)
@@ -72,7 +72,7 @@ def test_deleted_refs_do_not_come_back(tmp_path: Path) -> None:
 
 
 def test_a_later_listing_counts_though_the_row_is_as_it_was(tmp_path: Path) -> None:
-    """The row of a mirror that listed the owner since wins, as soon as it exports anything."""
+    """The mirror that listed the owner later wins once it exports anything."""
     one, two = add(tmp_path, "one"), add(tmp_path, "two")
     one.repositories([repository("ann/tool", description="old")], at=SEEN)
     two.repositories([repository("ann/tool", description="new")], at=LATER)
@@ -83,7 +83,7 @@ def test_a_later_listing_counts_though_the_row_is_as_it_was(tmp_path: Path) -> N
 
 
 def test_one_lost_access_deletes_nothing(tmp_path: Path) -> None:
-    """Gone only if all say so; private if any says so."""
+    """A repository is gone only if all mirrors say so, and private if any says so."""
     one, two = add(tmp_path, "one"), add(tmp_path, "two")
     one.repositories([repository("ann/tool", is_private=True)], at=SEEN)
     two.repositories([repository("ann/tool")], at=LATER)
@@ -108,7 +108,7 @@ def test_one_lost_access_deletes_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_a_change_is_there_once(first: list[str], second: list[str], count: int, tmp_path: Path) -> None:
-    """Though two mirrors saw it at different moments; what one mirror saw twice happened twice."""
+    """If two mirrors saw it at different times; a change that one mirror saw twice happened twice."""
     mirrors = []
     for name, hours in (("one", first), ("two", second)):
         mirror = add(tmp_path, name)
@@ -125,7 +125,7 @@ def test_a_change_is_there_once(first: list[str], second: list[str], count: int,
 
 
 def test_a_merge_is_one_of_the_latest_exports(tmp_path: Path) -> None:
-    """Additions and compacted files alike; the folder is replaced, and gives the same checksums again."""
+    """Of additions and compacted files; the folder is replaced, with equal checksums."""
     mirrors = random_lake(tmp_path, 1)
     first, _ = merged(tmp_path)
     for one in mirrors:
@@ -155,7 +155,7 @@ def test_a_folder_is_not_taken_for_a_column_or_a_pattern(tmp_path: Path) -> None
 
 @contextmanager
 def alarm_after(seconds: float) -> Iterator[None]:
-    """Raise what Ctrl-C raises, some time from now, as soon as a line of the product is at work.
+    """Raise KeyboardInterrupt after some time, as soon as a line of the product runs.
 
     Python drops what is raised while it frees an object.
     """
@@ -176,7 +176,7 @@ def alarm_after(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def small_disk(most: int) -> Iterator[None]:
-    """Let no file of this process become larger."""
+    """Limit the size of files of this process."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
     try:
@@ -186,7 +186,7 @@ def small_disk(most: int) -> Iterator[None]:
 
 
 def test_what_ends_a_merge_early_leaves_the_one_before(tmp_path: Path) -> None:
-    """Ctrl-C, a full disk, a process that merges already; who was killed between two renames is put right."""
+    """Ctrl-C, a full disk, another merge; after a kill between two renames, the old one is restored."""
     random_lake(tmp_path, 1, count=1)
     lake, out = str(tmp_path / "lake"), tmp_path / "out"
     done = merge(lake, out, "duckdb")
@@ -211,7 +211,7 @@ def test_what_ends_a_merge_early_leaves_the_one_before(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_merged_is_said(tmp_path: Path) -> None:
-    """And the merged lake of before stays."""
+    """The previous merged lake stays."""
     random_lake(tmp_path, 2, count=1)
     lake, out = str(tmp_path / "lake"), tmp_path / "out"
     done = merge(lake, out, "duckdb")

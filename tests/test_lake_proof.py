@@ -1,4 +1,4 @@
-"""A public lake is a function of the public rows alone, and a reader never sees half an export."""
+"""A public lake depends only on public rows, and a reader never sees half an export."""
 
 import re
 import sqlite3
@@ -26,7 +26,7 @@ MOMENTS = 20
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A mirror without rows, which has its id, so that twins have the same."""
+    """An empty mirror with an id, so that twins have the same id."""
     path = empty_mirror(tmp_path_factory.mktemp("empty") / "empty.db")
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("INSERT INTO mirror_meta VALUES (?, 'mtwin')", (MIRROR_ID,))
@@ -42,7 +42,7 @@ def public_files(path: Path, lake: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("public", range(6))
 def test_twins_are_exported_as_the_same_bytes(empty: Path, tmp_path: Path, public: int) -> None:
-    """Whatever is private there, was, or is not there at all."""
+    """Whether private rows exist, existed, or never did."""
     found = []
     for number, private in enumerate([None, 1 + public, 100 + public]):
         Twin(path := tmp_path / f"{number}.db", empty, public, private)
@@ -61,7 +61,7 @@ def test_other_public_rows_give_other_bytes(empty: Path, tmp_path: Path) -> None
 
 
 def test_canaries_of_every_table_stay_behind(mixed_db: FixtureDb, tmp_path: Path) -> None:
-    """Private rows, dangling ones, gone ones, unknown keys, and what is refused of public ones."""
+    """Of private, dangling and gone rows, unknown keys, and refused columns of public rows."""
     mixed_db.store.close()
     assert plant(mixed_db.path) > 200
     found = public_files(mixed_db.path, tmp_path / "lake")
@@ -74,7 +74,7 @@ def test_canaries_of_every_table_stay_behind(mixed_db: FixtureDb, tmp_path: Path
 
 
 def test_what_becomes_private_leaves_a_public_lake(mixed_db: FixtureDb, tmp_path: Path) -> None:
-    """With its refs; and what changes in private writes no file."""
+    """With its refs; changes of private rows write no file."""
     lake = tmp_path / "lake"
     mixed_db.store.close()
     before = public_files(mixed_db.path, lake)
@@ -107,7 +107,7 @@ def test_a_public_lake_may_become_empty(tmp_path: Path) -> None:
 
 
 class FullPlace(Place):
-    """A folder on a disk that is full when a file of the staging folder is written."""
+    """A folder on a disk that becomes full when a staging file is written."""
 
     def __init__(self, address: str, full: str) -> None:
         super().__init__(address)
@@ -132,7 +132,7 @@ def interrupted(table: str, _: int) -> None:
 def test_what_ends_an_export_early_changes_nothing(
     mixed_db: FixtureDb, tmp_path: Path, full: str | None
 ) -> None:
-    """A full disk, for rows or for the manifest, and Ctrl-C: the old rows hold, the next export goes on."""
+    """A full disk, for rows or for the manifest, and Ctrl-C: the old rows stay, the next export succeeds."""
     lake = tmp_path / "lake"
     export(mixed_db.path, Place(str(lake)), ExportOptions())
     before = held(lake)
@@ -153,7 +153,7 @@ def test_what_ends_an_export_early_changes_nothing(
 
 
 def test_a_reader_sees_a_whole_export_whenever_it_is_killed(mixed_db: FixtureDb, tmp_path: Path) -> None:
-    """SIGKILL before each step that can be told apart outside: the old rows or the new ones, then the new."""
+    """SIGKILL before each visible step: the old rows or the new ones, then the new ones."""
     lake = tmp_path / "lake"
     mixed_db.store.close()
     export(mixed_db.path, Place(str(lake)), ExportOptions())

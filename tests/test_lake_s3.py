@@ -1,4 +1,4 @@
-"""Exports into an object store: a server of S3 on loopback, where one is installed."""
+"""Exports into an object store: a local S3 server, if one is installed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_a_lake_in_an_object_store_is_as_one_in_a_folder(bucket: str, tmp_path: 
 
 
 def test_what_a_store_refuses_is_told_in_a_line(bucket: str, tmp_path: Path) -> None:
-    """A bucket that does not exist; an option that is none."""
+    """A bucket that does not exist; an invalid option."""
     filled = fill_mixed(tmp_path / "mirror.db")
     filled.store.close()
     missing = Place(f"s3://none/x{bucket.replace('&allow_bucket_creation=true', '')}")

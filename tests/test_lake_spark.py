@@ -1,4 +1,4 @@
-"""The merge and the questions on Spark: a master and two workers on loopback, one of them killed.
+"""The merge and the questions on Spark: a master and two workers on loopback, one of which is killed.
 
 Skipped where PySpark or Java is missing; `make test-lake` installs both.
 """
@@ -99,7 +99,7 @@ class Cluster:
 
 
 def children(parent: int) -> list[int]:
-    """The processes that a process has started, and so on."""
+    """The processes that a process started, with their children."""
     listed = Path(f"/proc/{parent}/task/{parent}/children")
     found = [int(pid) for path in listed.parent.parent.glob("*/children") for pid in path.read_text().split()]
     return [pid for child in found for pid in (child, *children(child))]
@@ -143,7 +143,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def started(lake: Path, out: Path, master: str) -> Iterator[subprocess.Popen[str]]:
-    """Merge with Spark in another process, which does not outlive the test."""
+    """Merge with Spark in a process that ends with the test."""
     ours = ["env", "--default-signal=INT", sys.executable]  # where the tests run with `&`, Ctrl-C is ignored
     command = [*ours, "-m", "mirror", "lake", "merge", str(lake), str(out), "--engine", "spark"]
     with (out.parent / "driver.log").open("w") as log:
@@ -196,7 +196,7 @@ def test_spark_merges_and_answers_as_duckdb_does(cluster: Cluster, lake: Path, t
 
 
 def test_the_file_alone_merges_too(cluster: Cluster, lake: Path, tmp_path: Path) -> None:
-    """By spark-submit, without the rest of the program; a mirror can be built of what it made."""
+    """By spark-submit without the program; a mirror can be built from the result."""
     expected = merge(str(lake), tmp_path / "by-duckdb", "duckdb")
     submit = [str(HOME / "bin/spark-submit"), "--master", cluster.url, *CONFIGURED]
     command = [*submit, "contrib/lake/merge_spark.py", str(lake), str(tmp_path / "out")]
@@ -212,7 +212,7 @@ def test_the_file_alone_merges_too(cluster: Cluster, lake: Path, tmp_path: Path)
 
 
 def test_ctrl_c_ends_a_merge_by_spark(cluster: Cluster, lake: Path, tmp_path: Path) -> None:
-    """In the middle: the exit code of Ctrl-C, one line, and nothing is left."""
+    """With the exit code of Ctrl-C and one line, and nothing is left behind."""
     with started(lake, tmp_path / "out", cluster.url) as process:
         until((tmp_path / "out.part/repositories/_SUCCESS").exists, "the first table is written")
         process.send_signal(signal.SIGINT)
@@ -225,7 +225,7 @@ def test_ctrl_c_ends_a_merge_by_spark(cluster: Cluster, lake: Path, tmp_path: Pa
 
 
 def test_a_killed_worker_changes_nothing(cluster: Cluster, lake: Path, tmp_path: Path) -> None:
-    """SIGKILL of a worker and its executor in the middle of the merge: the same checksums."""
+    """SIGKILL of a worker and its executor during the merge: the same checksums."""
     expected = merge(str(lake), tmp_path / "by-duckdb", "duckdb")
     with started(lake, tmp_path / "out", cluster.url) as process:
         until((tmp_path / "out.part/repositories/_SUCCESS").exists, "the first table is written")

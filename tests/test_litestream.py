@@ -1,4 +1,4 @@
-"""What `contrib/litestream` holds: a replica that survives kills, and new copies for a server of copies."""
+"""`contrib/litestream`: a replica that survives kills, and new copies for a server of copies."""
 
 import os
 import shutil
@@ -18,13 +18,13 @@ CONTRIB = Path(__file__).resolve().parent.parent / "contrib/litestream"
 
 
 def mirrored(path: Path) -> Rows:
-    """All rows but those that litestream keeps for itself."""
+    """All rows except litestream's own."""
     return {name: rows for name, rows in all_rows(path).items() if not name.startswith("_litestream")}
 
 
 @pytest.mark.skipif(shutil.which("litestream") is None, reason="litestream is not installed")
 def test_a_replica_survives_kills_of_either(folder: Folder) -> None:
-    """The sync and litestream are killed in turn; what is restored has the same rows."""
+    """The sync and litestream are killed in turn; the restored file has the same rows."""
     path, random = folder.path / "data/mirror.db", Random(1)
     path.parent.mkdir()
     said = {"MIRROR_DATABASE": str(path), "MIRROR_REPLICA": str(folder.path / "replica")}
@@ -73,7 +73,7 @@ def refresh(path: Path, source: str) -> int:
 
 
 def test_a_new_copy_takes_the_place_of_the_file_as_a_whole(tmp_path: Path) -> None:
-    """What cannot be fetched leaves the old one; nothing else is left in either case."""
+    """A failed fetch leaves the old file; no other file is left behind."""
     fill_public(tmp_path / "source.db").store.close()
     copy, path = back_up(tmp_path / "source.db", tmp_path / "copy.db"), tmp_path / "mirror.db"
     path.write_text("the file before")

@@ -1,4 +1,4 @@
-"""`mirror mcp`, asked by the SDK's own client: in this process, and once as a process of its own."""
+"""`mirror mcp`, called by the SDK's own client: in this process, and once as a separate process."""
 
 import asyncio
 import json
@@ -27,12 +27,12 @@ TOOLS = {"find_repositories", "show_repository", "find_refs", "changes_since", "
 
 @pytest.fixture(scope="module", autouse=True)
 def sdk() -> Any:
-    """The official SDK. Importing it takes a second, which other tests do without."""
+    """The official SDK, which takes a second to import."""
     return pytest.importorskip("mcp", reason="the extra is not installed")
 
 
 class Asked:
-    """A server of a file for a caller, asked through the SDK's client, by streams in memory."""
+    """A server of a file for a caller, called by the SDK's client through streams in memory."""
 
     def __init__(self, path: Path, caller: Caller) -> None:
         from mirror.mcp.server import build
@@ -62,7 +62,7 @@ class Asked:
         return dict(schema)
 
     def refused(self, tool: str, **arguments: Any) -> str:
-        """Return the words of an error."""
+        """Return the message of an error."""
         result = self._call(tool, arguments)
         assert result.is_error, result.structured_content
         text: str = result.content[0].text
@@ -100,7 +100,7 @@ def public(path: Path) -> Asked:
 
 
 def test_the_tools_read_alone_and_say_so(sdk: Any, operator: Asked) -> None:
-    """All of them, each with a description of itself."""
+    """Each is marked as read-only and has a description."""
 
     async def listed() -> Any:
         async with sdk.Client(operator._server) as client:
@@ -123,7 +123,7 @@ def test_repositories_are_found_by_part_of_a_name(operator: Asked) -> None:
 
 
 def test_nothing_found_is_no_proof_that_there_is_nothing(operator: Asked, public: Asked) -> None:
-    """In the search, for a name, and for an owner that is not mirrored."""
+    """In searches, by name, and for an owner that is not mirrored."""
     assert NO_PROOF in operator("find_repositories", query="nowhere/at-all")["notes"]
     assert NO_PROOF in operator.refused("show_repository", full_name="nobody/nothing")
     hidden = public.refused("show_repository", full_name="jespern/arriving")
@@ -131,7 +131,7 @@ def test_nothing_found_is_no_proof_that_there_is_nothing(operator: Asked, public
 
 
 def test_a_repository_comes_with_its_refs(operator: Asked) -> None:
-    """Counted, the newest first, not more than asked for."""
+    """Counted, newest first, at most as many as requested."""
     found = operator("show_repository", full_name="jespern/django-piston", limit=2)
     assert found["repository"]["main_branch"] == "default"
     assert found["tags"]["count"] == 4
@@ -141,13 +141,13 @@ def test_a_repository_comes_with_its_refs(operator: Asked) -> None:
 
 @pytest.mark.parametrize("tool", sorted(TOOLS))
 def test_a_parameter_that_a_tool_does_not_have_is_refused(operator: Asked, tool: str) -> None:
-    """Without it the answer would be one to another question: all refs, in place of those that match."""
+    """If it were ignored, the answer would be to another question: all refs instead of the matches."""
     assert f"{tool} has no parameter 'colour' (it has: " in operator.refused(tool, colour="red")
     assert operator.schema(tool)["additionalProperties"] is False
 
 
 def test_a_misspelt_parameter_is_told_the_right_one(operator: Asked) -> None:
-    """Also where the others are right."""
+    """Also if the other parameters are right."""
     told = operator.refused("find_refs", querry="v1", kind="tag")
     assert "no parameter 'querry'; did you mean 'query'?" in told
 
@@ -160,14 +160,14 @@ def test_refs_that_were_not_read_are_unknown_not_none(operator: Asked) -> None:
 
 
 def test_refs_are_found_by_part_of_their_name(operator: Asked) -> None:
-    """Of one kind, if one is asked for."""
+    """Of one kind, if requested."""
     found = operator("find_refs", full_name="jespern/django-piston", query="0.2", kind="tag")
     assert "branches" not in found
     assert {row["name"] for row in found["tags"]["newest"]} == {"0.2.1", "0.2.2", "0.2.3"}
 
 
 def test_refs_are_found_everywhere(operator: Asked, public: Asked) -> None:
-    """By name and by commit, with their repository; strangers are told of public ones alone."""
+    """By name and commit, with their repository; strangers get public ones only."""
     found = operator("find_refs", query="secret-b")
     assert [(row["repository"], row["name"]) for row in found["refs"]] == [
         ("jespern/arriving", "secret-branch")
@@ -180,7 +180,7 @@ def test_refs_are_found_everywhere(operator: Asked, public: Asked) -> None:
 
 
 def test_changes_since_a_moment(operator: Asked, public: Asked) -> None:
-    """Of all, of an owner, of a repository; what is wrong is said; nothing is told as "nothing seen"."""
+    """Of all, of an owner, of a repository; faults are named, and unknown is not "no changes"."""
     assert operator("changes_since", since="2026-11-01", repository="jespern/shown")["changes"]
     rows = operator("changes_since", since="2026-11-01", owner="jespern")["changes"]
     assert {row["owner"] for row in rows} == {"jespern"}
@@ -190,7 +190,7 @@ def test_changes_since_a_moment(operator: Asked, public: Asked) -> None:
 
 
 def test_whether_the_mirror_is_current(path: Path, operator: Asked, tmp_path: Path) -> None:
-    """Within the age that is asked for, with nothing unread; never where no sync was complete."""
+    """Within the requested age, with nothing unread; never without a complete sync."""
     told = operator("is_current", max_age="2d")
     assert told["current"] is False
     assert told["repositories_without_refs_read"] > 0
@@ -208,7 +208,7 @@ def test_whether_the_mirror_is_current(path: Path, operator: Asked, tmp_path: Pa
 
 
 def test_one_question_in_sql(operator: Asked) -> None:
-    """Rows within the limit; long texts and BLOBs are cut; errors are SQLite's own."""
+    """Rows up to the limit; long texts and BLOBs are cut; errors are SQLite's."""
     found = operator("query_sql", sql="-- names\nSELECT full_name FROM repositories ORDER BY 1", limit=2)
     assert (found["columns"], len(found["rows"]), found["more"]) == (["full_name"], 2, True)
     wide = operator("query_sql", sql="SELECT printf('%5000s', 'x'), zeroblob(7), 9e999")["rows"]
@@ -222,7 +222,7 @@ def test_one_question_in_sql(operator: Asked) -> None:
 
 
 def test_the_past_is_asked_for_by_a_moment(tmp_path: Path) -> None:
-    """By the tool and in SQL; the name is that of then or of today, and strangers see no private time."""
+    """By the tool and in SQL, by the name of then or of today; strangers see no private time."""
     filled = live(tmp_path / "mirror.db")
     _synced(filled, moment(95))
     filled.store.close()
@@ -259,25 +259,25 @@ def test_the_past_is_asked_for_by_a_moment(tmp_path: Path) -> None:
     ],
 )
 def test_sql_that_does_more_than_read_is_refused(operator: Asked, path: Path, statement: str) -> None:
-    """And leaves the file as it was."""
+    """The file does not change."""
     before = path.read_bytes()
     assert operator.refused("query_sql", sql=statement)
     assert path.read_bytes() == before
 
 
 def test_sql_of_comments_alone_is_refused_at_once(operator: Asked) -> None:
-    """Trying every way of joining them took the double for each one more."""
+    """Trying all ways to join them took twice as long for each further one."""
     assert "only one SELECT" in operator.refused("query_sql", sql="/**/" * 2_000 + "x")
     assert operator("query_sql", sql="/**/" * 20 + "-- one\nSELECT 1")["rows"]
 
 
 def test_sql_shows_no_token(operator: Asked) -> None:
-    """What is withheld from everybody reads as empty."""
+    """Closed tables read as empty."""
     assert operator("query_sql", sql="SELECT token_hash, name FROM api_tokens")["rows"] == [[None, None]]
 
 
 def test_sql_is_bounded_in_time(path: Path) -> None:
-    """By the clock, which comes from outside: here each look at it takes a second."""
+    """By an injected clock, on which each reading takes a second."""
     ticks = iter(range(10_000_000))
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     with pytest.raises(ConfigError, match="took longer than 2 s"):
@@ -285,7 +285,7 @@ def test_sql_is_bounded_in_time(path: Path) -> None:
 
 
 def test_the_public_sees_nothing_private(public: Asked, tmp_path: Path) -> None:
-    """By no tool; SQL is closed as soon as the file holds a private row, as it is where it is served."""
+    """In any tool; SQL is closed once the file has a private row, as on the pages."""
     assert "private repositories" in public.refused("query_sql", sql="SELECT 1")
     for tool, arguments in (
         ("find_repositories", {"query": ""}),
@@ -306,7 +306,7 @@ def _secrets(answer: Any) -> list[bytes]:
 
 
 def test_a_process_speaks_the_protocol_alone_on_its_output(sdk: Any, path: Path, folder: Folder) -> None:
-    """Started as an editor starts it; its output has no other line."""
+    """Started like an editor does; its output has no other line."""
     (folder.path / "mirror.toml").write_text(f'database = "{path}"')
     server = sdk.StdioServerParameters(
         command=sys.executable, args=["-m", "mirror", "mcp", "--public"], cwd=folder.path,
@@ -333,7 +333,7 @@ def test_a_process_speaks_the_protocol_alone_on_its_output(sdk: Any, path: Path,
 def test_an_editor_that_has_gone_is_no_error(
     path: Path, folder: Folder, ends: str, code: int, said: str
 ) -> None:
-    """Nobody reads the answer any more; a disk that is full is told in one line."""
+    """Nobody reads the answer; a full disk is one line."""
     (folder.path / "mirror.toml").write_text(f'database = "{path}"\n')
     client = {
         "protocolVersion": "2025-06-18",
@@ -350,7 +350,7 @@ def test_an_editor_that_has_gone_is_no_error(
 
 
 def test_without_a_mirror_and_without_the_extra_it_says_what_to_do(folder: Folder) -> None:
-    """In one line, with the exit code of what is missing."""
+    """In one line, with the right exit code."""
     (folder.path / "mirror.toml").write_text('database = "none.db"')
     missing = folder.run("mcp", stdin="")
     assert (missing.code, missing.out) == (4, "")

@@ -25,7 +25,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[AsgiClient, CALLER
 def get(
     served: tuple[AsgiClient, CALLER], path: str, at: str = "", *, stranger: bool = False
 ) -> httpx.Response:
-    """Ask for an address, at a time of the first of November."""
+    """Request an address as of a time on the first of November."""
     client, token = served
     headers = {} if stranger else dict(token)
     if at:
@@ -52,7 +52,7 @@ def get(
 def test_a_single_read_answers_of_the_moment(
     served: tuple[AsgiClient, CALLER], path: str, keys: tuple[object, ...], value: object
 ) -> None:
-    """With the look that it is of, and the address that was asked as its own TimeGate."""
+    """With the time of its look, and the requested address as its own TimeGate."""
     answer = get(served, path, "00:25:00")
     assert answer.status_code == 200, answer.text
     found = answer.json()
@@ -68,7 +68,7 @@ def test_a_single_read_answers_of_the_moment(
 
 
 def test_without_a_moment_it_is_as_ever(served: tuple[AsgiClient, CALLER]) -> None:
-    """But for the headers that say that it could be asked for one; lists have no past."""
+    """Except for the headers that offer the past; lists have none."""
     answer = get(served, "/2.0/repositories/bob/new")
     assert answer.json()["description"] == "last"
     assert "Memento-Datetime" not in answer.headers
@@ -87,7 +87,7 @@ def test_without_a_moment_it_is_as_ever(served: tuple[AsgiClient, CALLER]) -> No
 def test_outside_of_what_is_known_the_nearest_look_is_told(
     served: tuple[AsgiClient, CALLER], path: str, first: str, last: str
 ) -> None:
-    """The first one before it, the last one for the future (RFC 7089, 4.5.3); what is no date is 400."""
+    """The first one before it, the last one for the future (RFC 7089, 4.5.3); an invalid date is 400."""
     client, token = served
     for given, look in (("Sat, 31 Oct 2026 10:00:00", first), ("Tue, 01 Nov 2999 10:00:00", last)):
         answer = client("GET", path, headers={**token, "Accept-Datetime": f"{given} GMT"})
@@ -105,7 +105,7 @@ def test_outside_of_what_is_known_the_nearest_look_is_told(
 
 @pytest.mark.parametrize("path", ["/1.0/repositories/bob/new", "/2.0/repositories/ann/mid/refs/branches"])
 def test_a_stranger_sees_no_private_time(served: tuple[AsgiClient, CALLER], path: str) -> None:
-    """Nor what was before it."""
+    """Nor anything from before it."""
     public = get(served, path, "01:05:00", stranger=True)
     for at in ("00:25:00", "00:45:00"):
         shown = get(served, path, at, stranger=True)
@@ -114,7 +114,7 @@ def test_a_stranger_sees_no_private_time(served: tuple[AsgiClient, CALLER], path
 
 
 def test_the_past_in_sql(served: tuple[AsgiClient, CALLER]) -> None:
-    """Refs as a table by json_each, a repository as an object; NULL where nothing is known."""
+    """Refs as a table by json_each, a repository as an object; NULL if nothing is known."""
     sql = """select j.value ->> 'target_hash' as target,
         mirror_repository_at('bob/new', '2026-11-01T00:25') as r,
         mirror_refs_at('bob/new', '2026-10-01') as early, mirror_refs_at(1, '2999-01-01') as later
@@ -165,7 +165,7 @@ def test_pages_show_the_past(
 def test_steps_lead_through_every_state(
     served: tuple[AsgiClient, CALLER], path: str, token: bool, moments: tuple[int, ...]
 ) -> None:
-    """From today back to the first one and forth again, each by a link; strangers see no private one."""
+    """Links lead from today to the first state and back; strangers see no private one."""
     client, headers = served
 
     def walk(address: str, way: str) -> list[str]:
@@ -186,7 +186,7 @@ def test_steps_lead_through_every_state(
 
 @pytest.mark.parametrize("path", ["/-/r/bob/new", "/-/r?id=1", "/-/u/bob", "/-/u/ann"])
 def test_pages_refuse_what_is_not_known(served: tuple[AsgiClient, CALLER], path: str) -> None:
-    """A moment in the future or none, and one before the first look; for strangers the private time too."""
+    """A future or invalid moment, and one before the first look; for strangers the private time too."""
     client, token = served
     for at, headers in (("2999-01-01", token), ("x", token), ("2026-10-01", token), ("2026-11-01T00:45", {})):
         page = client("GET", f"{path}{'&' if '?' in path else '?'}at={at}", headers=headers)

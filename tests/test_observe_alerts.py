@@ -1,4 +1,4 @@
-"""Alerts: a real listener and a real command are told of successes, failures, recoveries and the brake."""
+"""Alerts of successes, failures, recoveries and the brake, to a real listener and a real command."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 
 class Listener:
-    """A web server that remembers what it was sent, and answers with `status`."""
+    """A web server that records requests, and answers with `status`."""
 
     def __init__(self) -> None:
         self.heard = list[tuple[str, str]]()
@@ -79,7 +79,7 @@ def with_alerts(folder: Folder, url: str, listener: Listener, more: str = "") ->
 
 
 def test_an_alert_is_sent_when_a_failure_begins_and_ends(folder: Folder, listener: Listener) -> None:
-    """Three failing runs are one alert; each run is a process of its own, as by cron."""
+    """Three failing runs send one alert; each run is a separate process, as by cron."""
     chat = {"CHAT": f"{listener.url}/json", "TOKEN": "sandbox"}
     with small_sandbox(20) as box:
         with_alerts(folder, box.url, listener)
@@ -95,7 +95,7 @@ def test_an_alert_is_sent_when_a_failure_begins_and_ends(folder: Folder, listene
 
 
 def test_the_brake_sends_one_alert(folder: Folder, listener: Listener) -> None:
-    """With what waits for a word, and what to say."""
+    """With the number of missing repositories, and the command that continues."""
     chat = {"CHAT": f"{listener.url}/json", "TOKEN": "sandbox"}
     with small_sandbox(60) as box:
         with_alerts(folder, box.url, listener)
@@ -116,7 +116,7 @@ def test_the_brake_sends_one_alert(folder: Folder, listener: Listener) -> None:
 
 
 def test_an_alert_command_reads_the_alert(folder: Folder, listener: Listener) -> None:
-    """As JSON on its standard input, and only of what it is for."""
+    """As JSON on its standard input, only for its events."""
     script = "import sys; open('heard', 'a').write(sys.stdin.read() + chr(10))"
     command = json.dumps([sys.executable, "-c", script])
     with small_sandbox(20) as box:
@@ -129,7 +129,7 @@ def test_an_alert_command_reads_the_alert(folder: Folder, listener: Listener) ->
 
 
 def test_the_service_sends_alerts(folder: Folder, listener: Listener) -> None:
-    """Of the run that failed, before it is asked to end."""
+    """Of a failed run, before the service ends."""
     with small_sandbox(20) as box:
         box.sandbox.add_fault(parse_fault("401,nth=every"))
         with_alerts(folder, box.url, listener)
@@ -141,7 +141,7 @@ def test_the_service_sends_alerts(folder: Folder, listener: Listener) -> None:
 
 
 def test_alerts_agree_with_the_health_route(folder: Folder, listener: Listener) -> None:
-    """A sync that any age is too old for makes the mirror unwell, which belongs to no upstream."""
+    """If any age is too old, the mirror is unhealthy, without blaming an upstream."""
     with small_sandbox(20) as box:
         with_alerts(folder, box.url, listener)
         text = (folder.path / "mirror.toml").read_text()
@@ -157,7 +157,7 @@ def test_alerts_agree_with_the_health_route(folder: Folder, listener: Listener) 
 
 
 class Breaks(Reporter):
-    """A listener with a programming error."""
+    """A listener with a bug."""
 
     def phase(self, what: str, total: int | None) -> None:
         """Break."""
@@ -167,7 +167,7 @@ class Breaks(Reporter):
 def test_an_internal_error_is_alerted_and_logged(
     tmp_path: Path, listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever raises it in scheduled work; the service goes on."""
+    """From any scheduled work; the service continues."""
     with small_sandbox(20) as box:
         config = from_toml(
             f'database = "{tmp_path}/m.db"\n[[upstream]]\nname = "box"\nkind = "sandbox"\nurl = "{box.url}"\n'
@@ -185,7 +185,7 @@ def test_an_internal_error_is_alerted_and_logged(
 
 
 def test_a_failed_delivery_changes_nothing(folder: Folder, listener: Listener) -> None:
-    """A refusal, nobody there, a command that is none: a line each, without the address."""
+    """A refusal, no listener, a missing command: one line each, without the address."""
     listener.status = 500
     with small_sandbox(20) as box:
         with_alerts(folder, box.url, listener, '[[alert]]\ncommand = ["/nowhere/at-all"]\non = ["success"]\n')
@@ -202,7 +202,7 @@ def test_a_failed_delivery_changes_nothing(folder: Folder, listener: Listener) -
 
 
 def summary(state: str = "complete", kind: str = "full", requests: int = 3, *failures: Failure) -> Summary:
-    """The account of a run."""
+    """A summary of a run."""
     return Summary(
         upstream="box", kind=kind, state=state, counts=RunCounts(requests=requests), seconds=1.0,  # type: ignore[arg-type]
         failures=list(failures), notes=[],
@@ -210,7 +210,7 @@ def summary(state: str = "complete", kind: str = "full", requests: int = 3, *fai
 
 
 def waiting_for(failure: Failure) -> Summary:
-    """The account of a run that asked for nothing that had failed before, and waits for it."""
+    """The summary of a run that did not retry an earlier failure."""
     return msgspec.structs.replace(summary("incomplete"), waiting=[failure])
 
 
@@ -237,12 +237,12 @@ def waiting_for(failure: Failure) -> Summary:
     ],
 )
 def test_each_outcome_of_a_run_has_its_alert(run: Summary, failed_before: bool, events: list[str]) -> None:
-    """A run that asked nothing proves nothing, and one that waits for its budget is no failure."""
+    """A run without requests proves nothing, and one that waits for its budget is no failure."""
     assert events_of(run, failed_before=failed_before) == events
 
 
 def test_a_local_fault_sends_one_alert_and_one_recovery(tmp_path: Path, listener: Listener) -> None:
-    """A disk that is full, a file that cannot be read."""
+    """A full disk, an unreadable file."""
     config = from_toml(f'database = "{tmp_path}/m.db"\n[[alert]]\nurl = "{listener.url}/json"')
     with Alerts(config, clock=lambda: NOW) as alerts:
         for _ in range(3):
@@ -258,7 +258,7 @@ def test_a_local_fault_sends_one_alert_and_one_recovery(tmp_path: Path, listener
 def test_no_alert_address_can_stop_a_sync(
     tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever it is, the alert that cannot be delivered is a line of the log."""
+    """Any undeliverable alert is one line of the log."""
     config = from_toml(f'[[alert]]\nurl = "{place}"')
     with caplog.at_level(logging.WARNING), Alerts(config, clock=lambda: NOW) as alerts:
         alerts.send_failure("", "x")
@@ -266,7 +266,7 @@ def test_no_alert_address_can_stop_a_sync(
 
 
 def test_an_address_is_never_logged(caplog: pytest.LogCaptureFixture, listener: Listener) -> None:
-    """Whoever knows it can write there, so it is taken out of what upstreams said, too."""
+    """It is a secret, so it is also removed from texts of upstreams."""
     config = from_toml(f'[[alert]]\nurl = "{listener.url}/json"')
     with Alerts(config, clock=lambda: NOW) as alerts:
         alerts.send_failure("", f"someone said {listener.url}/json")
@@ -289,13 +289,13 @@ def test_an_address_is_never_logged(caplog: pytest.LogCaptureFixture, listener: 
     ],
 )
 def test_a_wrong_alert_is_refused(text: str, says: str) -> None:
-    """With the line and the remedy."""
+    """With line and remedy."""
     with pytest.raises(ConfigError, match=says):
         from_toml(text)
 
 
 def test_an_unreadable_address_source_is_refused(tmp_path: Path) -> None:
-    """Before anything is begun."""
+    """Before anything starts."""
     with pytest.raises(ConfigError, match="not set"):
         Alerts(from_toml('[[alert]]\nurl = "env:NOT_SET_ANYWHERE"'))
     (tmp_path / "place").write_text("no address at all")
@@ -311,7 +311,7 @@ def test_an_unreadable_address_source_is_refused(tmp_path: Path) -> None:
 
 @contextmanager
 def answering(*pieces: bytes, pause: float = 0.0) -> Iterator[str]:
-    """Answer one connection with pieces and pauses between them, until they end or the test does."""
+    """Answer one connection with pieces and pauses between them, until the pieces or the test end."""
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
 
@@ -336,7 +336,7 @@ DRIPPING = [b"HTTP/1.1 200 OK\r\n", *(b"X-%d: y\r\n" % number for number in rang
 
 @pytest.mark.parametrize("pieces", [DRIPPING, [b"H"] * 60, [b""] * 60], ids=["headers", "status", "silence"])
 def test_a_slow_drip_response_is_cut_off(pieces: list[bytes]) -> None:
-    """At one moment for the whole exchange, although something comes well within each time-out."""
+    """After a total time, although each piece arrives within its time-out."""
     with answering(*pieces, pause=0.05) as url, pytest.raises(NotDelivered, match=r"within 0\.2 s") as caught:
         post(url, b"{}", seconds=0.2)
     assert "secret-path" not in str(caught.value)
@@ -344,7 +344,7 @@ def test_a_slow_drip_response_is_cut_off(pieces: list[bytes]) -> None:
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed(listener: Listener, status: int) -> None:
-    """The GET that comes of it would lose the alert; the code is told, the place is not."""
+    """A GET to the new address would lose the alert; the status is logged, the address is not."""
     other = f"{listener.url}/elsewhere"
     head = f"HTTP/1.1 {status} Moved\r\nLocation: {other}\r\nContent-Length: 0\r\n\r\n".encode()
     with answering(head) as url, pytest.raises(NotDelivered, match=f"{status}; redirects") as caught:
@@ -356,7 +356,7 @@ def test_a_redirect_is_not_followed(listener: Listener, status: int) -> None:
 def test_a_slow_receiver_holds_up_neither_work_nor_other_alerts(
     listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The thread that works goes on at once; the other place is told; what takes too long is a warning."""
+    """Work continues, other targets get theirs, and a delivery that takes too long is a warning."""
     with answering(*DRIPPING, pause=0.05) as slow:
         config = from_toml(f'[[alert]]\nurl = "{slow}"\n[[alert]]\nurl = "{listener.url}/json"')
         alerts = Alerts(config, clock=lambda: NOW)
@@ -367,7 +367,7 @@ def test_a_slow_receiver_holds_up_neither_work_nor_other_alerts(
 
 
 def test_alerts_beyond_the_queue_are_dropped(caplog: pytest.LogCaptureFixture) -> None:
-    """With a line of the log; nothing waits, and nothing grows."""
+    """With a line of the log; nothing waits or grows."""
     sent, free = list[int](), threading.Event()
 
     def send(alert: int, _: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""Health: 200, or 503 with reasons somebody must look at; an upstream that is away a while is none."""
+"""Health: 200, or 503 with reasons for people; a short absence of an upstream is none."""
 
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ HOUR = timedelta(hours=1)
 
 
 class File:
-    """A mirror with one upstream and the runs of its past."""
+    """A mirror with one upstream and its past runs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,7 +60,7 @@ def test_a_current_mirror_is_healthy(file: File) -> None:
 
 @pytest.mark.parametrize(("state", "well"), [("complete", False), ("incomplete", False), ("failed", False)])
 def test_an_old_last_sync_is_unhealthy(file: File, state: str, well: bool) -> None:
-    """Whatever else was tried since; a run with failures counts as done, and so does none that verified."""
+    """Whatever ran since; a run with failures counts, a verify does not."""
     file.ran(60 * HOUR, "incomplete" if state == "incomplete" else "complete")
     file.ran(2 * HOUR, "failed" if state == "failed" else "complete", kind="verify")
     found = file.health()
@@ -70,7 +70,7 @@ def test_an_old_last_sync_is_unhealthy(file: File, state: str, well: bool) -> No
 
 
 def test_syncs_that_list_nothing_are_unhealthy(file: File) -> None:
-    """Every workspace answers 500, so every run ends as incomplete, and the mirror grows old."""
+    """If every workspace answers 500, every run is incomplete, and the mirror gets old."""
     file.ran(HOUR, "incomplete")
     for hours, status in ((70, "unwell"), (3, "ok")):
         state = WorkspaceState(cursor=to_text(NOW - hours * HOUR))
@@ -80,7 +80,7 @@ def test_syncs_that_list_nothing_are_unhealthy(file: File) -> None:
 
 
 def test_a_progressing_first_load_is_healthy(file: File) -> None:
-    """It may take days of small budgets; one that asks nothing any more is not well."""
+    """It may take days of small budgets; one that sends no requests any more is unhealthy."""
     for hours in (50, 40, 30, 10, 2):
         file.ran(hours * HOUR, "paused", kind="full")
     assert file.health().status == "ok"
@@ -95,7 +95,7 @@ def test_a_stalled_first_load_is_unhealthy(file: File) -> None:
 
 
 def test_a_budget_spent_for_hours_is_unhealthy(file: File) -> None:
-    """Once is nothing; again and again, after a time when it sufficed, is."""
+    """Repeatedly, after a time when it was enough; once is no reason."""
     file.ran(8 * HOUR)
     file.ran(HOUR, "paused")
     assert file.health().status == "ok"
@@ -108,7 +108,7 @@ def test_a_budget_spent_for_hours_is_unhealthy(file: File) -> None:
 
 
 def test_a_run_that_ends_by_max_requests_has_not_spent_the_budget(tmp_path: Path) -> None:
-    """`--max-requests` from cron, hour after hour, with something left to do each time."""
+    """`--max-requests` from cron every hour, with work left each time."""
     with crawling(tmp_path, workspaces=("jespern", "erik"), refs_every=1.0) as (_, crawl):
         assert crawl.sync().state == "complete"
         for _ in range(5):
@@ -118,7 +118,7 @@ def test_a_run_that_ends_by_max_requests_has_not_spent_the_budget(tmp_path: Path
 
 
 def test_a_removed_upstream_is_ignored(file: File) -> None:
-    """The sandbox of the first try stays in the file, and is never synced again."""
+    """The sandbox of a first try stays in the file without any sync."""
     file.ran(400 * HOUR)
     assert file.health(patience={"cloud": 3600.0}).status == "ok"
     assert file.health(patience={"cloud": 3600.0, "box": 3600.0}).status == "unwell"
@@ -126,13 +126,13 @@ def test_a_removed_upstream_is_ignored(file: File) -> None:
 
 
 def test_a_nearly_full_disk_is_unhealthy(file: File) -> None:
-    """Said with what is left."""
+    """With the free space in the message."""
     assert file.health(free=LEAST_FREE).status == "ok"
     assert "52 MB" in file.health(free=50 * 1024**2).reasons[0]
 
 
 def test_findings_of_the_last_file_check_are_unhealthy(file: File) -> None:
-    """Until the next look finds nothing."""
+    """Until a later check finds nothing."""
     for found, status in (("3 faults", "unwell"), ("", "ok")):
         with Store(file.path) as store, store.transaction() as connection:
             Cursors(connection, file.upstream).integrity.save(found, at=to_text(NOW))
@@ -140,7 +140,7 @@ def test_findings_of_the_last_file_check_are_unhealthy(file: File) -> None:
 
 
 def test_failures_and_the_brake_are_warnings(file: File) -> None:
-    """The mirror does what it should: it waits, and says so."""
+    """The mirror works as designed: it waits and says so."""
     file.ran(HOUR, "failed")
     file.ran(2 * HOUR)
     with Store(file.path) as store, store.transaction() as connection:
@@ -154,7 +154,7 @@ def test_failures_and_the_brake_are_warnings(file: File) -> None:
 
 @pytest.fixture
 def damaged(tmp_path: Path) -> Path:
-    """A mirror that a disk has written nonsense into."""
+    """A mirror with overwritten pages."""
     path = tmp_path / "mirror.db"
     File(path).ran(HOUR)
     content = path.read_bytes()
@@ -163,7 +163,7 @@ def damaged(tmp_path: Path) -> Path:
 
 
 def test_a_damaged_file_is_reported_not_raised(damaged: Path) -> None:
-    """With what SQLite says of it."""
+    """With SQLite's message."""
     with closing(open_reader(damaged)) as connection:
         found = read_health(connection, damaged, NOW, free=10**12)
     assert found.status == "unwell"
@@ -171,7 +171,7 @@ def test_a_damaged_file_is_reported_not_raised(damaged: Path) -> None:
 
 
 def test_the_route_answers_200_or_503(tmp_path: Path) -> None:
-    """Watchdogs look at the status, people at the reasons; nobody needs a token."""
+    """The status is for watchdogs, the reasons are for people; no token is needed."""
     file = File(tmp_path / "mirror.db")
     server = client_of(file.path)
     answer = server.get("/-/health")

@@ -1,4 +1,4 @@
-"""Logs: one line a run, readable by people or by programs, without any secret."""
+"""Logs: one line a run, for people or for programs, without any secret."""
 
 import base64
 import io
@@ -23,7 +23,7 @@ SECRET = 'p"ss wörd\\/+'
 
 @pytest.fixture(autouse=True)
 def _levels() -> Iterator[None]:
-    """Leave logging as it was."""
+    """Restore the state of logging."""
     root, own = logging.getLogger(), logging.getLogger("mirror")
     handlers, levels = list(root.handlers), (root.level, own.level)
     yield
@@ -41,20 +41,20 @@ def summary(state: str = "complete") -> Summary:
 
 
 def said(config: LogConfig, *secrets: str) -> io.StringIO:
-    """Set logging up and return where it goes."""
+    """Set logging up, and return its stream."""
     set_up(config, secrets)
     return io.StringIO()
 
 
 def test_refs_that_wait_for_the_budget_are_not_missing() -> None:
-    """A pause has no fault that `mirror status` could name."""
+    """A paused run points to no fault in `mirror status`."""
     paused = msgspec.structs.replace(summary("paused"), refs_waiting=1154)
     assert run_line(paused).endswith("; refs of 1,154 waiting")
     assert "missing" not in run_line(paused)
 
 
 def test_a_run_is_one_line_of_json_with_its_counts() -> None:
-    """Whatever a program wants to add up is a member."""
+    """Every number that a program may sum is a member."""
     out = said(LogConfig(format="json"))
     with redirect_stderr(out):
         log_run(summary())
@@ -70,7 +70,7 @@ def test_a_run_is_one_line_of_json_with_its_counts() -> None:
 
 
 def test_a_run_is_one_line_for_people() -> None:
-    """With the level where something is wrong."""
+    """With the level if something is wrong."""
     out = said(LogConfig())
     with redirect_stderr(out):
         log_run(summary("failed"))
@@ -80,7 +80,7 @@ def test_a_run_is_one_line_for_people() -> None:
 
 
 def test_the_log_level_is_obeyed() -> None:
-    """Phases are for those who want to know everything; the libraries' chatter is for nobody."""
+    """Phases only on the level debug; chatter of libraries never."""
     for level, lines in (("debug", 3), ("info", 2), ("error", 0)):
         out = said(LogConfig(level=level))  # type: ignore[arg-type]
         with redirect_stderr(out):
@@ -120,7 +120,7 @@ def test_a_short_secret_does_not_redact_parts_of_words() -> None:
 
 
 def test_planted_secrets_are_nowhere(folder: Folder) -> None:
-    """A token, a webhook's secret, a chat's address, through refusals and faults: in no log, row or error."""
+    """A token, a webhook's secret, a chat's address, after refusals and faults: in no log, row or error."""
     planted = {
         "TOKEN": "token-Sup3rS3cret-1",
         "HOOK": "hook-Sup3rS3cret-2",
@@ -146,7 +146,7 @@ def test_planted_secrets_are_nowhere(folder: Folder) -> None:
 
 
 def test_the_secrets_of_a_configuration_are_known(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that can be read here, each with the form that HTTP gives it."""
+    """All readable ones, in each form that HTTP gives them."""
     monkeypatch.setenv("LOGIN", "ann@example.com:hunter2hunter2")
     monkeypatch.setenv("HOOK", "hook-secret-hook")
     config = from_toml(

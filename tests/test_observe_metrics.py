@@ -1,4 +1,4 @@
-"""Metrics: what the file and this process tell, in Prometheus' form, without a repository's name."""
+"""Metrics of the file and of this process, in Prometheus' format, without names of repositories."""
 
 import sqlite3
 from contextlib import closing
@@ -16,7 +16,7 @@ from mirror.store.runs import HIDDEN_MEMBERS, Failure, Failures, add_answers
 
 
 class Samples(dict[tuple[str, frozenset[str]], float]):
-    """Metrics by name and values of their labels, in whatever order."""
+    """Metrics by name and label values, in any order."""
 
     def __getitem__(self, key: tuple[str, ...]) -> float:  # type: ignore[override]
         return super().__getitem__((key[0], frozenset(key[1:])))
@@ -41,7 +41,7 @@ def scraped(hook: WebhookClient) -> Samples:
 
 
 def test_strangers_get_no_metrics_of_a_file_with_private_rows(hook: WebhookClient) -> None:
-    """Totals count what they may not see; without private rows there is nothing to hide."""
+    """Totals count hidden rows; without private rows, they are shown."""
     text = hook.client.get("/-/metrics").text
     assert text.startswith("# The mirror holds private repositories")
     assert {name for name, _ in parsed(text)} <= {
@@ -53,7 +53,7 @@ def test_strangers_get_no_metrics_of_a_file_with_private_rows(hook: WebhookClien
 
 
 def test_metrics_include_runs_of_other_processes(hook: WebhookClient) -> None:
-    """Requests, ends, rows, changes, age: as the tables have them."""
+    """Requests, ends, rows, changes, age: as in the tables."""
     hook.push(OLD, NEW)
     found, crawl = scraped(hook), hook.crawl
     assert found["upstream_requests_total", "here", "api"] == crawl.one("SELECT sum(requests) FROM sync_runs")
@@ -94,7 +94,7 @@ def test_response_times_are_labelled_by_route(hook: WebhookClient) -> None:
 
 
 def test_no_metric_names_a_repository_an_owner_or_an_address(hook: WebhookClient) -> None:
-    """Whatever was asked for, and whatever is private."""
+    """Whatever was requested, private or not."""
     hook.client.get("/1.0/repositories/ubernostrum/django-profiles")
     hook.client("POST", "/-/webhook/ubernostrum", content=b"{}")
     text = hook.client.get("/-/metrics").text
@@ -118,7 +118,7 @@ def test_upstream_responses_add_up(hook: WebhookClient) -> None:
 
 
 def test_freshness_has_quantiles(hook: WebhookClient) -> None:
-    """Repositories count one by one: one workspace of many makes the median, another the worst."""
+    """Each repository counts: one large workspace decides the median, another one the maximum."""
     crawl = hook.crawl
     with closing(sqlite3.connect(crawl.path)) as connection:
         connection.execute(
@@ -135,7 +135,7 @@ def test_freshness_has_quantiles(hook: WebhookClient) -> None:
 
 
 def test_expensive_counts_are_cached(hook: WebhookClient) -> None:
-    """Counting took two seconds: a scrape ten seconds later is told the same, one in two minutes is not."""
+    """After a count of two seconds, it is reused for ten seconds, and renewed after two minutes."""
     moments = iter([0.0, 2.0, 10.0, 120.0, 120.0])
     metrics = FileMetrics(clock=hook.crawl.clock.now, stopwatch=lambda: next(moments))
     counts = []
@@ -165,5 +165,5 @@ def test_expensive_counts_are_cached(hook: WebhookClient) -> None:
     ],
 )
 def test_paths_are_grouped(path: str, kind: str) -> None:
-    """A handful of labels, however many paths there are."""
+    """A few labels for any number of paths."""
     assert kind_of(path) == kind

@@ -33,7 +33,7 @@ def documents(mirror: Served) -> dict[str, Any]:
 
 
 class Recorded(dict[str, str]):
-    """Parameters that remember in `read` which of them were looked for."""
+    """Parameters that record in `read` which of them were read."""
 
     def __init__(self, values: Any, read: set[str]) -> None:
         super().__init__(values)
@@ -60,7 +60,7 @@ def test_a_document_is_valid(documents: dict[str, Any], name: str) -> None:
 
 @pytest.mark.parametrize(("api", "described"), documented().values(), ids=NAMES)
 def test_every_route_is_described(api: Api, described: Description) -> None:
-    """A route that is added to a table fails here until it says what it takes and answers."""
+    """A new route fails here until its parameters and responses are described."""
     assert set(described.reads) == set(api.readers)
     written = {(pattern, method) for pattern, methods in api.writers.items() for method in methods}
     assert set(described.writes) == written
@@ -73,7 +73,7 @@ def test_every_route_is_described(api: Api, described: Description) -> None:
 
 @pytest.mark.parametrize(("api", "described"), documented().values(), ids=NAMES)
 def test_unmirrored_resources_are_described(api: Api, described: Description) -> None:
-    """Each address of the list is one that is refused, and none answers otherwise."""
+    """Each address on the list is refused, and no other one is."""
     assert described.unmirrored
     for pattern in described.unmirrored:
         assert api.unmirrored(pattern) is not None, pattern
@@ -89,7 +89,7 @@ def test_every_path_is_served(documents: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_that_a_route_reads_is_described(mirror: Served, name: str) -> None:
-    """Each route is asked with and without its parameters, and remembers those that it looks for."""
+    """Each route is called with and without its parameters, and records those that it reads."""
     api, described = documented()[name]
     everywhere = {one.name for one in described.parameters} | {"access_token"}
     for pattern, operation in described.reads.items():
@@ -105,7 +105,7 @@ def test_every_parameter_that_a_route_reads_is_described(mirror: Served, name: s
 def _read_by(
     mirror: Served, api: Api, described: Description, pattern: tuple[str, ...], given: dict[str, str]
 ) -> set[str]:
-    """Return the names of the parameters that a route looks for, whoever asks it."""
+    """Return the names of the parameters that a route reads, for any caller."""
     read = set[str]()
 
     def remembering(datasette: Any, request: Request, asked: Any) -> Any:
@@ -148,7 +148,7 @@ def _request(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_can_be_asked_for_the_past_says_so(mirror: Served, name: str) -> None:
-    """Each address that answers of a moment is described with its headers, and no other one."""
+    """Each address that has a past is described with its headers, and no other one."""
     api, described = documented()[name]
     headers = {"Accept-Datetime": "Tue, 03 Nov 2026 10:00:00 GMT", **mirror.callers["token"]}
     for pattern, reader in api.readers.items():
@@ -169,7 +169,7 @@ def test_what_can_be_asked_for_the_past_says_so(mirror: Served, name: str) -> No
 
 
 def test_a_document_names_the_address_that_is_published(mirror: Served) -> None:
-    """The one that was asked, or that of `public_url` with its path, which the client of the tests adds."""
+    """The requested host, or `public_url` with its path, which the test client adds."""
     assert [one["servers"] for one in mirror.documents.values()] == [
         [{"url": f"http://localhost{path}"}] for path in ("/1.0", "/2.0", "/rest/api/1.0")
     ]

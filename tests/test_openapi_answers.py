@@ -1,4 +1,4 @@
-"""Every answer of the served APIs is as the OpenAPI documents say, whatever is asked and whoever asks.
+"""Every response of the served APIs matches the OpenAPI documents, for any request and caller.
 
 `make fuzz` asks far more than the test suite does, and each time something else.
 """
@@ -46,7 +46,7 @@ JSON_VALUES = st.recursive(
 
 
 def trying(few: int) -> settings:
-    """Return how to search: `few` examples that never change, or as many as FUZZ says."""
+    """Return how to search: `few` fixed examples, or as many as FUZZ says."""
     return settings(
         max_examples=FUZZ or few,
         derandomize=not FUZZ,
@@ -74,7 +74,7 @@ NEVER_ANSWERED = {"/users/{owner}/followers"}
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_route_answers_by_its_schema(mirror: Served, judges: dict[str, Judge], name: str) -> None:
-    """To every caller, and at least one of them gets what there is."""
+    """For every caller; at least one of them gets the object."""
     described = documented()[name][1]
     answered = set[str]()
     for path, item in mirror.documents[name]["paths"].items():
@@ -155,7 +155,7 @@ def test_every_form_of_an_answer_says_the_same(mirror: Served, path: str) -> Non
 
 
 def in_json(value: Any) -> Any:
-    """Return what XML can say of a value: texts, and names with values in their order."""
+    """Return what XML can express of a value: texts, and names with values in order."""
     if isinstance(value, dict):
         return [(key, in_json(inner)) for key, inner in value.items()] or ""
     if isinstance(value, list):
@@ -164,7 +164,7 @@ def in_json(value: Any) -> Any:
 
 
 def in_xml(element: ET.Element) -> Any:
-    """Return what an element says, in the same form."""
+    """Return what an element contains, in the same form."""
     return [(child.get("name") or child.tag, in_xml(child)) for child in element] or element.text or ""
 
 
@@ -185,7 +185,7 @@ def in_xml(element: ET.Element) -> Any:
 def test_every_answer_to_a_write_fits_its_schema(
     writable: Any, name: str, method: str, path: str, sent: Any
 ) -> None:
-    """Also to one that is refused; the last ones delete the repository, and find it gone."""
+    """Also refusals; the last requests delete the repository and get 404."""
     client, headers = writable
     document = client.json(f"/-/openapi/{name}.json")
     got = client(method.upper(), f"/{name}{good(path)}", headers=headers, **sent)
@@ -224,7 +224,7 @@ def test_whatever_is_written_is_answered_by_the_schema(rewritable: Any, chosen: 
 
 @st.composite
 def bodies(draw: st.DrawFn, named: Any) -> dict[str, Any]:
-    """Choose settings, mostly with values that they take, and now and then something else."""
+    """Choose settings, mostly with valid values."""
     usual = st.one_of(st.sampled_from(("true", "git", "allow_forks", "jespern", "A name", True)), JSON_VALUES)
     body = {name: draw(usual) for name in named if draw(st.booleans())}
     if draw(st.booleans()):

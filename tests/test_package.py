@@ -1,4 +1,4 @@
-"""The wheel works where nothing of this checkout is: installed by the lock file into a fresh environment."""
+"""The wheel works without this checkout: installed by the lock file into a fresh environment."""
 
 import json
 import os
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(*words: str | Path, cwd: Path) -> str:
-    """Run a command that must succeed, with nothing of this checkout on its path."""
+    """Run a command that must succeed, without this checkout on its path."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=280, check=False
@@ -33,7 +33,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_the_package_and_the_scheduler_alone(wheel: Path) -> None:
-    """No tests, no data; templates, types and the licence are in."""
+    """With templates, types and the licence; without tests and data."""
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"mirror", "scheduler.py"}

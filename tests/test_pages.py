@@ -1,4 +1,4 @@
-"""The pages as strangers and holders of a token get them: what they say, where they lead, what they allow."""
+"""The pages for strangers and for holders of tokens: contents, links, security policy."""
 
 import re
 import sqlite3
@@ -40,7 +40,7 @@ def mixed(mixed_db: FixtureDb) -> tuple[AsgiClient, dict[str, str]]:
 
 @pytest.mark.parametrize("path", PAGES)
 def test_every_page_has_a_strict_content_policy(public: AsgiClient, path: str) -> None:
-    """The policy is strict, and the page needs nothing that it forbids."""
+    """The page needs nothing that the policy forbids."""
     answer = public.get(path)
     assert answer.headers["content-security-policy"] == STRICT
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -51,7 +51,7 @@ def test_every_page_has_a_strict_content_policy(public: AsgiClient, path: str) -
 
 
 def test_datasettes_own_pages_load_nothing_from_elsewhere(public: AsgiClient) -> None:
-    """Their small scripts may run and no others, nothing comes from elsewhere; APIs keep their own policy."""
+    """Only their own small scripts may run; nothing comes from other hosts; APIs have their own policy."""
     for path in ("/mirror", "/mirror/repositories", "/-/index", "/-/metadata"):
         policy = public.get(path).headers["content-security-policy"]
         assert "default-src 'self'" in policy
@@ -64,7 +64,7 @@ def test_datasettes_own_pages_load_nothing_from_elsewhere(public: AsgiClient) ->
 
 @pytest.mark.parametrize("path", ["/mirror", "/mirror/repositories", "/mirror?sql=select+1", "/-/index"])
 def test_scripts_of_datasettes_pages_are_allowed_by_nonce(public: AsgiClient, path: str) -> None:
-    """Each has the nonce of the answer, and nothing has a handler inside it."""
+    """Each has the nonce of the response, and no element has an inline handler."""
     answer = public.get(path)
     (nonce,) = re.findall("'nonce-([^']+)'", answer.headers["content-security-policy"])
     scripts = re.findall("<script[^>]*>", answer.text)
@@ -75,7 +75,7 @@ def test_scripts_of_datasettes_pages_are_allowed_by_nonce(public: AsgiClient, pa
 
 
 def test_assets_are_cached_under_their_hash(public: AsgiClient) -> None:
-    """Also for whoever is logged in; a name of other content is not found."""
+    """Also for logged-in visitors; a name with another hash is not found."""
     (address,) = re.findall(r'href="(/-/mirror-assets/[^"]*css)"', public.get("/").text)
     for cookies in ({}, {"ds_actor": "anything"}):
         answer = public.get(address, cookies=cookies)
@@ -95,7 +95,7 @@ def test_pages_write_nothing(public: AsgiClient, path: str) -> None:
 
 
 def test_home_shows_the_age_of_the_mirror(public: AsgiClient) -> None:
-    """Counts, the last complete sync, and what changed."""
+    """Counts, the last complete sync, and the latest changes."""
     page = public.get("/").text
     assert "5 repositories of 5 owners" in page
     assert "not yet complete" in page
@@ -104,7 +104,7 @@ def test_home_shows_the_age_of_the_mirror(public: AsgiClient) -> None:
 
 
 def test_datasettes_index_is_home_without_a_mirror(public: AsgiClient, tmp_path: Path) -> None:
-    """Under another address beside a mirror, at its own without one."""
+    """Beside a mirror it has another address."""
     assert "tables" in public.get("/-/index").text
     assert public.json("/.json")["mirror"]["tables_count"] > 5
     with closing(sqlite3.connect(tmp_path / "other.db")) as other:
@@ -115,7 +115,7 @@ def test_datasettes_index_is_home_without_a_mirror(public: AsgiClient, tmp_path:
 
 
 def test_base_url_goes_before_every_address(public_path: Path) -> None:
-    """A mirror under a path of another server leads nowhere else."""
+    """Links of a mirror below a path stay below it."""
     below = AsgiClient(Datasette([str(public_path)], settings={"base_url": "/below/"}))
     for path in ("", "-/search?q=django", "-/r/jespern/django-piston", "-/questions", "mirror/repositories"):
         page = below.get(f"/{path}")
@@ -126,7 +126,7 @@ def test_base_url_goes_before_every_address(public_path: Path) -> None:
 
 
 def test_a_repositorys_page_shows_every_column(public: AsgiClient) -> None:
-    """Description, website, newest tag, refs, forks, and where it is as data."""
+    """Description, website, newest tag, refs, forks, and links to the data."""
     page = public.get("/-/r/JESPERN/Django-Piston").text
     for told in (
         "Piston is a Django mini-framework", "http://bitbucket.org/jespern/", "0.2.3", "The third", "173",
@@ -142,7 +142,7 @@ def test_a_repositorys_page_shows_every_column(public: AsgiClient) -> None:
 
 
 def test_refs_are_searched_sorted_and_paged(tmp_path: Path) -> None:
-    """Each table by its own parameters; the filters keep the order and the order keeps the filter."""
+    """Each table has its own parameters; filters keep the order, and the order keeps the filter."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("big/one")], first=True)
     refs = [
@@ -170,7 +170,7 @@ def test_refs_are_searched_sorted_and_paged(tmp_path: Path) -> None:
 
 
 def test_a_gone_repository_keeps_its_refs_on_its_page(public: AsgiClient, tmp_path: Path) -> None:
-    """A notice with the reason; the last known refs."""
+    """With a notice of the reason, and the last known refs."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.gone(PISTON.full_name)
     filled.store.close()
@@ -180,7 +180,7 @@ def test_a_gone_repository_keeps_its_refs_on_its_page(public: AsgiClient, tmp_pa
 
 
 def test_forks_of_forks_are_a_tree_even_in_a_circle(tmp_path: Path) -> None:
-    """A fork stands under what it was forked from, each once."""
+    """Each fork is listed once, below its parent."""
     filled = FixtureDb(tmp_path / "mirror.db")
     names = ["a/x", "b/x", "c/x"]
     rows = [repository(names[0])]
@@ -203,7 +203,7 @@ def test_forks_of_forks_are_a_tree_even_in_a_circle(tmp_path: Path) -> None:
 
 
 def test_an_owners_page_sorts_its_repositories(public: AsgiClient) -> None:
-    """By the last update unless told otherwise."""
+    """By last update by default."""
     page = public.get("/-/u/JESPERN").text
     assert "Jesper Noehr" in page
     assert 'href="/-/r/jespern/django-piston"' in page
@@ -215,7 +215,7 @@ def test_an_owners_page_sorts_its_repositories(public: AsgiClient) -> None:
 
 
 def test_members_are_shown_to_members(mixed: tuple[AsgiClient, dict[str, str]]) -> None:
-    """To holders of a token, and to trusted users who belong there; to nobody else."""
+    """And to holders of a token without a user, to nobody else."""
     served, tokens = mixed
     assert "mcatalbas" not in served.get("/-/u/brodie").text
     assert "mcatalbas" in served.get("/-/u/brodie", headers=bearer(tokens["read"])).text
@@ -224,7 +224,7 @@ def test_members_are_shown_to_members(mixed: tuple[AsgiClient, dict[str, str]]) 
 
 
 def test_private_pages_are_404_for_strangers(mixed: tuple[AsgiClient, dict[str, str]]) -> None:
-    """The answer is that of a repository that is not there, byte for byte but for its name."""
+    """Equal to the page of a missing repository, byte for byte, except for the name."""
     served, tokens = mixed
     hidden = served.get("/-/r/jespern/arriving")
     missing = served.get("/-/r/jespern/arrivinx")
@@ -236,7 +236,7 @@ def test_private_pages_are_404_for_strangers(mixed: tuple[AsgiClient, dict[str, 
 
 
 def test_counts_and_charts_include_visible_rows_only(mixed: tuple[AsgiClient, dict[str, str]]) -> None:
-    """Strangers are told public numbers, and nothing of how much was asked."""
+    """Strangers see public numbers, and no numbers of requests."""
     served, tokens = mixed
     home, status = served.get("/").text, served.get("/-/mirror-status").text
     assert "7 repositories" in home
@@ -249,7 +249,7 @@ def test_counts_and_charts_include_visible_rows_only(mixed: tuple[AsgiClient, di
 
 
 def test_an_edit_does_not_name_a_hidden_parent(mixed_db: FixtureDb) -> None:
-    """An edit that tells of a new parent tells strangers the rest of it."""
+    """Strangers see the other fields of such an edit."""
     token = make_tokens(mixed_db.store)["read"]
     moved = repository(
         "mcatalbas/codeigniter", language="php", name="CodeIgniter", description="told",
@@ -265,7 +265,7 @@ def test_an_edit_does_not_name_a_hidden_parent(mixed_db: FixtureDb) -> None:
 
 
 def test_changes_are_filtered_and_paged(public_db: FixtureDb) -> None:
-    """By kind, group, owner, ref, repository and time; what is not a moment is said to be none."""
+    """By kind, group, owner, ref, repository and time; an invalid time is reported."""
     for number in range(60):
         public_db.refs("dchambers/django-piston", [hg_ref("branch", f"work-{number}", "a")])
     public_db.repositories(
@@ -297,7 +297,7 @@ def test_changes_are_filtered_and_paged(public_db: FixtureDb) -> None:
 
 
 def test_tables_link_to_pages_and_show_their_age(public: AsgiClient) -> None:
-    """Names in Datasette's tables and queries are links, column notes fold, the foot tells the age."""
+    """Names in tables and queries are links, column notes fold, the footer shows the age."""
     page = public.get("/mirror/repositories").text
     assert 'href="/-/r/jespern/django-piston"' in page
     assert '<details class="column-notes">' in page
@@ -307,7 +307,7 @@ def test_tables_link_to_pages_and_show_their_age(public: AsgiClient) -> None:
 
 
 def test_datasettes_pages_have_the_mirrors_navigation(public: AsgiClient) -> None:
-    """A language, landmarks, named fields, a way back; the answer to a question is called so."""
+    """A language, landmarks, labelled fields, a way back; results of a query are labelled as such."""
     for path in ("/mirror", "/mirror/repositories", "/mirror/repositories/1", "/mirror/nothing", "/-/index"):
         page = public.get(path).text
         for told in (
@@ -326,7 +326,7 @@ def test_datasettes_pages_have_the_mirrors_navigation(public: AsgiClient) -> Non
 
 
 def test_other_databases_keep_their_own_look(tmp_path: Path, public_path: Path) -> None:
-    """No links, no foot, no stylesheet on tables that are not the mirror's."""
+    """No links, footer or stylesheet on tables of other databases."""
     with closing(sqlite3.connect(tmp_path / "other.db")) as other:
         other.execute("CREATE TABLE things (full_name TEXT)")
         other.execute("INSERT INTO things VALUES ('jespern/django-piston')")
@@ -340,7 +340,7 @@ def test_other_databases_keep_their_own_look(tmp_path: Path, public_path: Path) 
 
 
 def test_an_operator_may_close_the_pages(public_path: Path) -> None:
-    """Datasette's own `allow` rules hold for the pages too."""
+    """Datasette's `allow` rules apply to the pages too."""
     rules: list[dict[str, Any]] = [{"allow": False}, {"databases": {"mirror": {"allow": False}}}]
     for metadata in rules:
         closed = AsgiClient(Datasette([str(public_path)], metadata=metadata))
@@ -351,7 +351,7 @@ def test_an_operator_may_close_the_pages(public_path: Path) -> None:
 
 
 def test_every_address_is_documented() -> None:
-    """The table of docs/pages.md and the routes name the same pages."""
+    """The table in docs/pages.md and the routes have the same pages."""
     told = (Path(__file__).parent.parent / "docs/pages.md").read_text("utf-8")
     for pattern, _ in ROUTES:
         address = re.sub(r"\(.*|\^|\$|\\", "", pattern).rstrip("/") or "/"
@@ -360,7 +360,7 @@ def test_every_address_is_documented() -> None:
 
 
 def test_growth_is_drawn_over_every_year(tmp_path: Path) -> None:
-    """A year in which nothing was made has its place, or the line would tell of a steady growth."""
+    """A year without new repositories is shown, so that growth does not look steady."""
     filled = FixtureDb(tmp_path / "mirror.db")
     years = ("2009", "2009", "2010", "2016", "2020")
     rows = [repository(f"a/{n}", created_at=f"{year}-05-01T00:00:00.000000Z") for n, year in enumerate(years)]
@@ -377,7 +377,7 @@ def test_growth_is_drawn_over_every_year(tmp_path: Path) -> None:
 
 
 def test_every_chart_has_its_sql_one_click_away(mixed: tuple[AsgiClient, dict[str, str]]) -> None:
-    """Each figure of the status leads to a statement that Datasette answers, with its values."""
+    """Each figure of the status links to a statement that Datasette can run, with its values."""
     served, tokens = mixed
     for _ in range(20):  # a busy machine has not always counted by then
         page = served.get("/-/mirror-status", headers=bearer(tokens["read"])).text

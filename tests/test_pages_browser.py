@@ -1,4 +1,4 @@
-"""The pages in a real browser: typing, keys, links, no script, nothing from elsewhere, a silent console."""
+"""The pages in a real browser: typing, keys, links, without script, no other hosts, no console messages."""
 
 import contextlib
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ DATASETTES = (
 
 
 class Seen:
-    """A page of a browser, and everything that it complained about or asked for."""
+    """A page of a browser, with its console messages and requests."""
 
     def __init__(self, page: Any, address: str) -> None:
         self.page = page
@@ -39,7 +39,7 @@ class Seen:
         return self.page
 
     def check(self) -> None:
-        """Fail where the console said anything, or a request left the mirror."""
+        """Fail if the console has messages, or a request went to another host."""
         problems = [one for one in self.said if "404 (Not Found)" not in one and "403 (Forbidden)" not in one]
         assert not problems
         host = urlsplit(self.address).netloc
@@ -58,7 +58,7 @@ def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, st
 
 @contextlib.contextmanager
 def new_page(lived_in: tuple[Any, str, str]) -> Iterator[Seen]:
-    """Open a page of a browser without cookies; it takes four times as long as to load another address."""
+    """Open a page without cookies, which takes four times as long as loading another address."""
     running, address, _ = lived_in
     context = running.new_context(viewport={"width": 1280, "height": 800})
     context.set_default_timeout(10_000)
@@ -75,7 +75,7 @@ def one_page(lived_in: tuple[Any, str, str]) -> Iterator[Seen]:
 
 @pytest.fixture
 def seen(one_page: Seen) -> Iterator[Seen]:
-    """An empty page that nobody is logged in on, checked in the end."""
+    """An empty page without a login, checked at the end."""
     one_page.page.context.clear_cookies()
     one_page.page.unroute_all(behavior="ignoreErrors")
     one_page.page.goto("about:blank")
@@ -86,7 +86,7 @@ def seen(one_page: Seen) -> Iterator[Seen]:
 
 
 def test_typing_finds_and_enter_opens(seen: Seen) -> None:
-    """Results stand under the box while one types; arrows choose, Enter opens, Escape closes."""
+    """Results appear below the box while typing; arrows choose, Enter opens, Escape closes."""
     page = seen.open("/")
     assert page.evaluate("document.activeElement.id") == "q"
     page.keyboard.type("piston")
@@ -108,7 +108,7 @@ def test_typing_finds_and_enter_opens(seen: Seen) -> None:
 
 
 def test_the_slash_key_focuses_the_search_box(seen: Seen) -> None:
-    """From any page; the number found is said to those who listen."""
+    """On any page; screen readers hear the number of results."""
     page = seen.open("/-/changes")
     page.keyboard.press("/")
     page.keyboard.type("django")
@@ -121,7 +121,7 @@ def test_the_slash_key_focuses_the_search_box(seen: Seen) -> None:
 
 
 def test_old_answers_never_overtake_new_ones(seen: Seen) -> None:
-    """The first answer is held back until after the second; the second stays."""
+    """The first answer arrives after the second; the second stays."""
     page = seen.open("/")
     held = list[Any]()
 
@@ -142,7 +142,7 @@ def test_old_answers_never_overtake_new_ones(seen: Seen) -> None:
 
 
 def test_quick_typing_sends_one_request(lived_in: tuple[Any, str, str]) -> None:
-    """Letters in one breath are one question, which is asked when no letter has followed for a while."""
+    """It is sent after a short pause in typing."""
     with new_page(lived_in) as seen:  # a clock that was replaced once stays so
         seen.page.clock.install(time=0)
         page = seen.open("/")
@@ -159,7 +159,7 @@ def test_quick_typing_sends_one_request(lived_in: tuple[Any, str, str]) -> None:
 
 
 def test_an_unreachable_mirror_is_reported(seen: Seen) -> None:
-    """Under the box and beside the results; the next answer takes the note away."""
+    """Below the box and beside the results; the next answer removes the message."""
     page = seen.open("/")
     page.route("**/-/search/options?*", lambda route: route.abort("internetdisconnected"))
     page.type("#q", "pis")
@@ -179,7 +179,7 @@ def test_an_unreachable_mirror_is_reported(seen: Seen) -> None:
 
 
 def test_going_back_keeps_the_query(seen: Seen) -> None:
-    """In the box of a page that was left by a result, and on the search page."""
+    """In the box of the page that a result was opened from, and on the search page."""
     page = seen.open("/")
     page.fill("#q", "piston")
     page.wait_for_selector("[role=option]")
@@ -196,7 +196,7 @@ def test_going_back_keeps_the_query(seen: Seen) -> None:
 
 
 def test_results_and_address_follow_the_form(seen: Seen) -> None:
-    """On the search page the list changes while one types, and its address reproduces it."""
+    """On the search page, the list changes while typing, and the address reproduces it."""
     page = seen.open("/-/search")
     page.fill("#q", "piston")
     page.wait_for_url("**/-/search?q=piston")
@@ -210,7 +210,7 @@ def test_results_and_address_follow_the_form(seen: Seen) -> None:
 
 
 def test_refs_are_filtered_while_typing(seen: Seen) -> None:
-    """Branches narrow down without leaving the page."""
+    """Without leaving the page."""
     page = seen.open("/-/r/jespern/django-piston")
     page.fill("#find-branches", "oauth")
     page.wait_for_selector("form[data-answered=oauth]")
@@ -219,7 +219,7 @@ def test_refs_are_filtered_while_typing(seen: Seen) -> None:
 
 
 def test_a_slider_leads_through_the_past(seen: Seen) -> None:
-    """By the keys: it says each moment, and the page follows once; it stands there again after going back."""
+    """By keys: it shows each moment and loads the page once; after going back it has the same position."""
     page = seen.open("/-/r/jespern/django-piston")
     slider = page.get_by_role("slider", name="When it changed")
     assert slider.get_attribute("aria-valuetext") == "today"
@@ -250,7 +250,7 @@ def test_links_lead_through_the_mirror(seen: Seen) -> None:
 
 
 def test_a_token_logs_in_and_shows_what_is_private(lived_in: tuple[Any, str, str], seen: Seen) -> None:
-    """By the form; afterwards the budget is drawn and private rows are there, tables too."""
+    """By the form; then budget, private rows and tables are visible."""
     page = seen.open("/-/mirror-status")
     assert page.locator("text=The budget of this hour").count() == 0
     page.click("header >> text=Log in")
@@ -267,7 +267,7 @@ def test_a_token_logs_in_and_shows_what_is_private(lived_in: tuple[Any, str, str
 
 
 def test_everything_works_without_javascript(lived_in: tuple[Any, str, str]) -> None:
-    """The form is sent, filters are sent, pages are links."""
+    """Forms and filters are submitted, pages are links."""
     running, address, _ = lived_in
     context = running.new_context(java_script_enabled=False)
     page = context.new_page()
@@ -284,7 +284,7 @@ def test_everything_works_without_javascript(lived_in: tuple[Any, str, str]) -> 
 
 @pytest.mark.parametrize("path", ["/-/r/jespern/django-piston", "/-/search?q=django", "/-/changes"])
 def test_every_control_is_reached_by_keyboard_with_visible_focus(seen: Seen, path: str) -> None:
-    """The first Tab skips to the content; whatever has the focus is seen and outlined.
+    """The first Tab skips to the content; the focused element is visible and outlined.
 
     A field for a date has parts, each reached by a Tab of its own.
     """
@@ -311,7 +311,7 @@ def test_every_control_is_reached_by_keyboard_with_visible_focus(seen: Seen, pat
 
 
 def test_one_key_leads_to_the_upstream(seen: Seen) -> None:
-    """`o` on a page, and Control with Enter in the list of results; letters in a box stay letters."""
+    """`o` on a page, Ctrl-Enter in the results; letters in a box stay letters."""
     there = "https://bitbucket.org/jespern/django-piston"
     seen.page.route("https://bitbucket.org/**", lambda route: route.fulfill(body="upstream"))
     page = seen.open("/-/r/jespern/django-piston")
@@ -329,7 +329,7 @@ def test_one_key_leads_to_the_upstream(seen: Seen) -> None:
 
 @pytest.mark.parametrize("logged_in", [False, True], ids=["stranger", "holder of a token"])
 def test_nothing_overflows_and_the_console_is_clean(lived_in: tuple[Any, str, str], logged_in: bool) -> None:
-    """No page is wider than the screen of a phone, where it is dark, nor than that of a desk."""
+    """No page is wider than a phone's screen (in dark colours) or a desktop's."""
     running, address, token = lived_in
     headers = {"Authorization": f"Bearer {token}"} if logged_in else {}
     context = running.new_context(extra_http_headers=headers)
@@ -353,7 +353,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_axe_finds_no_serious_issue(lived_in: tuple[Any, str, str], axe: str) -> None:
-    """WCAG 2 A and AA on every page, also with the list of results open; in the dark, its contrast."""
+    """WCAG 2 A and AA on every page, also with open results; in dark colours, the contrast."""
     running, address, token = lived_in
     headers = {"Authorization": f"Bearer {token}"}
     # Without motion: colours that fade from light to dark would be judged halfway.
@@ -374,7 +374,7 @@ def test_axe_finds_no_serious_issue(lived_in: tuple[Any, str, str], axe: str) ->
 
 
 def test_the_script_is_small() -> None:
-    """What a phone loads before it can search stays under a few kilobytes."""
+    """A few kilobytes before a phone can search."""
     folder = Path(__file__).parent.parent / "mirror/serve/static"
     assert (folder / "mirror.js").stat().st_size < 10_000
     assert (folder / "mirror.css").stat().st_size < 20_000

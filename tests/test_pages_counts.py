@@ -1,4 +1,4 @@
-"""Numbers that cost a scan: cheap ones are always true, dear ones are remembered, no page waits for them."""
+"""Counts by a scan: cheap ones are always current, expensive ones cached, and no page waits for them."""
 
 import asyncio
 import sqlite3
@@ -11,7 +11,7 @@ WAIT = 0.5
 
 
 def _counting(seconds: float, counted: list[int]) -> Callable[[], Awaitable[int]]:
-    """Make a count that takes so long and says how often it was asked."""
+    """Make a count that takes some time and records its calls."""
 
     async def count() -> int:
         await asyncio.sleep(seconds)
@@ -22,7 +22,7 @@ def _counting(seconds: float, counted: list[int]) -> Callable[[], Awaitable[int]
 
 
 def test_cheap_counts_are_made_each_time() -> None:
-    """On a small file a page never shows an old number."""
+    """A page of a small file never shows an old number."""
 
     async def ask() -> list[int]:
         cache, count = CountCache(), _counting(0, [])
@@ -32,7 +32,7 @@ def test_cheap_counts_are_made_each_time() -> None:
 
 
 def test_expensive_counts_are_remembered() -> None:
-    """A number is good for many times what it cost."""
+    """For many times as long as the count took."""
 
     async def ask() -> list[int]:
         cache, count = CountCache(), _counting(CHEAP_SECONDS * 2, [])
@@ -42,7 +42,7 @@ def test_expensive_counts_are_remembered() -> None:
 
 
 def test_a_slow_count_is_shown_later() -> None:
-    """It is None while it is counted for the first time; two pages that ask are one count."""
+    """It is None during the first count; two pages share one count."""
 
     async def ask() -> tuple[list[int | None], float, int | None, int]:
         cache, counted = CountCache(), list[int]()
@@ -60,7 +60,7 @@ def test_a_slow_count_is_shown_later() -> None:
 
 
 def test_a_failed_count_is_not_repeated_at_once() -> None:
-    """A scan that was cut off is no error of the page, and costs the file nothing for a while."""
+    """An interrupted scan is no error of the page, and is not repeated for a while."""
     tried = list[int]()
 
     async def count() -> int:

@@ -1,4 +1,4 @@
-"""The Atom feed: valid by RFC 4287 and to a feed reader, with identities that stay."""
+"""The Atom feed: valid by RFC 4287 and for a feed reader, with stable ids."""
 
 import re
 from datetime import datetime
@@ -15,7 +15,7 @@ WEIRD = "v\x01<b>&\"'\ud7ff\ufffe\u202e"
 
 @pytest.fixture
 def served(public_db: FixtureDb) -> AsgiClient:
-    """A mirror in which something happened, to things of odd names too."""
+    """A mirror with changes, also of things with odd names."""
     public_db.refs(
         "jespern/django-piston", [hg_ref("branch", "default", "c"), hg_ref("tag", WEIRD, "d")], at=LATER
     )
@@ -27,7 +27,7 @@ def served(public_db: FixtureDb) -> AsgiClient:
 
 
 def _valid(text: str) -> ET.Element:
-    """Check what RFC 4287 demands of a feed and its entries; return the feed."""
+    """Check what RFC 4287 requires of a feed and its entries; return the feed."""
     feed = ET.fromstring(text)  # noqa: S314 - our own
     assert feed.tag == f"{ATOM}feed"
     for element in (feed, *feed.findall(f"{ATOM}entry")):
@@ -64,7 +64,7 @@ def test_the_feed_is_valid_with_odd_names_and_when_empty(served: AsgiClient) -> 
 
 
 def test_a_feed_reader_understands_it(served: AsgiClient) -> None:
-    """Titles say what happened, links lead to the pages under the public address."""
+    """Titles describe the change, links lead to the pages at the public address."""
     feedparser = pytest.importorskip("feedparser", reason="feedparser is not installed")
     parsed = feedparser.parse(served.get("/-/changes.atom").content)
     assert not parsed.bozo
@@ -77,7 +77,7 @@ def test_a_feed_reader_understands_it(served: AsgiClient) -> None:
 
 
 def test_filters_apply_and_entry_ids_are_stable(served: AsgiClient, tmp_path: Path) -> None:
-    """One entry is the same thing whatever feed it stands in, also after later changes."""
+    """An entry has the same id in every feed, also after later changes."""
     everything = _valid(served.get("/-/changes.atom").text)
     tags = _valid(served.get("/-/changes.atom?kind=tags").text)
     ids = {entry.findtext(f"{ATOM}id") for entry in everything.findall(f"{ATOM}entry")}
@@ -92,7 +92,7 @@ def test_filters_apply_and_entry_ids_are_stable(served: AsgiClient, tmp_path: Pa
 
 
 def test_an_invalid_host_header_is_not_repeated(public_path: Path) -> None:
-    """Without a configured address the one that was asked is used, unless it is odd."""
+    """Without a configured address, the requested host is used if it is valid."""
     served = client_of(public_path)
     assert (
         "http://good.example:81/-/" in served.get("/-/changes.atom", headers={"Host": "good.example:81"}).text

@@ -1,4 +1,4 @@
-"""Names and descriptions that somebody wrote to do harm: shown as they are written, in valid HTML."""
+"""Names and descriptions written to do harm are shown as text, in valid HTML."""
 
 import asyncio
 import re
@@ -24,13 +24,13 @@ PAGES = (
 
 
 def _fill(path: Path, text: str) -> AsgiClient:
-    """Serve a mirror that has a text wherever somebody else's text can stand."""
+    """Serve a mirror that has a text in every place for texts of others."""
     fill_hostile(path, text)
     return client_of(path)
 
 
 def _harmless(html: str, *, ours: bool, fragment: bool = False) -> None:
-    """Check that no text became an element, a handler or an address that runs."""
+    """Check that no text became an element, a handler or an active address."""
     if ours:
         tree = strict_html(html, fragment=fragment)
         for element in tree.iter():
@@ -43,7 +43,7 @@ def _harmless(html: str, *, ours: bool, fragment: bool = False) -> None:
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text)[:20])
 def test_hostile_names_are_shown_escaped(tmp_path: Path, text: str) -> None:
-    """Every page, every place; the HTML is valid, and its own links lead to it."""
+    """On every page and in every place; the HTML is valid, and its own links work."""
     served = _fill(tmp_path / "mirror.db", text)
     links = dict[str, str]()
     for path in PAGES:
@@ -57,7 +57,7 @@ def test_hostile_names_are_shown_escaped(tmp_path: Path, text: str) -> None:
 
 
 def test_names_unfit_for_addresses_link_to_the_row(tmp_path: Path) -> None:
-    """Never by the number of another thing, and not at all where no number is said."""
+    """Never to another object's number; without a number there is no link."""
     served = _fill(tmp_path / "mirror.db", "..")
     assert 'href="/-/r?id=1"' in served.get("/mirror/repositories").text
     assert 'href="/-/u?id=1"' in served.get("/mirror/users").text
@@ -70,7 +70,7 @@ def test_names_unfit_for_addresses_link_to_the_row(tmp_path: Path) -> None:
     "path", ["/", "/-/search?q=a&page=2", "/-/changes", "/-/mirror-status", "/-/mirror-login"]
 )
 def test_our_pages_are_valid_html(tmp_path: Path, path: str) -> None:
-    """A strict parser finds nothing, on an empty mirror and on a full one."""
+    """A strict parser finds no fault, on an empty and on a full mirror."""
     FixtureDb(tmp_path / "mirror.db").store.close()
     strict_html(client_of(tmp_path / "mirror.db").get(path).text)
 
@@ -94,7 +94,7 @@ markup = st.lists(
 @settings(max_examples=examples(15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(anything, markup.filter(bool)))
 def test_random_texts_leave_pages_valid(fuzzed: tuple[AsgiClient, sqlite3.Connection], text: str) -> None:
-    """Whatever stands in the file, also without passing through the crawler, the page stays valid."""
+    """Whatever the file has, also values that no crawl would save."""
     served, connection = fuzzed
     with connection:
         connection.execute(
@@ -116,7 +116,7 @@ def test_random_texts_leave_pages_valid(fuzzed: tuple[AsgiClient, sqlite3.Connec
 @given(st.text(max_size=700), st.text(max_size=50))
 @settings(max_examples=examples(100))
 def test_links_are_safe_for_any_name(owner_name: str, slug: str) -> None:
-    """An address of ours is ASCII, begins with ours, and cannot be walked out of."""
+    """An address is ASCII, begins with the mirror's own, and cannot lead out of it."""
     links = SiteLinks(lambda path: path, "mirror")
     for link in (
         links.repository(f"{owner_name}/{slug}", 7),
@@ -137,12 +137,12 @@ def test_links_are_safe_for_any_name(owner_name: str, slug: str) -> None:
     ],
 )  # fmt: skip
 def test_only_http_addresses_are_linked(address: str | None, safe: bool) -> None:
-    """Everything else that somebody calls a website is shown as text."""
+    """Any other website is shown as text."""
     assert (safe_external(address) is not None) is safe
 
 
 def test_broken_addresses_are_answered(tmp_path: Path) -> None:
-    """No request makes a page fail, whatever it says."""
+    """No request makes a page fail."""
     served = _fill(tmp_path / "mirror.db", "plain")
     for path in (
         "/-/r/%FF/x", "/-/u/%FF", "/-/r/a%00/b", "/-/r?id=x", "/-/r", "/-/u?id=99999999999999999999",
@@ -157,7 +157,7 @@ def test_broken_addresses_are_answered(tmp_path: Path) -> None:
 
 
 def test_names_that_are_not_utf_8_stay_distinct_everywhere(tmp_path: Path) -> None:
-    r"""Both APIs, by list and by name, the page and the tables carry them as they are kept, with ``\xNN``."""
+    r"""Both APIs (lists and names), the page and the tables show them as stored, with ``\xNN``."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("some/one")], first=True)
     names = {r"caf\xe8": "a", r"caf\xe9": "b", r"caf\x5cxe9": "c"}

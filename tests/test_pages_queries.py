@@ -1,4 +1,4 @@
-"""The stored queries of whoever cleans up or asks what became of something, each on a filled file."""
+"""The stored queries for cleaning up and for questions about the past, each on a filled file."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ MAIN, PARENT, MERGE, APART = "a", "b", "c", "d"
 
 @pytest.fixture
 def ask(tmp_path: Path) -> "Ask":
-    """A public mirror with branches merged and not, something empty, something gone, something renamed."""
+    """A public mirror with merged and unmerged branches, and empty, gone and renamed repositories."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("old/work"), repository("old/bare"), repository("old/lost")], first=True)
     main = hg_ref("branch", "master", MAIN, target_parents=(PARENT * 40,))
@@ -55,7 +55,7 @@ class Ask:
 
 
 def test_merged_branches_as_far_as_heads_tell(ask: Ask) -> None:
-    """The main branch's own commit, a parent of it, what a tag merged; neither main nor what stands apart."""
+    """The main branch's own commit, a parent of it, one merged by a tag; not main, nor unmerged ones."""
     rows = {row["branch"]: row["why"] for row in ask("merged_branches")}
     assert rows == {"same": "is the main branch", "up": "was merged", "in-tag": "was merged"}
     assert ask("merged_branches", days="36500") == []
@@ -64,47 +64,47 @@ def test_merged_branches_as_far_as_heads_tell(ask: Ask) -> None:
 
 
 def test_empty_repositories_have_read_refs_and_none(ask: Ask) -> None:
-    """What was never read is not called empty."""
+    """Unread ones are not called empty."""
     assert [row["full_name"] for row in ask("empty_repositories")] == ["old/bare"]
 
 
 def test_gone_repositories_have_a_reason(ask: Ask) -> None:
-    """A tombstone tells when and why."""
+    """With the time and the reason of a tombstone."""
     (row,) = ask("gone")
     assert (row["full_name"], row["gone_reason"]) == ("old/lost", "absent")
     assert ask("gone", owner="new") == []
 
 
 def test_a_former_name_leads_to_the_present_one(ask: Ask) -> None:
-    """By any part of the name then, in any case."""
+    """By any part of the former name, in any case."""
     (row,) = ask("former_names", name="OLD/WO")
     assert (row["former_name"], row["full_name"]) == ("old/work", "old/kept")
     assert ask("former_names", name="kept") == []
 
 
 def test_the_history_of_a_name_includes_former_names(ask: Ask) -> None:
-    """Edits of the description are there, and the renaming."""
+    """With edits of the description, and the renaming."""
     kinds = {row["kind"]: row for row in ask("history_of_a_name", name="Old/Kept")}
     assert {"renamed", "updated"} <= set(kinds)
     assert "now told" in kinds["updated"]["new"]
 
 
 def test_requests_are_counted_by_day(ask: Ask) -> None:
-    """Requests and waits of the runs, within the days asked for."""
+    """Requests and waits of runs within the given days."""
     (row,) = ask("requests_by_day")
     assert (row["upstream"], row["runs"], row["requests"], row["waited_seconds"]) == ("cloud", 1, 40, 2.0)
     assert ask("requests_by_day", days="-1") == []
 
 
 def test_unread_repositories_are_least_fresh(ask: Ask) -> None:
-    """It comes before what was read, and gone ones are left out."""
+    """They come before read ones; gone ones are left out."""
     names = [row["full_name"] for row in ask("least_fresh")]
     assert names[0] == "new/one"
     assert set(names) == {"new/one", "old/kept", "old/bare"}
 
 
 def test_the_newest_tag_of_each_repository(tmp_path: Path) -> None:
-    """Of one owner, by the tag's own date where it has one; Mercurial's tip is none."""
+    """Of one owner, by the tag's own date if it has one; Mercurial's tip does not count."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("ann/one"), repository("ann/none"), repository("bob/two")], first=True)
     tags = [hg_ref("tag", "1.0", "1"), hg_ref("tag", "0.9", "2", date="2026-05-01T00:00:00.000000Z")]
@@ -116,7 +116,7 @@ def test_the_newest_tag_of_each_repository(tmp_path: Path) -> None:
 
 
 def test_most_branches_and_forks_left_behind(tmp_path: Path) -> None:
-    """Branches are counted with the old ones among them; a fork is behind its parent."""
+    """Old branches are counted separately; a fork is older than its parent."""
     filled = FixtureDb(tmp_path / "mirror.db")
     parent = repository("ann/one", uuid="{one}", updated_at=to_text(utc_now()))
     fork = repository("bob/one", parent_uuid="{one}", parent_full_name="ann/one")
@@ -136,14 +136,14 @@ def test_most_branches_and_forks_left_behind(tmp_path: Path) -> None:
 
 
 def test_find_ranks_as_the_search_does(ask: Ask) -> None:
-    """By any part of a name, or among one owner's."""
+    """By any part of a name, or among one owner's repositories."""
     assert [row["full_name"] for row in ask("find", part="KEP")] == ["old/kept"]
     assert {row["full_name"] for row in ask("find", part="old/")} == {"old/kept", "old/bare"}
     assert ask("find", part="nowhere") == []
 
 
 def test_edits_and_visibility_changes_are_listed(tmp_path: Path) -> None:
-    """What a description said before; when something was made private or public."""
+    """Former descriptions, and when a repository was made private or public."""
     filled = FixtureDb(tmp_path / "mirror.db")
     now = to_text(utc_now())
     filled.repositories([repository("ann/one")], first=True)
@@ -161,7 +161,7 @@ def test_edits_and_visibility_changes_are_listed(tmp_path: Path) -> None:
 
 
 def test_the_budget_and_the_cost_of_runs(ask: Ask, tmp_path: Path) -> None:
-    """Requests of the rolling hour beside the limit, and what each run spent."""
+    """Requests of the rolling hour beside the limit, and those of each run."""
     filled = FixtureDb(tmp_path / "mirror.db")
     ledger = RequestLedger(filled.store)
     ledger.learn("token@api.example.com", 1000)

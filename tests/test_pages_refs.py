@@ -28,7 +28,7 @@ def served(tmp_path: Path) -> AsgiClient:
 
 
 def test_the_page_shows_exact_numbers_and_pages_through_all(served: AsgiClient) -> None:
-    """What strangers may see, each ref once, with a link to the next page and to the other search."""
+    """Refs that strangers may see, each once, with links to the next page and to the other search."""
     seen = list[str]()
     for number in (1, 2):
         page = served.get(f"/-/refs?q=MAIN&page={number}").text
@@ -68,7 +68,7 @@ def test_filters_narrow_the_search(served: AsgiClient, parameters: str, count: i
 
 
 def test_hostile_names_are_shown_as_text(served: AsgiClient) -> None:
-    """No tag, no control character, no hidden direction."""
+    """No tag, no control character, no reversed direction."""
     page = served.get("/-/refs?kind=tag").text
     assert "<script>alert" not in page
     assert "&lt;script&gt;" in page

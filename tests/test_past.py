@@ -1,4 +1,4 @@
-"""The past of a repository: equal to what the mirror held at each look, and honest about the rest."""
+"""The past of a repository: equal to the mirror at each look, and unknown where it was not recorded."""
 
 import re
 import sqlite3
@@ -57,7 +57,7 @@ State = tuple[dict[str, Any], dict[tuple[str, str], tuple[str, str | None]]]
 
 
 def held(connection: sqlite3.Connection, row_id: int) -> State:
-    """What the file holds of a repository now, of what is recorded."""
+    """The recorded values that the file has of a repository now."""
     connection.row_factory = None
     found = connection.execute(f"SELECT {', '.join(KNOWN)} FROM repositories WHERE id = ?", (row_id,))
     row = dict(zip(KNOWN, found.fetchone(), strict=True))
@@ -72,7 +72,7 @@ def held(connection: sqlite3.Connection, row_id: int) -> State:
 
 
 def told(past: Past) -> State:
-    """The same, of the past."""
+    """The same values of the past."""
     row = {name: past.columns[name] for name in KNOWN}
     rows = [ref.row for ref in past.refs]
     return row, {(ref.kind, ref.name): (ref.target_hash, ref.target_date) for ref in rows}
@@ -101,7 +101,7 @@ STEPS = st.lists(
 
 @dataclass
 class History:
-    """A repository that lives through some steps, and what the file held after each of them."""
+    """A repository with some changes, and the content of the file after each of them."""
 
     filled: FixtureDb
     held: dict[str, State] = field(default_factory=dict)
@@ -110,7 +110,7 @@ class History:
     said: Repository = field(default_factory=lambda: repository("ann/one", uuid="{it}"))
 
     def step(self, kind: str, value: Any, at: str) -> None:
-        """Let one thing happen, and note what the file holds then."""
+        """Make one change, and record the content of the file."""
         if kind == "row":
             self.said = repository(
                 f"{value['owner']}/{value['name']}",
@@ -141,7 +141,7 @@ def refs_of(named: dict[str, str]) -> Iterator[Ref]:
 
 
 def same(past: State, then: State) -> bool:
-    """Whether the past is what the file held; a flag that became known as off counts as off all along."""
+    """Whether the past equals the file; a flag that became known as off counts as always off."""
     past[0].pop("last_seen_at")
     before = {name: value for name, value in then[0].items() if name != "last_seen_at"}
     return past[1] == then[1] and all(
@@ -153,7 +153,7 @@ def same(past: State, then: State) -> bool:
 @settings(max_examples=examples(25), suppress_health_check=list(HealthCheck))
 @given(steps=STEPS)
 def test_the_past_is_what_the_mirror_held_at_each_look(tmp_path_factory: Any, steps: list[Any]) -> None:
-    """After each step, for all steps before it; a stranger's past holds no moment at which it was private."""
+    """After each step, for all steps before; a stranger's past has no private moment."""
     path = tmp_path_factory.mktemp("past") / "mirror.db"
     filled = FixtureDb(path)
     history = History(filled)
@@ -191,7 +191,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FixtureDb]:
 
 
 def test_which_commit_was_master_at(lived: FixtureDb) -> None:
-    """One ref, with the look before and the one after; what the next look found is told."""
+    """One ref, with the looks before and after, and what the next look found."""
     past = past_named(lived.store.connection, OPERATOR, "ann/old", moment(10))
     ref = past.refs_by_name()["branch", "master"]
     assert ref.row.target_hash == "1" * 40
@@ -204,7 +204,7 @@ def test_which_commit_was_master_at(lived: FixtureDb) -> None:
 
 
 def test_a_name_is_that_of_the_moment(lived: FixtureDb) -> None:
-    """A former name leads to who had it; the name of today leads to what it was called then."""
+    """A former name finds its repository; today's name shows the name of then."""
     for name, at, is_called, described in (
         ("ann/old", 10, "ann/old", "first"),
         ("ANN/OLD", 85, "ann/old", "another"),
@@ -217,7 +217,7 @@ def test_a_name_is_that_of_the_moment(lived: FixtureDb) -> None:
 
 
 def test_what_is_not_recorded_is_not_told(lived: FixtureDb) -> None:
-    """No value of today stands for one of the past, and the moving tag of Mercurial is left out."""
+    """No value of today replaces one of the past; Mercurial's moving tag is left out."""
     past = past_named(lived.store.connection, OPERATOR, "ann/old", moment(10))
     assert past.columns["size"] == 5
     assert "forks_count" in past.not_recorded
@@ -230,7 +230,7 @@ def test_what_is_not_recorded_is_not_told(lived: FixtureDb) -> None:
 
 
 def test_sizes_from_before_they_were_recorded_are_not_told(tmp_path: Path) -> None:
-    """A file of an older version knows them since its last look; the first look at others is no proof."""
+    """An older file knows them since its last look; the first look at other repositories is no proof."""
     older(tmp_path / "mirror.db", "m030_what_moved_that_should_not")
     with closing(sqlite3.connect(tmp_path / "mirror.db")) as connection:
         connection.execute(
@@ -247,7 +247,7 @@ def test_sizes_from_before_they_were_recorded_are_not_told(tmp_path: Path) -> No
 
 
 def test_before_it_was_seen_nothing_is_known(lived: FixtureDb) -> None:
-    """One line says since when; refs are not read before they were listed."""
+    """One line says since when; refs are unread before their first listing."""
     with pytest.raises(NotFound, match=r"nothing of bob/new at .* is known since 2026-11-01T00:00:00Z"):
         past_named(lived.store.connection, OPERATOR, "bob/new", moment(-1))
     early = past_named(lived.store.connection, OPERATOR, "ann/old", moment(0))
@@ -257,7 +257,7 @@ def test_before_it_was_seen_nothing_is_known(lived: FixtureDb) -> None:
 
 
 def test_strangers_see_no_private_time(lived: FixtureDb) -> None:
-    """Not by a former name either, and not before the refs were read after it was made public."""
+    """Not by a former name either, and not before the refs were read again as public."""
     for minute in (0, 10, 40, 49):
         with pytest.raises(NotFound):
             past_named(lived.store.connection, ANONYMOUS, "bob/new", moment(minute))
@@ -269,7 +269,7 @@ def test_strangers_see_no_private_time(lived: FixtureDb) -> None:
 
 
 def test_json_has_the_keys_of_today_and_the_bounds(lived: FixtureDb) -> None:
-    """So that a program that reads one reads the other."""
+    """A program that reads one can read the other."""
     connection = lived.store.connection
     past = past_named(connection, OPERATOR, "bob/new", moment(25))
     details, today = details_of(connection, past), repository_details(connection, OPERATOR, "bob/new")
@@ -287,7 +287,7 @@ def test_json_has_the_keys_of_today_and_the_bounds(lived: FixtureDb) -> None:
 
 
 def test_show_tells_the_past(lived: FixtureDb) -> None:
-    """`--at` in the zone of the machine, refused in one line where it is in the future or unreadable."""
+    """`--at` in the machine's zone; a future or unreadable time is refused in one line."""
     folder = Folder(lived.path.parent)
     (folder.path / "mirror.toml").write_text(
         'database = "mirror.db"\n[[upstream]]\nname = "box"\nkind = "sandbox"\nurl = "http://x"\n'
@@ -322,7 +322,7 @@ NARROW: tuple[dict[str, Any], ...] = (
 
 @pytest.mark.parametrize("caller", [ANONYMOUS, MINE, OPERATOR], ids=lambda caller: caller.name)
 def test_the_past_and_the_unexpected_are_found_by_indexes(lived: FixtureDb, caller: Caller) -> None:
-    """No statement reads a table from end to end that grows, nor all there ever was of what is unexpected."""
+    """No statement scans a growing table, nor all unexpected changes."""
     said = list[str]()
     owners = ChangeFilter(owner_ids=(1,), until=moment(60))
     with closing(open_reader(lived.path)) as connection:
@@ -362,7 +362,7 @@ def test_the_past_and_the_unexpected_are_found_by_indexes(lived: FixtureDb, call
 
 
 def test_filtered_changes_are_those_of_all_changes_that_match(tmp_path: Path) -> None:
-    """Filters that an index finds give what comparing each change gives."""
+    """Filters by index give the same as comparing each change."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories(
         [repository("ann/tool"), repository("bob/tool", owner("bob"))], at=moment(0), first=True
@@ -418,7 +418,7 @@ def test_changes_are_found_by_any_part_of_a_ref(tmp_path: Path) -> None:
 
 
 def test_steps_among_many_changes_of_an_owner(tmp_path: Path) -> None:
-    """An owner with too many changes to sort has the same steps, and the latest changes until a moment."""
+    """An owner with too many changes to sort has the same steps and latest changes."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories(
         [repository("ann/tool"), repository("bob/tool", owner("bob"))], at=moment(0), first=True

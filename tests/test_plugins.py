@@ -1,4 +1,4 @@
-"""Other plugins beside the mirror's: what their hooks collect runs, what stands in values does not."""
+"""Other plugins beside the mirror's: scripts that their hooks add run, scripts in values do not."""
 
 import json
 import os
@@ -31,7 +31,7 @@ PLUGINS = ("cluster_map", "copyable", "graphql", "search_all", "vega")
 
 
 def test_sources_are_read_by_directive() -> None:
-    """Directives come in any order and more than once; lines may be broken."""
+    """Directives may be in any order and repeated; lines may be broken."""
     assert sources_of("") == {}
     text = (
         "img-src https://*.tile.example data:;\n script-src 'unsafe-eval'; img-src http://b.example:8080/x/;"
@@ -66,7 +66,7 @@ def test_sources_are_read_by_directive() -> None:
     ],
 )
 def test_what_would_weaken_or_break_the_policy_is_refused(text: str, complaint: str, tmp_path: Path) -> None:
-    """In one line, which names the setting."""
+    """In one line with the setting."""
     with pytest.raises(ValueError, match=re.escape(complaint)):
         sources_of(text)
     path = tmp_path / "mirror.toml"
@@ -78,7 +78,7 @@ def test_what_would_weaken_or_break_the_policy_is_refused(text: str, complaint: 
 
 
 class Collected:
-    """A plugin that has something of each sort collected."""
+    """A plugin that uses each hook for scripts and stylesheets."""
 
     __name__ = "collected"
 
@@ -116,7 +116,7 @@ def collected(public_db: FixtureDb) -> Iterator[AsgiClient]:
 def test_scripts_of_templates_and_hooks_have_the_nonce_of_the_answer(
     collected: AsgiClient, path: str
 ) -> None:
-    """Each answer has its own; the operator's sources and collected stylesheets are allowed beside it."""
+    """A new one for each response; the operator's sources and collected stylesheets are allowed too."""
     answer = collected.get(path)
     policy = answer.headers["content-security-policy"]
     (nonce,) = NONCE.findall(policy)
@@ -134,7 +134,7 @@ def test_scripts_of_templates_and_hooks_have_the_nonce_of_the_answer(
 
 
 def test_answers_without_scripts_need_no_nonce(collected: AsgiClient) -> None:
-    """JSON, and the mirror's own pages, whose policy stays as it is."""
+    """JSON, and the mirror's own pages, which keep their policy."""
     assert "nonce" not in collected.get("/mirror/repositories.json").headers["content-security-policy"]
     assert "nonce" not in collected.get("/-/search").headers["content-security-policy"]
     assert "nonce" not in collected.get("/-/search").text
@@ -142,7 +142,7 @@ def test_answers_without_scripts_need_no_nonce(collected: AsgiClient) -> None:
 
 @pytest.mark.parametrize("cors", [True, False])
 def test_results_may_be_read_by_other_sites_where_tables_may(public_path: Path, cors: bool) -> None:
-    """With `--cors`, as for tables."""
+    """With `--cors`, like tables."""
     client = client_of(public_path)
     client.datasette.cors = cors
     for path in ("/-/search.json?q=a", "/-/search.csv?q=a", "/mirror/repositories.json"):
@@ -157,7 +157,7 @@ def _free_port() -> int:
 
 @contextmanager
 def _datasette(place: Path, *files: Path) -> Iterator[str]:
-    """Serve files by plain Datasette, with the plugins that are apart from all others."""
+    """Serve files by plain Datasette, with the separately installed plugins."""
     policy = {"csp": "script-src 'unsafe-eval'; img-src https://*.tile.openstreetmap.org"}
     (place / "metadata.json").write_text(json.dumps({"plugins": {"bitbucket-mirror": policy}}))
     port = _free_port()
@@ -206,7 +206,7 @@ def running() -> Iterator[Any]:
 
 
 def test_pages_open_beside_five_plugins(address: str, running: Any) -> None:
-    """A chart, a map, GraphiQL, a copyable table and the mirror's own search, without a complaint."""
+    """A chart, a map, GraphiQL, a copyable table and the mirror's search, without console messages."""
     said = list[str]()
     page = running.new_page()
     page.route("https://*/**", lambda route: route.fulfill(status=204))
@@ -235,7 +235,7 @@ def test_pages_open_beside_five_plugins(address: str, running: Any) -> None:
 
 
 def test_graphql_shows_no_more_than_tables(address: str, running: Any) -> None:
-    """A mirror with private rows is closed to strangers, by this way too."""
+    """It closes a mirror with private rows to strangers too."""
     query = "/graphql/closed?query=%7Brepositories%7Bnodes%7Bfull_name%7D%7D%7D"
     asked = running.new_context(extra_http_headers={"Accept": "application/json"}).request
     refused = asked.get(f"{address}{query}")

@@ -1,4 +1,4 @@
-"""`mirror publish`: what the file holds, that it is put in place whole, and that nothing writes to it."""
+"""`mirror publish`: the content of the file, its atomic replacement, and that nothing writes to it."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def test_a_published_file_holds_every_public_row(mixed_path: Path, tmp_path: Path) -> None:
-    """Rows are numbered anew, private parents and histories are not told, forks are those that are in it."""
+    """Rows have new numbers, private parents and histories are left out, forks are those in the file."""
     target = tmp_path / "public.db"
     done = publish(mixed_path, target, PublishOptions())
     assert target.stat().st_mode & 0o777 == 0o444
@@ -71,7 +71,7 @@ def test_a_published_file_holds_every_public_row(mixed_path: Path, tmp_path: Pat
 
 
 def test_a_published_file_is_searched_like_the_mirror_by_strangers(mixed_path: Path, tmp_path: Path) -> None:
-    """The name index is built for the rows that are in it."""
+    """Its name index has only its own rows."""
     target = tmp_path / "public.db"
     publish(mixed_path, target, PublishOptions())
     with closing(open_reader(target)) as connection:
@@ -83,13 +83,13 @@ def test_a_published_file_is_searched_like_the_mirror_by_strangers(mixed_path: P
 
 
 def test_publishing_a_published_file_changes_nothing(mixed_path: Path, tmp_path: Path) -> None:
-    """The same public rows give the same bytes, from whatever file they are."""
+    """The same public rows give the same bytes, from any file."""
     first = publish(mixed_path, tmp_path / "first.db", PublishOptions())
     assert publish(tmp_path / "first.db", tmp_path / "second.db", PublishOptions()).sha256 == first.sha256
 
 
 def test_a_publish_during_a_sync_is_one_snapshot(mixed_db: FixtureDb, tmp_path: Path) -> None:
-    """Two rows that are always written together are the same in it."""
+    """Two rows that are always written together are equal in it."""
     pair = [repository(f"pair/{side}", description="0") for side in ("left", "right")]
     mixed_db.repositories(pair)
     mixed_db.store.close()
@@ -125,7 +125,7 @@ def test_a_publish_during_a_sync_is_one_snapshot(mixed_db: FixtureDb, tmp_path: 
 
 
 def test_a_killed_publish_leaves_the_old_file_or_the_new(mixed_db: FixtureDb, tmp_path: Path) -> None:
-    """At many calls that publishing makes; what the killed process left is not in the way."""
+    """Killed at many of its calls; leftovers do not hinder the next one."""
     target = tmp_path / "public" / "public.db"
     target.parent.mkdir()
     old = publish(mixed_db.path, target, PublishOptions()).sha256
@@ -143,7 +143,7 @@ def test_a_killed_publish_leaves_the_old_file_or_the_new(mixed_db: FixtureDb, tm
 
 
 def test_a_full_disk_is_one_line(folder: Folder) -> None:
-    """Exit code 4; the file of before stays, and nothing that takes room is left."""
+    """Exit code 4; the old file stays, and no large leftovers."""
     (folder.path / "data").mkdir()
     fill_mixed(folder.path / "data/mirror.db").store.close()
     publish(folder.path / "data/mirror.db", folder.path / "public.db", PublishOptions())
@@ -164,7 +164,7 @@ def test_a_full_disk_is_one_line(folder: Folder) -> None:
 
 
 def test_the_check_finds_a_private_name_in_a_public_text(mixed_db: FixtureDb, tmp_path: Path) -> None:
-    """Nothing is published then; a name that only begins so is none."""
+    """Then nothing is published; a name that only begins like one is no match."""
     said = "moved to https://bitbucket.org/jespern/{}/src"
     mixed_db.repositories([repository("pair/left", description=said.format("arriving-late"))])
     assert publish(mixed_db.path, tmp_path / "public.db", PublishOptions(check=True)).checked
@@ -176,7 +176,7 @@ def test_the_check_finds_a_private_name_in_a_public_text(mixed_db: FixtureDb, tm
 
 
 def test_a_restored_copy_is_not_published(mixed_db: FixtureDb, tmp_path: Path) -> None:
-    """What was public then may be private since."""
+    """Its public rows may be private by now."""
     Cursors(mixed_db.store.connection, mixed_db.upstream_id).await_listing(at="2026-11-20")
     with pytest.raises(StoreError, match="restored copy"):
         publish(mixed_db.path, tmp_path / "public.db", PublishOptions())
@@ -184,7 +184,7 @@ def test_a_restored_copy_is_not_published(mixed_db: FixtureDb, tmp_path: Path) -
 
 
 def test_an_unusable_target_is_refused(public_db: FixtureDb, tmp_path: Path) -> None:
-    """A file that is there, the mirror, a folder, another file; a mirror without public rows."""
+    """An existing file, the mirror, a folder, another program's file; a mirror without public rows."""
     (tmp_path / "notes.txt").write_text("mine")
     publish(public_db.path, tmp_path / "public.db", PublishOptions())
     for name, options in (
@@ -205,7 +205,7 @@ def test_an_unusable_target_is_refused(public_db: FixtureDb, tmp_path: Path) -> 
 def test_the_command_publishes_and_reports(
     folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its file, what goes with it, its JSON; the moment of reproducible builds; wrong words in one line."""
+    """The file, files beside it, JSON; SOURCE_DATE_EPOCH; faults in one line."""
     monkeypatch.chdir(folder.path)
     (folder.path / "data").mkdir()
     fill_mixed(folder.path / "data/mirror.db").store.close()
@@ -225,14 +225,14 @@ def test_the_command_publishes_and_reports(
 
 
 def ended(*words: str) -> object:
-    """Run a command that does not end well; return its exit code."""
+    """Run a command that fails; return its exit code."""
     with pytest.raises(SystemExit) as end:
         main([*words])
     return end.value.code
 
 
 def test_a_compressed_copy_with_checksums(mixed_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are those of the files; the program that compresses may be missing."""
+    """They match the files; a missing compressor is reported."""
     monkeypatch.chdir(mixed_path.parent)
     Path("mirror.toml").write_text('database = "mirror.db"\n')
     monkeypatch.setenv("PATH", "/nowhere", prepend=None)
@@ -268,7 +268,7 @@ def test_nothing_writes_to_a_published_file(
 
 
 def test_a_published_file_is_served_with_its_date(mixed_path: Path) -> None:
-    """Pages, tables and APIs, to strangers, with SQL open; a mirror says nothing of the kind."""
+    """On pages, tables and APIs, for strangers, with open SQL; a mirror shows no such date."""
     target = mixed_path.with_name("public.db")
     done = publish(mixed_path, target, PublishOptions())
     served = AsgiClient(Datasette([], immutables=[str(target)]))
@@ -288,7 +288,7 @@ def test_a_published_file_is_served_with_its_date(mixed_path: Path) -> None:
 
 
 def test_serving_a_published_file_warns_of_no_mode(folder: Folder) -> None:
-    """It is for everybody; a private file of that mode is named."""
+    """It is public; a private file with that mode is reported."""
     fill_mixed(folder.path / "mirror.db").store.close()
     publish(folder.path / "mirror.db", folder.path / "public.db", PublishOptions())
     (folder.path / "mirror.toml").write_text('database = "public.db"\n')

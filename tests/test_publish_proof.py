@@ -1,4 +1,4 @@
-"""A published file is a function of the public rows alone: nothing else reaches a byte of it."""
+"""A published file depends only on public rows: nothing else changes a byte of it."""
 
 import sqlite3
 from contextlib import closing
@@ -33,7 +33,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_files_that_differ_in_private_rows_publish_the_same_bytes(
     empty: Path, public: int, private: list[int], whole: bool
 ) -> None:
-    """Whatever is private there, was, or is not there at all: one SHA-256."""
+    """One SHA-256, whether private rows exist, existed, or never did."""
     with TemporaryDirectory() as name:
         hashes = set()
         for number, seed in enumerate([None, *private]):
@@ -54,7 +54,7 @@ def test_files_that_differ_in_public_rows_publish_other_bytes(empty: Path, tmp_p
 
 
 def test_every_column_is_copied_or_refused(empty: Path) -> None:
-    """A column that is new in the schema fails here, until somebody has decided whether it is public."""
+    """A new column of the schema fails here until it is on one of the lists."""
     with closing(sqlite3.connect(empty)) as connection:
         there = tables_of(connection)
     assert undecided(there) == []
@@ -71,7 +71,7 @@ def types_of(connection: sqlite3.Connection) -> dict[str, dict[str, str]]:
 
 
 def plant(path: Path) -> int:
-    """Put canaries into every text of private rows, in every table there is; return how many."""
+    """Put canaries into every text of private rows in every table; return their number."""
     planted = 0
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA ignore_check_constraints = ON")
@@ -112,7 +112,7 @@ def plant(path: Path) -> int:
 
 
 def test_planted_private_texts_are_not_published(mixed_db: FixtureDb, tmp_path: Path) -> None:
-    """Private rows, dangling ones, gone ones, and what is refused of public ones."""
+    """Of private, dangling and gone rows, and of refused columns."""
     mixed_db.store.save_upstream("inside", "datacenter", "https://inside.example")
     mixed_db.store.close()
     planted = plant(mixed_db.path)
@@ -129,7 +129,7 @@ def test_planted_private_texts_are_not_published(mixed_db: FixtureDb, tmp_path: 
 
 
 def test_no_authors_removes_every_author(public_path: Path, tmp_path: Path) -> None:
-    """Neither in author lines nor in messages, which may be signed off."""
+    """From author lines, and from messages, which may have a sign-off."""
     with closing(sqlite3.connect(public_path, isolation_level=None)) as connection:
         for table in ("branches", "tags"):
             names = {"target_author", "target_author_name", "target_author_uuid", "target_message"}

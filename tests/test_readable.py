@@ -1,4 +1,4 @@
-"""Texts of others and sizes as people read them: one rule in commands, pages, the feed and the drop-down."""
+"""Texts of others and sizes for people: the same rules in commands, pages, the feed and the search box."""
 
 import unicodedata
 from pathlib import Path
@@ -18,7 +18,7 @@ TOLD = "safe\\u202egpj.\\x1b[31m\\x9b\\u200b"
 
 
 def test_every_character_that_is_not_seen_is_written_out() -> None:
-    """All that Unicode calls control, format, surrogate or separator of lines, but for tabs and line ends."""
+    """All control, format and surrogate characters and line separators, except tabs and line ends."""
     hidden = {
         code for code in range(0x110000) if unicodedata.category(chr(code)) in ("Cc", "Cf", "Cs", "Zl", "Zp")
     }
@@ -50,12 +50,12 @@ def test_what_is_seen_or_needed_stays(text: str) -> None:
     [("a\rb", "a\\rb"), ("a\u200db", "a\\u200db"), ("\u200d", "\\u200d"), ("\U000e0041", "\\U000e0041")],
 )
 def test_what_hides_is_told_by_its_number(text: str, told: str) -> None:
-    """As Python writes it."""
+    """As Python escapes it."""
     assert visible(text) == told
 
 
 def test_a_page_keeps_addresses_and_values() -> None:
-    """What a form sends and where a link leads is the true name."""
+    """Values of forms and addresses of links are unchanged."""
     page = '<a href="/\u202e" title="\u202e">\u202e</a><input value="\u202e"><textarea>\u202e</textarea>'
     wanted = '<a href="/\u202e" title="\\u202e">\\u202e</a><input value="\u202e"><textarea>\u202e</textarea>'
     assert visible_html(page) == wanted
@@ -70,13 +70,13 @@ def test_a_page_keeps_addresses_and_values() -> None:
     ],
 )  # fmt: skip
 def test_sizes_have_one_unit_and_few_digits(size: int | None, text: str) -> None:
-    """And never a thousand of a unit that has a next one."""
+    """And never a thousand of a unit."""
     assert size_text(size) == text
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A mirror with evil names, and a repository of many branches whose main one is old."""
+    """A mirror with malicious names, and a repository with many branches and an old main branch."""
     filled = FixtureDb(tmp_path_factory.mktemp("readable") / "mirror.db")
     filled.repositories([repository(f"eve/{EVIL}", description=EVIL, name=EVIL)], first=True)
     filled.refs(f"eve/{EVIL}", [])
@@ -96,7 +96,7 @@ def served(path: Path) -> AsgiClient:
 
 
 def test_evil_names_are_written_out_wherever_they_are_shown(served: AsgiClient) -> None:
-    """Titles, links, the history, the drop-down, the feed, and Datasette's tables; data keep them."""
+    """Titles, links, history, search box, feed, Datasette's tables; JSON and CSV keep them."""
     (row,) = served.json("/-/search.json?q=safe")["repositories"]
     assert row["slug"] == EVIL
     for page in (row["url"], "/-/search?q=safe", "/-/search/options?q=safe", "/-/changes", "/-/u/eve",
@@ -111,7 +111,7 @@ def test_evil_names_are_written_out_wherever_they_are_shown(served: AsgiClient) 
 
 
 def test_what_one_typed_stays_in_the_box(served: AsgiClient) -> None:
-    """It would be another question otherwise."""
+    """Otherwise it would be another query."""
     text = served.get("/-/search?q=a%E2%80%AEb").text
     assert 'value="a\u202eb"' in text
     assert "“a\\u202eb”" in text
@@ -131,7 +131,7 @@ def test_commands_write_evil_names_out(path: Path, tmp_path: Path) -> None:
 def test_the_main_branch_comes_first_and_thousands_are_paged(
     served: AsgiClient, path: Path, tmp_path: Path
 ) -> None:
-    """On the page and in the command, whose --json has all."""
+    """On the page and in the command; --json has all."""
     page = served.get("/-/r/ann/many").text.split('id="branches-list"')[1]
     assert page.index("master") < page.index("b0000")
     (tmp_path / "mirror.toml").write_text(f'database = "{path}"\n')
@@ -148,7 +148,7 @@ def test_the_main_branch_comes_first_and_thousands_are_paged(
 
 @pytest.mark.parametrize("address", ["/nowhere", "/mirror/no-table", "/jespern/many", "/-/no/many"])
 def test_an_address_at_which_nothing_is_offers_a_search(served: AsgiClient, address: str) -> None:
-    """Datasette's own 404 has the mirror's words, and the last name in a search box."""
+    """Datasette's 404 in the mirror's words, with the last name in a search box."""
     answer = served.get(address)
     name = address.rpartition("/")[2]
     assert answer.status_code == 404

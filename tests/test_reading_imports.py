@@ -43,7 +43,7 @@ def test_reading_modules_import_no_server(package: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_reading_commands_import_no_server(command: list[str], tmp_path: Path) -> None:
-    """It answers at once, so it must not load what it does not need."""
+    """So that they start fast."""
     fill_public(tmp_path / "mirror.db").store.close()
     (tmp_path / "mirror.toml").write_text('database = "mirror.db"')
     found = loaded(f"from mirror.cli.main import mirror; mirror({command}, standalone_mode=False)", tmp_path)

@@ -1,4 +1,4 @@
-"""The examples of README.md and docs/ run, and print what they are said to print, in shape."""
+"""The examples of README.md and docs/ run, and their output has the documented shape."""
 
 import contextlib
 import json
@@ -47,7 +47,7 @@ def sandbox() -> Iterator[RunningSandbox]:
 
 @pytest.fixture(scope="module")
 def folder(sandbox: RunningSandbox, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a mirror of it, synced, and with what the examples name besides."""
+    """A folder with a synced mirror of it, and with everything else that the examples name."""
     place = tmp_path_factory.mktemp("examples")
     (place / "secret").write_text("jespern:sandbox")
     (place / "secret").chmod(0o600)
@@ -63,7 +63,7 @@ def folder(sandbox: RunningSandbox, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def _add(path: Path) -> None:
-    """Add repositories of another upstream: one that has a past, and some that examples name."""
+    """Add repositories of another upstream: one with a past, and some that examples name."""
     filled = FixtureDb(path)
     filled.repositories(
         [
@@ -99,7 +99,7 @@ def place(sandbox: RunningSandbox, folder: Path, tmp_path: Path) -> Place:
 
 
 def _faults(example: Example, place: Place) -> list[str]:
-    """Return what is wrong with an example: how it ends, or the shape of what it prints."""
+    """Return the faults of an example: its end, or the shape of its output."""
     code, text = place.run(example.command)
     if code:
         return [f"{example.command}: {code}: {text}"]
@@ -115,14 +115,14 @@ def _faults(example: Example, place: Place) -> list[str]:
 
 @pytest.mark.parametrize("path", [path for path in DOCS if examples(path)], ids=lambda path: path.name)
 def test_examples_print_what_is_shown(place: Place, path: Path) -> None:
-    """All of a text in their order, each of them without an error."""
+    """All examples of a text in order, each without an error."""
     runnable = [one for one in examples(path) if not any(re.fullmatch(what, one.command) for what in NOT_RUN)]
     assert [fault for example in runnable for fault in _faults(example, place)] == []
 
 
 @pytest.mark.parametrize("what", NOT_RUN)
 def test_examples_that_are_not_run_are_commands(what: str) -> None:
-    """Their names, options and arguments exist: click reads them, and does nothing."""
+    """Their names, options and arguments exist: click parses them without running them."""
     commands = [example.command for path in DOCS for example in examples(path)]
     for command in [one for one in commands if re.fullmatch(what, one)] or ["no example: remove the reason"]:
         context, words = mirror.make_context("mirror", shlex.split(command)[1:]), ["mirror"]
@@ -150,13 +150,13 @@ def test_examples_that_are_not_run_are_commands(what: str) -> None:
     ],
 )
 def test_differences_of_shape_are_seen(shown: str, printed: str, same: bool) -> None:
-    """Of words, of kinds of lines, of columns and of time zones; not of numbers, names and hashes."""
+    """Of words, kinds of lines, columns and time zones; not of numbers, names and hashes."""
     assert has_shape(shown, printed) is same
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
 def test_sql_that_is_shown_runs(folder: Path, path: Path) -> None:
-    """Each statement of a block of SQL, on a mirror; those on files of other programs apart."""
+    """Each statement of a block of SQL runs on a mirror, except those for files of other programs."""
     connection = open_reader(folder / "data" / "mirror.db")
     register(connection)
     register_refs(connection)
@@ -169,7 +169,7 @@ def test_sql_that_is_shown_runs(folder: Path, path: Path) -> None:
 
 
 def test_the_loop_that_clones_gets_every_address(folder: Path) -> None:
-    """The recipe as it stands, with echo in the place of git."""
+    """The recipe unchanged, with echo in place of git."""
     if shutil.which("jq") is None:
         pytest.skip("no jq here")
     (recipe,) = [block for block in _blocks(ROOT / "docs/recipes.md", "sh") if "git clone" in block]
@@ -186,7 +186,7 @@ def test_the_loop_that_clones_gets_every_address(folder: Path) -> None:
 
 
 def test_duckdb_reads_the_inventory(folder: Path) -> None:
-    """The recipe as it stands."""
+    """The recipe unchanged."""
     duckdb = pytest.importorskip("duckdb", reason="an extra")
     printed = CliRunner().invoke(mirror, ["--config", str(folder / "mirror.toml"), "inventory", "--csv"])
     (folder / "inventory.csv").write_text(printed.output)
@@ -196,7 +196,7 @@ def test_duckdb_reads_the_inventory(folder: Path) -> None:
 
 
 def test_the_compose_file_runs_the_image_of_the_service() -> None:
-    """Its ports, its configuration and its volume are those that the image expects."""
+    """With the ports, configuration and volume that the image expects."""
     text = (ROOT / "contrib/compose.yaml").read_text("utf-8")
     service = yaml.safe_load(text)["services"]["mirror"]
     image = (ROOT / "contrib" / "Containerfile").read_text("utf-8")
@@ -209,7 +209,7 @@ def test_the_compose_file_runs_the_image_of_the_service() -> None:
 
 
 def test_the_views_of_the_readme_exist(folder: Path) -> None:
-    """`sqlite3 data/mirror.db "..."` is a statement that runs."""
+    """The statement in `sqlite3 data/mirror.db "..."` runs."""
     for statement in re.findall(r'sqlite3 data/mirror\.db "(.*?)"', (ROOT / "README.md").read_text("utf-8")):
         with sqlite3.connect(folder / "data" / "mirror.db") as connection:
             connection.execute(statement).fetchall()

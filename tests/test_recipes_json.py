@@ -1,4 +1,4 @@
-"""JSON that README.md and docs/ show without its command has the keys that the program prints now."""
+"""JSON in README.md and docs/ without its command has the keys that the program prints now."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ ASKED = {"api-2.0.md": "/2.0/repositories/jespern/django-piston/pullrequests", "
 
 
 def _samples() -> list[tuple[str, str, str]]:
-    """Return (file, what is asked, the JSON shown) of every answer; found by how docs write them."""
+    """Return (file, request, JSON) of every sample, found by how docs write them."""
     found = []
     for path in DOCS:
         text, name = path.read_text("utf-8"), path.name
@@ -38,7 +38,7 @@ def _samples() -> list[tuple[str, str, str]]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a mirror that has what the samples are about."""
+    """A folder with the mirror that the samples are about."""
     place = tmp_path_factory.mktemp("samples")
     copy_made(place / "data" / "mirror.db", _fill)
     return place
@@ -55,7 +55,7 @@ def _fill(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def served(folder: Path) -> AsgiClient:
-    """It, served as a copy, which has the most to tell about its health."""
+    """It, served as a copy, which shows the most in its health."""
     return client_of(folder / "data" / "mirror.db", read_only=True)
 
 
@@ -63,7 +63,7 @@ def served(folder: Path) -> AsgiClient:
 def test_json_that_is_shown_has_the_keys_that_are_printed(
     folder: Path, served: AsgiClient, file: str, asked: str, shown: str
 ) -> None:
-    """Those of every level; of an answer that is shown in part, at least these."""
+    """On every level; a partial sample has a subset of them."""
     if asked.startswith("mirror "):
         with contextlib.chdir(folder):
             printed = json.loads(CliRunner().invoke(mirror, shlex.split(asked)[1:]).output)
@@ -77,7 +77,7 @@ def test_json_that_is_shown_has_the_keys_that_are_printed(
 
 
 def test_the_samples_are_found() -> None:
-    """One of each way to write them; those that are not answers are named."""
+    """At least one for each way to write them; JSON that is no response is listed."""
     assert {file for file, _, _ in _samples()} >= {"api-2.0.md", "refs.md", "keeping.md"}
 
 

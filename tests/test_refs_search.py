@@ -75,7 +75,7 @@ def test_results_are_ranked_by_match_then_by_age(mirror: RefPlayground, is_index
 
 
 def test_what_is_hidden_has_no_influence(mirror: RefPlayground) -> None:
-    """Neither on counts nor on the order: private, closed and gone repositories, before and after a flush."""
+    """On counts and order: private, closed and gone repositories, before and after a flush."""
     mirror.put(1, "branch", "main", HASH, OLD)
     mirror.put(3, "branch", "main", HASH, OLD)
 
@@ -110,7 +110,7 @@ def test_members_find_what_is_their_own(mirror: RefPlayground) -> None:
 
 @pytest.mark.parametrize("sizes", [Sizes(80, 12, 300, 4), Sizes(40, 3, 20, 2), Sizes(400, 1, 0, 16)])
 def test_deep_pages_equal_a_scan(tmp_path: Path, sizes: Sizes) -> None:
-    """There are more refs than nodes list, whose refs move, appear and vanish, and names come and go."""
+    """With more refs than nodes list; refs move, appear and vanish, names come and go."""
     mirror, draw = RefPlayground(tmp_path / "mirror.db"), random.Random(sizes.span)
     queries = ("", "e", "master", "mast", "release", "rel", "hotfix/", "fix", "v1/", "1a2b3c4", "x")
     asked: tuple[dict[str, Any], ...] = (
@@ -165,7 +165,7 @@ def test_a_page_of_chunks_equals_one_of_all_their_refs(seed: int) -> None:
 
 
 def test_saving_refs_applies_a_long_backlog(mirror: RefPlayground) -> None:
-    """Whoever saves refs keeps the backlog short; a first load is left alone."""
+    """Each save keeps the backlog short, except during a first load."""
 
     def save(number: int) -> None:
         refs = [Ref(kind="branch", name=f"b-{number}-{one}", target_hash=HASH) for one in range(FLUSH_FROM)]
@@ -182,7 +182,7 @@ def test_saving_refs_applies_a_long_backlog(mirror: RefPlayground) -> None:
 
 
 def test_commits_are_searched_unless_they_are_not_wanted(mirror: RefPlayground) -> None:
-    """Without, the index has no hashes, whatever changes; with, it gets them at once."""
+    """Without them, the index has no hashes after any change; with them, it gets them at once."""
     mirror.put(1, "branch", "main", HASH, OLD)
     index(mirror)
     for wanted in (False, True):
@@ -197,7 +197,7 @@ def test_commits_are_searched_unless_they_are_not_wanted(mirror: RefPlayground) 
 
 
 def test_what_is_not_known_is_not_told_as_none(mirror: RefPlayground, tmp_path: Path) -> None:
-    """Commits that are not indexed and refs that were not read are named by command, JSON and page."""
+    """Command, JSON and page mention unindexed commits and unread refs."""
     (tmp_path / "mirror.toml").write_text(f'database = "{mirror.store.path}"')
     served = AsgiClient(Datasette([str(mirror.store.path)]))
     commits, unread = COMMITS_NOT_SEARCHED, SOME_UNREAD
@@ -298,7 +298,7 @@ def test_sql_functions_return_refs_and_counts(mirror: RefPlayground) -> None:
     "query", ["\udcff", "%", "_", "'", '"', "*", "x" * 5000, "\0", "\n", "a\u202eb", "(NEAR"]
 )
 def test_any_text_is_a_query(mirror: RefPlayground, query: str) -> None:
-    """Wild cards and quotes mean themselves; what cannot be stored matches nothing."""
+    """Wildcards and quotes are plain text; text that cannot be stored matches nothing."""
     mirror.put(1, "branch", "main", HASH, OLD)
     is_storable = query != "\udcff"
     if is_storable:

@@ -1,4 +1,4 @@
-"""Refs that were never read are not served as "there are none", nor taken so by a mirror of the mirror."""
+"""Unread refs are never served as "there are none", nor taken so by a mirror of the mirror."""
 
 import io
 import threading
@@ -53,7 +53,7 @@ REFS = (hg_ref("branch", "master", "a"), hg_ref("tag", "v1.0", "b"))
 
 
 def fill(path: Path, refs: str = "api") -> FixtureDb:
-    """One repository whose refs were read, one that is known to have none, two that were never asked for."""
+    """One repository with read refs, one known to have none, two with unread refs."""
     filled = FixtureDb(path)
     filled.store.save_upstream("cloud", "cloud", "https://api.example.com/2.0", refs=refs)
     filled.store.save_page(
@@ -83,7 +83,7 @@ def served(filled: FixtureDb) -> AsgiClient:
 
 @pytest.mark.parametrize("path", OF_REFS)
 def test_refs_that_were_never_read_are_503(served: AsgiClient, path: str) -> None:
-    """With the time to come back and a plain message, on every address that lists or names refs."""
+    """With Retry-After and a plain message, at every address of refs."""
     for method in ("GET", "HEAD"):
         answer = served(method, "/" + path.format("jespern/unread"))
         assert answer.status_code == 503
@@ -96,7 +96,7 @@ def test_refs_that_were_never_read_are_503(served: AsgiClient, path: str) -> Non
 
 @pytest.mark.parametrize("path", OF_REFS)
 def test_refs_that_were_read_are_served(served: AsgiClient, path: str) -> None:
-    """There and for a repository that is known to have none, where nothing is an answer."""
+    """Also an empty list, for a repository known to have none."""
     assert served.get("/" + path.format("jespern/read")).status_code == 200
     status = served.get("/" + path.format("jespern/empty")).status_code
     assert status == (404 if path.endswith(("master", "v1.0")) else 200)
@@ -105,7 +105,7 @@ def test_refs_that_were_read_are_served(served: AsgiClient, path: str) -> None:
 @pytest.mark.parametrize("refs", ["api", "none"])
 @pytest.mark.parametrize("path", OF_REFS)
 def test_visibility_is_checked_before_unread_refs(tmp_path: Path, path: str, refs: str) -> None:
-    """A hidden repository answers as a missing one does, whatever was read of it; a token sees the truth."""
+    """A hidden repository answers like a missing one, read or not; a token sees the difference."""
     filled = fill(tmp_path / "mirror.db", refs)
     token, served = make_tokens(filled.store)["read"], client_of(filled.store.path)
     hidden = served.get("/" + path.format("jespern/hidden"))
@@ -121,7 +121,7 @@ def test_visibility_is_checked_before_unread_refs(tmp_path: Path, path: str, ref
 
 @pytest.mark.parametrize("path", OF_REFS)
 def test_refs_that_are_not_mirrored_are_501(tmp_path: Path, path: str) -> None:
-    """What was read before that was configured is served still."""
+    """Refs that were read before that setting are still served."""
     served = client_of(fill(tmp_path / "mirror.db", "none").store.path)
     answer = served.get("/" + path.format("jespern/unread"))
     assert answer.status_code == 501
@@ -134,7 +134,7 @@ def test_refs_that_are_not_mirrored_are_501(tmp_path: Path, path: str) -> None:
 
 
 def test_the_main_branch_is_named_before_refs_are_read(filled: FixtureDb, served: AsgiClient) -> None:
-    """The listing told it; where it told none, only refs that were read make the repository an empty one."""
+    """As the listing reported it; without one, only read refs prove that a repository is empty."""
     assert served.json("/1.0/repositories/jespern/unread/main-branch") == {"name": "master"}
     assert served.json("/2.0/repositories/jespern/unread")["mainbranch"]["name"] == "master"
     assert served.get("/1.0/repositories/jespern/empty/main-branch").status_code == 404
@@ -143,7 +143,7 @@ def test_the_main_branch_is_named_before_refs_are_read(filled: FixtureDb, served
 
 
 def test_an_unfinished_listing_of_refs_is_not_served(filled: FixtureDb, served: AsgiClient) -> None:
-    """The first page of refs is in the file, but nobody knows what the second one holds."""
+    """Only the first page of refs is in the file."""
     filled.store.connection.execute(
         "INSERT INTO branches (repository_id, name, target_hash) VALUES (?, 'master', ?)",
         (filled.id_of("jespern/unread"), "a" * 40),
@@ -153,7 +153,7 @@ def test_an_unfinished_listing_of_refs_is_not_served(filled: FixtureDb, served: 
 
 
 def test_refs_that_were_read_once_stay_served(filled: FixtureDb, served: AsgiClient) -> None:
-    """With their age: after a later failure, a new name, and when the repository was made public."""
+    """With their age: after a later failure, a renaming, and a publication."""
     filled.repositories((HIDDEN,))
     filled.refs("jespern/hidden", REFS)
     failure = Failure("refs", HIDDEN.uuid, "answered 500", filled.id_of("jespern/read"), 500)
@@ -173,7 +173,7 @@ def synced(
     workspaces: tuple[str, ...] = ("jespern",),
     after: timedelta = timedelta(),
 ) -> Summary:
-    """Sync a copy from a served mirror, so long after now."""
+    """Sync a copy from a served mirror, some time later."""
     upstream = UpstreamConfig(name="other", kind="cloud", url=f"{address}/2.0", workspaces=workspaces)
     (summary,) = sync_all(
         Config(database=str(path), upstreams=(upstream,)),
@@ -197,7 +197,7 @@ def refs_of(path: Path) -> set[tuple[str, str]]:
 
 
 def test_a_mirror_of_a_mirror_is_complete_later(filled: FixtureDb, tmp_path: Path) -> None:
-    """It waits for no single repository, takes none for empty, and has all once the first mirror has."""
+    """It waits for no single repository, takes none for empty, and has all once the first one has."""
     filled.repositories((repository("others/one", owner("others")),))
     filled.refs("others/one", REFS)
     copy, both = tmp_path / "copy.db", ("jespern", "others")
@@ -214,7 +214,7 @@ def test_a_mirror_of_a_mirror_is_complete_later(filled: FixtureDb, tmp_path: Pat
 
 
 def test_a_mirror_of_one_without_refs_says_what_to_set(tmp_path: Path) -> None:
-    """It is told so once for each repository, without repeats."""
+    """Once for each repository, without repeats."""
     filled = fill(tmp_path / "mirror.db", "none")
     with serving(filled.store.path) as address:
         summary = synced(tmp_path / "copy.db", address)
@@ -223,7 +223,7 @@ def test_a_mirror_of_one_without_refs_says_what_to_set(tmp_path: Path) -> None:
 
 
 def test_pages_say_that_refs_were_not_read(filled: FixtureDb, served: AsgiClient) -> None:
-    """In place of a list and of a number; in the numbers of the file, among changes and in the feed too."""
+    """Instead of a list or a number; also in totals, among changes and in the feed."""
     page = served.get("/-/r/jespern/unread").text
     assert page.count("They have not been read yet.") == 2
     assert "There are none." not in page
@@ -235,7 +235,7 @@ def test_pages_say_that_refs_were_not_read(filled: FixtureDb, served: AsgiClient
 
 
 def test_pages_of_unread_repositories(tmp_path: Path) -> None:
-    """A tombstone says that its refs were never read; a mirror without refs, that it holds none."""
+    """Of a tombstone, refs were never read; a mirror without refs says so."""
     filled = fill(tmp_path / "mirror.db")
     filled.gone("jespern/unread")
     assert client_of(filled.store.path).get("/-/r/jespern/unread").text.count("They were never read.") == 2
@@ -251,7 +251,7 @@ def test_pages_of_unread_repositories(tmp_path: Path) -> None:
 def test_one_repository_says_whether_its_refs_were_read(
     tmp_path: Path, refs: str, gone: bool, said: str
 ) -> None:
-    """The lists are null until refs were read, and a field of their own says why."""
+    """The lists are null until then, and another field says why."""
     filled = fill(tmp_path / "mirror.db", refs)
     if gone:
         filled.gone("jespern/unread")
@@ -265,7 +265,7 @@ def test_one_repository_says_whether_its_refs_were_read(
 
 
 def test_show_says_whether_refs_were_read(filled: FixtureDb, tmp_path: Path) -> None:
-    """In words, where the lists would be."""
+    """In words, instead of the lists."""
     filled.store.close()
     (tmp_path / "mirror.toml").write_text('database = "mirror.db"\n')
     shown = Folder(tmp_path).run("show", "jespern/unread").out
@@ -273,7 +273,7 @@ def test_show_says_whether_refs_were_read(filled: FixtureDb, tmp_path: Path) -> 
 
 
 def test_stored_queries_leave_unread_repositories_out(filled: FixtureDb, served: AsgiClient) -> None:
-    """Or say so: none of them calls such a repository empty, or without tags."""
+    """Or say so: no query calls such a repository empty, or without tags."""
     filled.gone("jespern/hidden")
     filled.store.connection.execute("UPDATE repositories SET is_private = 0, name = slug")
     for question in ("empty_repositories", "without_tags", "most_branches", "newest_tags"):

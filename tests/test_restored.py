@@ -1,4 +1,4 @@
-"""After a copy was restored, strangers are told nothing before a full listing shows what is public still."""
+"""After a restore, strangers see nothing until a full listing shows what is still public."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -36,7 +36,7 @@ CLOSED = (
 
 @pytest.fixture
 def mirrored(tmp_path: Path) -> Iterator[tuple[Sandbox, SyncHarness]]:
-    """A mirror of public repositories alone, with a token for all of it and one of a user, and its copy."""
+    """A mirror of public repositories only, with a token for all of it and one of a user, and its copy."""
     with crawling(tmp_path, secret=None, **FIVE) as (sandbox, crawl):
         assert crawl.sync().exit_code == 0
         back_up(crawl.path, crawl.path.with_name("copy.db"))
@@ -61,7 +61,7 @@ def statuses(served: AsgiClient, addresses: tuple[str, ...], **options: Any) -> 
 
 
 def test_a_restored_copy_shows_strangers_nothing(mirrored: tuple[Sandbox, SyncHarness]) -> None:
-    """APIs and pages answer 503 with when to ask again, tables and SQL are closed, for users' tokens too."""
+    """APIs and pages answer 503 with Retry-After, tables and SQL are closed, also for users' tokens."""
     _, crawl = mirrored
     served = put_back(crawl)
     with Store(crawl.path) as store:
@@ -83,7 +83,7 @@ def test_a_restored_copy_shows_strangers_nothing(mirrored: tuple[Sandbox, SyncHa
 
 
 def test_a_full_listing_opens_a_restored_copy(mirrored: tuple[Sandbox, SyncHarness]) -> None:
-    """The next sync lists everything, also if it is interrupted; what was made private stays hidden."""
+    """The next sync lists everything, also after an interruption; what was made private stays hidden."""
     sandbox, crawl = mirrored
     sandbox.do("make_private", HIDDEN)
     crawl.sync()
@@ -99,7 +99,7 @@ def test_a_full_listing_opens_a_restored_copy(mirrored: tuple[Sandbox, SyncHarne
 
 
 def test_hints_and_retries_do_not_open_it(mirrored: tuple[Sandbox, SyncHarness]) -> None:
-    """Nor is a listing of one of two workspaces."""
+    """Nor does a listing of one of two workspaces."""
     _, crawl = mirrored
     served = put_back(crawl)
     crawl.config = type(crawl.config)(**{**as_settings(crawl), "workspaces": ("jespern", "no-such-one")})
@@ -112,7 +112,7 @@ def as_settings(crawl: SyncHarness) -> dict[str, Any]:
 
 
 def test_unconfirmed_repositories_count_as_private(tmp_path: Path) -> None:
-    """Where the brake holds, what is not listed may be gone or hidden: one by one, until it is seen."""
+    """If the brake holds, unlisted ones may be gone or hidden, until each is seen."""
     gone = ("jespern/django-piston", "jespern/jespern", "jespern/jespern-jekyll")
     with crawling(tmp_path, **FIVE) as (sandbox, crawl):
         crawl.sync()
@@ -134,6 +134,6 @@ def test_unconfirmed_repositories_count_as_private(tmp_path: Path) -> None:
 
 
 def test_a_trusted_copy_is_open_at_once(mirrored: tuple[Sandbox, SyncHarness]) -> None:
-    """For an upstream that is not there any more, and whose mirror is the only copy."""
+    """For an upstream that no longer exists."""
     _, crawl = mirrored
     assert statuses(put_back(crawl, public=True), (*UNAVAILABLE, *CLOSED)) == {200}

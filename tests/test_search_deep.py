@@ -56,7 +56,7 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_pages_of_a_query_join_to_one_list(
     filled: Playground, query: str, gone: bool, visible_private: bool
 ) -> None:
-    """Each page may be found in another way: by counts, by rows that are read, or with arrays."""
+    """Each page may come from other sources: counts, rows that are read, or arrays."""
     options = {"gone": gone, "visible_private": visible_private}
     count, expected = naive(filled.connection, query, limit=5000, **options)  # type: ignore[arg-type]
     for offset, limit in ((0, 7), (20, 20), (55, 20), (100, 3), (300, 50), (count - 3, 9), (count, 5)):
@@ -66,7 +66,7 @@ def test_pages_of_a_query_join_to_one_list(
 
 
 def test_deep_pages_work_with_owners_and_filters(filled: Playground) -> None:
-    """Every hit is compared where the counts of the index do not apply."""
+    """Every hit is compared if the counts of the index do not apply."""
     for owner in OWNERS[:2]:
         count, expected = naive(filled.connection, "to", limit=5000, owner=owner, scm="git")
         found = search(filled.connection, "to", offset=20, limit=9, owner=owner, scm="git", fuzzy=False)
@@ -93,7 +93,7 @@ FILTERS: list[dict[str, Any]] = [
 def test_the_pages_of_a_filtered_query_join_to_one_list(
     filled: Playground, query: str, said: dict[str, Any]
 ) -> None:
-    """Rows that are read and arrays agree, and equal the naive search."""
+    """Rows and arrays agree with each other and with the naive search."""
     count, expected = naive(filled.connection, query, limit=5000, **said)
     for offset, limit in ((0, 20), (20, 20), (100, 3), (count - 3, 9), (count, 5)):
         start = max(offset, 0)
@@ -132,7 +132,7 @@ def test_sql_and_python_compare_names_alike(tmp_path: Path, indexed: bool) -> No
 
 
 def test_a_beginning_that_many_owners_share(tmp_path: Path) -> None:
-    """More than a statement should name; some names are not plain, and some rows are not indexed."""
+    """More than a statement should name; some names are not plain ASCII, and some rows not indexed."""
     mirror = Playground(tmp_path / "mirror.db")
     with mirror.store:
         with mirror.store.transaction() as connection:
@@ -213,7 +213,7 @@ def test_a_beginning_that_all_owners_share_filters_nothing(tmp_path: Path) -> No
 
 
 def test_columns_are_kept_for_one_state_of_the_index_alone(tmp_path: Path) -> None:
-    """All connections read them from memory, until others are written, or that is taken back."""
+    """All connections share them in memory, until others are written, or that is rolled back."""
     mirror = Playground(tmp_path / "mirror.db")
     said = list[str]()
 
@@ -295,7 +295,7 @@ def test_turns_are_given_back() -> None:
     [("to", 11), ("", 8), ("django-tool-x", 10), ("django-tool-flask-kit", 21), ("djngo-tool", 33)],
 )
 def test_few_statements_answer_a_keystroke(tmp_path: Path, query: str, most: int) -> None:
-    """What is common, everything, rare, nothing, or corrected; the rows and their links included."""
+    """Common, empty, rare, unmatched and corrected queries, with rows and links."""
     mirror = Playground(tmp_path / "mirror.db")
     with mirror.store:
         with mirror.store.transaction() as connection:
@@ -313,7 +313,7 @@ def test_few_statements_answer_a_keystroke(tmp_path: Path, query: str, most: int
 
 @pytest.mark.parametrize("said", [{"description": b"\xff\0"}, {"size": 1.5}, {"size": float("inf")}])
 def test_a_row_is_read_that_json_cannot_hold(tmp_path: Path, said: dict[str, Any]) -> None:
-    """Rows are read as JSON; where somebody wrote a value of another type, as they are."""
+    """Rows are read as JSON, except those with a value that JSON cannot hold."""
     mirror = Playground(tmp_path / "mirror.db")
     with mirror.store, mirror.store.transaction():
         row_id = mirror.add('odd "\\ \x00\x1fü', slug="odd")
@@ -324,7 +324,7 @@ def test_a_row_is_read_that_json_cannot_hold(tmp_path: Path, said: dict[str, Any
 
 
 def test_rows_are_kept_while_the_file_stays_as_it_is(tmp_path: Path) -> None:
-    """A second search reads none of them; a change shows at once, also to its writer, and if it is undone."""
+    """A second search reads none; a change shows at once, also to its writer, and so does a rollback."""
     path = tmp_path / "mirror.db"
     mirror = Playground(path)
     with mirror.store, closing(open_reader(path)) as reader:
@@ -357,7 +357,7 @@ def test_rows_are_kept_while_the_file_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_languages_are_numbered_in_the_order_of_the_rows(tmp_path: Path) -> None:
-    """So a published file has the same bytes in every process, whatever the order of its sets."""
+    """So a published file has the same bytes in every process."""
     mirror = Playground(tmp_path / "mirror.db")
     languages = ["ruby", "c", None, "java", "c", "php", "go", "lua", "perl", "ada", "tcl", "r", "d", "nim"]
     with mirror.store.transaction() as connection:

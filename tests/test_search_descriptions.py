@@ -1,4 +1,4 @@
-"""The words of descriptions: found behind names, where they are asked for, and kept true by triggers."""
+"""Words of descriptions: found after names, on request, and kept up to date by triggers."""
 
 import json
 import sqlite3
@@ -49,7 +49,7 @@ def _names(db: FixtureDb, query: str, **options: object) -> list[str]:
 
 
 def test_descriptions_come_behind_names_and_on_wish_alone(db: FixtureDb) -> None:
-    """By popularity, each repository once; a word is found by its beginning, all words in any order."""
+    """By popularity, each repository once; by the beginning of a word, all words in any order."""
     assert _names(db, "api", descriptions=False) == ["a/rest-api"]
     assert _names(db, "api") == ["a/rest-api", "a/popular", "a/plain"]
     assert _names(db, "rest api") == ["a/rest-api", "a/popular", "a/plain"]
@@ -61,7 +61,7 @@ def test_descriptions_come_behind_names_and_on_wish_alone(db: FixtureDb) -> None
 
 
 def test_pages_go_from_names_to_descriptions(db: FixtureDb) -> None:
-    """Of any length, without a gap and without one twice."""
+    """Of any length, without gaps and repetitions."""
     whole = _names(db, "api")
     for size in (1, 2, 3):
         pages = [_names(db, "api", limit=size, offset=start) for start in range(0, 4, size)]
@@ -69,7 +69,7 @@ def test_pages_go_from_names_to_descriptions(db: FixtureDb) -> None:
 
 
 def test_a_typing_error_is_corrected_only_where_no_description_matches(db: FixtureDb) -> None:
-    """What is written somewhere is no typing error."""
+    """A word that some description has is no typing error."""
     assert find_repositories(db.store.connection, ANONYMOUS, "plian", descriptions=True).fuzzy
     assert not find_repositories(db.store.connection, ANONYMOUS, "restaurants", descriptions=True).fuzzy
 
@@ -78,19 +78,19 @@ def test_a_typing_error_is_corrected_only_where_no_description_matches(db: Fixtu
     "query", ['"hello"', "hello AND", "(world)", "50%", "c++", "near", "x*", "says: hello"]
 )
 def test_signs_of_the_query_mean_themselves(db: FixtureDb, query: str) -> None:
-    """Nothing in a query is FTS5's language."""
+    """Nothing in a query is syntax of FTS5."""
     assert _names(db, query) == ["b/quotes"]
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text())
 def test_any_text_can_be_asked(db: FixtureDb, query: str) -> None:
-    """NUL, quotes, half emojis, marks: an answer, never an error of SQL."""
+    """NUL, quotes, lone surrogates, marks: an answer, never an SQL error."""
     find_repositories(db.store.connection, ANONYMOUS, query, descriptions=True, fuzzy=False)
 
 
 def test_the_index_follows_every_change(tmp_path: Path) -> None:
-    """Edited, emptied, told first, gone, deleted: the words are as the rows have them, at once."""
+    """After an edit, a new or removed description, a tombstone, a deleted row: at once."""
     filled = FixtureDb(tmp_path / "mirror.db")
     connection = filled.store.connection
     told = repository("a/b", description="first words")
@@ -117,7 +117,7 @@ def test_the_index_follows_every_change(tmp_path: Path) -> None:
 
 
 def test_verify_finds_and_mends_an_index_that_is_wrong(tmp_path: Path) -> None:
-    """Words that the rows do not have, and those that the index lacks; nobody else is disturbed."""
+    """Additional and missing words, without disturbing other processes."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("a/b", description="first words"), repository("a/c")])
     filled.store.connection.execute(
@@ -132,7 +132,7 @@ def test_verify_finds_and_mends_an_index_that_is_wrong(tmp_path: Path) -> None:
 
 
 def test_the_command_the_page_and_its_data_take_the_wish(db: FixtureDb, tmp_path: Path) -> None:
-    """`--in description`, `in=description`; each says how many were found so."""
+    """`--in description`, `in=description`; each shows how many matches are by description."""
     (tmp_path / "mirror.toml").write_text(f'database = "{db.path}"')
     words = ["--config", str(tmp_path / "mirror.toml"), "search", "api", "--in", "description"]
     printed = CliRunner().invoke(mirror, words, catch_exceptions=False).output
@@ -148,7 +148,7 @@ def test_the_command_the_page_and_its_data_take_the_wish(db: FixtureDb, tmp_path
 
 
 def test_private_descriptions_are_found_by_nobody_else(tmp_path: Path) -> None:
-    """Neither listed nor counted; nor is one whose repository was public once."""
+    """Neither listed nor counted; also of a repository that was public before."""
     filled = fill_mixed(tmp_path / "mirror.db")
     for query in ("arriving soon", "nobody business"):
         assert search(filled.store.connection, query, descriptions=True).count == 1

@@ -1,4 +1,4 @@
-"""Typing errors: what is near is found in an index, by the fewest errors, whole or as words of a name."""
+"""Typing errors: near names are found by the index, fewest errors first, whole or as words of a name."""
 
 import random
 from pathlib import Path

@@ -26,7 +26,7 @@ from mirror.search import highlight_ranges, register, search
     ],
 )
 def test_ranges_refer_to_the_text_as_written(text: str, query: str, marked: list[str]) -> None:
-    """However long its letters become in normal form."""
+    """Even if its normal form is longer."""
     assert [text[start:end] for start, end in highlight_ranges(text, query)] == marked
 
 

@@ -95,7 +95,7 @@ def test_a_slash_searches_among_owners_by_prefix(mirror: Playground) -> None:
 
 
 def test_an_exact_owner_name_selects_this_owner_alone(mirror: Playground) -> None:
-    """Also where none of their repositories match; `an` begins both, `ann` is one and begins `annie`."""
+    """Even if none of their repositories match; `an` begins both, `ann` is one and begins `annie`."""
     assert search(mirror.connection, "an/").count == search(mirror.connection, "ann/").count + 1
     assert search(mirror.connection, "ANN/secret", fuzzy=False).count == 0
     assert search(mirror.connection, "bob/", owner="ann").count == 0
@@ -103,7 +103,7 @@ def test_an_exact_owner_name_selects_this_owner_alone(mirror: Playground) -> Non
 
 
 def test_an_owner_of_hidden_repositories_alone_changes_no_answer(mirror: Playground) -> None:
-    """Whoever may not know that `ann` exists gets what begins with it; who may, gets hers alone."""
+    """A caller who may not know `ann` gets owners that begin with it; others get only hers."""
     mirror.store.connection.execute("UPDATE repositories SET is_private = 1 WHERE owner_id = 1")
     other = mirror.add("annies", owner_id=3)
     others = {"visible_private": False, "fuzzy": False}

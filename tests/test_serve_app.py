@@ -1,4 +1,4 @@
-"""The server itself: a real process on a real port, started, asked, stopped."""
+"""The server itself: a real process on a real port is started, sent requests, and stopped."""
 
 import http.client
 import signal
@@ -52,7 +52,7 @@ def _running(path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_server_with_open_connections(tmp_path: Path, number: signal.Signals) -> None:
-    """Though a browser keeps its connection, and a client is half-way into a request for ever."""
+    """With an open connection of a browser, and a client in the middle of a request."""
     with (
         _running(tmp_path / "mirror.db") as (process, port),
         closing(http.client.HTTPConnection("127.0.0.1", port)) as kept,
@@ -70,7 +70,7 @@ def test_a_signal_stops_the_server_with_open_connections(tmp_path: Path, number:
 
 
 def test_the_server_stops_on_an_event_of_another_thread(public_path: Path) -> None:
-    """Outside the main thread no signal is touched; the event ends it."""
+    """Outside the main thread, no signal handler is installed; the event ends it."""
     stop, up, addresses = threading.Event(), threading.Event(), list[str]()
 
     def ready(address: str) -> None:
@@ -90,7 +90,7 @@ def test_the_server_stops_on_an_event_of_another_thread(public_path: Path) -> No
 
 
 def test_a_port_in_use_is_one_clear_error(public_path: Path) -> None:
-    """Another program has it; the message says which port and what to do, and the exit code is 4."""
+    """The message has the port and a remedy, and the exit code is 4."""
     datasette = build(public_path, ServeConfig())
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
@@ -100,13 +100,13 @@ def test_a_port_in_use_is_one_clear_error(public_path: Path) -> None:
 
 
 def test_an_address_of_another_machine_is_one_clear_error(public_path: Path) -> None:
-    """An address that is not ours cannot be listened on."""
+    """An address of another machine cannot be listened on."""
     with pytest.raises(MirrorError, match=r"192\.0\.2\.1"):
         serve(build(public_path, ServeConfig()), 0, ready=lambda _: None, host="192.0.2.1")
 
 
 def test_an_unservable_file_is_refused_at_start(tmp_path: Path, public_path: Path) -> None:
-    """No mirror there, or trust for the whole network: an error before a port is opened."""
+    """A file that is no mirror, or trust for the whole network: an error before a port is opened."""
     with pytest.raises(StoreError, match="no mirror there yet"):
         build(tmp_path / "none.db", ServeConfig())
     with pytest.raises(ConfigError, match="loopback only"):
@@ -114,7 +114,7 @@ def test_an_unservable_file_is_refused_at_start(tmp_path: Path, public_path: Pat
 
 
 def test_settings_reach_the_plugin(public_path: Path) -> None:
-    """What `mirror serve` was told outweighs the defaults."""
+    """Options of `mirror serve` take precedence over defaults."""
     writer = object()
     datasette = build(public_path, ServeConfig(writes=True), writer=writer)
     assert served(datasette).config.writes

@@ -1,4 +1,4 @@
-"""Bodies of requests: bounded in size and time, whatever the address, before anything else reads them."""
+"""Request bodies are limited in size and time, at every address, before anything else reads them."""
 
 import asyncio
 from typing import Any
@@ -32,7 +32,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> AsgiClient:
 
 
 def taken_of(served: AsgiClient, path: str, headers: dict[str, str]) -> tuple[int, int]:
-    """Offer an endless body; return the status and how many pieces of it were read."""
+    """Send an endless body; return the status and how many pieces were read."""
     taken = 0
 
     async def receive() -> dict[str, Any]:
@@ -66,7 +66,7 @@ def taken_of(served: AsgiClient, path: str, headers: dict[str, str]) -> tuple[in
 def test_an_endless_body_is_refused_at_every_address(
     served: AsgiClient, path: str, cookie: dict[str, str]
 ) -> None:
-    """It is refused as soon as it is too large; one that says so beforehand is not read at all."""
+    """As soon as it is too large; if its length is declared, it is not read at all."""
     form = {"Host": "localhost", "Content-Type": "application/x-www-form-urlencoded", **cookie}
     status, taken = taken_of(served, path, form)
     assert 400 <= status < 500
@@ -94,7 +94,7 @@ def test_a_large_body_gets_a_413_page(served: AsgiClient) -> None:
     ids=["broken off", "never sent"],
 )
 def test_an_unfinished_body_is_refused(messages: list[dict[str, Any]], status: int) -> None:
-    """A client that breaks off, and one that sends nothing more."""
+    """Of a client that disconnects, or that stops sending."""
 
     async def receive() -> dict[str, Any]:
         return messages.pop() if messages else await asyncio.Future()

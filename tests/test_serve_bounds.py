@@ -1,4 +1,4 @@
-"""What the SQL of visitors may call and build: harmless functions, and little in any one step."""
+"""What visitors' SQL may call and build: harmless functions, and limited values and memory."""
 
 import asyncio
 import sqlite3
@@ -24,7 +24,7 @@ TOKEN = "sesame"
 
 
 def chain(levels: int, uses: int) -> str:
-    """Common table expressions, each of which uses the one before so many times."""
+    """Common table expressions, each of which uses the previous one several times."""
     ctes = ["c0(x) as (select 1)"]
     ctes += [f"c{n}(x) as (select 1 from {', '.join([f'C{n - 1}'] * uses)})" for n in range(1, levels)]
     return f"with {', '.join(ctes)} select * from c{levels - 1}"
@@ -84,7 +84,7 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> tuple[AsgiClient, dict[s
 def test_expensive_or_revealing_sql_is_refused(
     public: tuple[AsgiClient, dict[str, str]], sql: str, *, known: bool
 ) -> None:
-    """By the same limits for strangers and holders of tokens; the server answers on."""
+    """With the same limits for strangers and token holders; the server keeps answering."""
     served, headers = public
     answer = served.get("/mirror.json", params={"sql": sql}, headers=headers if known else {})
     assert answer.status_code == 400
@@ -93,7 +93,7 @@ def test_expensive_or_revealing_sql_is_refused(
 
 @pytest.mark.parametrize("sql", ALLOWED.values(), ids=ALLOWED.keys())
 def test_ordinary_sql_is_answered(public: tuple[AsgiClient, dict[str, str]], sql: str) -> None:
-    """Datasette is there for it."""
+    """The usual statements of Datasette's users."""
     served, _ = public
     assert served.json("/mirror.json", params={"sql": sql, "_shape": "array"})
 
@@ -117,7 +117,7 @@ def test_references_to_common_table_expressions_are_counted(sql: str, most: int)
 
 
 def test_estimated_copies_are_never_fewer_than_sqlite_makes() -> None:
-    """SQLite asks for leave once for each select that it prepares, copies too."""
+    """SQLite's authorizer is called once for each select that it prepares, copies included."""
     for levels, uses in ((3, 2), (4, 3), (6, 2)):
         with closing(sqlite3.connect(":memory:")) as connection:
             asked = list[int]()
@@ -143,7 +143,7 @@ def test_replaced_functions_equal_those_of_sqlite(call: str) -> None:
 
 
 def test_functions_accept_the_longest_values(public: tuple[AsgiClient, dict[str, str]]) -> None:
-    """Long needles in long texts, whose time was quadratic, are found at once."""
+    """Long needles in long texts, whose search took quadratic time, are found at once."""
     served, _ = public
     long = f"replace(hex(zeroblob({LONGEST_VALUE // 2 - 10})), '0', 'a')"
     calls = ", ".join(["instr(x, substr(x, 1, 120000) || 1)"] * 60)
@@ -153,7 +153,7 @@ def test_functions_accept_the_longest_values(public: tuple[AsgiClient, dict[str,
 
 
 def test_own_statements_are_not_limited(public: tuple[AsgiClient, dict[str, str]]) -> None:
-    """Visitors have a number of functions for each statement, not for each connection."""
+    """The limit on function calls is for each statement of a visitor, not for the connection."""
     served, _ = public
     (database,) = mirrors(served.datasette)
     sql = f"select {', '.join(['abs(1)'] * (MOST_FUNCTIONS - 1))}"
@@ -174,7 +174,7 @@ def bounded() -> BoundedConnection:
 
 
 def test_visitors_cannot_write(tmp_path: Path, public_path: Path) -> None:
-    """Even if Datasette let a statement pass, SQLite would not."""
+    """SQLite refuses, even if Datasette let a statement pass."""
     (database,) = mirrors(client_of(public_path).datasette)
     for sql in (
         "delete from repositories",
@@ -188,7 +188,7 @@ def test_visitors_cannot_write(tmp_path: Path, public_path: Path) -> None:
 
 
 def test_a_failing_function_prints_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Visitors' SQL can make a function fail, as by a BLOB or a NULL where it takes a text."""
+    """A BLOB or a NULL as an argument can make a function fail."""
     fill_public(tmp_path / "mirror.db").store.close()
     served = client_of(tmp_path / "mirror.db")
     for statement in ("select mirror_natural(1)", "select mirror_contains(x'00', 1)"):

@@ -1,4 +1,4 @@
-"""SQL of visitors never reads who holds tokens or who wrote what, on public mirrors either."""
+"""Visitors' SQL never reads who holds tokens or who wrote what, on public mirrors either."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ SHOWN = ("full_name", "id")
     ],
 )
 def test_closed_tables_are_refused_in_sql(public_db: FixtureDb, sql: str) -> None:
-    """Anybody may run SQL on a public mirror, and a token holder on any; neither reads these."""
+    """Strangers on a public mirror, and token holders on any mirror, cannot read them."""
     token = tokens.create(public_db.store, "sesame", "read")
     client = AsgiClient(build(public_db.path, ServeConfig()))
     assert client.get("/mirror.json", params={"sql": "select 1"}).status_code == 200
@@ -40,14 +40,14 @@ def test_closed_tables_are_refused_in_sql(public_db: FixtureDb, sql: str) -> Non
 
 
 def test_row_pages_with_closed_references_still_answer(public_path: Path) -> None:
-    """Datasette counts the rows of every table that refers to the one it shows, the closed ones too."""
+    """Datasette counts rows of every table that refers to the shown one, closed ones included."""
     client = AsgiClient(build(public_path, ServeConfig()))
     for path in ("/mirror/repositories/1", "/mirror/users/1", "/mirror/upstreams/1", "/mirror"):
         assert client.get(path).status_code == 200, path
 
 
 def test_pages_of_closed_tables_are_empty(public_db: FixtureDb) -> None:
-    """For those who hold a token, with columns called by words that SQL reserves as well."""
+    """For token holders, also with columns named like SQL keywords."""
     token = tokens.create(public_db.store, "sesame", "read")
     public_db.store.close()
     client = AsgiClient(build(public_db.path, ServeConfig()))
@@ -57,7 +57,7 @@ def test_pages_of_closed_tables_are_empty(public_db: FixtureDb) -> None:
 
 
 def test_prepared_statements_are_not_shared_between_visitors(public_db: FixtureDb) -> None:
-    """Statements are kept by their text: the same text from a visitor, before and after, changes nothing."""
+    """Statements are cached by text: the same text of another visitor changes nothing."""
     token = tokens.create(public_db.store, "sesame", "read", user="jespern")
     public_db.store.close()
     client = AsgiClient(build(public_db.path, ServeConfig()))
@@ -69,7 +69,7 @@ def test_prepared_statements_are_not_shared_between_visitors(public_db: FixtureD
 
 
 def test_a_token_opens_the_closed_tables(public_db: FixtureDb) -> None:
-    """The mirror's own look-ups read what visitors may not."""
+    """The mirror's own queries read what visitors may not."""
     token = tokens.create(public_db.store, "sesame", "read", user="jespern")
     client = AsgiClient(build(public_db.path, ServeConfig()))
     assert client.get("/1.0/user", headers=bearer(token)).status_code == 200

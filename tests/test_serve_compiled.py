@@ -1,4 +1,4 @@
-"""Templates are compiled once: by the server before it answers, and on the disk for the next one."""
+"""Templates are compiled once: by the server before it answers, and on the disk for the next start."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from mirror.serve.pages.templates import FIRST_PAGE, install, prepare_first_page
 
 
 def test_the_first_page_compiles_nothing(public_path: Path) -> None:
-    """All that it needs was compiled before the server said that it answers."""
+    """Everything was compiled before the server announced its address."""
     client = client_of(public_path)
     environment = client.datasette.jinja_env
     prepare_first_page(environment)
@@ -20,7 +20,7 @@ def test_the_first_page_compiles_nothing(public_path: Path) -> None:
 
 
 def test_templates_are_read_from_the_disk(tmp_path: Path) -> None:
-    """Not where the text has changed, nor from a folder that cannot be written to."""
+    """Unless the text has changed, or the folder cannot be written."""
     texts = {"a.html": "one"}
 
     def rendered(folder: Path) -> tuple[str, int]:

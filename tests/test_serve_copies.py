@@ -1,4 +1,4 @@
-"""A server of copies: it writes nothing, and a newer copy in the place of the file fails no request."""
+"""A server of copies writes nothing, and no request fails when a newer copy replaces the file."""
 
 import asyncio
 import hashlib
@@ -39,7 +39,7 @@ ASKED = (
 
 
 def copies(folder: Path, count: int) -> list[Path]:
-    """Copies of a growing mirror, each with one repository more."""
+    """Copies of a growing mirror, each with one more repository."""
     made = list[Path]()
     (folder / "source").mkdir()
     filled = fill_public(folder / "source/mirror.db")
@@ -55,7 +55,7 @@ def copies(folder: Path, count: int) -> list[Path]:
 
 @pytest.mark.parametrize("journal", ["delete", "wal"])
 def test_no_request_fails_while_the_file_is_replaced(tmp_path: Path, journal: str) -> None:
-    """Readers ask without a pause over HTTP, and the first request after a change reads the new copy."""
+    """Requests arrive without a pause, and the first one after a change reads the new copy."""
     made, path = copies(tmp_path, 9), tmp_path / "mirror.db"
     for copy in made if journal == "wal" else ():  # as a replicator restores them
         with closing(sqlite3.connect(copy)) as connection:
@@ -87,7 +87,7 @@ def test_no_request_fails_while_the_file_is_replaced(tmp_path: Path, journal: st
 
 
 def test_a_file_replaced_during_a_read_is_read_again(tmp_path: Path) -> None:
-    """The answer is that of the file which is there when it is given."""
+    """The answer is that of the file at the time of the response."""
     first, second = copies(tmp_path, 2)
     path = first.rename(tmp_path / "mirror.db")
     (database,) = mirrors(client_of(path, read_only=True).datasette)
@@ -104,7 +104,7 @@ def test_a_file_replaced_during_a_read_is_read_again(tmp_path: Path) -> None:
 
 
 def test_a_read_only_server_writes_nothing(tmp_path: Path) -> None:
-    """Neither the use of a token nor anything else: the file stays as it is, byte by byte."""
+    """Not even the use of a token: the file stays the same, byte by byte."""
     filled = fill_public(tmp_path / "source.db")
     token = tokens.create(filled.store, "whole")
     path = back_up(filled.path, tmp_path / "mirror.db")
@@ -130,7 +130,7 @@ def test_a_file_that_cannot_be_written_is_served(tmp_path: Path) -> None:
 
 
 def test_counts_are_those_of_the_new_file(tmp_path: Path) -> None:
-    """Rows that were remembered by their numbers are others in another file."""
+    """Cached row ids belong to other rows in another file."""
     path, other = tmp_path / "mirror.db", FixtureDb(tmp_path / "other.db")
     shutil.move(copies(tmp_path, 1)[0], path)
     other.repositories([repository(f"else/row-{number}") for number in range(9)])
@@ -144,7 +144,7 @@ def test_counts_are_those_of_the_new_file(tmp_path: Path) -> None:
 
 
 def test_webhooks_are_refused(tmp_path: Path) -> None:
-    """With a secret in the configuration or without one; the answer says where to send them."""
+    """With or without a configured secret; the answer says where to send them."""
     hook = webhook_mirror(tmp_path)
     reader = client_of(hook.crawl.path, read_only=True)
     answer = reader("POST", "/-/webhook/here", json={})
@@ -153,7 +153,7 @@ def test_webhooks_are_refused(tmp_path: Path) -> None:
 
 
 def test_health_tells_the_age_of_the_copy(tmp_path: Path) -> None:
-    """By what is in it: whoever moves the file gives it other times."""
+    """By its content, since moving a file changes its times."""
     path = copies(tmp_path, 1)[0]
     with closing(open_reader(path)) as connection:
         now = from_text("2026-11-20T12:05:00Z")
@@ -165,7 +165,7 @@ def test_health_tells_the_age_of_the_copy(tmp_path: Path) -> None:
 
 
 def test_contradicting_settings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader passes no writes on, and no service syncs into what it serves."""
+    """A read-only server passes no writes on, and no service syncs into its file."""
     with pytest.raises(ConfigError, match=r"line 3: writes: .* passes no writes on"):
         from_toml("[serve]\nread_only = true\nwrites = true\n")
     monkeypatch.chdir(tmp_path)
@@ -178,7 +178,7 @@ def test_contradicting_settings_are_refused(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("read_only", [False, True])
 def test_a_server_locks_its_mirror_but_not_a_copy(folder: Folder, *, read_only: bool) -> None:
-    """Before any request: what is not to be written into may be replaced while it is served."""
+    """Before any request: a copy may be replaced while it is served."""
     path = folder.path / "data/mirror.db"
     path.parent.mkdir()
     fill_public(path).store.close()

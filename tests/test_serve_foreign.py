@@ -1,4 +1,4 @@
-"""Pages of other sites: what they have a browser send writes nothing, logs nobody in and nobody out."""
+"""Requests from pages of other sites write nothing, and log nobody in or out."""
 
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -38,7 +38,7 @@ OWN: tuple[dict[str, str], ...] = (
 
 
 class World:
-    """A mirror that takes writes, under a public address; it notes those that came through."""
+    """A mirror that takes writes, with a public address; it records the writes."""
 
     def __init__(self, path: Path) -> None:
         filled = fill_mixed(path)
@@ -62,7 +62,7 @@ def world(tmp_path: Path) -> World:
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
 def test_a_cross_origin_request_writes_nothing(world: World, headers: dict[str, str]) -> None:
-    """403 that says why, whatever the address and the kind of body; the writer is not asked."""
+    """403 with the reason, for any address and kind of body; the writer is not called."""
     for method, path in WRITES:
         for kind in ("text/plain", "application/x-www-form-urlencoded"):
             answer = world(method, path, {**headers, "Content-Type": kind}, content='{"name": "new"}')
@@ -73,7 +73,7 @@ def test_a_cross_origin_request_writes_nothing(world: World, headers: dict[str, 
 
 @pytest.mark.parametrize("headers", OWN, ids=str)
 def test_tools_and_own_pages_can_write(world: World, headers: dict[str, str]) -> None:
-    """Whoever sends no such headers is no browser; own pages are this host's or the public address's."""
+    """Programs send no such headers; own pages have this host or the public address."""
     assert world("POST", "/2.0/repositories/jespern/new", headers, json={}).status_code == 200
     answer = world("PUT", "/1.0/repositories/jespern/new", headers, data={"description": "x"})
     assert answer.status_code == 200
@@ -82,7 +82,7 @@ def test_tools_and_own_pages_can_write(world: World, headers: dict[str, str]) ->
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
 def test_a_cross_origin_request_changes_no_login(world: World, headers: dict[str, str]) -> None:
-    """A clean browser gets no cookie of an attacker's session, and a login is not ended."""
+    """A browser gets no cookie of an attacker's session, and keeps its own."""
     form = {"token": world.token, "next": "/"}
     answer = world.served("POST", "/-/mirror-login", headers=headers, data=form)
     assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
@@ -93,14 +93,14 @@ def test_a_cross_origin_request_changes_no_login(world: World, headers: dict[str
 
 @pytest.mark.parametrize("headers", OWN, ids=str)
 def test_the_login_form_works(world: World, headers: dict[str, str]) -> None:
-    """A browser that shows this server's page logs in."""
+    """In a browser that shows this server's page."""
     answer = world.served("POST", "/-/mirror-login", headers=headers, data={"token": world.token})
     assert answer.status_code == 302
     assert "ds_actor" in SimpleCookie(answer.headers["set-cookie"])
 
 
 def test_reads_and_bearer_tokens_pass_from_any_origin(world: World) -> None:
-    """Nothing is written by reading, and no browser keeps a Bearer."""
+    """Reads write nothing, and browsers cache no Bearer token."""
     foreign = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
     assert world("GET", "/2.0/user", foreign).status_code == 200
     assert world("OPTIONS", "/2.0/user", foreign).status_code == 200

@@ -1,4 +1,4 @@
-"""How many forks there are: the same number everywhere, without those that the caller may not see."""
+"""The number of forks is the same everywhere, without those that the caller may not see."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ def _filled(path: Path) -> FixtureDb:
 
 
 def _counts(served: AsgiClient, **how: Any) -> dict[str, int]:
-    """Read how many forks the parent has wherever that is told."""
+    """Read the parent's number of forks wherever it is shown."""
     table = csv.DictReader(io.StringIO(served.get("/-/search.csv?q=tool&owner=ann", **how).text))
     (found,) = served.json("/-/search.json?q=tool&owner=ann", **how)["repositories"]
     pages = {path: served.get(path, **how).text for path in ("/-/search?q=tool&owner=ann", "/")}
@@ -53,7 +53,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_strangers_see_public_forks_only(path: Path) -> None:
-    """In both APIs, in searches of every form, on pages; a token shows the upstream's number."""
+    """In both APIs, in searches, on pages; a token shows the upstream's number."""
     with Store(path) as store:
         token = make_tokens(store)["read"]
     served = client_of(path)
@@ -62,7 +62,7 @@ def test_strangers_see_public_forks_only(path: Path) -> None:
 
 
 def test_a_trusted_user_counts_own_forks(path: Path) -> None:
-    """As owner and as member, wherever a number of forks is told."""
+    """As owner and as member, wherever the number is shown."""
     served = client_of(path, trust_basic_user=True)
     for user in ("jespern", "mcatalbas"):
         counts = _counts(served, headers=basic(user, "any"))
@@ -70,7 +70,7 @@ def test_a_trusted_user_counts_own_forks(path: Path) -> None:
 
 
 def test_a_gone_fork_changes_no_count(path: Path, tmp_path: Path) -> None:
-    """The upstream no longer counts it; and a number never falls below none."""
+    """The upstream does not count it any more; a number is never negative."""
     filled = _filled(tmp_path / "other.db")
     filled.gone("jespern/tool")
     assert _told(filled) == 2

@@ -1,4 +1,4 @@
-"""What visitors may do to the server: slow queries, floods of connections, requests that never end."""
+"""What visitors can do to the server: slow queries, floods of connections, endless requests."""
 
 import contextlib
 import http.client
@@ -34,7 +34,7 @@ HALF = b"GET / HTTP/1.1\r\nHost: x\r\nX-Half: "
 def served(
     folder: Folder, command: str, *, descriptors: int = 0
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a command that serves; give the process and the address."""
+    """Run a command that serves; return the process and the address."""
     words = folder.command(command)
     if descriptors:
         words = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *words]
@@ -66,7 +66,7 @@ def filled(tmp_path: Path) -> Folder:
 
 @contextmanager
 def asking_slowly(process: subprocess.Popen[str], address: str, times: int) -> Iterator[list[Future[Any]]]:
-    """Send queries that run into their time limit, and wait until the server has them; kill it in the end."""
+    """Send queries that reach their time limit, wait until the server has them, kill it at the end."""
 
     def ask() -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
@@ -86,7 +86,7 @@ def asking_slowly(process: subprocess.Popen[str], address: str, times: int) -> I
 
 
 def test_slow_queries_block_neither_api_nor_pages(filled: Folder) -> None:
-    """Sixteen of them wait for four threads; everything else is answered meanwhile."""
+    """Sixteen of them wait for four threads; everything else is answered."""
     with served(filled, "serve") as (process, address), asking_slowly(process, address, 16) as slow:
         with httpx.Client(verify=WITHOUT_TLS, trust_env=False, timeout=60) as client:
             for path in (
@@ -98,7 +98,7 @@ def test_slow_queries_block_neither_api_nor_pages(filled: Folder) -> None:
 
 
 def test_too_many_waiting_queries_are_refused(filled: Folder) -> None:
-    """With a word, and at once, so that those that wait are answered in time."""
+    """At once, so that waiting ones are answered in time."""
     with served(filled, "serve") as (process, address), asking_slowly(process, address, 130) as slow:
         done, _ = wait(slow, return_when=FIRST_COMPLETED)
         status, said = done.pop().result()
@@ -107,7 +107,7 @@ def test_too_many_waiting_queries_are_refused(filled: Folder) -> None:
 
 
 def test_a_signal_ends_serve_soon(filled: Folder) -> None:
-    """Slow queries, an export that nobody reads, a kept connection, half a request: all are cut off."""
+    """Slow queries, an unread export, a kept connection, half a request: all are cut off."""
     with served(filled, "serve") as (process, address), asking_slowly(process, address, 8):
         port = int(address.rpartition(":")[2])
         with contextlib.ExitStack() as stack:
@@ -125,7 +125,7 @@ def test_a_signal_ends_serve_soon(filled: Folder) -> None:
 
 
 def test_a_signal_ends_run_soon(filled: Folder) -> None:
-    """While a sync waits for an upstream that does not answer, and visitors for their queries."""
+    """During a sync with a silent upstream, and with waiting queries."""
     with small_sandbox(250) as box:
         box.sandbox.add_fault(parse_fault("hang,where=all,nth=every"))
         filled.configure(box.url, 'timeout = "60s"\nschedule = "0 0 1 1 *"', serve="port = 0")
@@ -167,7 +167,7 @@ async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[int]:
-    """The port of a server whose deadlines are a fifth of a second."""
+    """The port of a server with deadlines of a fifth of a second."""
 
     class Impatient(BoundedProtocol):
         waiting = WaitingConnections(50)
@@ -187,7 +187,7 @@ def impatient() -> Iterator[int]:
 
 
 def is_closed_by_server(connection: socket.socket, *, drip: bytes = b"") -> bool:
-    """Wait for the end of a connection, sending a byte now and then; ten seconds are too long."""
+    """Wait at most ten seconds for the end of a connection, sending a byte now and then."""
     connection.settimeout(0.05)
     for _ in range(200):
         try:
@@ -215,14 +215,14 @@ def is_closed_by_server(connection: socket.socket, *, drip: bytes = b"") -> bool
     ids=["nothing", "half a head", "a head that drips", "a second head", "a body", "chunks"],
 )
 def test_a_slow_request_is_cut_off(impatient: int, begun: bytes, drip: bytes) -> None:
-    """Its head and its body, read or not, on a new connection and on one that was kept."""
+    """A slow head or body, read or not, on a new or a reused connection."""
     with closing(socket.create_connection(("127.0.0.1", impatient))) as connection:
         connection.sendall(begun)
         assert is_closed_by_server(connection, drip=drip)
 
 
 def test_a_slow_reader_is_cut_off(impatient: int) -> None:
-    """A client that stops reading loses its connection, and the answer is not made to its end."""
+    """The connection is closed, and the rest of the answer is not produced."""
     with closing(http.client.HTTPConnection("127.0.0.1", impatient)) as client:
         client.request("GET", "/2000")
         answer = client.getresponse()
@@ -242,5 +242,5 @@ def test_quick_requests_on_a_kept_connection_go_on(impatient: int) -> None:
 
 
 def test_connections_leave_descriptors_for_the_process() -> None:
-    """However many descriptors it may have."""
+    """For any limit of descriptors."""
     assert 8 <= most_connections() <= 2000

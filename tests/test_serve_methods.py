@@ -1,4 +1,4 @@
-"""Methods: each address refuses those that it does not have, and none of them fails."""
+"""Methods: each address refuses those that it lacks, without failing."""
 
 import logging
 from pathlib import Path
@@ -44,7 +44,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> AsgiClient:
 def test_an_unknown_method_is_refused(
     served: AsgiClient, caplog: pytest.LogCaptureFixture, method: str, path: str
 ) -> None:
-    """405 that names those that there are, and nothing in the log, also where Datasette has such a name."""
+    """405 with the allowed ones, and no log line, also if Datasette has an attribute of that name."""
     with caplog.at_level(logging.ERROR):
         answer = served(method, path)
     assert answer.status_code == 405
@@ -77,12 +77,12 @@ def test_read_only_routes_refuse_writes(
 def test_existing_post_routes_answer(
     served: AsgiClient, path: str, said: dict[str, Any], status: int
 ) -> None:
-    """Whatever takes a POST is asked as before."""
+    """Routes that accept POST still do."""
     assert served("POST", path, data=said).status_code == status
 
 
 def test_a_writable_stored_query_works(tmp_path: Path) -> None:
-    """One that an operator made for a database of their own takes its POSTs, and its failures are told."""
+    """An operator's own one, for another database, accepts POST and reports errors."""
     queries = {"add": {"sql": "insert into t values (:a)", "write": True}, "bad": {"sql": "select 1"}}
     datasette = Datasette(memory=True, metadata={"databases": {"_memory": {"queries": queries}}})
     served = AsgiClient(datasette)
@@ -91,7 +91,7 @@ def test_a_writable_stored_query_works(tmp_path: Path) -> None:
 
 
 def test_a_request_that_is_not_utf8_is_400(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A cookie of odd bytes is 400 at every address, and the log blames no file."""
+    """A cookie with invalid bytes is 400 at every address, and the log blames no file."""
     fill_public(tmp_path / "mirror.db").store.close()
     served = client_of(tmp_path / "mirror.db")
     for path in ("/", "/mirror.json", "/1.0/repositories/jespern", "/2.0/repositories/jespern", "/-/metrics"):
@@ -102,7 +102,7 @@ def test_a_request_that_is_not_utf8_is_400(tmp_path: Path, caplog: pytest.LogCap
 
 @pytest.mark.parametrize("name", ["%00", "a" * 300])
 def test_an_impossible_file_name_is_404(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
-    """Datasette opens whatever is asked for among its own files."""
+    """Datasette tries to open any name among its own files."""
     fill_public(tmp_path / "mirror.db").store.close()
     assert client_of(tmp_path / "mirror.db").get(f"/-/static/{name}").status_code == 404
     assert not caplog.records

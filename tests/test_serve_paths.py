@@ -1,4 +1,4 @@
-"""Serving a file wherever it lies: paths with characters of addresses, and read-only mounts."""
+"""Serving a file anywhere: paths with URL characters, and read-only mounts."""
 
 import os
 import re
@@ -56,7 +56,7 @@ def test_a_file_name_with_url_characters_is_served(tmp_path: Path, name: str) ->
 def test_a_damaged_file_is_reported_as_such(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
-    """It is said in one line of the log, and 503 to whoever asks."""
+    """One log line, and 503 for requests."""
     file = mirror_in(tmp_path / "top")
     whole = file.read_bytes()
     served = client_of(file)
@@ -67,7 +67,7 @@ def test_a_damaged_file_is_reported_as_such(
 
 
 def test_a_restored_dump_is_served_as_any_other(tmp_path: Path) -> None:
-    """Open to strangers while nothing in it is private, closed as soon as something is."""
+    """Open to strangers while nothing in it is private, otherwise closed."""
     path = mirror_in(tmp_path / "top")
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA application_id = 0")
@@ -83,7 +83,7 @@ def test_a_restored_dump_is_served_as_any_other(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="this needs root")
 def test_a_read_only_mount_is_served_and_followed(tmp_path: Path) -> None:
-    """What somebody else writes into the folder meanwhile is served as well."""
+    """Changes by another writer of the folder are served."""
     path = mirror_in(tmp_path / "shared")
     (path.parent / "mirror.toml").write_text(f'database = "mirror.db"\n{CONFIGURATION}')
     folder = Folder(path.parent)

@@ -1,4 +1,4 @@
-"""Whose a connection on this machine is: the kernel's list of sockets, and who is trusted by it."""
+"""Who owns a connection on this machine: the kernel's list of sockets, and who is trusted by it."""
 
 import os
 import socket
@@ -71,12 +71,12 @@ def listed(folder: Path, rows: str, rows6: str = "") -> Peers:
 )
 @pytest.mark.skipif(sys.byteorder != "little", reason="the rows are of a little-endian machine")
 def test_a_socket_of_this_user_is_trusted(tmp_path: Path, rows: str, *, ours: bool) -> None:
-    """Another user's, a closed one, one that is not listed, or a list that cannot be read is not."""
+    """Not another user's, a closed or unlisted one, or any if the list cannot be read."""
     assert listed(tmp_path, rows).is_ours(CLIENT, SERVER) is ours
 
 
 def test_addresses_of_both_families_are_read(tmp_path: Path) -> None:
-    """An IPv4 address inside an IPv6 one is the same; without any list nobody is ours."""
+    """An IPv4 address inside an IPv6 one is the same; without a list, nobody is trusted."""
     mapped = row(client="0000000000000000FFFF00000100007F:C350").replace(
         " 0100007F:1F41", " 0000000000000000FFFF00000100007F:1F41"
     )
@@ -111,7 +111,7 @@ def forwarder(port: int) -> Iterator[int]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a program as another user")
 @pytest.mark.skipif(not Peers().are_listed(), reason="this system does not tell whose a socket is")
 def test_a_forwarder_of_another_user_is_not_trusted(mixed_path: Path) -> None:
-    """The same request, straight from this user and through a program of another one."""
+    """The same request, directly and through another user's program."""
     with serving(mixed_path, trust_basic_user=True) as address:
         port = int(address.rpartition(":")[2])
         path, login = "/1.0/repositories/jespern/arriving", basic("jespern", "x")
@@ -124,7 +124,7 @@ def test_a_forwarder_of_another_user_is_not_trusted(mixed_path: Path) -> None:
 
 
 def test_plain_datasette_checks_the_socket(mixed_path: Path) -> None:
-    """Its settings come from elsewhere, its rules do not: a request without a socket is not trusted."""
+    """Its settings come from elsewhere, with the same rules: no trust without a socket."""
     metadata = {"plugins": {"bitbucket-mirror": {"trust_basic_user": True}}}
     plain = AsgiClient(Datasette([str(mixed_path)], metadata=metadata))
     headers = {**basic("jespern", "x"), "Host": f"localhost:{socket.SOMAXCONN}"}

@@ -1,4 +1,4 @@
-"""A mirror that a reverse proxy publishes below a path: nothing leads out of it."""
+"""A mirror below a path of a reverse proxy: no link leads out of it."""
 
 import html
 import json
@@ -31,7 +31,7 @@ MOST = 2
 
 
 def links_of(answer: httpx.Response) -> list[str]:
-    """Return all addresses that an answer leads to: attributes of pages, texts of JSON, redirects, Link."""
+    """Return all addresses in an answer: attributes of pages, texts of JSON, redirects, Link headers."""
     found = re.findall("<([^>]*)>", answer.headers.get("link", ""))
     if "location" in answer.headers:
         found.append(answer.headers["location"])
@@ -44,7 +44,7 @@ def links_of(answer: httpx.Response) -> list[str]:
 
 
 def crawl(begun: list[str], http: httpx.Client) -> Iterator[httpx.Response]:
-    """Follow the links on the host of some addresses: all of the pages, some of each other folder."""
+    """Follow links on the host: all of pages, some of each other folder."""
     waiting, seen, origin = [*begun], Counter[str](), urlsplit(begun[0]).netloc
     known = set(begun)
     while waiting:
@@ -63,7 +63,7 @@ def crawl(begun: list[str], http: httpx.Client) -> Iterator[httpx.Response]:
 
 @pytest.fixture(params=["stripped", "passed on"])
 def published(request: pytest.FixtureRequest, public_db: FixtureDb) -> Iterator[tuple[Proxy, str]]:
-    """A mirror behind a proxy of either style, under a prefix that its database's page has as well."""
+    """A mirror behind a proxy of either style, whose prefix is also the name of its database."""
     token = tokens.create(public_db.store, "reader", "read")
     public_db.store.close()
     with (
@@ -75,7 +75,7 @@ def published(request: pytest.FixtureRequest, public_db: FixtureDb) -> Iterator[
 
 
 def test_no_link_leaves_the_prefix(published: tuple[Proxy, str]) -> None:
-    """Pages, tables, SQL, stored queries, facets, exports, both APIs, the feed and all assets."""
+    """On pages, tables, SQL, stored queries, facets, exports, both APIs, the feed and all assets."""
     server, token = published
     begun = [f"{server.address}/{path}" for path in ("", *TABLES, "2.0/repositories?pagelen=2")]
     with httpx.Client(
@@ -93,7 +93,7 @@ def test_no_link_leaves_the_prefix(published: tuple[Proxy, str]) -> None:
 
 
 def test_redirects_and_cookies_keep_the_prefix(published: tuple[Proxy, str]) -> None:
-    """A login comes back to the page that asked for it, and its cookie goes to no other path of the host."""
+    """A login returns to the page that required it; its cookie is for the prefix only."""
     server, token = published
     with httpx.Client(verify=WITHOUT_TLS, trust_env=False) as http:
         page = http.get(f"{server.address}/-/mirror-login", params={"next": "/mirror/repositories?_sort=id"})
@@ -114,7 +114,7 @@ def html_free(fields: dict[str, str]) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def below(tmp_path_factory: pytest.TempPathFactory) -> AsgiClient:
-    """A mirror below a path that no database is called by."""
+    """A mirror below a path that no database has as its name."""
     path = tmp_path_factory.mktemp("below") / "mirror.db"
     fill_public(path).store.close()
     return client_of(path, public_url="https://code.example/a/b")
@@ -132,7 +132,7 @@ def below(tmp_path_factory: pytest.TempPathFactory) -> AsgiClient:
     ],
 )
 def test_requests_work_with_and_without_the_prefix(below: AsgiClient, path: str, bare: str) -> None:
-    """With a slash behind it or without."""
+    """With or without a final slash."""
     assert inner(below.datasette, path) == bare
     assert outer(below.datasette, f"{path}?x=/a/b/") == f"/a/b{bare}?x=/a/b/"
 
@@ -152,7 +152,7 @@ def test_requests_work_with_and_without_the_prefix(below: AsgiClient, path: str,
     ],
 )
 def test_a_prefix_may_equal_the_name_of_the_database(public_path: Path, path: str, bare: str) -> None:
-    """By what follows it."""
+    """What follows it decides."""
     served = client_of(public_path, public_url="https://code.example/mirror")
     assert inner(served.datasette, path) == bare
 
@@ -169,7 +169,7 @@ def test_a_prefix_may_equal_the_name_of_the_database(public_path: Path, path: st
     ],
 )
 def test_a_whole_address_is_a_target_too(target: bytes, path: bytes, host: bytes) -> None:
-    """Its path is asked for, at its host; a path that looks like an address is still a path."""
+    """Its path is used, at its host; a path that looks like an address is still a path."""
     headers = [(b"host", b"here"), (b"accept", b"*/*")]
     got = in_origin_form({"path": target.decode(), "raw_path": target, "headers": headers})
     assert (got["raw_path"], dict(got["headers"])) == (path, {b"host": host, b"accept": b"*/*"})
@@ -177,7 +177,7 @@ def test_a_whole_address_is_a_target_too(target: bytes, path: bytes, host: bytes
 
 
 def test_links_of_tables_and_feed_lead_to_the_public_address(below: AsgiClient) -> None:
-    """Whatever host the proxy asks at; the prefix stands there once."""
+    """Whatever host the proxy uses; the prefix appears once."""
     table = below.json("/mirror/repositories.json?_size=2&_facet=scm")
     assert table["next_url"].startswith("https://code.example/a/b/mirror/repositories.json?")
     toggle = table["facet_results"]["scm"]["results"][0]["toggle_url"]
@@ -191,7 +191,7 @@ def test_links_of_tables_and_feed_lead_to_the_public_address(below: AsgiClient) 
     "address", ["code.example/b", "https://", "ftp://x/b", "https://x/b?c", "https://x//b"]
 )
 def test_an_invalid_public_url_is_refused(public_path: Path, address: str) -> None:
-    """Before the server starts, with the form that it should have."""
+    """Before the server starts, with the expected form."""
     with pytest.raises(ConfigError, match="https://HOST/PATH"):
         client_of(public_path, public_url=address)
 
@@ -202,7 +202,7 @@ def test_an_invalid_public_url_is_refused(public_path: Path, address: str) -> No
 def test_the_cookie_of_a_login_is_secure_where_browsers_use_https(
     public_db: FixtureDb, public_url: str, *, is_secure: bool
 ) -> None:
-    """A proxy that ends TLS asks by http; `public_url` says what browsers use."""
+    """If a proxy ends TLS, `public_url` says what browsers use."""
     token = tokens.create(public_db.store, "browser", "read")
     served = client_of(public_db.path, public_url=public_url)
     answer = served("POST", "/-/mirror-login", data={"token": token})

@@ -1,4 +1,4 @@
-"""No private byte is seen by those who may not: every address of the application, every kind of caller."""
+"""No private byte is shown to callers who may not see it: every address, every kind of caller."""
 
 import json
 import re
@@ -145,13 +145,13 @@ def test_strangers_see_no_private_byte(mixed: MixedMirror, stranger: str) -> Non
 
 
 def _without_the_question(content: bytes) -> bytes:
-    """Leave out the address that a page links back to: it is what the caller sent."""
+    """Remove the address that a page links back to, which the caller sent."""
     return re.sub(rb'(?:value|href)="[^"]*"', b"", content)
 
 
 @pytest.mark.parametrize("holder", ["read", "write"])
 def test_holders_of_a_token_see_everything(mixed: MixedMirror, holder: str) -> None:
-    """The same addresses answer, and the private rows are there."""
+    """The same addresses answer with the private rows."""
     as_bearer, as_basic = bearer(mixed.tokens[holder]), basic("whoever", mixed.tokens[holder])
     # Who asks is found out before any address is looked at, so each address is asked in one of the ways.
     for path in GUARDED:
@@ -173,7 +173,7 @@ def test_every_route_is_tested(mixed: MixedMirror) -> None:
 
 
 def test_introspection_shows_no_row_counts(mixed: MixedMirror) -> None:
-    """The list of databases tells path and size of the file, as Datasette does; nothing of its rows."""
+    """The list of databases shows path and size of the file, as Datasette does, and no counts."""
     (database,) = mixed.served.json("/-/databases.json")
     assert set(database) == {"name", "route", "path", "size", "is_mutable", "is_memory", "hash"}
     assert mixed.served.json("/.json") == {}
@@ -181,7 +181,7 @@ def test_introspection_shows_no_row_counts(mixed: MixedMirror) -> None:
 
 
 def test_a_file_without_private_rows_is_open_to_sql(public_path: Path) -> None:
-    """No token is asked for where nothing is private; the accounts are closed even then."""
+    """Without a token; the tables of accounts stay closed."""
     served = client_of(public_path)
     assert served.get("/mirror/repositories.json").status_code == 200
     assert served.get(f"/mirror.json?sql={SQL}").status_code == 200
@@ -191,7 +191,7 @@ def test_a_file_without_private_rows_is_open_to_sql(public_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["private", "gone", "once"])
 def test_one_private_row_closes_sql_at_once(public_db: FixtureDb, how: str) -> None:
-    """A running server notices the row that a sync writes: living, gone, or public again with a past."""
+    """A running server notices the row of a sync: living, gone, or public again with a private past."""
     served = client_of(public_db.path)
     assert served.get("/mirror/repositories.json").status_code == 200
     public_db.repositories([repository("a/b", is_private=True)])
@@ -204,7 +204,7 @@ def test_one_private_row_closes_sql_at_once(public_db: FixtureDb, how: str) -> N
 
 
 def test_a_login_ends_with_its_token(mixed: MixedMirror, mixed_db: FixtureDb) -> None:
-    """The form gives a cookie for a token; revoking the token closes the tables to that cookie."""
+    """Revoking the token of a login closes the tables to its cookie."""
     token = tokens.create(mixed_db.store, "browser", "read")
     served = client_of(mixed_db.path)
     refused = served("POST", "/-/mirror-login", data={"token": mixed.tokens["bad"]})
@@ -221,7 +221,7 @@ def test_a_login_ends_with_its_token(mixed: MixedMirror, mixed_db: FixtureDb) ->
 
 
 def test_a_foreign_page_cannot_log_anybody_in(mixed: MixedMirror) -> None:
-    """With a cookie in play the form wants its own token back."""
+    """With a cookie, the form requires its own CSRF token."""
     answer = mixed.served(
         "POST",
         "/-/mirror-login",
@@ -237,12 +237,12 @@ def test_a_foreign_page_cannot_log_anybody_in(mixed: MixedMirror) -> None:
     ["//evil.example", "https://evil.example/", "/\\evil.example", "evil", "javascript:alert(1)", "//["],
 )
 def test_a_login_redirects_to_this_site_only(address: str) -> None:
-    """The address to go on to is on this server."""
+    """The next address is on this server."""
     assert local_path(address) == "/"
 
 
 def test_a_partial_address_raises_no_error(tmp_path: Path) -> None:
-    """Neither where a login leads, nor in a Host that trust is asked of."""
+    """Neither as the target of a login, nor in the Host header of a trusted request."""
     fill_mixed(tmp_path / "mirror.db")
     served = client_of(tmp_path / "mirror.db", trust_basic_user=True)
     assert served.get("/-/mirror-login?next=//[").status_code == 200
@@ -252,7 +252,7 @@ def test_a_partial_address_raises_no_error(tmp_path: Path) -> None:
 
 
 def test_what_is_closed_says_how_to_open_it(mixed: MixedMirror) -> None:
-    """People get the form, programs get JSON."""
+    """People get the login form, programs get JSON."""
     page = mixed.served.get("/mirror/repositories")
     assert (page.status_code, "mirror token create" in page.text) == (403, True)
     answer = mixed.served.get("/mirror/repositories.json")
@@ -260,7 +260,7 @@ def test_what_is_closed_says_how_to_open_it(mixed: MixedMirror) -> None:
 
 
 def test_crossdb_queries_are_closed(mixed: MixedMirror) -> None:
-    """Datasette's in-memory database with every file attached is as closed as the files."""
+    """Datasette's in-memory database with all files attached is closed like the files."""
     crossed = AsgiClient(Datasette([str(mixed.path)], crossdb=True))
     sql = "select+group_concat(full_name)+from+mirror.repositories"
     answer = crossed.get(f"/_memory.json?sql={sql}")
@@ -270,7 +270,7 @@ def test_crossdb_queries_are_closed(mixed: MixedMirror) -> None:
 
 
 def test_plain_datasette_is_as_closed(mixed: MixedMirror) -> None:
-    """The rules are the plugin's, however it is started; immutable files too, and root is let in."""
+    """The plugin has the same rules, also for immutable files; root is let in."""
     for how in ({"files": [str(mixed.path)]}, {"immutables": [str(mixed.path)]}):
         plain = AsgiClient(Datasette(**how))
         for path in ("/mirror/repositories.json", "/mirror.db", f"/mirror.json?sql={SQL}"):
@@ -282,7 +282,7 @@ def test_plain_datasette_is_as_closed(mixed: MixedMirror) -> None:
 
 
 def test_a_wrong_plugin_configuration_ends_the_start(mixed: MixedMirror) -> None:
-    """A typing error in a setting of privacy must not pass unseen."""
+    """A misspelt privacy setting must not be ignored."""
     metadata = {"plugins": {"bitbucket-mirror": {"trust_basic_usr": True}}}
     with pytest.raises(Exception, match="trust_basic_usr"):
         AsgiClient(Datasette([str(mixed.path)], metadata=metadata))
@@ -305,12 +305,12 @@ def test_a_wrong_plugin_configuration_ends_the_start(mixed: MixedMirror) -> None
 def test_trust_needs_a_local_connection(
     client: tuple[str, int] | None, headers: dict[str, str], *, local: bool
 ) -> None:
-    """A proxy, a foreign name pointing here, another machine: no trust."""
+    """No trust through a proxy, a foreign host name, or from another machine."""
     assert is_local(client, headers) is local
 
 
 def test_the_use_of_a_token_is_noted_and_its_secret_is_not(mixed_db: FixtureDb, capfd: Any) -> None:
-    """The row tells when; the console tells nothing, errors included."""
+    """The row has the time; the console shows nothing, not even in errors."""
     token = tokens.create(mixed_db.store, "noted", "read")
     served = client_of(mixed_db.path)
     for path in ("/mirror/repositories.json", "/mirror/nothing", "/mirror.json?sql=select+nonsense"):
@@ -340,7 +340,7 @@ def test_the_use_of_a_token_is_noted_and_its_secret_is_not(mixed_db: FixtureDb, 
 def test_an_actor_of_another_plugin_opens_nothing(
     mixed: MixedMirror, action: str, actor: dict[str, Any] | None, table: str
 ) -> None:
-    """Whatever another plugin or an old cookie says: without a token recognised now, nothing opens."""
+    """Only a token that this plugin recognises opens anything."""
     import asyncio
 
     resource: Any = "mirror" if action == "execute-sql" else ("mirror", table)
@@ -351,7 +351,7 @@ def test_an_actor_of_another_plugin_opens_nothing(
 
 
 def test_the_fixture_holds_what_the_tests_look_for(mixed: MixedMirror) -> None:
-    """Every secret is in the file, so that not finding it means something."""
+    """Every secret is in the file, so not finding one proves something."""
     with sqlite3.connect(mixed.path) as connection:
         dump = "\n".join(connection.iterdump())
     connection.close()
@@ -361,7 +361,7 @@ def test_the_fixture_holds_what_the_tests_look_for(mixed: MixedMirror) -> None:
 
 
 def test_strangers_see_no_owner_of_private_repositories_alone(tmp_path: Path) -> None:
-    """Mere members are told nowhere, owners of private repositories by no page, but to fellow members."""
+    """Members are never shown; owners of only private repositories are shown to fellow members only."""
     filled = fill_mixed(tmp_path / "mirror.db")
     filled.members(repository("jespern/x").owner, [repository("mallory/x").owner])
     token = tokens.create(filled.store, "of mallory", "read", user="mallory")
@@ -383,7 +383,7 @@ def test_strangers_see_no_owner_of_private_repositories_alone(tmp_path: Path) ->
 
 
 def test_a_login_is_valid_for_its_file_only(tmp_path: Path) -> None:
-    """In a file that takes the place of another, the number of a token may be somebody else's."""
+    """In another file, the same token number may belong to somebody else."""
     path, newer = tmp_path / "mirror.db", tmp_path / "newer.db"
     first, second = fill_mixed(path), fill_mixed(newer)
     served = client_of(path)

@@ -1,4 +1,4 @@
-"""The stored queries, each on a filled file: the right rows, no gone ones, bounded work."""
+"""The stored queries, each on a filled file: the right rows, no gone ones, limited work."""
 
 import sqlite3
 from pathlib import Path
@@ -15,7 +15,7 @@ from mirror.times import to_text, utc_now
 
 @pytest.fixture
 def questions(public_db: FixtureDb) -> "Questions":
-    """A mirror with something to find for each query, and a gone twin of it."""
+    """A mirror with results for each query, each with a gone twin."""
     public_db.repositories([repository("gone/stale", size=10**12, is_private=True), repository("gone/open")])
     public_db.repositories([repository("mcatalbas/hidden", is_private=True)])
     public_db.refs("gone/stale", [hg_ref("branch", "old", "1"), hg_ref("tag", "0.2.1", "1")])
@@ -50,7 +50,7 @@ class Questions:
 
 
 def test_stale_repositories_by_days_and_owner(questions: Questions) -> None:
-    """Long without an update, of everybody or of one owner."""
+    """Without updates for long, of all owners or of one."""
     names = [row["full_name"] for row in questions("stale")]
     assert "jespern/django-piston" in names
     assert "dchambers/django-piston" not in names
@@ -59,13 +59,13 @@ def test_stale_repositories_by_days_and_owner(questions: Questions) -> None:
 
 
 def test_stale_branches_leave_the_main_branch_out(questions: Questions) -> None:
-    """A main branch is old when its repository is; another query tells that."""
+    """An old main branch means an old repository, which another query lists."""
     rows = questions("stale_branches")
     assert [(row["full_name"], row["branch"]) for row in rows] == [("mcatalbas/codeigniter", "old")]
 
 
 def test_languages_and_sizes(questions: Questions) -> None:
-    """What there is most of, and what is biggest."""
+    """The most common languages, the largest repositories."""
     assert {row["language"]: row["repositories"] for row in questions("languages_used")} == {
         "(not said)": 4,
         "php": 1,
@@ -93,14 +93,14 @@ def test_who_has_a_tag(questions: Questions) -> None:
 
 
 def test_changes_of_a_week_are_listed(questions: Questions) -> None:
-    """Young changes alone, with names in place of numbers."""
+    """Only recent changes, with names instead of numbers."""
     assert questions("changed_this_week") == []
     kinds = {row["kind"] for row in questions("changed_this_week", days="36500")}
     assert {"created", "tag_moved", "deleted"} <= kinds
 
 
 def test_repositories_without_tags(questions: Questions) -> None:
-    """Mercurial's tip is no tag; what was never read is not accused."""
+    """Mercurial's tip is no tag; unread repositories are not listed."""
     questions.filled.store.connection.execute(
         "UPDATE repositories SET refs_synced_at = NULL WHERE full_name = 'ubernostrum/django-registration'"
     )
@@ -114,7 +114,7 @@ def test_names_under_many_owners(questions: Questions) -> None:
 
 
 def test_private_among_public_and_who_owns_most(questions: Questions) -> None:
-    """Owners who mix, and owners who have most."""
+    """Owners of both kinds, and owners with the most repositories."""
     (mixed,) = questions("private_among_public")
     assert (mixed["full_name"], mixed["public_of_owner"]) == ("mcatalbas/hidden", 1)
     first = questions("who_owns_most")[0]
@@ -122,7 +122,7 @@ def test_private_among_public_and_who_owns_most(questions: Questions) -> None:
 
 
 def test_tags_that_moved_and_pending_failures(questions: Questions) -> None:
-    """What to ask somebody about, and what the crawler still owes."""
+    """Tags to ask somebody about, and what the crawl will retry."""
     (moved,) = questions("tags_that_moved")
     assert (moved["full_name"], moved["tag"], moved["new_hash"]) == (
         "dchambers/django-piston",
@@ -134,7 +134,7 @@ def test_tags_that_moved_and_pending_failures(questions: Questions) -> None:
 
 
 def test_every_query_has_a_title_a_description_and_a_page(questions: Questions) -> None:
-    """The list of queries is for people who write no SQL."""
+    """The list is for people who write no SQL."""
     page = questions.served.get("/mirror", headers=bearer(questions.token)).text
     for name, query in QUERIES.items():
         assert query.title in page, name
@@ -143,7 +143,7 @@ def test_every_query_has_a_title_a_description_and_a_page(questions: Questions) 
 
 
 def test_no_query_takes_more_steps_than_needed(tmp_path: Path) -> None:
-    """SQLite's own count of steps stays in proportion: no query compares rows with rows."""
+    """By SQLite's step count, no query compares rows with rows."""
     fill_many(tmp_path / "mirror.db", 20_000, tags=2).store.close()
     connection = sqlite3.connect(tmp_path / "mirror.db")
     register(connection)

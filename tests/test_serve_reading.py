@@ -1,4 +1,4 @@
-"""What visitors read: check and read see one state of the file, and strangers see what the APIs tell them."""
+"""What visitors read: check and read see one state of the file, and strangers see what the APIs show."""
 
 import asyncio
 import shutil
@@ -37,14 +37,14 @@ def closed_file(path: Path) -> None:
 
 
 def without_number(path: Path) -> None:
-    """As a restored dump is: all tables, no `application_id`."""
+    """As in a restored dump: all tables, no `application_id`."""
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA application_id = 0")
     connection.close()
 
 
 def of_another_version(path: Path) -> None:
-    """As a file of a program that withholds other columns."""
+    """As a file of a program that hides other columns."""
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 9")
     connection.close()
@@ -55,7 +55,7 @@ def of_another_version(path: Path) -> None:
 def test_an_immutable_file_is_closed_to_sql_but_served(
     tmp_path: Path, name: str, change: Callable[[Path], None]
 ) -> None:
-    """Whatever keeps SQLite from opening the file as usual, strangers read public rows by the APIs alone."""
+    """If SQLite cannot open the file as usual, strangers read public rows only through the APIs."""
     closed_file(tmp_path / name)
     if change is not closed_file:
         change(tmp_path / name)
@@ -71,7 +71,7 @@ def test_an_immutable_file_is_closed_to_sql_but_served(
 
 
 def test_an_immutable_file_with_changes_beside_it_is_closed(public_db: FixtureDb) -> None:
-    """An immutable reader does not see the WAL, where a repository may have been made private."""
+    """An immutable reader ignores the WAL, where a repository may have been made private."""
     public_db.store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     served = AsgiClient(Datasette([], immutables=[str(public_db.path)]))
     assert served.get("/mirror.json", params={"sql": READ}).status_code == 200
@@ -81,7 +81,7 @@ def test_an_immutable_file_with_changes_beside_it_is_closed(public_db: FixtureDb
 
 
 def test_a_file_that_becomes_a_mirror_while_it_is_served_is_closed(tmp_path: Path) -> None:
-    """A database that was none when the server started is asked again when it was written."""
+    """A database is examined again after each write."""
     path = tmp_path / "mirror.db"
     sqlite3.connect(path).close()
     served = AsgiClient(Datasette([str(path)]))
@@ -91,7 +91,7 @@ def test_a_file_that_becomes_a_mirror_while_it_is_served_is_closed(tmp_path: Pat
 
 
 def test_an_unreadable_file_is_not_a_missing_mirror(tmp_path: Path) -> None:
-    """An API that says 404 is believed: a damaged file is 503, and its tables are closed."""
+    """Clients believe a 404: a damaged file is 503, and its tables are closed."""
     path = tmp_path / "mirror.db"
     fill_public(path).store.close()
     served = AsgiClient(Datasette([str(path)]))
@@ -103,7 +103,7 @@ def test_an_unreadable_file_is_not_a_missing_mirror(tmp_path: Path) -> None:
 
 
 def test_a_waiting_query_returns_no_private_rows_committed_meanwhile(public_db: FixtureDb) -> None:
-    """All threads are busy; queries are admitted, private rows are committed, and then the queries run."""
+    """While all threads are busy, queries are admitted, private rows committed, and the queries run."""
     datasette = client_of(public_db.path).datasette
 
     async def ask() -> list[Any]:
@@ -127,7 +127,7 @@ def test_a_waiting_query_returns_no_private_rows_committed_meanwhile(public_db: 
 
 
 def test_streaming_csv_ends_before_private_rows_committed_meanwhile(public_db: FixtureDb) -> None:
-    """Every page of a stream is read with its own check."""
+    """Every page of a stream is checked when it is read."""
     copy_rows(public_db, 40)
     pages = {"max_returned_rows": 50, "default_page_size": 50}
     datasette = Datasette([str(public_db.path)], settings=pages)
@@ -154,7 +154,7 @@ def test_streaming_csv_ends_before_private_rows_committed_meanwhile(public_db: F
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> FixtureDb:
-    """A file without private rows, as a token of the upstream sees it."""
+    """A file without private rows, from a crawl with a token."""
     filled = fill_public(tmp_path_factory.mktemp("told") / "mirror.db")
     for at, name in ((SEEN, "elsewhere/parent"), (LATER, "elsewhere/parent-2")):
         fork = repository("jespern/fork", parent_uuid="{elsewhere}", parent_full_name=name)
@@ -168,7 +168,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> FixtureDb:
 
 
 def addresses() -> list[str]:
-    """Every table, view, stored query and page, and SQL that goes round about."""
+    """Every table, view, stored query and page, and indirect SQL."""
     tables = [
         "members",
         "users",
@@ -212,7 +212,7 @@ def addresses() -> list[str]:
 def test_strangers_read_no_members_parents_or_failures(
     told: FixtureDb, tmp_path: Path, *, immutable: bool
 ) -> None:
-    """A file without private rows stays open, but for what the APIs refuse to strangers."""
+    """A file without private rows stays open, except for what the APIs refuse to strangers."""
     path = tmp_path / "mirror.db"
     copy = sqlite3.connect(path)
     told.store.connection.backup(copy)
@@ -250,7 +250,7 @@ PROBES = (
 
 @pytest.mark.parametrize("are_members", [True, False])
 def test_strangers_see_owners_but_no_members(tmp_path: Path, *, are_members: bool) -> None:
-    """In tables, labels, views, questions and SQL; members that left a workspace stay hidden as well."""
+    """In tables, labels, views, queries and SQL; former members stay hidden too."""
     filled = fill_public(tmp_path / "mirror.db")
     filled.members(owner("jespern"), [owner("mallory", display_name="Mallory M", kind="user")])
     with filled.store.transaction() as connection:
@@ -287,7 +287,7 @@ def test_strangers_see_owners_but_no_members(tmp_path: Path, *, are_members: boo
 
 
 def test_a_token_reads_private_rows(told: FixtureDb, tmp_path: Path) -> None:
-    """Who holds a token without a user reads members, parents and failures, in pages too."""
+    """A token without a user reads members, parents and failures, on pages too."""
     path = tmp_path / "mirror.db"
     copy = sqlite3.connect(path)
     told.store.connection.backup(copy)
@@ -304,7 +304,7 @@ def test_a_token_reads_private_rows(told: FixtureDb, tmp_path: Path) -> None:
 
 
 def test_attached_files_are_closed_too(tmp_path: Path, mixed_path: Path) -> None:
-    """The memory of `--crossdb` reaches into every file, under whatever name."""
+    """`--crossdb` reaches every file, under any name."""
     shutil.copy(mixed_path, tmp_path / "other.db")
     served = AsgiClient(Datasette([str(mixed_path), str(tmp_path / "other.db")], crossdb=True))
     assert isinstance(served.datasette.databases["_memory"], GuardedDatabase)
@@ -314,7 +314,7 @@ def test_attached_files_are_closed_too(tmp_path: Path, mixed_path: Path) -> None
 
 @pytest.mark.parametrize("immutable", [False, True])
 def test_a_replaced_file_is_read(tmp_path: Path, *, immutable: bool) -> None:
-    """What was made private in a newer copy is shown no longer, by no thread, and its new rows are."""
+    """In every thread: rows that a newer copy made private are hidden, and its new rows are shown."""
     path, newer = tmp_path / "mirror.db", tmp_path / "newer.db"
     fill_public(path).store.close()
     closed_file(newer)

@@ -25,7 +25,7 @@ def mirror(tmp_path: Path) -> Path:
 
 
 def published(mirror: Path, *more: str) -> Path:
-    """Put a published file of the public rows beside a mirror, in the place of the one before."""
+    """Put a published file beside a mirror, in place of an earlier one."""
     work = mirror.with_name("work.db")
     work.unlink(missing_ok=True)
     filled = fill_public(work)
@@ -44,7 +44,7 @@ def serve(mirror: Path) -> AsgiClient:
 
 
 def test_everybody_queries_the_published_file(mirror: Path) -> None:
-    """By SQL and by tables; nothing private is in any answer, and the mirror beside is closed as before."""
+    """By SQL and tables; no answer has anything private, and the mirror stays closed."""
     published(mirror)
     served = serve(mirror)
     names = [row[0] for row in served.json("/public.json", params=SQL)["rows"]]
@@ -60,7 +60,7 @@ def test_everybody_queries_the_published_file(mirror: Path) -> None:
 
 
 def test_the_mirror_itself_is_still_served(mirror: Path) -> None:
-    """APIs, pages and tokens are the mirror's; a token of it opens the tables of both."""
+    """APIs, pages and tokens are the mirror's; its tokens open the tables of both."""
     published(mirror)
     served = serve(mirror)
     with Store(mirror) as store:
@@ -72,7 +72,7 @@ def test_the_mirror_itself_is_still_served(mirror: Path) -> None:
 
 
 def test_a_closed_page_links_to_the_open_one(mirror: Path) -> None:
-    """With its age; tables tell theirs at their foot."""
+    """With its age; its tables show their age in the footer."""
     published(mirror)
     served = serve(mirror)
     assert served.get("/2.0/repositories").status_code == 200
@@ -83,7 +83,7 @@ def test_a_closed_page_links_to_the_open_one(mirror: Path) -> None:
 
 
 def test_a_file_that_is_published_later_is_attached(mirror: Path) -> None:
-    """The server goes on meanwhile; a newer one in its place is read by the next request."""
+    """Without a restart; the next request reads a newer one."""
     served = serve(mirror)
     assert served.get("/public.json", params=SQL).status_code == 404
     published(mirror)
@@ -96,7 +96,7 @@ def test_a_file_that_is_published_later_is_attached(mirror: Path) -> None:
 
 @pytest.mark.parametrize("there", ["a mirror", "text", "a folder"])
 def test_another_file_is_not_attached(mirror: Path, there: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Though all in it may be public: who names the wrong file is told so, once, in the log."""
+    """A wrong file may contain anything: one log line says so."""
     path = mirror.with_name("public.db")
     if there == "a mirror":
         fill_public(path).store.close()
@@ -111,7 +111,7 @@ def test_another_file_is_not_attached(mirror: Path, there: str, caplog: pytest.L
 
 
 def test_the_path_is_relative_to_the_configuration(tmp_path: Path) -> None:
-    """Relative to the folder of mirror.toml; the mirror itself is refused."""
+    """To the folder of mirror.toml; the mirror itself is refused."""
     (tmp_path / "mirror.toml").write_text('[serve]\npublic_snapshot = "out/public.db"\n')
     assert read_config(tmp_path / "mirror.toml").serve.public_snapshot == str(tmp_path / "out/public.db")
     with pytest.raises(ConfigError, match="is the mirror itself"):
@@ -119,7 +119,7 @@ def test_the_path_is_relative_to_the_configuration(tmp_path: Path) -> None:
 
 
 def test_a_published_file_is_not_restored(mirror: Path) -> None:
-    """What is private would be lost."""
+    """Private rows would be lost."""
     copy = published(mirror)
     before = mirror.read_bytes()
     with pytest.raises(ConfigError, match="a published file, without private rows"):

@@ -1,4 +1,4 @@
-"""What Datasette shows of a mirror: titles, labels, facets, order, hidden tables; and what it leaves be."""
+"""What Datasette shows of a mirror: titles, labels, facets, order, hidden tables; not of other files."""
 
 import multiprocessing
 import sqlite3
@@ -19,14 +19,14 @@ def public(public_path: Path) -> AsgiClient:
 
 
 def test_plain_datasette_serves_a_mirror_too(public_path: Path) -> None:
-    """The entry point is enough; `datasette data/mirror.db` knows the titles and the queries."""
+    """By the entry point, `datasette data/mirror.db` has the titles and the queries."""
     plain = AsgiClient(Datasette([str(public_path)]))
     assert plain.json("/mirror/who_owns_most.json?_shape=objects")["rows"][0]["owner"]
     assert "Who owns most" in plain.get("/mirror").text
 
 
 def test_another_database_beside_it_is_left_alone(tmp_path: Path, public_path: Path) -> None:
-    """Tables of the same names in somebody else's file get none of our titles, queries or rules."""
+    """Tables of the same names in another file get no titles, queries or rules of ours."""
     other = sqlite3.connect(tmp_path / "other.db")
     other.executescript("CREATE TABLE repositories (name TEXT, is_private INTEGER)")
     other.execute("INSERT INTO repositories VALUES ('theirs', 1)")
@@ -41,7 +41,7 @@ def test_another_database_beside_it_is_left_alone(tmp_path: Path, public_path: P
 
 
 def test_tables_of_the_program_are_hidden(public: AsgiClient) -> None:
-    """The list shows what the contract names, nothing else."""
+    """The list shows the documented tables, nothing else."""
     tables = {table["name"]: table["hidden"] for table in public.json("/mirror.json")["tables"]}
     assert {name for name, hidden in tables.items() if hidden} <= {
         name for name in tables if name.startswith(HIDDEN)
@@ -54,14 +54,14 @@ def test_tables_of_the_program_are_hidden(public: AsgiClient) -> None:
 def test_the_list_of_tables_is_read_without_a_word(
     public: AsgiClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Datasette counts hidden tables too, the index of descriptions among them, and logs each that fails."""
+    """Datasette counts hidden tables too, such as the index of descriptions, and logs each failure."""
     assert public.get("/mirror").status_code == 200
     assert public.json("/mirror/search_descriptions.json")["rows"] == []
     assert "ERROR" not in capsys.readouterr().err
 
 
 def test_every_described_column_exists(public: AsgiClient) -> None:
-    """Descriptions are held to the schema."""
+    """Descriptions match the schema."""
     for name, table in TABLES.items():
         columns = set(public.json(f"/mirror/{name}.json?_size=0")["columns"])
         used = {*table.get("columns", ()), *table.get("facets", ())}
@@ -70,7 +70,7 @@ def test_every_described_column_exists(public: AsgiClient) -> None:
 
 
 def test_foreign_keys_show_names(public: AsgiClient) -> None:
-    """A number is linked under the name it stands for."""
+    """A number links with the name that it stands for."""
     rows = public.json("/mirror/repositories.json?_labels=on&_shape=objects&full_name=jespern/django-piston")
     assert rows["rows"][0]["owner_id"]["label"] == "jespern"
     assert rows["rows"][0]["upstream_id"]["label"] == "cloud"
@@ -79,7 +79,7 @@ def test_foreign_keys_show_names(public: AsgiClient) -> None:
 
 
 def test_repositories_are_sorted_newest_first_with_facets(public: AsgiClient) -> None:
-    """The first page is one that an index gives, however many there are."""
+    """An index gives the first page of any number of repositories."""
     page = public.json("/mirror/repositories.json?_shape=objects")
     assert [row["id"] for row in page["rows"]] == [5, 4, 3, 2, 1]
     assert set(page["facet_results"]) == {"scm", "is_private", "language", "owner_id"}
@@ -105,7 +105,7 @@ def test_facets_are_shown_at_100_000_rows(tmp_path: Path) -> None:
 
 
 def test_a_large_file_shows_no_facets_by_itself() -> None:
-    """Each reads the whole table; whoever asks for one still gets it."""
+    """Each reads the whole table; a requested one is shown."""
     for size, number in ((MOST_BYTES_FACETED, 4), (MOST_BYTES_FACETED + 1, 0)):
         described = metadata({"mirror": size})["databases"]["mirror"]["tables"]
         assert len(described["repositories"].get("facets", [])) == number
@@ -113,7 +113,7 @@ def test_a_large_file_shows_no_facets_by_itself() -> None:
 
 
 def test_a_file_that_grows_loses_its_facets(tmp_path: Path) -> None:
-    """While it is served; the page still counts a column that is asked for."""
+    """While it is served; requested ones still work."""
     path = tmp_path / "mirror.db"
     fill_many(path, 5, tags=0).store.close()
     client = AsgiClient(Datasette([str(path)]))
@@ -142,7 +142,7 @@ def _write_pages(path: str, pages: int) -> None:
 
 
 def test_names_are_searched_by_sql(public: AsgiClient) -> None:
-    """The search of the command line is there for any query to join on."""
+    """Any query can join on the search of the command line."""
     sql = (
         "select r.full_name from json_each(mirror_search('piston', 5)) as hit "
         "join repositories r on r.id = hit.value order by hit.key"

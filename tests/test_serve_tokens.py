@@ -1,4 +1,4 @@
-"""Local API tokens: made once, kept as hashes, ended by name."""
+"""Local API tokens: shown once, stored as hashes, revoked by name."""
 
 from datetime import timedelta
 
@@ -11,7 +11,7 @@ from mirror.times import utc_now
 
 
 def test_a_token_is_stored_as_a_hash(public_db: FixtureDb) -> None:
-    """What the file holds does not let anybody in."""
+    """The file does not contain anything that gives access."""
     store = public_db.store
     token = tokens.create(store, "laptop", "read")
     found = tokens.find(store.connection, token)
@@ -30,13 +30,13 @@ def test_scopes_are_read_in_every_usual_form(written: str, read: str) -> None:
 
 @pytest.mark.parametrize("scope", ["", "admin", "read,admin"])
 def test_an_unknown_scope_is_refused(scope: str) -> None:
-    """A typing error must not make a token of some other power."""
+    """A misspelt scope must not make a token with other rights."""
     with pytest.raises(ConfigError, match="is not a scope"):
         tokens.read_scope(scope)
 
 
 def test_revoked_and_expired_tokens_are_refused(public_db: FixtureDb) -> None:
-    """Ended is ended, by hand or by time."""
+    """At once."""
     store = public_db.store
     revoked = tokens.create(store, "a", "read")
     expired = tokens.create(store, "b", "read", utc_now() - timedelta(seconds=1))
@@ -47,7 +47,7 @@ def test_revoked_and_expired_tokens_are_refused(public_db: FixtureDb) -> None:
 
 
 def test_tokens_are_listed_with_their_user_and_revoked_by_number(public_db: FixtureDb) -> None:
-    """The list shows what is needed to end one."""
+    """The list has what is needed to revoke one."""
     store = public_db.store
     tokens.create(store, "his", "write", user="JESPERN")
     (listed,) = tokens.listed(store.connection)
@@ -59,7 +59,7 @@ def test_tokens_are_listed_with_their_user_and_revoked_by_number(public_db: Fixt
 
 
 def test_a_name_wins_over_a_number_when_revoking(public_db: FixtureDb) -> None:
-    """A token may be called as another is numbered."""
+    """A token may have another one's number as its name."""
     store = public_db.store
     for name in ("a", "1"):
         tokens.create(store, name, "read")
@@ -73,7 +73,7 @@ def test_a_name_wins_over_a_number_when_revoking(public_db: FixtureDb) -> None:
 
 
 def test_a_name_is_free_again_once_its_token_is_revoked(public_db: FixtureDb) -> None:
-    """Two living tokens of one name could not be told apart."""
+    """Two valid tokens of one name could not be told apart."""
     store = public_db.store
     tokens.create(store, "laptop")
     with pytest.raises(ConfigError, match="already"):
@@ -90,7 +90,7 @@ def test_a_token_for_an_unknown_user_is_refused(public_db: FixtureDb) -> None:
 
 
 def test_a_name_of_several_users_is_refused(public_db: FixtureDb) -> None:
-    """The uuid says whose it is; a person and the namespace that they own are one."""
+    """The uuid identifies the user; a person and their namespace are one."""
     person, space = owner("bob", uuid="{bob-himself}"), owner("bob", uuid="{bob-space}")
     public_db.members(space, (person,))
     public_db.store.connection.execute("UPDATE members SET permission = 'member'")

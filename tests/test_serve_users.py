@@ -1,4 +1,4 @@
-"""A token with a user, and a trusted user: they see and write what is that user's, wherever they ask."""
+"""Tokens of users and trusted users see and write what belongs to that user, everywhere."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -59,7 +59,7 @@ class World:
         self.cookies = {"ds_actor": login.cookies["ds_actor"].strip('"')}
 
     def asking_as(self, case: str) -> dict[str, Any]:
-        """Options of a request by ann."""
+        """Return the options of a request by ann."""
         return {
             "token": {"headers": bearer(self.token)},
             "login": {"cookies": self.cookies},
@@ -69,7 +69,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Made once: tests that write ask for what is refused, or for another one."""
+    """Made once: tests that write send only refused writes, or make their own."""
     made = World(tmp_path_factory.mktemp("users"))
     yield made
     made.filled.store.close()
@@ -97,7 +97,7 @@ COUNTS = {"2.0": "size", "1.0": "count", "-": "count"}
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("path", LISTS)
 def test_lists_searches_and_counts_hold_visible_rows_only(world: World, path: str, case: str) -> None:
-    """Own private repositories are there, others' are neither listed nor counted."""
+    """With own private repositories; those of others are neither listed nor counted."""
     said = world.served.json(path, **world.asking_as(case))
     whole = world.served.json(path, headers=bearer(world.whole))
     seen, everything = LISTS[path](said), LISTS[path](whole)
@@ -107,7 +107,7 @@ def test_lists_searches_and_counts_hold_visible_rows_only(world: World, path: st
 
 @pytest.mark.parametrize("case", CASES)
 def test_single_resources_are_visible_or_404(world: World, case: str) -> None:
-    """By name in both APIs and on pages, with forks counted as far as they are seen."""
+    """By name in both APIs and on pages; only visible forks are counted."""
     how = world.asking_as(case)
     for full_name in OWN:
         for place in ("/1.0/repositories", "/2.0/repositories", "/-/r"):
@@ -121,7 +121,7 @@ def test_single_resources_are_visible_or_404(world: World, case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_pages_and_feeds_show_no_foreign_private_names(world: World, case: str) -> None:
-    """Home, search, owners, changes, the feed, status, options: own private names, no others'."""
+    """Home, search, owners, changes, feed, status, options: own private names, no others."""
     how = world.asking_as(case)
     pages = (
         "/", "/-/search?q=", "/-/search?q=plnas", "/-/search/options?q=plans", "/-/search.csv", "/-/u/rival",
@@ -150,7 +150,7 @@ def test_members_are_shown_to_members(world: World, case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_tables_are_closed_while_the_file_hides_a_row(world: World, case: str, tmp_path: Path) -> None:
-    """Rows cannot be filtered there; a file whose private rows are all the user's own is open to them."""
+    """Rows cannot be filtered there; a file whose private rows are all the user's own is open."""
     for path in ("/mirror/repositories.json", "/mirror.json?sql=select+1", "/mirror.db", "/mirror/stale.csv"):
         assert world.served.get(path, **world.asking_as(case)).status_code == 403, path
     assert "mirror_requests" not in world.served.get("/-/metrics", **world.asking_as(case)).text
@@ -190,7 +190,7 @@ WRITES: tuple[tuple[str, str, dict[str, Any]], ...] = (
 def test_a_user_cannot_write_repositories_of_others(
     world: World, method: str, path: str, body: dict[str, Any]
 ) -> None:
-    """403 that says why, though the user sees it, and the upstream is not asked; hidden ones are missing."""
+    """403 with the reason for visible ones, without asking the upstream; hidden ones are 404."""
     answer = world.served(method, path, headers=bearer(world.token), **body)
     assert answer.status_code == 403
     assert "owns or administers" in answer.json()["error"]["detail"]
@@ -202,7 +202,7 @@ def test_a_user_cannot_write_repositories_of_others(
 
 
 def test_a_user_writes_owned_or_administered_repositories(tmp_path: Path) -> None:
-    """In the own namespace at once, in a workspace once its permission is owner; a fork goes to one's own."""
+    """In the own namespace, and in a workspace with the permission owner; a fork goes to the own one."""
     world = World(tmp_path)
 
     def status(method: str, path: str, **body: Any) -> int:
@@ -221,7 +221,7 @@ def test_a_user_writes_owned_or_administered_repositories(tmp_path: Path) -> Non
 
 
 def test_choosing_a_name_gives_no_rights(tmp_path: Path) -> None:
-    """A member who calls themselves like a workspace sees none of it, and one of another upstream neither."""
+    """A member with the name of a workspace, also on another upstream, sees nothing of it."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories(ROWS)
     mallory = owner("mallory")
@@ -247,7 +247,7 @@ REFUSED = (
 
 @pytest.mark.parametrize("headers", REFUSED, ids=str)
 def test_a_wrong_credential_is_401_everywhere(public_path: Path, headers: dict[str, str]) -> None:
-    """Public things too, with a word how to make a token; without credentials they are shown."""
+    """For public data too, with how to make a token; without credentials it is shown."""
     served = client_of(public_path)
     for path in (
         "/1.0/repositories/jespern", "/1.0/repositories?name=x&callback=f", "/2.0/repositories",
@@ -265,7 +265,7 @@ def test_a_wrong_credential_is_401_everywhere(public_path: Path, headers: dict[s
 
 
 def test_a_revoked_token_is_401_not_anonymous(public_db: FixtureDb) -> None:
-    """Revoked in mid-work: the next request is refused, so nobody takes what is hidden for deleted."""
+    """From the next request on, so that no client takes hidden for deleted."""
     public_db.repositories(ROWS)
     token = tokens.create(public_db.store, "backup")
     served: AsgiClient = client_of(public_db.path)

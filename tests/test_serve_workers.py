@@ -1,4 +1,4 @@
-"""Several processes that answer on one port: what one knows all know, and a parent looks after them."""
+"""Several processes answer on one port: changes reach all of them, and a parent replaces them."""
 
 import http.client
 import json
@@ -47,7 +47,7 @@ def until(condition: Any, seconds: float = 10) -> None:
 
 
 class Worker:
-    """A connection to one of the processes that answer."""
+    """A connection to one of the processes."""
 
     def __init__(self, address: str, pid: int, others: list[int]) -> None:
         self.pid = pid
@@ -59,7 +59,7 @@ class Worker:
             os.kill(other, signal.SIGCONT)
 
     def ask(self, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, str, Any]:
-        """Ask over the same connection: status, body, headers."""
+        """Send a request over the same connection; return status, body, headers."""
         self._kept.request(method, path, body, {name.replace("_", "-"): to for name, to in headers.items()})
         answer = self._kept.getresponse()
         return answer.status, answer.read().decode(), answer.headers
@@ -69,7 +69,7 @@ class Worker:
         self._kept.close()
 
     def status(self, path: str, token: str) -> int:
-        """Ask with a token, for the status alone."""
+        """Send a request with a token; return the status."""
         return self.ask("GET", path, **bearer(token))[0]
 
 
@@ -113,7 +113,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def test_what_changes_in_the_file_all_workers_answer_at_once(served: Served) -> None:
-    """A token that is revoked, and a repository that becomes private, though both had been asked before."""
+    """A revoked token and a newly private repository, although both workers had answered before."""
     token = served.token("laptop")
     (public, *_) = [row for row in visible_repositories(served.box.sandbox.world) if not row["is_private"]]
     path = f"/2.0/repositories/{public['full_name']}"
@@ -131,7 +131,7 @@ def test_what_changes_in_the_file_all_workers_answer_at_once(served: Served) -> 
 
 
 def test_a_login_with_one_worker_is_one_with_all(served: Served) -> None:
-    """They sign with one secret, which a worker that takes the place of another has too."""
+    """They share the secret that signs logins, also with a replacement."""
     with served.workers() as (one, other):
         os.kill(one.pid, signal.SIGKILL)
         line = told(served.process, "another one starts")
@@ -152,7 +152,7 @@ def test_a_login_with_one_worker_is_one_with_all(served: Served) -> None:
 
 
 def test_metrics_are_the_sums_of_all_workers(served: Served) -> None:
-    """Each tells the same, and what a worker counted that was killed is not lost."""
+    """Each returns the same, and counts of a killed worker are kept."""
     token, path = served.token("prometheus"), "/1.0/repositories/jespern/django-piston"
 
     def counted(worker: Worker) -> tuple[float, float]:
@@ -173,7 +173,7 @@ def test_metrics_are_the_sums_of_all_workers(served: Served) -> None:
 
 
 def test_writes_and_webhooks_of_one_worker_show_in_the_others(served: Served) -> None:
-    """What is created through one is told by all; what a webhook marks is asked for by the one that syncs."""
+    """All show a repository created through one; the syncing process follows a webhook's hint."""
     token = served.token("ci", "write")
     with served.workers() as (one, other):
         made = one.ask(
@@ -190,7 +190,7 @@ def test_writes_and_webhooks_of_one_worker_show_in_the_others(served: Served) ->
 
 
 def test_a_configuration_is_read_anew_by_all_and_one_process_syncs(served: Served) -> None:
-    """On SIGHUP: webhooks are signed with another secret from then on, for a process that comes later too."""
+    """After SIGHUP, webhooks have another secret, also in processes that start later."""
     file = served.folder.path / "mirror.toml"
     file.write_text(file.read_text().replace("env:HOOK", "env:LATER"))
     os.kill(served.process.pid, signal.SIGHUP)
@@ -210,7 +210,7 @@ def test_a_configuration_is_read_anew_by_all_and_one_process_syncs(served: Serve
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_end_of_the_parent_is_the_end_of_all(folder: Folder, number: signal.Signals) -> None:
-    """Within seconds, though a browser keeps its connection; nobody keeps the port; nothing is said."""
+    """Within seconds, with an open connection; the port is free, and nothing is printed."""
     fill_public(folder.path / "data" / "mirror.db").store.close()
     with started(folder, "serve", "--workers", "2", "--port", "0") as process:
         address = re.findall(r"http://\S+", process.stdout.readline())[0]
@@ -227,7 +227,7 @@ def test_the_end_of_the_parent_is_the_end_of_all(folder: Folder, number: signal.
 
 
 def test_a_copy_that_takes_the_place_of_another_is_read_by_all(folder: Folder) -> None:
-    """A server of copies opens the new one, in each of its processes, with the next request."""
+    """A server of copies opens the new one in each process, with the next request."""
     paths = [folder.path / "data" / name for name in ("mirror.db", "newer.db")]
     for path in paths:
         fill_public(path).store.close()
@@ -247,7 +247,7 @@ def test_a_copy_that_takes_the_place_of_another_is_read_by_all(folder: Folder) -
 
 
 def test_errors_at_the_start_are_one_line_once(folder: Folder) -> None:
-    """No file, a port in use, a number that makes no sense."""
+    """No file, a port in use, an invalid number."""
     no_file = folder.run("serve", "--workers", "2")
     assert (no_file.code, no_file.err.count("\n")) == (4, 1)
     fill_public(folder.path / "data" / "mirror.db").store.close()
@@ -263,7 +263,7 @@ def test_errors_at_the_start_are_one_line_once(folder: Folder) -> None:
 
 
 def test_numbers_are_summed_over_parts_and_counted_on_in_them() -> None:
-    """A part that another process takes over keeps its rows; what finds no room is left out."""
+    """A part that another process takes over keeps its rows; rows without room are left out."""
     numbers = SharedNumbers(2)
     numbers.add(b"one", 0)
     numbers.count_in(1)
@@ -281,7 +281,7 @@ def test_numbers_are_summed_over_parts_and_counted_on_in_them() -> None:
 
 
 def test_a_shared_text_holds_for_its_time() -> None:
-    """None before it is written, after its time, and in place of one that is too long or half written."""
+    """None before it is written, after its time, or if it is too long or half written."""
     text = SharedText(most=10)
     assert text.read(0.0) is None
     text.write(b"0123456789", until=5.0)

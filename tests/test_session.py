@@ -1,4 +1,4 @@
-"""A sitting of syncing lets go of everything, however it ends."""
+"""A sync releases everything at its end."""
 
 import threading
 from pathlib import Path
@@ -12,7 +12,7 @@ from mirror.report import Reporter
 
 
 class Breaks(Reporter):
-    """A listener with a programming error."""
+    """A listener with a bug."""
 
     def phase(self, what: str, total: int | None) -> None:
         """Break."""
@@ -20,7 +20,7 @@ class Breaks(Reporter):
 
 
 def test_a_failed_run_releases_the_lock(tmp_path: Path) -> None:
-    """At once, and not when the traceback is forgotten: the next sync of the same process goes on."""
+    """At once, not when the traceback is freed: the next sync of the same process works."""
     with small_sandbox(20) as box:
         upstreams = (UpstreamConfig(name="box", kind="sandbox", url=box.url),)
         config = Config(database=str(tmp_path / "mirror.db"), upstreams=upstreams)

@@ -1,4 +1,4 @@
-"""The static site: what is in it, that every link leads somewhere, that a run writes only what changed."""
+"""The static site: its content, working links, and that a run writes only changes."""
 
 import gzip
 import json
@@ -38,7 +38,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def links_in(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield each link to this site, with the file that has it; but for 404.html, which may be anywhere."""
+    """Yield each link to this site with its file, except those of 404.html, which can be anywhere."""
     for path in folder.rglob("*.html"):
         for link in re.findall(r'(?:href|src|action)="([^"]*)"', path.read_text("utf-8")):
             parts = urlsplit(link)
@@ -68,7 +68,7 @@ def public_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_site_has_a_page_of_everything(public_site: Path) -> None:
-    """Each repository and owner, and what leads to them; every link leads to a file."""
+    """Each repository and owner, with links to them; every link leads to a file."""
     found = contents(public_site)
     assert {"index.html", "search.html", "changes.html", "404.html", "feed.xml", "robots.txt"} <= found.keys()
     assert {"sitemap.xml", "owners/index.html", "u/je/jespern.html", PISTON} <= found.keys()
@@ -78,7 +78,7 @@ def test_a_site_has_a_page_of_everything(public_site: Path) -> None:
 
 
 def test_everything_is_reached_by_links(public_site: Path) -> None:
-    """Without any script, from the home."""
+    """From the home page, without script."""
     reached, waiting, links = set[str](), ["index.html"], list(links_in(public_site))
     while waiting:
         page = waiting.pop()
@@ -91,7 +91,7 @@ def test_everything_is_reached_by_links(public_site: Path) -> None:
 
 
 def test_addresses_with_a_host(public_site: Path) -> None:
-    """The feed and the sitemap name whole addresses; a page that is nowhere leads home from anywhere."""
+    """The feed and the sitemap have whole addresses; 404.html links home from any depth."""
     found = contents(public_site)
     listed = re.findall(r"<loc>(.*?)</loc>", found["sitemap.xml"].decode())
     pages = [name for name in found if name.endswith(".html") and name != "404.html"]
@@ -105,14 +105,14 @@ def test_addresses_with_a_host(public_site: Path) -> None:
 
 
 def test_many_pages_have_many_sitemaps() -> None:
-    """A sitemap ends at the number that the protocol names."""
+    """A sitemap has at most the protocol's number of addresses."""
     found = dict(sitemaps("https://code.example/", [f"{n}.html" for n in range(MOST_URLS + 1)]))
     assert found["sitemap.xml"].count("<sitemap>") == 2
     assert found["sitemap-2.xml"].count("<url>") == 1
 
 
 def test_private_rows_do_not_reach_a_site(mixed_db: FixtureDb, tmp_path: Path) -> None:
-    """Nothing planted in any table is in any file."""
+    """No canary of any table is in any file."""
     mixed_db.store.save_upstream("inside", "datacenter", "https://inside.example")
     mixed_db.store.close()
     assert plant(mixed_db.path) > 200
@@ -125,7 +125,7 @@ def test_private_rows_do_not_reach_a_site(mixed_db: FixtureDb, tmp_path: Path) -
 
 
 def test_mirrors_that_differ_in_private_rows_make_the_same_site(tmp_path: Path) -> None:
-    """A site is a function of the public rows alone."""
+    """A site depends only on public rows."""
     empty = empty_mirror(tmp_path / "empty.db")
     sites = []
     for number, seed in enumerate((None, 1, 2)):
@@ -137,7 +137,7 @@ def test_mirrors_that_differ_in_private_rows_make_the_same_site(tmp_path: Path) 
 
 
 def test_hostile_names(tmp_path: Path) -> None:
-    """Every name has its page, under a safe file name; the HTML is valid and nothing in it runs."""
+    """Every name has a page with a safe file name; the HTML is valid, and no text runs."""
     fill_hostile(tmp_path / "mirror.db", SCRIPT)
     filled = FixtureDb(tmp_path / "mirror.db")
     for text in TEXTS:
@@ -164,7 +164,7 @@ def test_hostile_names(tmp_path: Path) -> None:
 
 
 def test_names_that_some_file_systems_confuse(tmp_path: Path) -> None:
-    """Case, characters, names of devices, dots, length, and one name of two upstreams: files of their own."""
+    """Case, characters, device names, dots, length, and one name on two upstreams: separate files."""
     names = [
         "foo",
         "Foo",
@@ -219,7 +219,7 @@ def moments(folder: Path) -> dict[str, int]:
 
 
 def test_a_second_run_writes_what_changed(public_db: FixtureDb, tmp_path: Path) -> None:
-    """Pages of others stay as they are, also when everything was listed again; what is gone has no page."""
+    """Other pages stay, also after a full listing; gone repositories lose their page."""
     site = tmp_path / "www"
     public_db.repositories([repository("aa/stays"), repository("bb/goes")])
     first = made(public_db.path, site)
@@ -245,7 +245,7 @@ def test_a_second_run_writes_what_changed(public_db: FixtureDb, tmp_path: Path) 
 
 
 def test_a_run_repairs_what_another_left(public_path: Path, tmp_path: Path) -> None:
-    """Killed anywhere: files not written, half written, listed nowhere, with no manifest yet."""
+    """After a kill: missing, half-written and unlisted files, or no manifest yet."""
     site = tmp_path / "www"
     made(public_path, site)
     whole = contents(site)
@@ -262,7 +262,7 @@ def test_a_run_repairs_what_another_left(public_path: Path, tmp_path: Path) -> N
     "damage", ["same size", "gone", "linked", "torn list", "list of an earlier version", "no list"]
 )
 def test_a_run_trusts_no_file_that_it_did_not_write(public_path: Path, tmp_path: Path, damage: str) -> None:
-    """A page that was edited by hand is rendered again, and so is everything where the list is no help."""
+    """An edited page is rendered again; without a usable list, all pages are."""
     site = tmp_path / "www"
     made(public_path, site)
     whole, page, listed = contents(site), site / PISTON, site / MANIFEST
@@ -288,7 +288,7 @@ def test_a_run_trusts_no_file_that_it_did_not_write(public_path: Path, tmp_path:
 
 
 def test_options_change_what_shows_them(public_path: Path, tmp_path: Path) -> None:
-    """A title is on every page; an address in the feed, the sitemap, and the page that is nowhere."""
+    """A title is on every page; an address is in the feed, the sitemap and 404.html."""
     site, base = tmp_path / "www", "https://code.example/a/"
     first = made(public_path, site)
     assert made(public_path, site, SiteOptions(base_url=base)).written == 4
@@ -300,7 +300,7 @@ def test_options_change_what_shows_them(public_path: Path, tmp_path: Path) -> No
 
 
 def check_reachable(folder: Path) -> None:
-    """Check that what links and the search lead to is there."""
+    """Check that the targets of links and of the search exist."""
     waiting, reached = ["index.html"], set[str]()
     names = json.loads((folder / "search/names.js").read_text().partition(" = ")[2].rstrip(";\n"))["rows"]
     for row in names:
@@ -316,7 +316,7 @@ def check_reachable(folder: Path) -> None:
 
 
 def test_a_run_that_ends_anywhere_leaves_a_whole_site(public_db: FixtureDb, tmp_path: Path) -> None:
-    """What can be reached is there, old or new, whichever file could not be written; the next run goes on."""
+    """Every link leads to an old or new page, whichever file could not be written; the next run continues."""
     old, new = tmp_path / "old", tmp_path / "new"
     made(public_db.path, old)
     forks = repository("zz/fork", parent_uuid=PUBLIC[1].uuid, parent_full_name=PUBLIC[1].full_name)
@@ -343,7 +343,7 @@ def test_a_run_that_ends_anywhere_leaves_a_whole_site(public_db: FixtureDb, tmp_
 
 
 def test_a_feed_calls_a_change_the_same_for_ever(public_db: FixtureDb, tmp_path: Path) -> None:
-    """Also where others before it are not public any more, so that all get other numbers."""
+    """Also if earlier changes are no longer public, so that numbers shift."""
 
     def entries(name: str) -> dict[str, str]:
         made(public_db.path, tmp_path / name)
@@ -366,14 +366,14 @@ def test_a_feed_calls_a_change_the_same_for_ever(public_db: FixtureDb, tmp_path:
 
 
 def test_two_runs_do_not_share_a_folder(public_path: Path, tmp_path: Path) -> None:
-    """The second one says so and changes nothing."""
+    """The second one is refused and changes nothing."""
     with open_folder(tmp_path / "www"), pytest.raises(StoreLocked, match="another process is making a site"):
         made(public_path, tmp_path / "www")
     assert [path.name for path in (tmp_path / "www").rglob("*") if path.is_file()] == [PROGRESS]
 
 
 def test_a_folder_of_other_files_is_refused(public_path: Path, tmp_path: Path) -> None:
-    """Nothing of somebody else's is removed or replaced."""
+    """No other file is removed or replaced."""
     (tmp_path / "www").mkdir()
     (tmp_path / "www/index.html").write_text("mine")
     with pytest.raises(ConfigError, match="has other files"):
@@ -397,7 +397,7 @@ def test_wrong_addresses_are_refused(public_path: Path, tmp_path: Path, url: str
 
 
 def test_the_command(folder: Folder) -> None:
-    """It tells what it made, and refuses with exit code 2 what it may not touch."""
+    """It prints what it made, and refuses other folders with exit code 2."""
     fill_public(folder.path / "mirror.db").store.close()
     (folder.path / "mirror.toml").write_text('database = "mirror.db"\n')
     done = folder.run("site", "www", "--title", "Ours", "--json")

@@ -1,4 +1,4 @@
-"""The search of a static site: under Node it answers as the mirror does; in a browser it finds, follows."""
+"""The search of a static site: under Node it answers like the mirror; in a browser it finds and follows."""
 
 import gzip
 import json
@@ -45,7 +45,7 @@ ODD = (
 
 
 def fill(path: Path) -> None:
-    """Fill a mirror in which some beginnings are of many repositories, and one owner has many."""
+    """Fill a mirror with beginnings of many repositories, and with an owner of many."""
     draw = random.Random(3)
     filled = FixtureDb(path)
     rows = []
@@ -79,7 +79,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def asked(site: Path, questions: Sequence[str], way: str = "") -> list[dict[str, Any]]:
-    """Ask a site under Node."""
+    """Search a site under Node."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("no node here")
@@ -134,7 +134,7 @@ def questions_of(names: Sequence[str]) -> list[str]:
 
 @pytest.mark.parametrize("way", ["shards", "disk"])
 def test_a_site_answers_as_the_mirror(searched: tuple[Path, Path], way: str) -> None:
-    """The same first twenty in the same order, and the same number, of whatever needs no correction."""
+    """With the same first twenty and the same number, for any query without a correction."""
     mirror, site = searched
     with open_reader(mirror) as connection:
         names = [row[0] for row in connection.execute("SELECT name FROM repositories WHERE is_private = 0")]
@@ -152,7 +152,7 @@ def test_a_site_answers_as_the_mirror(searched: tuple[Path, Path], way: str) -> 
 
 
 def write_search(site: Path, rows: list[list[Any]]) -> None:
-    """Write the files that are searched, in the place of others; a name is what follows the owner."""
+    """Replace the files of the search; a name is what follows the owner."""
     names: list[tuple[str, ...]] = [(row[0].partition("/")[2],) for row in rows]
     shutil.rmtree(site / "search", ignore_errors=True)
     (site / "search").mkdir()
@@ -164,7 +164,7 @@ def write_search(site: Path, rows: list[list[Any]]) -> None:
 
 
 def test_owners_of_many_are_searched_whole(tmp_path: Path) -> None:
-    """A part that many names have, among more repositories of owners that begin alike than one file names."""
+    """A common part, among more repositories of alike owners than one file has."""
     count = RARE_OWNER + RARE + 500
     rows: list[list[Any]] = [
         [f"{'big' if number % 9 else 'bi'}/web{number}" if number < count - 400 else f"o/web{number}"]
@@ -197,7 +197,7 @@ def test_owners_of_many_are_searched_whole(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_is_not_complete_says_so(tmp_path: Path) -> None:
-    """Where more names begin with the same letters than one file names."""
+    """If more names begin with the same letters than one file has."""
     write_search(tmp_path, [["o/1"]])
     shard = {"until": None, "rows": [["o/same1"], ["o/same2"]], "entries": [["", -1, [0, 1]]]}
     (tmp_path / shard_file("")).write_bytes(gzip.compress(json.dumps(shard).encode()))
@@ -214,7 +214,7 @@ def test_an_answer_that_is_not_complete_says_so(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_typing_errors_are_corrected(misspelt: Path, typed: str, meant: str) -> None:
-    """From the names that share a half of the text, in four requests."""
+    """Among names that contain a half of the text, in four requests."""
     for way in ("", "disk"):
         (answer,) = asked(misspelt, [typed], way)
         assert (answer["corrected"], answer["more"]) == (meant, False)
@@ -232,7 +232,7 @@ def misspelt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_old_directory_in_a_cache_is_read_again(tmp_path: Path) -> None:
-    """Where the files that it names are gone, or hold other names than it says."""
+    """If files that it names are missing, or have other names than it says."""
     write_search(tmp_path, [[f"o/{number * 7919 % 10007}x"] for number in range(900)])
     old = (tmp_path / DIRECTORY).read_bytes()
     write_search(tmp_path, [[f"o/{number * 7919 % 10007}x{number}"] for number in range(4000)])
@@ -244,7 +244,7 @@ def test_an_old_directory_in_a_cache_is_read_again(tmp_path: Path) -> None:
 
 
 def test_a_question_costs_few_requests(searched: tuple[Path, Path]) -> None:
-    """The directory, and a file for each of three texts at most."""
+    """The directory, and at most three files."""
     _, site = searched
     answers = asked(site, ["django-web", "kernel", "a", "big/", "big/web", "nobody/web", ""])
     assert max(answer["requests"] for answer in answers) <= 4
@@ -252,7 +252,7 @@ def test_a_question_costs_few_requests(searched: tuple[Path, Path]) -> None:
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """What `python -m http.server` answers with, without its log."""
+    """`python -m http.server` without its log."""
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
         """Say nothing."""
@@ -274,7 +274,7 @@ def browsed(searched: tuple[Path, Path]) -> Iterator[tuple[Any, str]]:
 
 
 def test_a_visitor_finds_and_follows(browsed: tuple[Any, str]) -> None:
-    """From the home by the search to a repository; the console is silent, nothing is asked elsewhere."""
+    """From the home page by the search to a repository; no console messages, no other hosts."""
     running, address = browsed
     page = running.new_page(viewport={"width": 390, "height": 800})
     said, requests = list[str](), list[str]()
@@ -313,7 +313,7 @@ def test_a_visitor_finds_and_follows(browsed: tuple[Any, str]) -> None:
 def test_a_small_site_is_searched_from_the_disk(
     browsed: tuple[Any, str], searched: tuple[Path, Path]
 ) -> None:
-    """Where a browser reads no file but scripts."""
+    """In a browser that reads only scripts there."""
     page = browsed[0].new_page()
     page.goto((searched[1] / "search.html").absolute().as_uri() + "?q=secret")
     page.wait_for_selector("#results b")
@@ -328,7 +328,7 @@ def test_a_small_site_is_searched_from_the_disk(
 
 
 def test_a_site_without_script_leads_to_owners(browsed: tuple[Any, str]) -> None:
-    """The search says what to do instead."""
+    """The search page links to them."""
     running, address = browsed
     context = running.new_context(java_script_enabled=False)
     page = context.new_page()
@@ -340,7 +340,7 @@ def test_a_site_without_script_leads_to_owners(browsed: tuple[Any, str]) -> None
 
 
 def test_axe_finds_no_serious_issue(browsed: tuple[Any, str], tmp_path: Path) -> None:
-    """On a page of every sort; in the dark, its contrast."""
+    """On a page of every sort; in dark colours, the contrast."""
     axe = axe_source(tmp_path)
     running, address = browsed
     context = running.new_context(bypass_csp=True, reduced_motion="reduce")

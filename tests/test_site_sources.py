@@ -1,4 +1,4 @@
-"""What the pages of a site are made of: a page that would change has another fingerprint."""
+"""Fingerprints of a site's pages: a page that would change has another fingerprint."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ AT = "2026-11-03T00:00:00.000000Z"
 
 
 def fill(path: Path) -> None:
-    """Fill a mirror with refs, changes, forks of forks, and a name that two upstreams have."""
+    """Fill a mirror with refs, changes, forks of forks, and a name on two upstreams."""
     filled = FixtureDb(path)
     one = repository("aa/one", updated_at="2012-01-01T00:00:00.000000Z", project_key="P", project_name="Plan")
     two = repository("bb/two", parent_uuid=one.uuid, parent_full_name=one.full_name)
@@ -60,7 +60,7 @@ def rendered(connection: sqlite3.Connection) -> dict[str, tuple[str, str]]:
 
 
 def edits(connection: sqlite3.Connection) -> Iterator[tuple[str, str, str]]:
-    """Yield what can change in a file of public rows, as SQL: each column that is copied, rows that go."""
+    """Yield SQL for changes of a file of public rows: of each copied column, and of deleted rows."""
     for table, copied in COPIED.items():
         types = {row[1]: row[2] for row in connection.execute(f"PRAGMA table_info({table})")}
         for column in copied.keys() - {"id", "repository_id"}:
@@ -76,7 +76,7 @@ def edits(connection: sqlite3.Connection) -> Iterator[tuple[str, str, str]]:
 
 
 def test_a_page_that_changes_has_another_fingerprint(rows: bytes) -> None:
-    """Whatever column of whatever row it is that changed."""
+    """Whatever column of whatever row changed."""
     with closing(opened(rows)) as connection:
         before = rendered(connection)
         wanted = sorted(edits(connection))
@@ -94,7 +94,7 @@ def test_a_page_that_changes_has_another_fingerprint(rows: bytes) -> None:
 
 
 def test_pages_of_others_keep_their_fingerprints(rows: bytes) -> None:
-    """Where rows get other numbers, and where a sync has seen everything again."""
+    """If row ids shift, and after a sync without changes."""
     with closing(opened(rows)) as connection:
         before = rendered(connection)
     with closing(opened(rows)) as connection:

@@ -1,4 +1,4 @@
-"""Seconds of everything at once: the benchmark's soak, small and short."""
+"""A soak of a few seconds, by the benchmark."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ MINUTES = 0.3 * TIMES
 @pytest.mark.timeout(500)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_the_mirror_is_correct_after_a_soak(tmp_path: Path) -> None:
-    """Edits, faults, webhooks, readers and kills together; then row by row like the sandbox."""
+    """Edits, faults, webhooks, readers and kills together; then every row equals the sandbox."""
     command = [
         sys.executable,
         str(SOAK),
@@ -35,7 +35,7 @@ def test_the_mirror_is_correct_after_a_soak(tmp_path: Path) -> None:
 
 
 def test_the_soak_finds_a_planted_difference(tmp_path: Path) -> None:
-    """What is compared would not pass for anything: a mirror without a row, and one with a wrong branch."""
+    """The comparison fails for a missing row and a wrong branch."""
     from sandbox_comparison import differences
     from sync_harness import crawling
 

@@ -1,4 +1,4 @@
-"""Copies of a mirror: one state of it whatever is written meanwhile, whole whatever happens, and private."""
+"""Copies of a mirror: one state of it during writes, atomic, and private."""
 
 import fcntl
 import os
@@ -28,7 +28,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> FixtureDb:
 
 
 def test_a_copy_made_during_a_sync_is_one_snapshot(many: FixtureDb, tmp_path: Path) -> None:
-    """What is committed between two steps of the copying is not in the copy, also not in part."""
+    """Commits during the copying are not in the copy, not even in part."""
     before, steps = all_rows(many.path), list[int]()
 
     def write(done: int, _: int) -> None:
@@ -64,7 +64,7 @@ def test_a_copy_equals_the_file_after_any_history(public_db: FixtureDb, seed: in
 
 
 def test_a_copy_is_one_file_for_its_owner(public_db: FixtureDb) -> None:
-    """It needs no journal and no index beside it, so one file is all there is to move."""
+    """Without a journal beside it, so one file is all there is to move."""
     copy = back_up(public_db.path, public_db.path.with_name("copy.db"))
     assert copy.stat().st_mode & 0o777 == 0o600
     assert copy.read_bytes()[18:20] == b"\1\1"  # no WAL
@@ -72,7 +72,7 @@ def test_a_copy_is_one_file_for_its_owner(public_db: FixtureDb) -> None:
 
 
 def test_a_copy_follows_a_link(public_path: Path) -> None:
-    """The file that a link leads to is replaced, and the link stays one."""
+    """The target is replaced, and the link stays."""
     link = public_path.with_name("link.db")
     link.symlink_to("copy.db")
     back_up(public_path, link)
@@ -84,7 +84,7 @@ def test_a_copy_follows_a_link(public_path: Path) -> None:
     "place", ["itself", "link", "hard link", "journal", "text", "foreign", "live", "pipe"]
 )
 def test_only_earlier_copies_are_overwritten(public_db: FixtureDb, tmp_path: Path, place: str) -> None:
-    """Neither the mirror under any of its names, nor a file that is no copy, nor a mirror in use."""
+    """Neither the mirror under any name, nor other files, nor a mirror in use."""
     path = tmp_path / "there"
     if place == "itself":
         path = public_db.path
@@ -109,7 +109,7 @@ def test_only_earlier_copies_are_overwritten(public_db: FixtureDb, tmp_path: Pat
 
 
 def test_a_damaged_mirror_replaces_no_good_copy(many: FixtureDb, tmp_path: Path) -> None:
-    """A page in the middle holds nonsense: the copy of yesterday stays."""
+    """With a page of nonsense in the middle, the earlier copy stays."""
     good = back_up(many.path, tmp_path / "copy.db")
     broken, whole = tmp_path / "mirror.db", good.read_bytes()
     middle = len(whole) // 2 // 4096 * 4096
@@ -121,7 +121,7 @@ def test_a_damaged_mirror_replaces_no_good_copy(many: FixtureDb, tmp_path: Path)
 
 
 def test_a_damaged_copy_is_replaced(public_path: Path) -> None:
-    """A copy that was cut off or is empty is no reason to keep it."""
+    """Also a truncated or empty one."""
     copy = back_up(public_path, public_path.with_name("copy.db"))
     for left in (5000, 0):
         os.truncate(copy, left)
@@ -130,14 +130,14 @@ def test_a_damaged_copy_is_replaced(public_path: Path) -> None:
 
 
 def test_a_file_of_an_older_version_is_copied_as_it_is(tmp_path: Path) -> None:
-    """Before the program is brought up to date, or after: the file is not changed by it."""
+    """It is not migrated by the copying."""
     restored(tmp_path / "mirror.db", DUMPS[0].read_text("utf-8"))
     back_up(tmp_path / "mirror.db", tmp_path / "copy.db")
     assert all_rows(tmp_path / "copy.db") == all_rows(tmp_path / "mirror.db")
 
 
 def test_dated_copies_of_a_folder(public_path: Path) -> None:
-    """The newest stay, others' files too; a name tells the time and the mirror."""
+    """The newest stay, other files too; a name has the time and the mirror."""
     folder = public_path.with_name("copies")
     made = [back_up_dated(public_path, folder, NOW + timedelta(hours=hour), keep=3).name for hour in range(5)]
     assert made[0] == "mirror-20261129T063000Z.db"
@@ -152,7 +152,7 @@ def test_dated_copies_of_a_folder(public_path: Path) -> None:
 
 
 def test_a_second_process_waits_for_another_time(public_path: Path) -> None:
-    """Two copies into one file at once would mix; the second is refused in a line."""
+    """Two copies into one file would mix; the second is refused in one line."""
     with public_path.with_name("copy.db.part").open("w") as part:
         fcntl.flock(part, fcntl.LOCK_EX)
         with pytest.raises(StoreLocked, match="another process is writing it"):
@@ -161,7 +161,7 @@ def test_a_second_process_waits_for_another_time(public_path: Path) -> None:
 
 
 def test_a_killed_copy_leaves_the_old_one_or_the_new(public_db: FixtureDb) -> None:
-    """At every call that the copying makes; what the killed process left is not in the way."""
+    """At every call; leftovers do not hinder the next one."""
     copy, old = public_db.path.with_name("copy.db"), None
     moment = killed = 0
     while True:
@@ -179,7 +179,7 @@ def test_a_killed_copy_leaves_the_old_one_or_the_new(public_db: FixtureDb) -> No
 
 
 def test_a_full_disk_is_one_line(folder: Folder) -> None:
-    """Exit code 4; the copy of before stays, and nothing that takes room is left."""
+    """Exit code 4; the earlier copy stays, and no large leftovers."""
     (folder.path / "data").mkdir()
     fill_public(folder.path / "data/mirror.db").store.close()
     copy, most = back_up(folder.path / "data/mirror.db", folder.path / "copy.db"), 60 * 1024

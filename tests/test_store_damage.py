@@ -47,7 +47,7 @@ def read_all(path: Path) -> None:
 
 
 def test_damage_to_any_page_is_reported(folder: Folder) -> None:
-    """Each page in turn is cut off, emptied, or holds nonsense: nothing else than StoreError is raised."""
+    """Each page in turn is cut off, zeroed, or overwritten: only StoreError is raised."""
     path = folder.path / "data/mirror.db"
     whole = path.read_bytes()
     told = 0
@@ -70,7 +70,7 @@ def test_damage_to_any_page_is_reported(folder: Folder) -> None:
     "command", ["status", "sync", "verify", "publish out.db", "site out", "plan-split --mirrors 2"]
 )
 def test_every_command_says_that_a_file_is_damaged(folder: Folder, command: str) -> None:
-    """The pages of all tables hold nonsense."""
+    """Pages of all tables are overwritten."""
     path = folder.path / "data/mirror.db"
     whole = path.read_bytes()
     path.write_bytes(whole[:PAGE] + b"\xff\xfe" * ((len(whole) - PAGE) // 2))
@@ -90,7 +90,7 @@ def test_every_command_says_that_a_file_is_damaged(folder: Folder, command: str)
     ],
 )
 def test_a_file_that_is_not_a_mirror_is_reported(tmp_path: Path, kind: str, says: str) -> None:
-    """Nothing hangs on a pipe, and another program's database stays as it is."""
+    """A pipe does not block, and another program's database stays unchanged."""
     path = tmp_path / "mirror.db"
     if kind == "pipe":
         os.mkfifo(path)
@@ -119,7 +119,7 @@ def test_an_empty_file_is_not_yet_a_mirror(folder: Folder) -> None:
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the sqlite3 program is not here")
 @pytest.mark.parametrize("is_damaged", [False, True])
 def test_a_dump_is_restored_and_read(folder: Folder, is_damaged: bool) -> None:
-    """`.dump` leaves out the numbers that mark a mirror; of a damaged file it saves what can be read."""
+    """`.dump` omits the numbers that mark a mirror; it saves the readable part of a damaged file."""
     path, new = folder.path / "data/mirror.db", folder.path / "new.db"
     if is_damaged:
         with closing(sqlite3.connect(path)) as connection:
@@ -137,7 +137,7 @@ def test_a_dump_is_restored_and_read(folder: Folder, is_damaged: bool) -> None:
 
 
 def test_a_dump_of_python_is_restored_and_read(folder: Folder) -> None:
-    """`iterdump` puts no rows into virtual tables, so none of the mirror's has rows of its own."""
+    """`iterdump` writes no rows of virtual tables, so the mirror's have none of their own."""
     path, new = folder.path / "data/mirror.db", folder.path / "new.db"
     with closing(sqlite3.connect(path)) as old, closing(sqlite3.connect(new)) as restored:
         restored.executescript("\n".join(old.iterdump()))
@@ -149,7 +149,7 @@ def test_a_dump_of_python_is_restored_and_read(folder: Folder) -> None:
 
 
 def test_a_migration_that_fails_says_what_to_do(tmp_path: Path) -> None:
-    """The file is kept as it is, for the version that made it."""
+    """The file stays unchanged, for the version that made it."""
     path = tmp_path / "mirror.db"
     restored(path, DUMPS[0].read_text("utf-8") + "CREATE TABLE writes (id);")
     with pytest.raises(StoreError, match=r"cannot be brought up to date from schema 3 .* keep it"):
@@ -158,7 +158,7 @@ def test_a_migration_that_fails_says_what_to_do(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="this needs root")
 def test_a_read_only_mount_is_read(folder: Folder) -> None:
-    """Without the files that SQLite wants beside one in WAL mode; with a journal unread, it is refused."""
+    """Without the files that WAL mode needs; with an unread journal, it is refused."""
     script = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && cd "$0" && exec "$@"'
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:

@@ -25,7 +25,7 @@ def opened(path: Path) -> int:
 
 @pytest.mark.parametrize("up_to", [None, MIGRATIONS[4]])
 def test_processes_that_open_one_file_at_once_wait_for_each_other(tmp_path: Path, up_to: str | None) -> None:
-    """A new file, and one that must be brought up to date first."""
+    """For a new file, and for one that must be migrated first."""
     with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
         for turn in range(8):
             path = tmp_path / f"{turn}.db"
@@ -35,7 +35,7 @@ def test_processes_that_open_one_file_at_once_wait_for_each_other(tmp_path: Path
 
 
 def test_links_to_one_file_share_its_lock(tmp_path: Path) -> None:
-    """Two names are still one file to write to."""
+    """Two names are one file."""
     path, link = tmp_path / "mirror.db", tmp_path / "link.db"
     Store(path).close()
     link.symlink_to(path)
@@ -44,7 +44,7 @@ def test_links_to_one_file_share_its_lock(tmp_path: Path) -> None:
 
 
 def test_a_running_service_is_recognised(tmp_path: Path) -> None:
-    """While one of any number of them holds it, by whichever name of the file."""
+    """While at least one holds the lock, by any name of the file."""
     path = tmp_path / "mirror.db"
     assert service_runs(path) is False
     (tmp_path / "link.db").symlink_to(path)
@@ -54,7 +54,7 @@ def test_a_running_service_is_recognised(tmp_path: Path) -> None:
 
 
 def test_checking_the_lock_blocks_no_run(tmp_path: Path) -> None:
-    """Whoever asks whether a run goes on shares the lock for a moment; two runs still exclude each other."""
+    """A check shares the lock for a moment; two runs still exclude each other."""
     path = tmp_path / "mirror.db"
     assert is_syncing(path) is False
     with sync_lock(path):
@@ -82,6 +82,6 @@ def test_checking_the_lock_blocks_no_run(tmp_path: Path) -> None:
     [(errno.EACCES, "another user's?"), (errno.ENOSPC, "free some space"), (errno.EROFS, "is read-only")],
 )
 def test_an_error_of_the_system_names_its_remedy(number: int, remedy: str) -> None:
-    """As SQLite's own errors do: a folder of another user is often a volume of a container."""
+    """Like SQLite's errors: another user's folder is often a volume of a container."""
     with pytest.raises(StoreError, match=re.escape(remedy)), explained(Path("m.db")):
         raise OSError(number, os.strerror(number))

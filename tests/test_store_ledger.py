@@ -24,7 +24,7 @@ def ledger(tmp_path: Path) -> Iterator[RequestLedger]:
 
 
 def test_a_clock_that_was_far_ahead_stops_nothing_for_longer_than_an_hour(ledger: RequestLedger) -> None:
-    """Requests of a year ahead may be of any moment until now: they count as sent now, holds do not count."""
+    """Requests a year ahead count as sent now, because they may be of any moment; holds do not count."""
     ahead = NOON + timedelta(days=365)
     for _ in range(3):
         assert ledger.reserve("b", 4, ahead) is None
@@ -42,7 +42,7 @@ def test_a_clock_that_was_far_ahead_stops_nothing_for_longer_than_an_hour(ledger
 def test_a_clock_that_is_set_forward_and_back_does_not_spend_the_hour_twice(
     ledger: RequestLedger, hours: float
 ) -> None:
-    """What was sent while it was ahead counts when it is right again, and in no later hour."""
+    """Requests sent meanwhile count once it is right again, and in no later hour."""
     for _ in range(5):
         assert ledger.reserve("b", 5, NOON + timedelta(hours=hours)) is None
     later = NOON + timedelta(minutes=5)
@@ -52,7 +52,7 @@ def test_a_clock_that_is_set_forward_and_back_does_not_spend_the_hour_twice(
 
 
 def test_requests_that_never_left_are_not_counted(ledger: RequestLedger) -> None:
-    """What is taken back makes room at once, and once."""
+    """A request that is given back makes room at once, and only once."""
     for _ in range(2):
         assert ledger.reserve("b", 2, NOON) is None
     ledger.take_back("b", NOON)
@@ -68,7 +68,7 @@ def test_a_clock_that_is_set_back_a_little_does_not_spend_the_hour_twice(ledger:
 
 
 def test_a_clock_that_is_set_forward_frees_the_budget(ledger: RequestLedger) -> None:
-    """Nothing tells it from an hour that passed; a 429 holds the requests as ever."""
+    """It looks like an hour that passed; a 429 still holds all requests."""
     assert ledger.reserve("b", 1, NOON) is None
     assert ledger.reserve("b", 1, NOON + 2 * HOUR) is None
     ledger.hold("b", NOON + 2 * HOUR + timedelta(minutes=1))
@@ -76,7 +76,7 @@ def test_a_clock_that_is_set_forward_frees_the_budget(ledger: RequestLedger) -> 
 
 
 def test_a_clock_that_is_some_hours_ahead_for_a_while_forgets_nothing(ledger: RequestLedger) -> None:
-    """What is dropped is older than any such error."""
+    """Only rows older than any such error are deleted."""
     assert ledger.reserve("b", 1, NOON) is None
     ledger.forget(NOON + 5 * HOUR)
     assert ledger.used("b", NOON) == 1
@@ -103,7 +103,7 @@ def both(tmp_path: Path) -> Iterator[tuple[RequestLedger, RequestLedger]]:
 
 
 def test_two_that_reserve_ahead_stay_within_the_limit(both: tuple[RequestLedger, RequestLedger]) -> None:
-    """Together they send exactly what is allowed: near its end nobody reserves anything ahead."""
+    """Together they send exactly the limit: near its end, nobody reserves ahead."""
     for limit in (1, 2, SHARE, 300):
         bucket, sent = f"b{limit}", 0
         for number in range(2 * limit + 10):
@@ -115,7 +115,7 @@ def test_two_that_reserve_ahead_stay_within_the_limit(both: tuple[RequestLedger,
 
 
 def test_what_is_not_sent_is_given_back(both: tuple[RequestLedger, RequestLedger], tmp_path: Path) -> None:
-    """At the end, and each request counts in the second in which it was sent."""
+    """At the end; each request counts in the second in which it was sent."""
     ledger = both[0]
     for number in range(10):
         assert ledger.reserve("b", None, NOON + number * timedelta(milliseconds=150)) is None
@@ -129,7 +129,7 @@ def test_what_is_not_sent_is_given_back(both: tuple[RequestLedger, RequestLedger
 def test_after_a_kill_what_was_reserved_counts_as_spent(
     both: tuple[RequestLedger, RequestLedger], tmp_path: Path
 ) -> None:
-    """For the hour, and not as sent: nobody knows how many of them were."""
+    """For the hour, but not as sent: nobody knows how many were."""
     for _ in range(10):
         assert both[0].reserve("b", None, NOON) is None
     known = rows(tmp_path / "mirror.db")
@@ -141,7 +141,7 @@ def test_after_a_kill_what_was_reserved_counts_as_spent(
 def test_a_wait_between_two_requests_gives_the_rest_back(
     both: tuple[RequestLedger, RequestLedger], tmp_path: Path
 ) -> None:
-    """A second later nothing of a batch is sent any more, also by a clock that was set back."""
+    """After a second, no request of a batch is sent, also if the clock was set back."""
     for later in (2 * SECOND, -HOUR / 2):
         for _ in range(4):
             both[0].reserve("b", None, NOON)
@@ -151,7 +151,7 @@ def test_a_wait_between_two_requests_gives_the_rest_back(
 
 
 def test_a_429_stops_what_is_reserved_ahead(both: tuple[RequestLedger, RequestLedger]) -> None:
-    """Whichever process has heard it, the next request of the bucket waits."""
+    """In whichever process it arrived, the next request of the bucket waits."""
     ours, theirs = both
     for hears in both:
         for _ in range(10):
@@ -164,7 +164,7 @@ def test_a_429_stops_what_is_reserved_ahead(both: tuple[RequestLedger, RequestLe
 
 
 def test_a_lower_limit_stops_what_is_reserved_ahead(both: tuple[RequestLedger, RequestLedger]) -> None:
-    """What was reserved within the old limit may be over the new one."""
+    """Requests reserved under the old limit may exceed the new one."""
     for _ in range(9):
         assert both[0].reserve("b", 950, NOON) is None
     both[0].learn("b", 9)
@@ -172,7 +172,7 @@ def test_a_lower_limit_stops_what_is_reserved_ahead(both: tuple[RequestLedger, R
 
 
 def test_a_request_of_a_batch_that_never_left(both: tuple[RequestLedger, RequestLedger]) -> None:
-    """It may be sent once more, and counts once."""
+    """It may be sent again, and counts once."""
     ledger = both[0]
     for _ in range(5):
         assert ledger.reserve("b", None, NOON) is None

@@ -1,4 +1,4 @@
-"""Modes of files: new ones are for their owner alone, open ones are told, and a killed creation is whole."""
+"""Modes of files: new ones are private, open ones are reported, and a killed creation is whole."""
 
 import os
 import signal
@@ -69,7 +69,7 @@ def test_a_file_that_exists_keeps_its_mode(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("usual_umask")
 def test_commands_create_private_files_and_report_open_ones(tmp_path: Path) -> None:
-    """`init`, `token create`, `sync`; a file and a secret that others may read are named with the remedy."""
+    """`init`, `token create`, `sync`; a file or a secret that others may read is named with the remedy."""
     folder = Folder(tmp_path)
     assert folder.run("init").code == 0
     assert mode_of(tmp_path / "mirror.toml") == 0o600
@@ -88,7 +88,7 @@ def test_commands_create_private_files_and_report_open_ones(tmp_path: Path) -> N
 
 
 def test_modes_allowed_by_the_setting_are_not_reported(tmp_path: Path) -> None:
-    """A group that shares the file says so once; strangers are told of all the same."""
+    """A group is allowed by the setting; other users are still reported."""
     config = from_toml(f'database = "{tmp_path}/mirror.db"\nfile_mode = "0640"')
     (tmp_path / "mirror.db").touch(mode=0o640)
     assert not list(open_files(config))
@@ -97,7 +97,7 @@ def test_modes_allowed_by_the_setting_are_not_reported(tmp_path: Path) -> None:
 
 
 def test_modes_of_folders_and_devices_are_not_changed(tmp_path: Path) -> None:
-    """They are named by mistake; a chmod of /tmp or /dev/null would harm the machine."""
+    """If one is named by mistake, chmod of /tmp or /dev/null would harm the machine."""
     (tmp_path / "open").mkdir(mode=0o777)
     text = f"""database = "{tmp_path}/open"
 [[upstream]]
@@ -115,7 +115,7 @@ def test_an_invalid_mode_is_refused(mode: str) -> None:
 
 
 def test_paths_are_relative_to_the_configuration(tmp_path: Path) -> None:
-    """Wherever the program is started; absolute ones and those of other kinds are left."""
+    """Wherever the program starts; absolute ones and other kinds are unchanged."""
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "mirror.toml").write_text(
         'database = "data/m.db"\n[[upstream]]\nname = "a"\ncredential = "file:secret"\n'
@@ -148,7 +148,7 @@ def test_a_killed_creation_leaves_no_partial_file(tmp_path: Path) -> None:
 
 
 def test_a_missing_index_is_created(tmp_path: Path) -> None:
-    """As an earlier version left it that was killed at the wrong moment."""
+    """For a file of an earlier version that was killed at the wrong moment."""
     path = tmp_path / "mirror.db"
     Store(path).close()
     with closing(sqlite3.connect(path)) as connection:

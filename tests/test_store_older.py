@@ -1,4 +1,4 @@
-"""Files that an older version left: brought up to date at the first writing, with nothing lost."""
+"""Files of older versions: migrated at the first write, with nothing lost."""
 
 import sqlite3
 from pathlib import Path
@@ -17,7 +17,7 @@ from mirror.store.files import open_reader
 
 @pytest.mark.parametrize("up_to", MIGRATIONS[:-1])
 def test_an_older_file_is_migrated_and_searched_correctly(tmp_path: Path, up_to: str) -> None:
-    """Readers say who must do it; the writer does, and what was pending is found as it is."""
+    """Readers say who must migrate it; the writer does, and searches find pending rows."""
     path = tmp_path / "mirror.db"
     older(path, up_to)
     with pytest.raises(StoreError, match="made by an older version; `mirror sync` brings it up to date"):
@@ -36,7 +36,7 @@ def test_an_older_file_is_migrated_and_searched_correctly(tmp_path: Path, up_to:
 
 
 def test_history_from_before_publication_is_hidden(tmp_path: Path) -> None:
-    """As a whole, until its refs have been read; what was never private stays as it was."""
+    """As a whole, until its refs have been read; history of always public ones stays."""
     path = tmp_path / "mirror.db"
     older(path, "m011_pending_in_full")
     connection = sqlite3.connect(path)
@@ -53,5 +53,5 @@ def test_history_from_before_publication_is_hidden(tmp_path: Path) -> None:
 
 
 def test_the_version_counts_the_migrations() -> None:
-    """Readers take it from `schema.py`, without the migrations."""
+    """Readers know the version without importing the migrations."""
     assert len(MIGRATIONS) == schema.VERSION

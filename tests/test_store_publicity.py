@@ -1,4 +1,4 @@
-"""A repository that was private and is public: strangers read nothing of before, however it is learnt."""
+"""A repository that was private and is public: strangers see nothing of the private time."""
 
 import json
 import re
@@ -22,7 +22,7 @@ SECRETS = ("acquire-initech", "PRIVATEWORDS", "old-secret")
 
 
 def _told(path: Path, full_name: str, token: str | None = None) -> str:
-    """Read everything that tells what changed of a repository."""
+    """Read everything that shows what changed of a repository."""
     served = client_of(path)
     headers = bearer(token) if token else {}
     owner = full_name.partition("/")[0]
@@ -53,14 +53,14 @@ def _token(path: Path) -> str:
 
 
 def _hide(sandbox: Sandbox) -> None:
-    """Let a repository have a private past."""
+    """Give a repository a private past."""
     sandbox.do("make_private", NAME)
     sandbox.do("create_branch", NAME, name="acquire-initech-deal")
     sandbox.do("edit", NAME, fields={"description": "PRIVATEWORDS: layoffs"})
 
 
 def _publish(sandbox: Sandbox) -> None:
-    """Let its owner clean up and show it."""
+    """Let its owner clean up and publish it."""
     sandbox.do("delete_branch", NAME, name="acquire-initech-deal")
     sandbox.do("edit", NAME, fields={"description": "A nice library"})
     sandbox.do("make_public", NAME)
@@ -71,7 +71,7 @@ def _closed(crawl: SyncHarness, name: str = NAME) -> bool:
 
 
 def test_changes_of_the_private_time_stay_hidden(tmp_path: Path) -> None:
-    """Neither the words nor the branch that went before it was shown; holders of a token read them."""
+    """Neither its texts nor a branch deleted before it was published; token holders see them."""
     with crawling(tmp_path, **FRESH) as (sandbox, crawl):
         crawl.sync()
         _hide(sandbox)
@@ -92,7 +92,7 @@ def test_changes_of_the_private_time_stay_hidden(tmp_path: Path) -> None:
 
 
 def test_a_rename_during_publication_stays_hidden(tmp_path: Path) -> None:
-    """One answer of the upstream tells all three, as to a PUT through the mirror."""
+    """One answer of the upstream has all three changes, like a PUT through the mirror."""
     filled = FixtureDb(tmp_path / "mirror.db")
     before = repository(
         "ann/old-secret", uuid="{it}", name="old-secret", is_private=True, description="PRIVATEWORDS"
@@ -106,7 +106,7 @@ def test_a_rename_during_publication_stays_hidden(tmp_path: Path) -> None:
 
 
 def test_publication_is_recorded_after_the_other_changes() -> None:
-    """Whoever reads `changes` by themselves finds what was private before it."""
+    """A reader of `changes` alone can tell what was private before."""
     same = dict.fromkeys(("deleted_at", "last_seen_at", "gone_reason", "owner_id", "scm", "website"))
     same |= dict.fromkeys(("main_branch", "fork_policy", "parent_full_name", "has_issues", "has_wiki"))
     same |= dict.fromkeys(DESCRIBED)
@@ -117,7 +117,7 @@ def test_publication_is_recorded_after_the_other_changes() -> None:
 
 
 def test_unreadable_refs_keep_the_repository_closed(tmp_path: Path) -> None:
-    """However long: what they are compared with at last is still of the private time."""
+    """For any time: they would be compared with those of the private time."""
     with crawling(tmp_path, **FRESH) as (sandbox, crawl):
         crawl.sync()
         _hide(sandbox)
@@ -137,7 +137,7 @@ def test_unreadable_refs_keep_the_repository_closed(tmp_path: Path) -> None:
 
 
 def test_a_listing_of_refs_that_began_in_private_does_not_open_it(tmp_path: Path) -> None:
-    """Its first page is of before; the refs are read once more, and that listing opens it."""
+    """Its first page is from before; a second listing opens it."""
     with crawling(tmp_path, page_length=2, **FRESH) as (sandbox, crawl):
         for number in range(6):
             sandbox.do("create_branch", NAME, name=f"b{number}")
@@ -164,7 +164,7 @@ def test_a_listing_of_refs_that_began_in_private_does_not_open_it(tmp_path: Path
 
 
 def test_a_webhook_before_the_listing_opens_nothing(tmp_path: Path) -> None:
-    """A branch of the private time that a push moves or deletes before the refs were read."""
+    """A push moves or deletes a branch of the private time before the refs were read."""
     hook = webhook_mirror(tmp_path)
     assert hook.push(OLD, NEW).json()["refs_moved"] > 0
     hook.crawl.sync()
@@ -192,7 +192,7 @@ def test_a_webhook_before_the_listing_opens_nothing(tmp_path: Path) -> None:
 
 
 def test_a_repository_made_private_again_is_closed(tmp_path: Path) -> None:
-    """A second private time is as hidden as the first."""
+    """A second private time is hidden like the first."""
     with crawling(tmp_path, **FRESH) as (sandbox, crawl):
         crawl.sync()
         for _ in range(2):
@@ -205,7 +205,7 @@ def test_a_repository_made_private_again_is_closed(tmp_path: Path) -> None:
 
 
 def test_a_repository_that_was_never_private_loses_nothing(tmp_path: Path) -> None:
-    """That it is new, and what moves in it, is told at once."""
+    """Its creation and later changes are visible at once."""
     with crawling(tmp_path, **FRESH) as (sandbox, crawl):
         crawl.sync()
         sandbox.do("create", workspace="ubernostrum", name="Brand New")
@@ -219,7 +219,7 @@ def test_a_repository_that_was_never_private_loses_nothing(tmp_path: Path) -> No
 
 
 def test_a_mirror_without_refs_opens_at_once(tmp_path: Path) -> None:
-    """What follows is told at once, of the private time nothing; refs that are in the file are waited for."""
+    """Later changes are visible at once, earlier ones never; refs that are in the file must be read first."""
     with crawling(tmp_path, refs="none", **FRESH) as (sandbox, crawl):
         crawl.sync()
         _hide(sandbox)
@@ -247,7 +247,7 @@ def test_a_mirror_without_refs_opens_at_once(tmp_path: Path) -> None:
 
 
 def test_refs_requested_before_do_not_open_it(tmp_path: Path) -> None:
-    """Though they are written after: they are to be read again, and that opens it."""
+    """Although they are written later: they must be read again, which opens it."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("a/b", is_private=True)], first=True)
     filled.refs("a/b", [hg_ref("branch", "old-secret", "1"), hg_ref("branch", "main", "2")])

@@ -1,4 +1,4 @@
-"""A copy put in the place of a mirror: what was there is kept, what nobody knows is marked."""
+"""Restoring a copy: the old file is kept, and everything unknown since the copy is marked."""
 
 import fcntl
 import os
@@ -40,13 +40,13 @@ def put_back(
 
 
 def unmarked(rows: Rows) -> Rows:
-    """Leave out what a restored file is marked with."""
+    """Leave out the marks of a restored file."""
     return {table: found for table, found in rows.items() if table not in MARKED}
 
 
 @pytest.fixture
 def copied(public_db: FixtureDb) -> FixtureDb:
-    """A mirror with a run, a token and requests, of which there is a copy, and one repository more by now."""
+    """A mirror with a run, a token and requests, its copy, and one later repository."""
     store, upstream = public_db.store, public_db.upstream_id
     with store.transaction() as connection:
         start_run(connection, upstream, "full", at=SEEN)
@@ -75,7 +75,7 @@ def living_tokens(path: Path) -> list[str]:
 
 
 def test_a_restore_replaces_the_file_and_keeps_the_old_one(copied: FixtureDb) -> None:
-    """Row by row, in both; with every commit that was in the journal only."""
+    """Row by row, both with commits that are only in the journal."""
     mirror, before = copied.path, all_rows(copied.path)
     copied.store.close()
     done = put_back(copy_of(copied), mirror)
@@ -90,21 +90,21 @@ def test_a_restore_replaces_the_file_and_keeps_the_old_one(copied: FixtureDb) ->
 
 
 def test_tokens_are_revoked(copied: FixtureDb) -> None:
-    """All of them, or with trust only those that the file before has revoked since."""
+    """All of them, or with --keep-tokens only those revoked since in the replaced file."""
     copied.store.close()
     assert put_back(copy_of(copied), copied.path).revoked == 1  # the other one is known to be revoked
     assert living_tokens(copied.path) == []
 
 
 def test_keep_tokens_keeps_tokens(copied: FixtureDb) -> None:
-    """One that was revoked since the copy was taken stays so."""
+    """A token revoked since the copy stays revoked."""
     copied.store.close()
     assert put_back(copy_of(copied), copied.path, Trust(tokens=True)).revoked == 0
     assert living_tokens(copied.path) == ["laptop"]
 
 
 def test_an_old_login_is_not_valid_for_a_new_token(copied: FixtureDb) -> None:
-    """A token that was made after the copy, and one made after the restore, have the same name."""
+    """A token made after the copy and one made after the restore have the same name."""
     forgotten = tokens.find(copied.store.connection, tokens.create(copied.store, "ci"))
     copied.store.close()
     for trust in (DOUBT, Trust(tokens=True)):
@@ -118,7 +118,7 @@ def test_an_old_login_is_not_valid_for_a_new_token(copied: FixtureDb) -> None:
 
 
 def test_requests_of_the_replaced_file_are_counted(copied: FixtureDb) -> None:
-    """It went on from the copy, so it knows each request; what it was told to wait for is kept as well."""
+    """It continued from the copy, so it knows each request, and holds of 429s."""
     ledger = RequestLedger(copied.store)
     for minute in range(3):
         ledger.reserve("me@cloud", 1000, NOW - timedelta(minutes=minute))
@@ -134,7 +134,7 @@ def test_requests_of_the_replaced_file_are_counted(copied: FixtureDb) -> None:
 
 @pytest.mark.parametrize("before", ["nothing", "another mirror", "no mirror", "damaged", "an older version"])
 def test_an_unknown_budget_counts_as_spent(copied: FixtureDb, before: str) -> None:
-    """For an hour, for each account of the copy and of the configuration that has a limit."""
+    """For an hour, for each account with a limit in the copy or the configuration."""
     copied.store.close()
     copied.path.unlink()
     if before == "another mirror":
@@ -156,7 +156,7 @@ def test_an_unknown_budget_counts_as_spent(copied: FixtureDb, before: str) -> No
 
 
 def test_strangers_wait_for_a_full_listing_of_each_upstream(copied: FixtureDb) -> None:
-    """Every workspace is to be swept again; with trust in what is public, nobody waits."""
+    """Every workspace must be swept again; with --keep-public, nobody waits."""
     copied.store.close()
     assert put_back(copy_of(copied), copied.path).unconfirmed == ("cloud",)
     with Store(copied.path) as store:
@@ -168,7 +168,7 @@ def test_strangers_wait_for_a_full_listing_of_each_upstream(copied: FixtureDb) -
 
 
 def test_a_newer_copy_is_refused(copied: FixtureDb) -> None:
-    """Nothing is changed; the message names both versions."""
+    """Without any change; the message has both versions."""
     copied.store.close()
     before = all_rows(copied.path)
     with closing(sqlite3.connect(copy_of(copied))) as connection:
@@ -180,7 +180,7 @@ def test_a_newer_copy_is_refused(copied: FixtureDb) -> None:
 
 @pytest.mark.parametrize("dump", DUMPS[::4], ids=lambda path: str(path.stem))
 def test_an_older_copy_is_brought_up_to_date(tmp_path: Path, dump: Path) -> None:
-    """The copy itself stays what it is."""
+    """The copy itself does not change."""
     restored(tmp_path / "copy.db", dump.read_text("utf-8"))
     before = (tmp_path / "copy.db").read_bytes()
     put_back(tmp_path / "copy.db", tmp_path / "new" / "mirror.db")
@@ -191,7 +191,7 @@ def test_an_older_copy_is_brought_up_to_date(tmp_path: Path, dump: Path) -> None
 
 @pytest.mark.parametrize("what", ["missing", "folder", "itself", "link"])
 def test_a_file_that_is_not_a_copy_is_refused(public_path: Path, what: str) -> None:
-    """A usage error, in a sentence."""
+    """As a usage error, in one sentence."""
     copy = public_path.with_name("there")
     if what == "folder":
         copy.mkdir()
@@ -203,7 +203,7 @@ def test_a_file_that_is_not_a_copy_is_refused(public_path: Path, what: str) -> N
 
 @pytest.mark.parametrize("damage", ["foreign", "text", "cut", "page", "empty"])
 def test_a_copy_with_faults_is_refused(copied: FixtureDb, damage: str) -> None:
-    """The mirror stays, byte by byte, and no second name for it."""
+    """The mirror stays, byte by byte, under its one name."""
     copied.store.close()
     copy = copy_of(copied)
     whole, before = copy.read_bytes(), copied.path.read_bytes()
@@ -228,7 +228,7 @@ def test_a_copy_with_faults_is_refused(copied: FixtureDb, damage: str) -> None:
 
 
 def test_a_restore_is_refused_while_a_process_has_the_file_open(copied: FixtureDb) -> None:
-    """A service, a sync, whoever has the file open, if only to read: a sentence, and nothing is done."""
+    """A service, a sync, any other reader: one sentence, and nothing is done."""
     before = all_rows(copied.path)
     with pytest.raises(StoreLocked, match="has it open"):
         put_back(copy_of(copied), copied.path)
@@ -252,7 +252,7 @@ def test_a_restore_is_refused_while_a_process_has_the_file_open(copied: FixtureD
 
 
 def test_a_damaged_file_that_somebody_has_open_is_not_replaced(copied: FixtureDb) -> None:
-    """SQLite cannot be asked who has it open; its lock can."""
+    """SQLite cannot say who has it open, but its lock can."""
     copied.store.close()
     with closing(sqlite3.connect(copied.path)) as reading:
         reading.execute("PRAGMA journal_mode = WAL")
@@ -276,7 +276,7 @@ def test_a_damaged_file_that_somebody_has_open_is_not_replaced(copied: FixtureDb
 
 @pytest.mark.parametrize("before", ["damaged", "gone"])
 def test_an_old_journal_is_not_applied_to_the_new_file(copied: FixtureDb, before: str) -> None:
-    """A journal that lies there, whole, of a file that is damaged or was removed by hand."""
+    """A whole journal of a file that is damaged or was removed by hand."""
     journal = copied.path.with_name("mirror.db-wal")
     whole = journal.read_bytes()
     copied.store.close()
@@ -290,7 +290,7 @@ def test_an_old_journal_is_not_applied_to_the_new_file(copied: FixtureDb, before
 
 
 def test_a_killed_restore_leaves_the_old_file_or_the_new_one(copied: FixtureDb) -> None:
-    """At every call that it makes; the next one is not hindered by what is left."""
+    """At every call; leftovers do not hinder the next one."""
     copied.store.close()
     mirror, copy = copied.path, copy_of(copied)
     old, new = unmarked(all_rows(mirror)), unmarked(all_rows(copy))
@@ -311,7 +311,7 @@ def test_a_killed_restore_leaves_the_old_file_or_the_new_one(copied: FixtureDb) 
 
 
 def test_a_full_disk_is_one_line(folder: Folder) -> None:
-    """Exit code 4; the mirror stays, and nothing that takes room is left."""
+    """Exit code 4; the mirror stays, and no large leftovers."""
     (folder.path / "data").mkdir()
     path, most = folder.path / "data/mirror.db", 60 * 1024
     fill_public(path).store.close()
@@ -335,7 +335,7 @@ def test_a_full_disk_is_one_line(folder: Folder) -> None:
 def test_the_command_restores_and_reports(
     folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It says what is kept, what is revoked, what waits; with a service on the file it does nothing."""
+    """It prints what is kept, revoked and waiting; with a running service it does nothing."""
     (folder.path / "data").mkdir()
     monkeypatch.chdir(folder.path)
     filled = fill_public(folder.path / "data/mirror.db")
@@ -361,7 +361,7 @@ def test_the_command_restores_and_reports(
 
 
 def test_a_restore_by_root_keeps_the_owner(copied: FixtureDb) -> None:
-    """A service of another user goes on with what root has restored."""
+    """So a service of another user can use the file."""
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")
     copied.store.close()

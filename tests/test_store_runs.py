@@ -1,4 +1,4 @@
-"""Failures and their next tries, however often they have failed."""
+"""Failures and their next tries, after any number of failures."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 
 def test_the_delay_grows_up_to_a_week_and_stays_there(tmp_path: Path) -> None:
-    """A brake that waits for weeks fails in every run: a hundred times and more."""
+    """A brake that waits for weeks fails in every run, a hundred times and more."""
     with Store(tmp_path / "mirror.db") as store:
         upstream = store.save_upstream("box", "sandbox", "http://x")
         delays = list[timedelta]()

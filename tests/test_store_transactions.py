@@ -1,4 +1,4 @@
-"""Transactions of the store: one within another, and several that are committed together."""
+"""Transactions of the store: nested ones, and several that are committed together."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def learn(store: Store, *buckets: str) -> None:
 
 
 def seen(store: Store) -> str:
-    """Return what another process sees of it."""
+    """Return what another process sees."""
     with closing(sqlite3.connect(store.path)) as connection:
         return "".join(row[0] for row in connection.execute("SELECT bucket FROM request_limits ORDER BY 1"))
 
@@ -50,7 +50,7 @@ def test_transactions_are_committed_together(store: Store) -> None:
 
 
 def test_an_error_costs_its_own_transaction(store: Store) -> None:
-    """What was written before stays, what another transaction writes afterwards too; the error is raised."""
+    """Earlier and later transactions stay; the error is raised."""
     with suppress(KeyboardInterrupt), store.together():
         learn(store, "a")
         learn(store, "b", "bad")
@@ -64,7 +64,7 @@ def test_an_error_costs_its_own_transaction(store: Store) -> None:
 
 
 def test_a_commit_that_fails_writes_none_of_them(store: Store) -> None:
-    """The next transaction begins anew."""
+    """The next transaction starts anew."""
 
     def write() -> None:
         with store.together():

@@ -1,4 +1,4 @@
-"""Files of every schema there ever was, as the program of their time left them (`tests/older/*.sql`)."""
+"""Files of every former schema, as programs of that time left them (`tests/older/*.sql`)."""
 
 import sqlite3
 from contextlib import closing
@@ -19,7 +19,7 @@ from mirror.store.repair import check_file
 
 
 def objects(path: Path) -> list[Any]:
-    """Read the tables, indexes, triggers and views of a file, in the words they were made with."""
+    """Read the tables, indexes, triggers and views of a file, as their statements."""
     with closing(open_reader(path)) as connection:
         found = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name")
         return [tuple(row) for row in found]
@@ -27,7 +27,7 @@ def objects(path: Path) -> list[Any]:
 
 @pytest.mark.parametrize("dump", DUMPS, ids=lambda dump: dump.stem)
 def test_a_file_of_every_version_migrates_to_the_schema_of_a_new_one(tmp_path: Path, dump: Path) -> None:
-    """Its schema is that of a new file, and everything that was in it is found and in order."""
+    """Its schema equals that of a new file, and all its rows are there."""
     path, new = tmp_path / "mirror.db", tmp_path / "new.db"
     restored(path, dump.read_text("utf-8"))
     Store(path).close()
@@ -46,7 +46,7 @@ def test_a_file_of_every_version_migrates_to_the_schema_of_a_new_one(tmp_path: P
 
 
 def test_a_half_migrated_file_is_completed(tmp_path: Path) -> None:
-    """An earlier program could apply the migrations before the eleventh to such a file, and no more."""
+    """Such a file can only have migrations before the eleventh."""
     path = tmp_path / "mirror.db"
     restored(path, (DUMPS[0].parent / "06.sql").read_text("utf-8"))
     with closing(sqlite3.connect(path)) as connection:

@@ -1,4 +1,4 @@
-"""What is missing upstream: called gone only on proof, kept with its refs, and back when it is back."""
+"""Missing repositories: marked as gone only on proof, kept with their refs, and restored when they return."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ FIVE: dict[str, Any] = {"workspaces": ("jespern", "ubernostrum")}
 
 
 def refs_of(crawl: SyncHarness, name: str) -> int:
-    """Count the branches and tags of a repository, be it a tombstone."""
+    """Count the branches and tags of a repository, living or tombstone."""
     sql = "SELECT count(*) FROM {} WHERE repository_id = (SELECT id FROM repositories WHERE full_name = ?)"
     return sum(crawl.one(sql.format(table), name) for table in ("branches", "tags"))
 
@@ -34,7 +34,7 @@ def refs_of(crawl: SyncHarness, name: str) -> int:
 def test_each_tombstone_has_its_reason_and_keeps_its_refs(
     tmp_path: Path, action: str, secret: str | None, reason: str
 ) -> None:
-    """What is out of sight becomes a tombstone with its reason, and comes back with its history."""
+    """A hidden repository becomes a tombstone with its reason, and returns with its history."""
     name = "jespern/django-piston"
     with crawling(tmp_path, secret=secret, **FIVE) as (sandbox, crawl):
         crawl.sync()
@@ -57,7 +57,7 @@ def test_each_tombstone_has_its_reason_and_keeps_its_refs(
 
 
 def test_too_many_missing_need_confirm_absence(tmp_path: Path) -> None:
-    """More than the brake's share stop and ask, run after run, without sweeping; confirmed, all are gone."""
+    """More than the brake allows stop each run, without sweeps; confirmed, all are gone."""
     with crawling(tmp_path, **FIVE) as (sandbox, crawl):
         crawl.sync()
         for name in ("arriving", "jespern", "jespern-jekyll"):
@@ -77,7 +77,7 @@ def test_too_many_missing_need_confirm_absence(tmp_path: Path) -> None:
 
 
 def test_a_brownout_of_410_drops_nothing(tmp_path: Path) -> None:
-    """While listings answer 410, nothing is concluded; afterwards the crawl goes on."""
+    """While listings answer 410, nothing is concluded; afterwards the crawl continues."""
     with crawling(tmp_path, **FIVE) as (sandbox, crawl):
         crawl.sync()
         sandbox.add_fault(Fault("410", where="listing", nth=None))
@@ -90,7 +90,7 @@ def test_a_brownout_of_410_drops_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("full", [False, True])
 def test_empty_listings_are_not_believed(tmp_path: Path, full: bool) -> None:
-    """Listings that say 200 and hold no rows change nothing; once rows are seen again the mirror is true."""
+    """Listings with 200 and no rows change nothing; with rows, the mirror is correct again."""
     with crawling(tmp_path, **FIVE) as (sandbox, crawl):
         crawl.sync()
         sandbox.add_fault(Fault("empty", where="listing", nth=None))
@@ -106,7 +106,7 @@ def test_empty_listings_are_not_believed(tmp_path: Path, full: bool) -> None:
 
 
 def test_an_early_empty_page_is_read_again(tmp_path: Path) -> None:
-    """A page that ends early on the very first sync is read again: the total tells that rows are missing."""
+    """In the very first sync: the total shows that rows are missing."""
     with crawling(tmp_path, page_length=2, **FIVE) as (sandbox, crawl):
         sandbox.add_fault(Fault("empty", where="*/repositories/jespern", nth=2))
         assert crawl.sync().state == "complete"
@@ -141,7 +141,7 @@ class LostPages(ShortPages):
 
 @pytest.mark.parametrize("empty", [True, False])
 def test_a_listing_that_loses_its_pages_stays_open(tmp_path: Path, *, empty: bool) -> None:
-    """The total tells that pages must follow: nothing is complete, full or incremental, until they do."""
+    """The total shows that pages must follow: until then, nothing is complete."""
     with crawling(tmp_path, page_length=2, workspaces=("jespern",)) as (sandbox, crawl):
         plain, lost_page = crawl.transport, LostPages("/repositories/jespern", "2", empty=empty)
         crawl.transport = lost_page
@@ -162,7 +162,7 @@ def test_a_listing_that_loses_its_pages_stays_open(tmp_path: Path, *, empty: boo
 
 @pytest.mark.parametrize("listing", ["/refs", "/brodie/members", "/user/workspaces", "/repositories/brodie"])
 def test_a_lost_link_onward_is_found(tmp_path: Path, listing: str) -> None:
-    """A full page below the total has no link: the page after it is asked for, and the mirror is whole."""
+    """After a full page below the total without a link, the next page is requested."""
     workspaces = None if listing == "/user/workspaces" else ("brodie",)
     with crawling(tmp_path, page_length=2, kind="cloud", workspaces=workspaces) as (sandbox, crawl):
         crawl.transport = LostPages(listing, None, empty=False, after=200)
@@ -172,7 +172,7 @@ def test_a_lost_link_onward_is_found(tmp_path: Path, listing: str) -> None:
 
 @pytest.mark.parametrize("listing", ["/members", "/repositories/jespern"])
 def test_a_total_may_count_what_cannot_be_seen_after_a_full_page(tmp_path: Path, listing: str) -> None:
-    """The page after the last one answers 404: the listing is complete, at one more request for a page."""
+    """The page after the last one answers 404: the listing is complete, at one more request."""
     with crawling(tmp_path, page_length=2, workspaces=("jespern",)) as (sandbox, crawl):
         sandbox.do("delete", "jespern/arriving")
         crawl.transport = LostPages(listing, "2", empty=False, after=404)
@@ -185,7 +185,7 @@ def test_a_total_may_count_what_cannot_be_seen_after_a_full_page(tmp_path: Path,
 
 @pytest.mark.parametrize("listing", ["/refs", "/brodie/members", "/user/workspaces"])
 def test_a_full_page_below_the_total_is_not_the_last_one(tmp_path: Path, listing: str) -> None:
-    """Without its link onward, a page of refs, members or workspaces is a failure, and drops nothing."""
+    """Without a link, a page of refs, members or workspaces is a failure, and drops nothing."""
     workspaces = None if listing == "/user/workspaces" else ("brodie",)
     with crawling(tmp_path, page_length=2, kind="cloud", workspaces=workspaces) as (_, crawl):
         crawl.transport, whole = LostPages(listing, None, empty=False), crawl.transport
@@ -206,7 +206,7 @@ def test_a_full_page_below_the_total_is_not_the_last_one(tmp_path: Path, listing
 
 
 def test_a_token_of_nobody_is_detected(tmp_path: Path) -> None:
-    """A dead token shows public rows alone: the run ends with 3 before any private row is called gone."""
+    """A dead token sees public rows only: exit code 3 before any private row is marked as gone."""
     with crawling(tmp_path, **FIVE) as (sandbox, crawl):
         crawl.sync()
         sandbox.options.lenient = True
@@ -227,7 +227,7 @@ def test_a_token_of_nobody_is_detected(tmp_path: Path) -> None:
 
 
 def test_a_token_that_dies_between_two_runs_concludes_nothing(tmp_path: Path) -> None:
-    """The caller was confirmed minutes ago and is not asked again, but before a tombstone it is."""
+    """The caller was confirmed minutes ago, but is confirmed again before a tombstone."""
     with crawling(tmp_path, absence_brake=1.0, **FIVE) as (sandbox, crawl):
         crawl.sync()
         sandbox.options.lenient = True
@@ -242,7 +242,7 @@ def test_a_token_that_dies_between_two_runs_concludes_nothing(tmp_path: Path) ->
 
 
 def test_a_401_in_mid_run_stops_it_at_once(tmp_path: Path) -> None:
-    """The first 401 is the last request of a single thread; nothing is dropped, and the next run goes on."""
+    """The first 401 is the last request of a single thread; nothing is dropped, the next run resumes."""
     with crawling(tmp_path, **FIVE) as (sandbox, crawl):
         sandbox.add_fault(Fault("401", where="refs", nth=3, times=100))
         summary = crawl.sync()
@@ -257,7 +257,7 @@ def test_a_401_in_mid_run_stops_it_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["401", "403", "404"])
 def test_an_oauth_token_that_cannot_be_renewed_stops_it_like_a_401(tmp_path: Path, fault: str) -> None:
-    """The token ends in mid-run and the endpoint gives no other: exit code 3, nothing is dropped."""
+    """The token expires and the endpoint gives no other: exit code 3, nothing is dropped."""
     with crawling(tmp_path, secret="oauth:sandbox:sandbox", **FIVE) as (sandbox, crawl):
         assert crawl.sync().exit_code == 0
         sandbox.do("delete", "jespern/arriving")
@@ -272,7 +272,7 @@ def test_an_oauth_token_that_cannot_be_renewed_stops_it_like_a_401(tmp_path: Pat
 
 
 def test_a_401_keeps_the_other_threads_from_asking_on(tmp_path: Path) -> None:
-    """With eight threads no more than the eight requests under way meet the 401."""
+    """With eight threads, at most the eight requests under way get the 401."""
     with crawling(tmp_path, 100, concurrency=8) as (sandbox, crawl):
         sandbox.add_fault(Fault("401", where="refs", nth=5, times=1000))
         assert crawl.sync().exit_code == 3
@@ -280,7 +280,7 @@ def test_a_401_keeps_the_other_threads_from_asking_on(tmp_path: Path) -> None:
 
 
 def test_a_workspace_that_is_not_found_keeps_its_rows(tmp_path: Path) -> None:
-    """404 for a workspace, by name and identity: rows stay until the operator confirms, and may come back."""
+    """404 by name and identity: rows stay until the operator confirms, and may return."""
     with crawling(tmp_path, **FIVE) as (sandbox, crawl):
         crawl.sync()
         sandbox.do("delete_workspace", workspace="ubernostrum")
@@ -297,7 +297,7 @@ def test_a_workspace_that_is_not_found_keeps_its_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("full", [False, True])
 def test_a_workspace_that_came_back_is_not_gone(tmp_path: Path, full: bool) -> None:
-    """Confirmed as gone by a run that was cut short, then back: the brake and the proof hold as ever."""
+    """Confirmed as gone by an interrupted run, then back: brake and proof apply as always."""
     with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
         crawl.sync()
         sandbox.do("delete_workspace", workspace="jespern")
@@ -314,7 +314,7 @@ def test_a_workspace_that_came_back_is_not_gone(tmp_path: Path, full: bool) -> N
 
 
 def test_a_gone_workspace_without_repositories_is_closed(tmp_path: Path) -> None:
-    """Nothing is left of it to ask for: the operator's word is enough, and no later run asks for it."""
+    """Without repositories, the confirmation is enough, and no later run requests it."""
     with crawling(tmp_path) as (sandbox, crawl):
         crawl.sync()
         sandbox.do("delete", "brodie/hg-project")
@@ -327,7 +327,7 @@ def test_a_gone_workspace_without_repositories_is_closed(tmp_path: Path) -> None
 
 
 def test_a_renamed_workspace_is_followed(tmp_path: Path) -> None:
-    """The old name answers 404: by its uuid the workspace is found under the new one, its rows renamed."""
+    """The old name answers 404; its uuid finds the new name, and its rows are renamed."""
     with crawling(tmp_path, **FIVE) as (sandbox, crawl):
         crawl.sync()
         sandbox.do("rename_workspace", workspace="jespern", name="noehr")
@@ -358,7 +358,7 @@ MYLYN = "org.eclipse.mylyn.bitbucket"
 
 
 class Rewritten(ShortPages):
-    """Answers what a function of the path and the answer makes of it."""
+    """Answers what a function makes of the path and the answer."""
 
     def __init__(self, change: Callable[[str, Any], Any]) -> None:
         super().__init__(100)
@@ -372,7 +372,7 @@ class Rewritten(ShortPages):
 
 
 def test_a_workspace_with_another_uuid_is_the_one_of_its_name(tmp_path: Path) -> None:
-    """Its repositories moved to the new identity: nothing is left of the old one to ask about."""
+    """Its repositories moved to the new identity, so nothing of the old one is requested."""
     with crawling(tmp_path, workspaces=("erik",)) as (_, crawl):
         crawl.sync()
         uuid = crawl.one("SELECT uuid FROM users WHERE username = 'erik'")
@@ -390,14 +390,14 @@ def test_a_workspace_with_another_uuid_is_the_one_of_its_name(tmp_path: Path) ->
 
 
 def with_foreign(foreign: Any, path: str, body: Any) -> Any:
-    """Put a row into a listing that is another workspace's."""
+    """Put a row of another workspace into a listing."""
     is_listing = path.endswith("/repositories/jespern")
     return {**body, "values": [*body["values"], foreign]} if is_listing else body
 
 
 @pytest.mark.parametrize("hidden", [False, True])
 def test_rows_of_another_workspace_are_not_taken_for_its_own(tmp_path: Path, *, hidden: bool) -> None:
-    """A listing with a foreign row has a failure, and the row is not kept: no other listing would see it."""
+    """Such a row is a failure and is not saved: no other listing would update it."""
     with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
         if hidden:  # whose the workspace is, its rows alone tell then
             sandbox.add_fault(Fault("403", where="*/workspaces/*", nth=None))
@@ -413,14 +413,14 @@ def test_rows_of_another_workspace_are_not_taken_for_its_own(tmp_path: Path, *, 
 
 
 def take_the_name(sandbox: Sandbox) -> None:
-    """Erik is called otherwise, and another workspace is called erik, between two runs."""
+    """Erik is renamed, and another workspace takes the name erik, between two runs."""
     sandbox.do("rename_workspace", workspace="erik", name="erik-old")
     sandbox.do("rename_workspace", workspace="ubernostrum", name="erik")
 
 
 @pytest.mark.parametrize("later", [900, 8 * 86_400])
 def test_a_workspace_whose_name_was_taken_is_still_mirrored(tmp_path: Path, later: float) -> None:
-    """Both are, in the order of updates and by a sweep; named again, it goes on under its new name."""
+    """Both are, incrementally and by a sweep; under its new name it continues."""
     with crawling(tmp_path, workspaces=("erik",)) as (sandbox, crawl):
         crawl.sync()
         take_the_name(sandbox)
@@ -445,7 +445,7 @@ def test_a_workspace_whose_name_was_taken_is_still_mirrored(tmp_path: Path, late
 
 
 def test_a_gone_workspace_whose_name_was_taken_needs_confirm_absence(tmp_path: Path) -> None:
-    """Its rows stay alive and are asked about, run after run, until the operator says that it is gone."""
+    """Its rows stay and are requested in each run, until the operator confirms."""
     with crawling(tmp_path, workspaces=("erik",)) as (sandbox, crawl):
         crawl.sync()
         take_the_name(sandbox)
@@ -463,7 +463,7 @@ def test_a_gone_workspace_whose_name_was_taken_needs_confirm_absence(tmp_path: P
 
 
 def test_an_absence_stays_unconfirmed_while_another_workspace_has_the_name(tmp_path: Path) -> None:
-    """Too many were missing, then the workspace was renamed and its name taken: still asked about."""
+    """Too many were missing, then the workspace was renamed and its name taken: still requested."""
     with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
         crawl.sync()
         for name in ("arriving", "jespern", "jespern-jekyll"):
@@ -480,7 +480,7 @@ def test_an_absence_stays_unconfirmed_while_another_workspace_has_the_name(tmp_p
 
 
 def test_found_workspaces_may_be_renamed_and_deleted(tmp_path: Path) -> None:
-    """Where workspaces are found and not named, a renamed one is followed, a deleted one needs a word."""
+    """Without configured names, a renamed one is followed, and a deleted one needs a confirmation."""
     with crawling(tmp_path) as (sandbox, crawl):
         crawl.sync()
         sandbox.do("rename_workspace", workspace="erik", name="van-zijst")
@@ -496,7 +496,7 @@ def test_found_workspaces_may_be_renamed_and_deleted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", range(1, 12))
 def test_a_transfer_between_mirrored_workspaces_is_a_rename(tmp_path: Path, at: int) -> None:
-    """Moved at any moment of a sweep, from either side of it: renamed, never a tombstone."""
+    """At any moment of a sweep, in either direction: renamed, never a tombstone."""
     with crawling(tmp_path, page_length=2, absence_brake=1.0, **FIVE) as (sandbox, crawl):
         crawl.sync()
         sandbox.reset()
@@ -508,7 +508,7 @@ def test_a_transfer_between_mirrored_workspaces_is_a_rename(tmp_path: Path, at: 
 
 
 def test_a_row_deleted_after_the_first_pass_is_found_gone_by_the_next_run(tmp_path: Path) -> None:
-    """The second pass does not name it, the first one did: the next run looks again."""
+    """Only the first pass had it, so the next run looks again."""
     with crawling(tmp_path, page_length=2, absence_brake=1.0, **FIVE) as (sandbox, crawl):
         crawl.sync()
         sandbox.do("delete", "jespern/django-piston")
@@ -524,14 +524,14 @@ def test_a_row_deleted_after_the_first_pass_is_found_gone_by_the_next_run(tmp_pa
 
 
 def move(sandbox: Sandbox) -> None:
-    """Move one repository each way."""
+    """Move one repository in each direction."""
     sandbox.do("transfer", "jespern/jespern", to="ubernostrum")
     sandbox.do("transfer", "ubernostrum/django-profiles", to="jespern")
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
 def test_a_workspace_that_may_not_be_seen_is_mirrored_by_its_listing(tmp_path: Path, status: int) -> None:
-    """A token with the repository scope alone: all repositories, no members, which is reported."""
+    """A token with only the repository scope: all repositories, no members, which is reported."""
     with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
         sandbox.add_fault(Fault(str(status), where="*/workspaces/*", nth=None))
         assert crawl.sync().exit_code == 0

@@ -1,4 +1,4 @@
-"""The budget of an upstream that enforces it: never a request over it, and nothing is lost by waiting."""
+"""The budget of an upstream that enforces it: never exceeded, and waiting loses nothing."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ TWO: dict[str, Any] = {"workspaces": ("jespern", "1team", "Mimika_Oh")}
 
 @pytest.mark.parametrize("threads", [1, 4])
 def test_an_enforced_budget_is_never_overdrawn(tmp_path: Path, threads: int) -> None:
-    """A sandbox that allows 30 requests an hour answers no 429, and the sync is complete after some hours."""
+    """With 30 requests an hour, there is no 429, and the sync is complete after some hours."""
     with crawling(
         tmp_path, 60, requests_per_hour=30, page_length=20, concurrency=threads, **TWO, our_limit=28
     ) as (sandbox, crawl):
@@ -24,7 +24,7 @@ def test_an_enforced_budget_is_never_overdrawn(tmp_path: Path, threads: int) -> 
 
 
 def test_a_run_that_may_not_wait_pauses_and_the_next_one_goes_on(tmp_path: Path) -> None:
-    """Paused with 0 and the moment it goes on; runs an hour apart end with the whole mirror."""
+    """Exit code 0 with the time to resume; runs an hour apart mirror everything."""
     with crawling(tmp_path, 60, page_length=20, our_limit=15, **TWO) as (sandbox, crawl):
         states = []
         for _ in range(12):
@@ -42,7 +42,7 @@ def test_a_run_that_may_not_wait_pauses_and_the_next_one_goes_on(tmp_path: Path)
 
 
 def test_max_requests_limits_a_run(tmp_path: Path) -> None:
-    """`max_requests` bounds a run to the request; the next ones go on, repeating nothing."""
+    """To the request; the next runs continue without repeats."""
     with crawling(tmp_path, 60, page_length=20, **TWO) as (sandbox, crawl):
         asked = 0
         for _ in range(30):
@@ -58,7 +58,7 @@ def test_max_requests_limits_a_run(tmp_path: Path) -> None:
 
 
 def test_many_workspaces_do_not_starve_the_refs(tmp_path: Path) -> None:
-    """With more workspaces than requests an hour, hour after hour, the first sync ends all the same."""
+    """With more workspaces than requests an hour, the first sync still completes."""
     with crawling(tmp_path, 60, our_limit=6) as (sandbox, crawl):
         states = [crawl.sync(may_wait=False, later=3602).state for _ in range(60)]
         assert "complete" in states

@@ -1,4 +1,4 @@
-"""The table `changes`: what a sync saw change, with old and new values, and nothing that did not."""
+"""The table `changes`: what syncs saw change, with old and new values, and nothing else."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ FRESH: dict[str, Any] = {"workspaces": ("jespern", "ubernostrum")}
 
 
 def test_a_first_sync_records_no_changes(tmp_path: Path) -> None:
-    """What was there before the mirror was is not told as created, nor are its refs; nor by a second run."""
+    """Existing repositories and refs are not recorded as created, nor by a second run."""
     with crawling(tmp_path, 60, page_length=7) as (_, crawl):
         crawl.sync()
         crawl.sync(full=True)
@@ -39,7 +39,7 @@ def test_a_first_sync_records_no_changes(tmp_path: Path) -> None:
 def test_every_kind_of_change_has_old_and_new_values(
     tmp_path: Path, action: str, details: dict[str, Any], kind: str, ref: str | None
 ) -> None:
-    """Each thing that people do is one line with what was and what is."""
+    """Each edit is one row with the old and the new value."""
     with crawling(tmp_path, **FRESH) as (sandbox, crawl):
         crawl.sync()
         hashes = {each["name"]: each["target"]["hash"] for each in repository_refs(sandbox.world, NAME)}
@@ -64,7 +64,7 @@ def test_every_kind_of_change_has_old_and_new_values(
 
 
 def test_created_restored_and_updated(tmp_path: Path) -> None:
-    """A new repository, one that is back, one that is public again, and settings that were edited."""
+    """A new repository, one that is back, one that is public again, and edited settings."""
     with crawling(tmp_path, **FRESH) as (sandbox, crawl):
         crawl.sync()
         sandbox.do("create", workspace="jespern", name="Brand New")

@@ -1,4 +1,4 @@
-"""A clock that was wrong once, or jumps while a run goes on: no later run is misled by what it wrote."""
+"""A clock that was wrong, or jumps during a run: it misleads no later run."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -61,7 +61,7 @@ def moments_ahead(crawl: SyncHarness, now: datetime) -> list[str]:
 
 @pytest.mark.parametrize("by", AHEAD, ids=str)
 def test_a_clock_that_was_ahead_misleads_no_later_sync(tmp_path: Path, by: timedelta) -> None:
-    """What was deleted, left, failed and pushed since is noticed by the next run, which says why."""
+    """The next run notices what was deleted, left, failed and pushed since, and says why."""
     with mirrored(tmp_path) as (sandbox, crawl, clock):
         crawl.sync()
         sandbox.do("make_private", GONE)
@@ -84,7 +84,7 @@ def test_a_clock_that_was_ahead_misleads_no_later_sync(tmp_path: Path, by: timed
 
 
 def test_a_member_who_left_is_removed_despite_the_clock(tmp_path: Path) -> None:
-    """Seen by a clock that was ahead, and not named by the listing that comes next."""
+    """Seen by a clock that was ahead, and missing in the next listing."""
     with mirrored(tmp_path) as (sandbox, crawl, clock):
         sandbox.do("add_member", workspace="jespern", name="erik")
         clock.error = timedelta(days=400)
@@ -99,7 +99,7 @@ def test_a_member_who_left_is_removed_despite_the_clock(tmp_path: Path) -> None:
 
 
 def test_status_and_health_report_the_clock(tmp_path: Path) -> None:
-    """Until the next sync: no complete sync of the future, no budget spent then, and a reason."""
+    """Until the next sync: no complete sync or spent budget of the future, and a reason."""
     with mirrored(tmp_path) as (_, crawl, clock):
         clock.error = timedelta(days=400)
         crawl.sync()
@@ -117,7 +117,7 @@ def test_status_and_health_report_the_clock(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hours", [2, 5, 24 * 400])
 def test_requests_dated_in_the_future_do_not_count(tmp_path: Path, hours: int) -> None:
-    """Neither when they were written nor when their moment comes; a hold of then holds nobody."""
+    """Neither now nor at that time; holds of that time do not count either."""
     with mirrored(tmp_path, our_limit=100) as (_, crawl, clock):
         bucket = "there"
         with Store(crawl.path) as store:
@@ -132,7 +132,7 @@ def test_requests_dated_in_the_future_do_not_count(tmp_path: Path, hours: int) -
 
 @pytest.mark.parametrize("column", ["swept_at", "cursor", "moved_at", "absent_since", "round"])
 def test_every_stored_time_is_checked(tmp_path: Path, column: str) -> None:
-    """A single one that lies ahead keeps nothing from being noticed."""
+    """A single future time hides nothing."""
     with mirrored(tmp_path) as (sandbox, crawl, _):
         crawl.sync()
         with crawl.writing() as connection:
@@ -148,7 +148,7 @@ def test_every_stored_time_is_checked(tmp_path: Path, column: str) -> None:
 
 @pytest.mark.parametrize("by", [timedelta(days=-400), timedelta(hours=-5), timedelta(hours=5)], ids=str)
 def test_a_clock_jump_during_a_run_does_no_harm(tmp_path: Path, by: timedelta) -> None:
-    """Nothing is taken for missing that the same run has seen; the next run is right as well."""
+    """Rows that the run has seen are not missing; the next run is correct too."""
     with mirrored(tmp_path, page_length=5) as (sandbox, crawl, clock):
         crawl.sync()
         sandbox.do("delete", GONE)

@@ -1,4 +1,4 @@
-"""How many requests a sync spends, and that what it leaves behind is what the upstream says."""
+"""How many requests a sync sends, and that the mirror equals the upstream."""
 
 from contextlib import suppress
 from itertools import count
@@ -56,11 +56,11 @@ def test_a_full_sync_of_1000_spends_1010_requests_and_the_next_one(tmp_path: Pat
 
 
 def test_a_first_sync_needs_few_transactions_and_queries(tmp_path: Path) -> None:
-    """Requests are reserved ahead, and answers that are there are saved together: two for each before."""
+    """Requests are reserved ahead, and ready answers are saved together."""
     statements = list[str]()
 
     class Traced(Store):
-        """A store that tells its statements."""
+        """A store that records its statements."""
 
         def __init__(self, path: Path) -> None:
             super().__init__(path)
@@ -101,7 +101,7 @@ def test_what_is_not_saved_is_not_counted(tmp_path: Path, is_full: bool, counted
 
 
 def test_every_odd_value_is_mirrored_unchanged(tmp_path: Path) -> None:
-    """All workspaces of a sandbox with every oddity are mirrored field by field, without being named."""
+    """Unnamed workspaces of a sandbox with every oddity are mirrored field by field."""
     with crawling(tmp_path, 100, concurrency=4) as (sandbox, crawl):
         summary = crawl.sync()
         assert (summary.state, summary.failures) == ("complete", [])
@@ -111,7 +111,7 @@ def test_every_odd_value_is_mirrored_unchanged(tmp_path: Path) -> None:
 
 
 def test_an_anonymous_mirror_holds_public_repositories(tmp_path: Path) -> None:
-    """Without a credential nobody is asked for members or a caller, and private rows are not there."""
+    """Without a credential, members and caller are not requested, and there are no private rows."""
     from mirror.sandbox import ANONYMOUS
 
     with crawling(tmp_path, 60, secret=None, workspaces=("jespern", "1team")) as (sandbox, crawl):
@@ -122,7 +122,7 @@ def test_an_anonymous_mirror_holds_public_repositories(tmp_path: Path) -> None:
 
 
 def test_eight_threads_write_the_same_rows_as_one(tmp_path: Path) -> None:
-    """The same crawl gives the same rows under the same ids at any concurrency."""
+    """The same rows have the same ids."""
     found = []
     for threads in (1, 8):
         folder = tmp_path / str(threads)
@@ -144,7 +144,7 @@ def test_eight_threads_write_the_same_rows_as_one(tmp_path: Path) -> None:
 
 
 def test_two_upstreams_in_one_file_stay_apart(tmp_path: Path) -> None:
-    """The same Bitbucket mirrored twice under two names: two sets of rows, cursors and failures."""
+    """The same Bitbucket under two names: two sets of rows, cursors and failures."""
     with crawling(tmp_path, 60, workspaces=("jespern",)) as (sandbox, crawl):
         crawl.sync()
         other = type(crawl)(
@@ -167,7 +167,7 @@ def test_two_upstreams_in_one_file_stay_apart(tmp_path: Path) -> None:
 
 
 def test_progress_of_a_run_is_reported(tmp_path: Path) -> None:
-    """Its counts are in the file while it goes on, and those of a wait that is cut short are true."""
+    """Its counts are in the file meanwhile; those of an interrupted wait are correct."""
     clock, seconds = Clock(), count(step=10)
     with crawling(tmp_path, 60, clock=clock, workspaces=("jespern",)) as (_, crawl):
         seen = list[tuple[str, int]]()
@@ -185,7 +185,7 @@ def test_progress_of_a_run_is_reported(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_wait_is_recorded_with_its_length(tmp_path: Path) -> None:
-    """Three seconds into the hour, and the request that waited is not among those that were sent."""
+    """After three seconds of an hour; the waiting request does not count as sent."""
 
     class Impatient(Clock):
         def wait(self, seconds: float, why: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Mirroring a Data Center: the main branch is told with the branches, at no request of its own."""
+"""Mirroring a Data Center: branches report the main branch, without another request."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ SOME = "erik/org.eclipse.mylyn.bitbucket"
 
 
 def test_the_main_branch_comes_with_the_branches(tmp_path: Path) -> None:
-    """It stays when repositories are listed again, follows when branches are, and goes with the last one."""
+    """It survives listings of repositories, follows listings of branches, and goes with the last branch."""
     clock = Clock()
     with running(Sandbox(World(30, now=clock.now))) as served:
         crawl = SyncHarness(
@@ -44,7 +44,7 @@ def test_the_main_branch_comes_with_the_branches(tmp_path: Path) -> None:
 
 
 def test_a_push_is_seen_though_no_update_is_told(tmp_path: Path) -> None:
-    """The listing is the same before and after it: refs are asked for every day, and by a full sync."""
+    """The listing does not change: refs are read every day, and by a full sync."""
     clock = Clock()
     with running(Sandbox(World(30, now=clock.now))) as served:
         crawl = SyncHarness(
@@ -63,7 +63,7 @@ def test_a_push_is_seen_though_no_update_is_told(tmp_path: Path) -> None:
 
 
 def test_a_project_whose_listing_answers_404_is_not_gone(tmp_path: Path) -> None:
-    """The project itself answers: a failure, and confirming absences makes no tombstones of its rows."""
+    """The project itself answers: a failure, and --confirm-absence makes no tombstones."""
     clock = Clock()
     with running(Sandbox(World(30, now=clock.now))) as served:
         crawl = SyncHarness(

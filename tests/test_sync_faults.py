@@ -1,4 +1,4 @@
-"""Everything that an upstream can do wrong, over real HTTP: what fails is told, all else is mirrored.
+"""Everything that an upstream can do wrong, over real HTTP: faults are reported, all else is mirrored.
 
 Named after the faults on which five other tools crashed, hung or lost rows without a word.
 """
@@ -36,7 +36,7 @@ FOR_EVER = (
 
 @pytest.mark.parametrize("what", FOR_EVER)
 def test_one_bad_repository_is_isolated(tmp_path: Path, what: str) -> None:
-    """Refs that cannot be had: old ones stay, all others are fresh, exit code 1, the next try comes later."""
+    """With unreadable refs: old ones stay, others are fresh, exit code 1, the next try comes later."""
     patient = {"timeout": Duration(6)} if what == "gzip_bomb" else {}  # unpacking takes a busy machine long
     with crawling(tmp_path, **QUICK | patient) as (sandbox, crawl):
         crawl.sync()
@@ -64,7 +64,7 @@ def test_one_bad_repository_is_isolated(tmp_path: Path, what: str) -> None:
 @pytest.mark.parametrize("what", ["500", "hang", "drop", "reset", "truncate", "html", "invalid_json"])
 @pytest.mark.parametrize("where", ["user", "workspace", "members", "listing", "refs"])
 def test_a_fault_that_passes_leaves_no_trace(tmp_path: Path, what: str, where: str) -> None:
-    """A request that fails once is asked again, whatever it was for, and the run is complete."""
+    """Any single failed request is retried, and the run is complete."""
     with crawling(tmp_path, **QUICK) as (sandbox, crawl):
         sandbox.add_fault(Fault(what, where=where, nth=1))
         summary = crawl.sync()
@@ -78,7 +78,7 @@ def test_a_fault_that_passes_leaves_no_trace(tmp_path: Path, what: str, where: s
 @pytest.mark.parametrize("what", ["429", "500", "403", "html", "nonsense", "drop", "loop_next"])
 @pytest.mark.parametrize("where", ["workspace", "members", "listing"])
 def test_a_failing_workspace_delays_no_other(tmp_path: Path, what: str, where: str) -> None:
-    """One workspace that always fails is told; the other one is mirrored whole, and the first one later."""
+    """It is reported; the other one is mirrored at once, this one later."""
     with crawling(tmp_path, page_length=2, **QUICK) as (sandbox, crawl):
         glob = {"workspace": "/2.0/workspaces/jespern", "members": "/2.0/workspaces/jespern/members"}
         sandbox.add_fault(Fault(what, where=glob.get(where, "/2.0/repositories/jespern"), nth=None))
@@ -100,7 +100,7 @@ def test_a_failing_workspace_delays_no_other(tmp_path: Path, what: str, where: s
 
 
 def test_500_five_times_then_fine_loses_no_page(tmp_path: Path) -> None:
-    """Five errors in a row on one page are waited out: nothing is dropped, no cursor moves beyond."""
+    """Five errors in a row on one page: nothing is dropped, no cursor moves past it."""
     patient = Retry(attempts=6, first_delay=Duration(1))
     with crawling(tmp_path, page_length=2, retry=patient, **TWO) as (sandbox, crawl):
         sandbox.add_fault(Fault("500", where="listing", nth=2, times=5))
@@ -111,7 +111,7 @@ def test_500_five_times_then_fine_loses_no_page(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("retry_after", [None, "7", "date:7"])
 def test_429_is_waited_out(tmp_path: Path, retry_after: str | None) -> None:
-    """429 with and without Retry-After, in both forms: waited for as told, and the run is complete."""
+    """With and without Retry-After, in both forms; the run is complete."""
     with crawling(tmp_path, **TWO) as (sandbox, crawl):
         sandbox.add_fault(Fault("429", where="refs", nth=2, retry_after=retry_after))
         summary = crawl.sync()
@@ -122,7 +122,7 @@ def test_429_is_waited_out(tmp_path: Path, retry_after: str | None) -> None:
 
 
 def test_a_silent_server_ends_the_run_in_bounded_time(tmp_path: Path) -> None:
-    """Nothing answers, nothing hangs: the run fails with 4, and the next one brings everything."""
+    """The run fails with exit code 4, and the next one mirrors everything."""
     with crawling(tmp_path, **QUICK) as (sandbox, crawl):
         sandbox.add_fault(Fault("hang", nth=None))
         began = time.monotonic()
@@ -136,7 +136,7 @@ def test_a_silent_server_ends_the_run_in_bounded_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("secret", ["sandbox", None])
 def test_an_unreachable_upstream_is_reported(tmp_path: Path, secret: str | None) -> None:
-    """A refused connection ends the run with 4; what was mirrored stays."""
+    """A refused connection is exit code 4; the mirror stays."""
     with crawling(tmp_path, secret=secret, **QUICK) as (_, crawl):
         crawl.sync()
     summary = crawl.sync(later=86_400)
@@ -145,7 +145,7 @@ def test_an_unreachable_upstream_is_reported(tmp_path: Path, secret: str | None)
 
 
 def test_a_broken_row_affects_only_itself(tmp_path: Path) -> None:
-    """One row of the wrong types: the others are saved, it is told, deletions are noticed all the same."""
+    """One row with wrong types: others are saved, it is reported, deletions are still noticed."""
     with crawling(tmp_path, absence_brake=0.5, **TWO) as (sandbox, crawl):
         crawl.sync()
         sandbox.do("delete", "jespern/arriving")
@@ -161,7 +161,7 @@ def test_a_broken_row_affects_only_itself(tmp_path: Path) -> None:
 
 
 def test_a_broken_ref_deletes_no_ref(tmp_path: Path) -> None:
-    """A ref of the wrong types may be one that is known: no ref is called deleted by such a listing."""
+    """It may be a known one, so such a listing deletes no ref."""
     with crawling(tmp_path, **TWO) as (sandbox, crawl):
         crawl.sync()
         sandbox.do("push", BAD)
@@ -177,7 +177,7 @@ def test_a_broken_ref_deletes_no_ref(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_an_empty_listing_of_refs_is_read_again(tmp_path: Path, known: bool) -> None:
-    """Asked once more at once; if there are none again but a main branch, old refs stay until a later try."""
+    """At once; if it is empty again but there is a main branch, old refs stay until a later try."""
     with crawling(tmp_path, **TWO) as (sandbox, crawl):
         if known:
             crawl.sync()
@@ -195,7 +195,7 @@ def test_an_empty_listing_of_refs_is_read_again(tmp_path: Path, known: bool) -> 
 
 
 def test_a_repository_without_refs_costs_one_more_request(tmp_path: Path) -> None:
-    """The second answer that names none, and tells of none, is believed."""
+    """A second empty answer without a main branch is believed."""
     with crawling(tmp_path, **TWO) as (sandbox, crawl):
         sandbox.do("create", "jespern/short-lived", main_branch="main")
         crawl.sync()
@@ -208,7 +208,7 @@ def test_a_repository_without_refs_costs_one_more_request(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("what", ["page_500", "nonsense"])
 def test_a_page_that_stays_broken_is_skipped_and_read_later(tmp_path: Path, what: str) -> None:
-    """Its hole is told and remembered, the pages behind it are read, and a later run fills it."""
+    """It is reported and recorded, later pages are read, and a later run reads it."""
     with crawling(tmp_path, page_length=2, **TWO) as (sandbox, crawl):
         times = 1 if what == "page_500" else 2
         sandbox.add_fault(Fault(what, where="/2.0/repositories/jespern", nth=2, times=times))
@@ -224,7 +224,7 @@ def test_a_page_that_stays_broken_is_skipped_and_read_later(tmp_path: Path, what
 
 
 def test_a_skipped_page_among_the_newest_holds_the_cursor_back(tmp_path: Path) -> None:
-    """What a missing page of an incremental listing held is found by the next one, days later too."""
+    """The next incremental listing reads it, even days later."""
     with crawling(tmp_path, page_length=2, **TWO) as (sandbox, crawl):
         crawl.sync()
         for name in ("django-piston", "arriving", "jespern", "jespern-jekyll"):
@@ -238,7 +238,7 @@ def test_a_skipped_page_among_the_newest_holds_the_cursor_back(tmp_path: Path) -
 
 
 def test_two_failing_repositories_delay_no_other(tmp_path: Path) -> None:
-    """Two that fail for ever: every other repository stays fresh through many runs, cursors move on."""
+    """All others stay fresh over many runs, and cursors advance."""
     with crawling(tmp_path, **TWO) as (sandbox, crawl):
         crawl.sync()
         for name in (BAD, "jespern/arriving"):
@@ -259,7 +259,7 @@ def test_two_failing_repositories_delay_no_other(tmp_path: Path) -> None:
 
 
 def test_circular_links_end(tmp_path: Path) -> None:
-    """Pages that lead back to an earlier one of several are recognised: the run ends, and tells."""
+    """A page that leads back to an earlier one is recognised and reported."""
     from mirror.errors import UpstreamShapeError
     from mirror.store.crawl_state import ListingProgress
     from mirror.sync.listing_state import advanced
@@ -275,7 +275,7 @@ def test_circular_links_end(tmp_path: Path) -> None:
 
 
 def test_refs_that_change_during_a_listing_are_read_again(tmp_path: Path) -> None:
-    """A branch deleted on a page already read pulls another one out of sight: it is not called gone."""
+    """A branch deleted on an earlier page hides another one, which is not marked as deleted."""
     with crawling(tmp_path, page_length=2, workspaces=("ubernostrum",)) as (sandbox, crawl):
         name = "ubernostrum/django-profiles"
         for number in range(6):

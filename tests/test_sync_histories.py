@@ -1,4 +1,4 @@
-"""Random histories: things happen between the runs and while pages are read, and the mirror stays true.
+"""Random histories: changes between runs and while pages are read, and the mirror stays correct.
 
 After each run nothing may be marked as gone that was never out of sight; after the edits have stopped, one
 more run makes the mirror equal to the upstream row by row, and the one after that has nothing to do.
@@ -32,7 +32,7 @@ SEED = 26
 
 
 class Edit(NamedTuple):
-    """Something that somebody does; the numbers pick whom it befalls from what is there by then."""
+    """A change by somebody; the numbers choose its target among what exists then."""
 
     action: str
     one: int
@@ -53,7 +53,7 @@ histories = st.lists(st.tuples(between, cuts, between, meanwhile), min_size=1, m
 
 
 class Theatre:
-    """A mirror of the world as it is before any history, copied for each."""
+    """A mirror of the world before any history, copied for each one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -61,7 +61,7 @@ class Theatre:
         self._first = dict[bool, Path]()
 
     def begin(self, *, anonymous: bool) -> "Play":
-        """Set the world back to its beginning, with a mirror that has seen it."""
+        """Reset the world, with a mirror of its beginning."""
         if anonymous not in self._first:
             first = Play(self.folder / f"first-{anonymous}.db", anonymous=anonymous)
             assert first.crawl.sync().state == "complete"
@@ -74,12 +74,12 @@ class Theatre:
 
 @pytest.fixture(scope="module")
 def theatre(tmp_path_factory: pytest.TempPathFactory) -> Theatre:
-    """Where the histories of this module happen."""
+    """The world and mirror for the histories of this module."""
     return Theatre(tmp_path_factory.mktemp("histories"))
 
 
 class Play:
-    """One history: the sandbox, its mirror, and which repositories were ever out of sight."""
+    """One history: the sandbox, its mirror, and the repositories that were ever hidden."""
 
     def __init__(self, path: Path, *, anonymous: bool) -> None:
         clock = Clock()
@@ -96,11 +96,11 @@ class Play:
 
     @property
     def slugs(self) -> list[str]:
-        """What the mirrored workspaces are called now."""
+        """The current names of the mirrored workspaces."""
         return [each.slug for each in self.sandbox.world.workspaces if each.uuid in self._uuids]
 
     def visible(self) -> set[str]:
-        """Name the repositories that a mirror should show now, by uuid."""
+        """Return the repositories that a mirror should show now, by uuid."""
         slugs = self.slugs
         return {
             row["uuid"]
@@ -109,7 +109,7 @@ class Play:
         }
 
     def do(self, edit: Edit) -> None:
-        """Do it, if it can be done."""
+        """Make the change, if it is possible."""
         before = self.visible()
         try:
             self._do(edit)
@@ -136,7 +136,7 @@ class Play:
         assert gone <= self.out_of_sight
 
     def _is_explained(self, failure: Failure) -> bool:
-        """Say whether a repository was deleted, or its last ref, between two looks at it."""
+        """Return whether a repository or its last ref was deleted between two looks."""
         world = self.sandbox.world
         if failure.kind == "refs" and failure.status == 404:
             lost = {row[0] for row in self.crawl.rows("SELECT uuid FROM repositories")} - self.visible()
@@ -165,7 +165,7 @@ class Play:
         return f"new {self._created}"
 
     def _befallen(self, action: str, near: list[str]) -> list[str]:
-        """Name the repositories that something can be done to."""
+        """Return the repositories that a change is possible for."""
         world = self.sandbox.world
         if action == "restore":
             return [uuid for uuid in sorted(self.out_of_sight) if world.gone(uuid) is not None]
@@ -207,7 +207,7 @@ def _one(of: list[str], number: int) -> str:
 
 
 def play(theatre: Theatre, history: list[Any], *, anonymous: bool) -> None:
-    """Let a history happen, and hold the mirror against the world after each of its chapters."""
+    """Run a history, and compare the mirror with the world after each part."""
     it = theatre.begin(anonymous=anonymous)
     for before, cut, then, meanwhile in history:
         for edit in before:
@@ -255,7 +255,7 @@ PATIENT = settings(
 @example(history=RETURNED_WHILE_ANOTHER_LEFT)
 @example(history=RENAMED_BEFORE_ITS_MEMBERS)
 def test_a_mirror_with_a_token_equals_its_upstream(theatre: Theatre, part: int, history: list[Any]) -> None:
-    """Whatever people do between and during the runs, one more run makes the mirror true."""
+    """After any changes between and during runs, one more run makes the mirror correct."""
     play(theatre, history, anonymous=False)
 
 
@@ -264,5 +264,5 @@ def test_a_mirror_with_a_token_equals_its_upstream(theatre: Theatre, part: int, 
 @PATIENT
 @given(history=histories)
 def test_an_anonymous_mirror_equals_its_upstream(theatre: Theatre, part: int, history: list[Any]) -> None:
-    """The same without a credential, where going private is going out of sight."""
+    """The same without a credential, to which private means hidden."""
     play(theatre, history, anonymous=True)

@@ -1,4 +1,4 @@
-"""One repository is one row: rows without a uuid of their own, and files that hold second rows of before."""
+"""One repository is one row: rows without a uuid, and files with duplicate rows of earlier versions."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Edit = Callable[[dict[str, Any]], None]
 
 
 def editing(crawl: SyncHarness, edit: Edit, *, name: str = SOME) -> None:
-    """Have every answer that holds a repository edited."""
+    """Edit every answer that contains a repository."""
 
     def edited(_: str, body: Any) -> Any:
         for row in [body, *body.get("values", [])]:
@@ -36,7 +36,7 @@ def living(crawl: SyncHarness, name: str = SOME) -> list[Any]:
 
 
 def second_row(crawl: SyncHarness, uuid: str, *, is_private: int = 0) -> None:
-    """Write a second row of a repository into the file, with refs and changes, as earlier versions did."""
+    """Write a duplicate row of a repository into the file, with refs and changes, as earlier versions did."""
     with crawl.writing() as connection:
         row = connection.execute("SELECT * FROM repositories WHERE full_name = ?", (SOME,))
         values = dict(zip([column[0] for column in row.description], row.fetchone(), strict=True))
@@ -69,7 +69,7 @@ def second_row(crawl: SyncHarness, uuid: str, *, is_private: int = 0) -> None:
     ],
 )
 def test_a_row_without_a_uuid_is_a_failure_of_that_row(tmp_path: Path, uuid: object) -> None:
-    """It makes no second row that would stay public once the repository is private; exit code 1 says so."""
+    """It makes no duplicate row that would stay public when the repository is made private."""
     with crawling(tmp_path, **ONE) as (sandbox, crawl):
         crawl.sync()
         (before,) = living(crawl)
@@ -87,7 +87,7 @@ def test_a_row_without_a_uuid_is_a_failure_of_that_row(tmp_path: Path, uuid: obj
 
 @pytest.mark.parametrize("key", ["workspace", "owner"])
 def test_a_first_listing_with_missing_uuids_is_refused(tmp_path: Path, key: str) -> None:
-    """Neither the row nor its owner has a uuid, all others have: it is refused in the first listing, too."""
+    """If only one row and its owner lack a uuid, also in the first listing."""
     with crawling(tmp_path, **ONE) as (sandbox, crawl):
 
         def bare(row: dict[str, Any]) -> None:
@@ -106,7 +106,7 @@ def test_a_first_listing_with_missing_uuids_is_refused(tmp_path: Path, key: str)
 
 
 def test_another_form_of_the_same_uuid_is_the_same_repository(tmp_path: Path) -> None:
-    """Without braces, in capitals, with spaces around: one row."""
+    """Without braces, in capitals, or with spaces around."""
     with crawling(tmp_path, **ONE) as (sandbox, crawl):
         crawl.sync()
         forms: list[Edit] = [
@@ -121,7 +121,7 @@ def test_another_form_of_the_same_uuid_is_the_same_repository(tmp_path: Path) ->
 
 
 def test_two_repositories_with_one_uuid_are_reported(tmp_path: Path) -> None:
-    """The first of a page is kept, closed if the other is private; the second is a failure of that row."""
+    """The first of a page is kept, private if the other is; the second is a failure."""
     with crawling(tmp_path, **ONE) as (sandbox, crawl):
         crawl.sync()
         first, other = (
@@ -172,7 +172,7 @@ class Renamed(ShortPages):
 def test_a_uuid_under_two_names_in_one_listing_stays_private(
     tmp_path: Path, pages: tuple[bool, bool], known_before: bool
 ) -> None:
-    """A rename or a stale page: private if either page says so, until the repository is asked for itself."""
+    """Private if either page says so, until the repository itself is requested."""
     with crawling(tmp_path, **ONE, refs="none") as (sandbox, crawl):
         if known_before:
             crawl.sync()
@@ -188,7 +188,7 @@ def test_a_uuid_under_two_names_in_one_listing_stays_private(
 @pytest.mark.parametrize("uuid", ["name:jespern/django-piston", "", "x" * 100_000, "capitals"])
 @pytest.mark.parametrize("by", ["sync", "verify"])
 def test_a_duplicate_row_of_an_older_version_is_merged(tmp_path: Path, uuid: str, by: str) -> None:
-    """The next sync mends the file, as does `verify --repair`: one row, as private as it is upstream."""
+    """The next sync or `verify --repair` merges them: one row, as private as upstream."""
     with crawling(tmp_path, **ONE) as (sandbox, crawl):
         sandbox.do("make_private", SOME)
         crawl.sync()
@@ -208,7 +208,7 @@ def test_a_duplicate_row_of_an_older_version_is_merged(tmp_path: Path, uuid: str
 
 
 def test_hidden_data_of_a_duplicate_row_stays_hidden(tmp_path: Path) -> None:
-    """Changes of a private second row are not published by the first one, which is public."""
+    """Merging a private duplicate into a public row publishes none of its changes."""
     with crawling(tmp_path, **ONE) as (_, crawl):
         crawl.sync()
         second_row(crawl, "name:jespern/django-piston", is_private=1)
@@ -221,7 +221,7 @@ def test_hidden_data_of_a_duplicate_row_stays_hidden(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("identity", ["name:jespern/django-piston", "x" * 100_000, "{" + "0" * 100_000 + "}"])
 def test_a_row_that_never_had_a_uuid_gets_it(tmp_path: Path, identity: str) -> None:
-    """A repository that an earlier version knew by its name alone keeps its row and its history."""
+    """A repository that was only known by name keeps its row and history."""
     with crawling(tmp_path, **ONE) as (sandbox, crawl):
         crawl.sync()
         row_id = crawl.one("SELECT id FROM repositories WHERE full_name = ?", SOME)
@@ -234,7 +234,7 @@ def test_a_row_that_never_had_a_uuid_gets_it(tmp_path: Path, identity: str) -> N
 
 
 def test_a_workspace_of_an_older_version_gets_its_uuid(tmp_path: Path) -> None:
-    """Its owner was known by name: repositories, members and place go over to the one with a uuid."""
+    """Its owner was known by name: repositories, members and cursor move to the one with a uuid."""
     with crawling(tmp_path, **ONE) as (sandbox, crawl):
         crawl.sync()
         place = json.loads(crawl.one("SELECT value FROM cursors WHERE stream = 'workspace:jespern'"))
@@ -254,7 +254,7 @@ def test_a_workspace_of_an_older_version_gets_its_uuid(tmp_path: Path) -> None:
 
 
 def test_an_upstream_without_uuids_is_mirrored_by_names(tmp_path: Path) -> None:
-    """API 2.0 of a mirror of API 1.0 tells none at all: nothing is refused."""
+    """API 2.0 of a mirror of API 1.0 has none, and nothing is refused."""
     with crawling(tmp_path, **ONE, secret=None) as (_, crawl):
 
         def bare(_: str, body: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Listings that lie: pages that go on for ever, repeat, overlap, or contradict themselves."""
+"""Faulty listings: pages without end, repeated, overlapping, or contradictory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ def page(start: int, rows: list[Any], **said: Any) -> dict[str, Any]:
 
 
 def for_ever(start: int, rows: list[Any], values: list[Any]) -> dict[str, Any]:
-    """Write a page that is never the last."""
+    """Write a page that claims not to be the last."""
     return page(start, rows, isLastPage=False, nextPageStart=start + LENGTH, values=values)
 
 
@@ -53,7 +53,7 @@ HARMLESS: dict[str, Lie] = {
 
 
 class Center:
-    """A Data Center with one project that lies in one of its listings."""
+    """A Data Center with one project and one faulty listing."""
 
     def __init__(self, lie: Lie, where: str) -> None:
         self.lie, self.where, self.asked = lie, where, 0
@@ -87,7 +87,7 @@ class Center:
 
 
 def crawled(path: Path, lie: Lie, where: str) -> tuple[Center, SyncHarness]:
-    """Make a crawl of a Data Center that lies there."""
+    """Crawl such a Data Center."""
     center = Center(lie, where)
     crawl = SyncHarness(
         "http://lies.invalid", path / "mirror.db", Clock(), kind="datacenter", url="http://lies.invalid",
@@ -99,7 +99,7 @@ def crawled(path: Path, lie: Lie, where: str) -> tuple[Center, SyncHarness]:
 
 @pytest.mark.parametrize("lie", ENDLESS.values(), ids=ENDLESS)
 def test_a_listing_of_repositories_that_never_ends_is_a_failure(tmp_path: Path, lie: Lie) -> None:
-    """It ends after some pages and is told, run after run; nothing is called complete or gone."""
+    """It ends after some pages and is reported in each run; nothing is complete or gone."""
     _, crawl = crawled(tmp_path, lie, "projects/P/repos")
     for _ in range(3):
         summary = crawl.sync(full=True)
@@ -120,7 +120,7 @@ def test_a_listing_of_branches_that_never_ends_fails_alone(tmp_path: Path, lie: 
 @pytest.mark.parametrize("lie", HARMLESS.values(), ids=HARMLESS)
 @pytest.mark.parametrize("where", ["projects/P/repos", "projects/P/repos/r3/branches"])
 def test_a_contradicting_listing_is_read_to_its_end(tmp_path: Path, lie: Lie, where: str) -> None:
-    """Rows that are told twice are one, counts are not believed, and no page is left out."""
+    """Repeated rows are one, counts are ignored, and no page is skipped."""
     _, crawl = crawled(tmp_path, lie, where)
     summary = crawl.sync()
     assert (summary.state, summary.exit_code) == ("complete", 0)
@@ -129,7 +129,7 @@ def test_a_contradicting_listing_is_read_to_its_end(tmp_path: Path, lie: Lie, wh
 
 
 def test_a_repository_listed_twice_by_api_1_0_is_one_row(tmp_path: Path) -> None:
-    """There are no pages there; the rows are what counts."""
+    """There are no pages, so only the rows count."""
     row = {"slug": "a", "name": "a", "owner": "u", "scm": "git", "is_private": False}
     answers = {
         "/1.0/users/u/": {"user": {"username": "u"}, "repositories": [row, row, {**row, "slug": "b"}]},

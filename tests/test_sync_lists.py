@@ -1,4 +1,4 @@
-"""Lists of repositories, members, workspaces: what they leave out is neither dropped nor called complete."""
+"""Lists of repositories, members, workspaces: missing entries are neither dropped nor called complete."""
 
 import io
 import threading
@@ -113,7 +113,7 @@ class Cloud:
 
     @property
     def members_mirrored(self) -> str:
-        """Who is a member, in a word."""
+        """Return the members, as one word."""
         sql = "SELECT nickname FROM members JOIN users u ON u.id = user_id ORDER BY 1"
         return "".join(row[0] for row in self.rows(sql))
 
@@ -140,7 +140,7 @@ def cloud(tmp_path: Path) -> Cloud:
 
 @pytest.mark.parametrize("page", [0, 1])
 def test_a_member_with_a_broken_row_stays_a_member(cloud: Cloud, page: int) -> None:
-    """On whichever page: nobody is dropped, it is told, and tried again until all are understood."""
+    """On any page: nobody is removed, it is reported and retried until all rows can be read."""
     cloud.members = people("ab", "cd")
     assert cloud.sync().exit_code == 0
     cloud.members[page][0] = {"user": {"uuid": 5}}
@@ -154,7 +154,7 @@ def test_a_member_with_a_broken_row_stays_a_member(cloud: Cloud, page: int) -> N
 
 
 def test_a_member_who_leaves_between_pages_removes_no_other(cloud: Cloud) -> None:
-    """A member pulled onto a page that was read already is found by the second pass."""
+    """A member who moves to an earlier page is found by the second pass."""
     cloud.members = people("ab", "cd")
     cloud.sync()
     cloud.members_then = people("bc", "d")
@@ -168,7 +168,7 @@ def test_a_member_who_leaves_between_pages_removes_no_other(cloud: Cloud) -> Non
 
 
 def test_one_page_of_members_is_believed_at_once(cloud: Cloud) -> None:
-    """It was taken in one moment."""
+    """It is one moment."""
     cloud.members = people("abc")
     cloud.sync()
     cloud.members = people("bc")
@@ -178,7 +178,7 @@ def test_one_page_of_members_is_believed_at_once(cloud: Cloud) -> None:
 
 
 def test_members_that_are_not_read_are_nobody(cloud: Cloud) -> None:
-    """No request for them; who was a member sees private repositories no more."""
+    """No request is sent for them; former members no longer see private repositories."""
     cloud.members = people("abc")
     cloud.sync()
     assert cloud.sync(members=False).exit_code == 0
@@ -187,7 +187,7 @@ def test_members_that_are_not_read_are_nobody(cloud: Cloud) -> None:
 
 
 def test_circular_links_of_members_end(cloud: Cloud) -> None:
-    """Page 3 leads back to page 2: told as a failure, the rest is mirrored, nobody is dropped."""
+    """Page 3 links to page 2: a failure; everything else is mirrored, nobody is removed."""
     cloud.members = people("ab", "c", "d")
     cloud.sync()
     cloud.members, cloud.leads_to = people("a", "c", "d"), {3: 2}
@@ -202,7 +202,7 @@ def test_circular_links_of_members_end(cloud: Cloud) -> None:
 
 
 def test_circular_links_of_workspaces_end(cloud: Cloud) -> None:
-    """What was named until then is mirrored, and the circle is told."""
+    """Workspaces named before are mirrored, and the circle is reported."""
     cloud.workspaces, cloud.leads_to = [[], [{"workspace": ONE}], []], {3: 2}
     summary = cloud.sync(workspaces=None)
     assert [failure.kind for failure in summary.failures] == ["workspaces"]
@@ -223,7 +223,7 @@ def test_a_broken_row_of_workspaces_is_reported(cloud: Cloud) -> None:
 
 @pytest.mark.parametrize("page", [1, 2])
 def test_a_listing_that_answers_404_is_a_failure(cloud: Cloud, page: int) -> None:
-    """While its workspace answers 200: told in every run, no `complete` is recorded, and it may come back."""
+    """While its workspace answers 200: reported in each run, never complete, and it may return."""
     cloud.repositories = [[repository(1)], [repository(2)]]
     cloud.refused = {("repositories/one", page)}
     for attempts in (1, 2):
@@ -240,7 +240,7 @@ def test_a_listing_that_answers_404_is_a_failure(cloud: Cloud, page: int) -> Non
 
 
 def test_a_listing_that_answers_404_later_drops_nothing(cloud: Cloud) -> None:
-    """Not even when the operator confirms absences: the workspace is there."""
+    """Not even with --confirm-absence, because the workspace exists."""
     cloud.repositories = [[repository(1)]]
     cloud.sync()
     cloud.refused = {("repositories/one", 1)}
@@ -250,7 +250,7 @@ def test_a_listing_that_answers_404_later_drops_nothing(cloud: Cloud) -> None:
 
 
 def test_a_second_page_of_members_that_answers_404_is_a_failure(cloud: Cloud) -> None:
-    """What the credential may see is not decided between two pages; nobody is dropped."""
+    """A right cannot end between two pages; nobody is removed."""
     cloud.members = people("ab", "cd")
     cloud.sync()
     cloud.refused = {("workspaces/one/members", 2)}
@@ -259,7 +259,7 @@ def test_a_second_page_of_members_that_answers_404_is_a_failure(cloud: Cloud) ->
 
 
 def test_a_repaired_row_is_no_longer_missing(cloud: Cloud) -> None:
-    """Its next try is said to be the next full listing; an incremental one that has it serves as well."""
+    """The next full listing retries it; an incremental one that has it is enough too."""
     cloud.repositories = [[repository(1), repository(2) | {"scm": 5}]]
     summary = cloud.sync()
     assert [(each.kind, each.subject) for each in summary.failures] == [("row", "one: one/r2")]
@@ -272,7 +272,7 @@ def test_a_repaired_row_is_no_longer_missing(cloud: Cloud) -> None:
 
 
 def test_a_broken_list_of_workspaces_is_read_again(cloud: Cloud) -> None:
-    """When its next try is due, and not only when the list is old; until then, no run is complete."""
+    """At its next try, not only when the list is old; until then, no run is complete."""
     cloud.workspaces = [[{"workspace": {"slug": 5}}, {"workspace": ONE}]]
     assert cloud.sync(workspaces=None, full=False).exit_code == 1
     cloud.workspaces = [[{"workspace": ONE}]]
@@ -281,7 +281,7 @@ def test_a_broken_list_of_workspaces_is_read_again(cloud: Cloud) -> None:
 
 
 def test_a_postponed_page_counts_as_missing(cloud: Cloud) -> None:
-    """Before the next try of its hole is due, a run says what waits until when, and is not complete."""
+    """Before its next try, a run says what waits until when, and is not complete."""
     cloud.repositories, cloud.broken = [[repository(1)], [repository(2)], [repository(3)]], {2}
     assert [failure.kind for failure in cloud.sync().failures] == ["page"]
     cloud.broken.clear()

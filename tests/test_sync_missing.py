@@ -1,4 +1,4 @@
-"""What is known to be missing keeps every run from being complete, also while it waits for its next try."""
+"""Known missing parts keep every run from being complete, also while they wait for their next try."""
 
 import io
 from pathlib import Path
@@ -19,7 +19,7 @@ PISTON = "jespern/django-piston"
 
 
 def kinds(summary: Summary) -> tuple[str, int, list[str], list[str]]:
-    """Give the state, the exit code, and what failed and what waits."""
+    """Return the state, the exit code, and what failed and what waits."""
     failed, waiting = ([each.kind for each in found] for found in (summary.failures, summary.waiting))
     return summary.state, summary.exit_code, failed, waiting
 
@@ -48,7 +48,7 @@ def refs_of(crawl: SyncHarness, name: str) -> str:
 
 @pytest.mark.parametrize("code", ["403", "404", "451", "410"])
 def test_an_accepted_refusal_is_shown_and_retried(tmp_path: Path, code: str) -> None:
-    """It keeps no run from being complete, unless it is of another kind or accepted no longer."""
+    """Runs are complete unless it is of another kind or no longer accepted."""
     accepting = (PISTON.upper(),)
     with crawling(tmp_path, workspaces=ONE, accept_missing=accepting) as (sandbox, crawl):
         crawl.sync()
@@ -67,7 +67,7 @@ def test_an_accepted_refusal_is_shown_and_retried(tmp_path: Path, code: str) -> 
 
 
 def test_rows_that_verify_cannot_check_are_not_missing(tmp_path: Path) -> None:
-    """The mirror has it: the comparison fails, the next sync is complete; an accepted refusal is no fault."""
+    """The comparison fails, but the next sync is complete; an accepted refusal is no fault."""
     with crawling(tmp_path, workspaces=ONE, accept_missing=(PISTON,)) as (sandbox, crawl):
         crawl.sync()
         row = refs_of(crawl, PISTON).removesuffix("/refs").rstrip("*") + "*"
@@ -84,7 +84,7 @@ def test_rows_that_verify_cannot_check_are_not_missing(tmp_path: Path) -> None:
 
 
 def test_members_that_may_not_be_seen_are_reported_and_not_missing(tmp_path: Path) -> None:
-    """By every run, until a full listing may see them."""
+    """In each run, until a full listing may see them."""
     with crawling(tmp_path, workspaces=ONE) as (sandbox, crawl):
         sandbox.add_fault(Fault("403", where="members", nth=None))
         for _ in range(2):
@@ -96,7 +96,7 @@ def test_members_that_may_not_be_seen_are_reported_and_not_missing(tmp_path: Pat
 
 
 def test_refs_left_out_of_a_run_count_as_missing(tmp_path: Path) -> None:
-    """Where branches and tags have a schedule of their own, a sync without them is not complete."""
+    """If refs have their own schedule, a sync without them is not complete."""
     with crawling(tmp_path, workspaces=ONE) as (_, crawl):
         with crawl.run() as run:
             summary = sync_upstream(run, Scope(refs=False))
@@ -106,7 +106,7 @@ def test_refs_left_out_of_a_run_count_as_missing(tmp_path: Path) -> None:
 
 
 def test_a_broken_ref_is_read_again(tmp_path: Path) -> None:
-    """When its next try is due, though nothing was pushed."""
+    """At its next try, without any push."""
     with crawling(tmp_path, workspaces=ONE) as (sandbox, crawl):
         crawl.sync()
         sandbox.do("push", PISTON)
@@ -117,7 +117,7 @@ def test_a_broken_ref_is_read_again(tmp_path: Path) -> None:
 
 
 def test_a_broken_row_of_a_page_read_later_is_missing(tmp_path: Path) -> None:
-    """The page is there, the row is not; the next run lists in full, as a row that was there was left out."""
+    """The next run lists in full, because a row was left out."""
     with crawling(tmp_path, page_length=2, workspaces=ONE) as (sandbox, crawl):
         sandbox.add_fault(Fault("page_500", where="listing", nth=2))
         crawl.sync()
@@ -129,7 +129,7 @@ def test_a_broken_row_of_a_page_read_later_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_paused_run_with_missing_parts_exits_with_1(tmp_path: Path) -> None:
-    """Paused is 0 where nothing but the rest of the work is missing, and 1 where something failed."""
+    """0 if only its own remaining work is missing, 1 if something failed."""
     with crawling(tmp_path, workspaces=ONE) as (sandbox, crawl):
         crawl.sync()
         sandbox.do("push", PISTON)

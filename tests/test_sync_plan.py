@@ -1,4 +1,4 @@
-"""What `--plan` says: each kind of request against its own budget, at once, and leaving nothing behind."""
+"""`--plan`: each kind of request against its own budget, without waiting or side effects."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ TWO = ("jespern", "erik")
 
 
 def test_a_plan_counts_what_a_first_sync_asks(tmp_path: Path) -> None:
-    """To the request, but for what it asked itself."""
+    """To the request, except for its own requests."""
     with crawling(tmp_path, workspaces=TWO) as (_, crawl):
         plan = crawl.plan()
         assert plan.notes == ["2 requests were asked to find this out"]
@@ -20,7 +20,7 @@ def test_a_plan_counts_what_a_first_sync_asks(tmp_path: Path) -> None:
 
 
 def test_requests_by_git_count_against_their_own_budget(tmp_path: Path) -> None:
-    """A small budget of the API holds nothing up that git tells; Mercurial's refs come from the API."""
+    """A small API budget delays no git requests; Mercurial's refs come from the API."""
     with crawling(tmp_path, 200, our_limit=100, refs="git") as (_, crawl):
         first = crawl.plan()
         assert first.requests["branches and tags by git"] == first.git.total > 2 * 190
@@ -39,7 +39,7 @@ def test_requests_by_git_count_against_their_own_budget(tmp_path: Path) -> None:
 
 
 def test_a_plan_never_waits(tmp_path: Path) -> None:
-    """With the budget spent, it says when there is room again, and what it could not find out."""
+    """With a spent budget, it says when there is room again, and what it could not find out."""
     with crawling(tmp_path, our_limit=1, workspaces=TWO) as (_, crawl):
         plan = crawl.plan()
         assert "1 requests an hour is spent; goes on at" in plan.notes[0]
@@ -50,7 +50,7 @@ def test_a_plan_never_waits(tmp_path: Path) -> None:
 
 
 def test_a_plan_hides_no_change_of_address(tmp_path: Path) -> None:
-    """Of an upstream that has moved, the next sync must know: links of a listing cut short lead elsewhere."""
+    """The next sync of a moved upstream must know: saved links lead to the old address."""
     with crawling(tmp_path, workspaces=TWO, page_length=2) as (_, crawl):
         assert crawl.sync(max_requests=7).state == "paused"
         with running(Sandbox(World(0, now=crawl.clock.now))) as second:

@@ -1,4 +1,4 @@
-"""How far a sync is: one set of numbers in the log, on pages, in `mirror status` and in the metrics."""
+"""The progress of a sync: the same numbers in the log, on pages, in `mirror status` and in metrics."""
 
 import logging
 import threading
@@ -33,7 +33,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 class Watching(Notes):
-    """A listener that keeps every progress it was told."""
+    """A listener that records every progress."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Watching(Notes):
 
 
 def stored(path: Path, *, syncing: bool = False) -> SyncProgress | None:
-    """Read what the file says."""
+    """Read the progress from the file."""
     connection = open_reader(path)
     try:
         return read_progress(connection, 1, syncing=syncing)
@@ -54,7 +54,7 @@ def stored(path: Path, *, syncing: bool = False) -> SyncProgress | None:
 
 
 def test_a_paused_sync_goes_on_counting_where_it_stopped(tmp_path: Path) -> None:
-    """Runs that pause at the budget share one count, in the file until the sync is done."""
+    """Runs that pause for the budget share one count, in the file until the sync is done."""
     counted = list[tuple[str, int, int | None]]()
     with crawling(tmp_path, 60, requests_per_hour=None, our_limit=40) as (_, crawl):
         for _ in range(9):
@@ -75,7 +75,7 @@ def test_a_paused_sync_goes_on_counting_where_it_stopped(tmp_path: Path) -> None
 
 
 def test_the_estimated_end_respects_the_budget(tmp_path: Path) -> None:
-    """Foretold at a tenth of the refs, it comes within a tenth: hours of the budget are counted."""
+    """An estimate after a tenth of the refs is right within a tenth, hours of the budget included."""
     clock, report = Clock(), Watching()
     with crawling(tmp_path, 150, clock=clock, our_limit=30) as (_, crawl):
         with crawl.run(report=report, stopwatch=lambda: clock.now().timestamp()) as run:
@@ -91,7 +91,7 @@ def test_the_estimated_end_respects_the_budget(tmp_path: Path) -> None:
 
 
 def budget_after(sent: list[float], limit: int | None) -> Budget:
-    """Return a budget some of whose requests were sent so many seconds before noon."""
+    """Return a budget with requests that were sent so many seconds before noon."""
     ledger, clock = MemoryLedger(), FakeClock(NOON)
     budget = Budget(ledger, bucket="box", wait=clock.wait, clock=clock.clock, limit=limit, default=None)
     ledger.asked["box"] = [NOON - timedelta(seconds=seconds) for seconds in sent]
@@ -99,7 +99,7 @@ def budget_after(sent: list[float], limit: int | None) -> Budget:
 
 
 def test_the_estimate_includes_the_wait_for_the_next_hour() -> None:
-    """Requests fit once those of the hour leave it, one by one; later hours follow in the same rhythm."""
+    """Requests leave the hour one by one, and later hours follow the same rhythm."""
     spent = budget_after([600.0] * 10, 10)
     assert spent.seconds_for(0, 1.0) == 0
     assert spent.seconds_for(1, 1.0) == 3001
@@ -131,7 +131,7 @@ def watched(tmp_path: Path) -> Iterator[tuple[Path, FixtureDb]]:
 
 
 def test_every_view_shows_the_same_numbers(watched: tuple[Path, FixtureDb]) -> None:
-    """Pages, the status and the metrics, while a process has the lock."""
+    """Pages, status and metrics, while a process holds the lock."""
     path, _ = watched
     served, connection = client_of(path), open_reader(path)
     with sync_lock(path):
@@ -158,7 +158,7 @@ def test_every_view_shows_the_same_numbers(watched: tuple[Path, FixtureDb]) -> N
 
 
 def test_a_killed_run_is_not_called_syncing(watched: tuple[Path, FixtureDb]) -> None:
-    """Nobody has the lock: the run was interrupted, at the place that it had come to."""
+    """Nobody holds the lock: the run is interrupted, with its last progress."""
     path, filled = watched
     served = client_of(path)
     text = served.get("/-/mirror-status").text
@@ -177,7 +177,7 @@ def test_a_killed_run_is_not_called_syncing(watched: tuple[Path, FixtureDb]) -> 
 
 
 def test_strangers_see_no_progress_of_private_rows(watched: tuple[Path, FixtureDb]) -> None:
-    """How far a sync is counts private repositories too."""
+    """The numbers count private repositories too."""
     path, filled = watched
     filled.repositories([repository("team/secret", is_private=True)])
     with sync_lock(path):
@@ -186,7 +186,7 @@ def test_strangers_see_no_progress_of_private_rows(watched: tuple[Path, FixtureD
 
 
 def test_a_log_gets_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    """However many steps and phases there are, while nothing but a wait goes on, and not as a run begins."""
+    """For any number of steps and phases, also during a wait, but not at the start."""
     moment = [0.0]
     logged = Logged(Reporter(), stopwatch=lambda: moment[0])
     base = Progress(run_id=1, what="refs", done=0, total=2000, at=to_text(NOON))
@@ -211,7 +211,7 @@ def test_a_log_gets_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_job_due_during_its_own_run_logs_no_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """APScheduler's "maximum number of running instances" would come every few seconds of a sync."""
+    """APScheduler's "maximum number of running instances" would appear every few seconds."""
     began, goes_on, calls = threading.Semaphore(0), threading.Event(), list[int]()
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""Recorded answers, served over HTTP to the real client: what arrives in the file is held against them.
+"""Recorded answers, served over HTTP to the real client, are compared with the resulting file.
 
 A small set lies beside the tests; a larger one is taken where a checkout has it next to it.
 """
@@ -36,7 +36,7 @@ def objects(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def is_object(each: Any) -> bool:
-    """Tell whether something is a repository or a ref as API 2.0 sends it."""
+    """Return whether a value is a repository or a ref of API 2.0."""
     if not isinstance(each, dict):
         return False
     if each.get("type") in ("branch", "tag", "named_branch"):
@@ -45,7 +45,7 @@ def is_object(each: Any) -> bool:
 
 
 class Replay:
-    """A server that gives recorded repositories under their workspaces, and all recorded refs to each."""
+    """A server of recorded repositories in their workspaces, each with all recorded refs."""
 
     def __init__(self, folder: Path) -> None:
         self.repositories = dict[str, dict[str, Any]]()
@@ -80,7 +80,7 @@ def page(values: list[Any]) -> SandboxResponse:
 
 @pytest.mark.parametrize("name", SETS)
 def test_recorded_answers_arrive_field_by_field(tmp_path: Path, name: str) -> None:
-    """Every recorded repository and ref is in the mirror with what it said, whatever year it is from."""
+    """Every recorded repository and ref of any year is in the mirror with its values."""
     if not SETS[name].is_dir():
         pytest.skip("no recordings beside this checkout")
     replay = Replay(SETS[name])
@@ -120,7 +120,7 @@ def named_rows(crawl: SyncHarness, table: str) -> list[dict[str, Any]]:
 
 
 def said(told: dict[str, Any]) -> dict[str, Any]:
-    """Arrange what a recorded repository said, where it said it, as the mirror's columns."""
+    """Return the values that a recorded repository had, by the mirror's columns."""
     plain = ("uuid", "name", "scm", "description", "website", "language", "size", "fork_policy")
     row = {key: told.get(key) for key in plain if key != "name" or told.get("name")}
     clones = {link["name"]: link["href"] for link in (told.get("links") or {}).get("clone") or []}
@@ -136,7 +136,7 @@ def said(told: dict[str, Any]) -> dict[str, Any]:
 
 
 def ref_said(told: dict[str, Any]) -> dict[str, Any]:
-    """Arrange what a recorded ref said as the mirror's columns."""
+    """Return the values that a recorded ref had, by the mirror's columns."""
     target = told["target"]
     row = {
         "target_hash": target["hash"],

@@ -1,4 +1,4 @@
-"""A process that is killed at any request: the next one goes on where it stopped, and repeats one at most."""
+"""A process killed at any request: the next one resumes there, and repeats at most one."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def start() -> Callable[..., BaseProcess]:
 
 
 def killed_at(sandbox: Sandbox, number: int, child: Callable[[], BaseProcess], delay: float = 0.0) -> None:
-    """Run a child until a request, and kill it before that is answered or `delay` seconds after."""
+    """Run a child until a request, and kill it before the answer or `delay` seconds later."""
     pid = list[int]()
     known = threading.Event()
 
@@ -77,7 +77,7 @@ def at_most_one_again(asked: Counter[str], expected: Counter[str]) -> bool:
 
 @pytest.mark.parametrize("later", [False, True], ids=["first sync", "later sync"])
 def test_killed_at_every_request(tmp_path: Path, start: Callable[..., BaseProcess], later: bool) -> None:
-    """For every request k: killed there, the next run repeats at most one and ends with the same mirror."""
+    """After a kill at any request k, the next run repeats at most one, and the mirror is the same."""
     clock = Clock()
     with crawling(tmp_path, World(0, seed=26, now=clock.now), clock=clock, **SMALL) as (sandbox, crawl):
         origin = crawl.config.url.removesuffix("/2.0")
@@ -105,7 +105,7 @@ def test_killed_at_every_request(tmp_path: Path, start: Callable[..., BaseProces
 
 
 def test_killed_anywhere_with_four_threads(tmp_path: Path, start: Callable[..., BaseProcess]) -> None:
-    """In a bigger crawl, killed at random moments: at most two requests for each thread are repeated."""
+    """A larger crawl, killed at random moments: each thread repeats at most two requests."""
     random, threads = Random(7), 4
     settings: dict[str, Any] = {"page_length": 9, "concurrency": threads}
     with crawling(tmp_path, 120, **settings) as (sandbox, crawl):
@@ -128,7 +128,7 @@ def test_killed_anywhere_with_four_threads(tmp_path: Path, start: Callable[..., 
 
 
 def test_refs_updated_after_they_were_half_listed_are_listed_anew(tmp_path: Path) -> None:
-    """A push to a page of branches that a run, cut short since, had read: it is read again."""
+    """After an interruption, a push to an earlier page of branches is read too."""
     name = "ubernostrum/django-profiles"
     with crawling(tmp_path, page_length=2, workspaces=("ubernostrum",)) as (sandbox, crawl):
         for number in range(6):

@@ -1,4 +1,4 @@
-"""Splitting a crawl: equal loads, whole workspaces, configurations that work; and what those may say."""
+"""Splitting a crawl: equal loads, whole workspaces, working configurations, and their settings."""
 
 from pathlib import Path
 from random import Random
@@ -18,7 +18,7 @@ def workspace(name: str, count: int) -> KnownWorkspace:
 
 
 def test_every_workspace_is_in_one_share_and_loads_are_equal() -> None:
-    """As far as the largest one allows."""
+    """As far as the largest workspace allows."""
     random = Random(1)
     all_of_them = [workspace(f"w{number}", int(random.paretovariate(1.1) * 10)) for number in range(500)]
     for mirrors in (1, 2, 7, 40):
@@ -42,7 +42,7 @@ def test_refs_by_git_and_members_count_as_they_cost() -> None:
 
 
 def test_what_is_known_of_workspaces(tmp_path: Path) -> None:
-    """Owners of living repositories; those that the configuration names, and no others if it names any."""
+    """Owners of living repositories, and configured ones; only these if there are any."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("Ann/one"), repository("Ann/two"), repository("bob/three")])
     filled.gone("bob/three")
@@ -58,7 +58,7 @@ def test_what_is_known_of_workspaces(tmp_path: Path) -> None:
 
 
 def test_a_printed_configuration_is_the_given_one_but_for_its_own(tmp_path: Path) -> None:
-    """Every other setting stays; a second reading gives the same."""
+    """Every other setting is kept; reading it again gives the same."""
     config = from_toml(
         """timezone = "UTC"
         export_to = "s3://lake/x"
@@ -121,7 +121,7 @@ def test_the_command_writes_configurations_that_are_read(tmp_path: Path) -> None
     ],
 )
 def test_a_file_of_workspaces_that_is_none_is_refused(text: str | None, why: str, tmp_path: Path) -> None:
-    """By the path of the file, and the reason."""
+    """With its path and the reason."""
     (tmp_path / "mirror.toml").write_text('[[upstream]]\nname = "cloud"\nworkspaces_from = "names.txt"\n')
     if text is not None:
         (tmp_path / "names.txt").write_text(text)
@@ -130,7 +130,7 @@ def test_a_file_of_workspaces_that_is_none_is_refused(text: str | None, why: str
 
 
 def test_workspaces_come_from_a_file_beside_the_configuration(tmp_path: Path) -> None:
-    """Thousands of names, once each; two lists of them are one too many."""
+    """Thousands of names, once each; `workspaces` beside it is refused."""
     path = tmp_path / "mirror.toml"
     path.write_text('[[upstream]]\nname = "cloud"\nworkspaces_from = "names.txt"\n')
     names = [f"team-{number}" for number in range(5_000)]

@@ -1,4 +1,4 @@
-"""A disk that is full, a file that is read-only, a user who presses Ctrl-C: the old state stays whole."""
+"""A full disk, a read-only file, Ctrl-C: the old state stays whole."""
 
 import sqlite3
 import threading
@@ -18,12 +18,12 @@ from mirror.store import Store
 
 
 def tables(crawl: SyncHarness) -> dict[str, Any]:
-    """Read what a mirror says, but for where the crawl stands."""
+    """Read the mirror without the state of the crawl."""
     return {name: rows for name, rows in contents(crawl).items() if name != "streams"}
 
 
 def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(tmp_path: Path) -> None:
-    """When the file cannot grow, the run ends with the reason; all pages before are whole, none is half."""
+    """The run ends with the reason; each page is saved in full or not at all."""
     with crawling(tmp_path, 400, concurrency=4) as (sandbox, crawl):
         Store(crawl.path).close()
         pages = 200
@@ -49,7 +49,7 @@ def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(tmp_path: Path) -> No
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    """A mirror that cannot be opened for writing is said to be so, before anything is asked."""
+    """Reported before any request."""
     with crawling(tmp_path) as (sandbox, crawl):
         crawl.path.mkdir()
         with pytest.raises(StoreError, match="a folder; give the path of a file"):
@@ -59,7 +59,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["user", "listing", "refs"])
 def test_stopping_is_quick_and_resumes_later(tmp_path: Path, where: str) -> None:
-    """Asked to stop while the upstream is silent, a run ends within seconds; the next one brings the rest."""
+    """With a silent upstream, a run ends within seconds; the next one does the rest."""
     with crawling(tmp_path, 60, timeout=Duration(30)) as (sandbox, crawl):
         sandbox.add_fault(Fault("hang", where=where, nth=2 if where != "user" else 1, times=1000))
         stop = threading.Event()
@@ -76,7 +76,7 @@ def test_stopping_is_quick_and_resumes_later(tmp_path: Path, where: str) -> None
 
 
 def test_links_of_a_former_address_are_not_followed(tmp_path: Path) -> None:
-    """Cut short, then at another address: no link of the old one is followed, nothing is lost."""
+    """After an interruption and a change of address, nothing is lost."""
     with crawling(tmp_path, 60, page_length=3) as (_, crawl):
         assert crawl.sync(max_requests=20).state == "paused"
     with crawling(tmp_path, 60, page_length=3, clock=crawl.clock) as (sandbox, moved):
@@ -86,7 +86,7 @@ def test_links_of_a_former_address_are_not_followed(tmp_path: Path) -> None:
 
 
 def test_a_changed_list_of_workspaces_keeps_rows(tmp_path: Path) -> None:
-    """One taken out of the configuration keeps its rows; put back, it goes on from where it was."""
+    """A removed one keeps its rows; added again, it continues."""
     with crawling(tmp_path, workspaces=("jespern", "ubernostrum")) as (sandbox, crawl):
         crawl.sync()
         less = SyncHarness(
@@ -101,7 +101,7 @@ def test_a_changed_list_of_workspaces_keeps_rows(tmp_path: Path) -> None:
 
 
 def test_refs_that_moved_while_none_were_mirrored_are_read_again(tmp_path: Path) -> None:
-    """`refs` from "api" to "none" and back: pushes of the time between are not taken for known."""
+    """`refs` from "api" to "none" and back: pushes in between are read."""
     with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
         crawl.sync()
         with_refs = crawl.config
@@ -115,7 +115,7 @@ def test_refs_that_moved_while_none_were_mirrored_are_read_again(tmp_path: Path)
 
 
 def test_refs_are_mirrored_once_the_configuration_says_so(tmp_path: Path) -> None:
-    """`refs = "none"` at first, then `"api"`: what was listed without refs gets them, changed or not."""
+    """From `refs = "none"` to `"api"`: repositories listed before get their refs, changed or not."""
     with crawling(tmp_path, workspaces=("jespern",), refs="none") as (sandbox, crawl):
         assert crawl.sync().state == "complete"
         assert crawl.one("SELECT count(*) FROM branches") == 0

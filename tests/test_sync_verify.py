@@ -1,4 +1,4 @@
-"""Holding rows against the upstream: what is right is not called wrong, and mending makes nothing worse."""
+"""Comparing rows with the upstream: correct rows are not called wrong, and repairs do no harm."""
 
 from pathlib import Path
 from random import Random
@@ -17,7 +17,7 @@ SOME = "ubernostrum/django-profiles"
 
 
 def of_refs(crawl: SyncHarness) -> str:
-    """Return where the refs of `SOME` are asked for."""
+    """Return the path of the refs of `SOME`."""
     uuid = crawl.one("SELECT uuid FROM repositories WHERE full_name = ?", SOME)
     return f"*{uuid.strip('{}')}*/refs"
 
@@ -25,7 +25,7 @@ def of_refs(crawl: SyncHarness) -> str:
 @pytest.mark.parametrize("kind", ["bad_row", "empty"])
 @pytest.mark.parametrize("repair", [True, False])
 def test_a_ref_that_could_not_be_read_is_not_called_missing(tmp_path: Path, kind: str, repair: bool) -> None:
-    """One broken row among the refs, or none of them at all: nothing is said and nothing deleted."""
+    """With one broken ref, or without any: nothing is reported or deleted."""
     with crawling(tmp_path, **ONE) as (sandbox, crawl):
         crawl.sync()
         sandbox.add_fault(Fault(kind, where=of_refs(crawl), nth=None))
@@ -37,7 +37,7 @@ def test_a_ref_that_could_not_be_read_is_not_called_missing(tmp_path: Path, kind
 
 
 def test_verify_repairs_refs_by_a_sync_step(tmp_path: Path) -> None:
-    """Listed anew: with a broken row among them, what moved is mended and what was not read stays."""
+    """With a broken row: moved refs are repaired and unread ones stay."""
     with crawling(tmp_path, **ONE) as (sandbox, crawl):
         sandbox.do("create_branch", SOME, name="moves")
         crawl.sync()
@@ -58,7 +58,7 @@ def test_verify_repairs_refs_by_a_sync_step(tmp_path: Path) -> None:
 
 
 def test_refs_that_cannot_be_listed_are_not_called_repaired(tmp_path: Path) -> None:
-    """The comparison got them, the mending did not: it is left to the next sync."""
+    """If only the comparison got them, the next sync repairs them."""
     with crawling(tmp_path, **ONE) as (sandbox, crawl):
         crawl.sync()
         sandbox.do("create_branch", SOME, name="new", touch=False)
@@ -71,7 +71,7 @@ def test_refs_that_cannot_be_listed_are_not_called_repaired(tmp_path: Path) -> N
 
 
 def test_links_in_a_circle_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are a failure of that repository alone, after a round and not after all of the budget."""
+    """A failure of that repository only, after one round."""
     asked = list[str | None]()
 
     def circle(key: RepositoryKey, place: str | None) -> Page[Ref]:
@@ -91,7 +91,7 @@ def test_links_in_a_circle_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_repository_that_went_to_an_owner_who_is_not_mirrored_is_a_tombstone(tmp_path: Path) -> None:
-    """As in a sync; every other owner that was ever met is a stranger too."""
+    """As in a sync; any unmirrored owner counts."""
     with crawling(tmp_path, **ONE) as (sandbox, crawl):
         crawl.sync()
         for name in ("django-profiles", "django-registration"):
@@ -121,7 +121,7 @@ def test_a_repository_that_went_to_an_owner_who_is_not_mirrored_is_a_tombstone(t
 def test_a_correct_mirror_passes_verify_for_every_kind(
     tmp_path: Path, kind: str, path: str, refs: str, secret: str | None
 ) -> None:
-    """Listings and single answers tell different things; only what both tell is compared."""
+    """Only fields that listings and single answers both have are compared."""
     clock = Clock()
     with running(Sandbox(World(40, now=clock.now))) as served:
         names = ("jespern", "erik", "ubernostrum")
@@ -136,7 +136,7 @@ def test_a_correct_mirror_passes_verify_for_every_kind(
 
 
 def test_a_sample_does_not_move_the_cursor_of_a_full_verify(tmp_path: Path) -> None:
-    """The weekly job must not make an interrupted `--sample all` begin anew; its own end does."""
+    """The weekly job must not restart an interrupted `--sample all`."""
     with crawling(tmp_path, **ONE) as (_, crawl):
         crawl.sync()
         in_all = crawl.verify()[0].counts.requests

@@ -50,14 +50,14 @@ def test_an_invalid_time_is_refused(text: str) -> None:
 
 @given(st.lists(st.datetimes(timezones=st.just(UTC)), max_size=5))
 def test_times_sort_as_text(moments: list[datetime]) -> None:
-    """Fixed width, so that SQL may compare."""
+    """With a fixed width, so SQL can compare them."""
     texts = [to_text(moment) for moment in moments]
     assert sorted(texts) == [to_text(moment) for moment in sorted(moments)]
     assert [to_text(from_text(text)) for text in texts] == texts
 
 
 def test_zones_are_converted_to_utc() -> None:
-    """Everything is UTC in the file."""
+    """The file has only UTC."""
     assert (
         to_text(datetime(2020, 6, 1, 12, tzinfo=timezone(timedelta(hours=2))))
         == "2020-06-01T10:00:00.000000Z"
@@ -65,7 +65,7 @@ def test_zones_are_converted_to_utc() -> None:
 
 
 def test_durations_and_times_are_read_as_people_write_them() -> None:
-    """As written on the command line."""
+    """As on the command line."""
     now = datetime(2026, 1, 2, tzinfo=UTC)
     assert [seconds_of(text) for text in ("30s", "15m", "1h", "7d", "1.5h")] == [30, 900, 3600, 604_800, 5400]
     assert moment_of("24h", now) == datetime(2026, 1, 1, tzinfo=UTC)
@@ -95,7 +95,7 @@ def test_durations_and_times_are_read_as_people_write_them() -> None:
     ],
 )
 def test_ages_are_written_in_words(seconds: float, text: str) -> None:
-    """One unit, no more digits than people read."""
+    """One unit, and few digits."""
     assert age_text(seconds) == text
     now = datetime(2026, 1, 1, tzinfo=UTC)
     if seconds:
@@ -105,7 +105,7 @@ def test_ages_are_written_in_words(seconds: float, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["0s", "1s", "90s", "1.5s", "10m", "36h", "1d", "30d"])
 def test_a_duration_is_written_in_its_largest_whole_unit(text: str) -> None:
-    """And reads as the same number of seconds."""
+    """And is read as the same number of seconds."""
     assert duration_text(seconds_of(text)) == text
 
 
@@ -133,19 +133,19 @@ def test_a_duration_is_written_in_its_largest_whole_unit(text: str) -> None:
     ],
 )
 def test_a_zone_of_every_form_is_read(text: str, hours: tuple[int, int]) -> None:
-    """Hours ahead of UTC in winter and in summer of the north; nonsense is UTC."""
+    """Hours ahead of UTC in northern winter and summer; an invalid one is UTC."""
     zone = machine_zone({"TZ": text})
     offsets = [moment.astimezone(zone).utcoffset() for moment in (WINTER, SUMMER)]
     assert [offset.total_seconds() / 3600 for offset in offsets if offset is not None] == list(hours)
 
 
 def test_the_system_time_zone_is_the_default() -> None:
-    """What it says is no matter of this test, but it is a zone."""
+    """Whichever it is."""
     assert WINTER.astimezone(machine_zone({})).utcoffset() is not None
 
 
 def test_commands_work_in_unusual_zones(tmp_path: Path) -> None:
-    """Moments are shown in the zone, and schedules are reckoned in it."""
+    """Times are shown in the zone, and schedules follow it."""
     folder = Folder(tmp_path)
     with small_sandbox(1) as served:
         folder.configure(served.url, 'schedule = "30 2 * * *"')

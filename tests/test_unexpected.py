@@ -33,12 +33,12 @@ NAME, OTHER = "jespern/django-piston", "ubernostrum/django-registration"
 
 
 def lines_told(connection: sqlite3.Connection, name: str, run: Summary) -> list[str]:
-    """What an alert after a run says of one kind."""
+    """Return the lines of an alert after a run about one kind."""
     return lines_of_run(connection, name, run.upstream, run.changes, run.forced)
 
 
 def test_a_sandbox_tells_each_kind(tmp_path: Path) -> None:
-    """What happened is found under its name alone, by the run that saw it, and nowhere before."""
+    """Each change is found under its own name only, by the run that saw it."""
     with crawling(tmp_path, 60, workspaces=("jespern", "ubernostrum")) as (sandbox, crawl):
         crawl.sync()
         sandbox.do("move_tag", NAME, name="0.2.1")
@@ -73,7 +73,7 @@ def test_a_sandbox_tells_each_kind(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def forced(tmp_path_factory: pytest.TempPathFactory) -> FixtureDb:
-    """A main branch that webhooks moved: by force, not so, without a word; then another one became it."""
+    """A main branch that webhooks moved: forced, not forced, unknown; then another main branch."""
     filled = FixtureDb(tmp_path_factory.mktemp("forced") / "mirror.db")
     filled.repositories([repository("ann/tool", uuid="{tool}")], at="2026-11-01T00:00:00.000000Z", first=True)
     refs = [hg_ref("branch", "master", "1"), hg_ref("branch", "side", "1"), hg_ref("tag", "v1", "1")]
@@ -99,7 +99,7 @@ def forced(tmp_path_factory: pytest.TempPathFactory) -> FixtureDb:
 
 
 def test_only_told_pushes_of_main_branches_are_forced(forced: FixtureDb) -> None:
-    """A page, the feed with the same filter, and a stored query that says unknown where nobody told."""
+    """A page, the feed with the filter, and a stored query that shows unknown."""
     ask = client_of(forced.path)
     page = ask("GET", "/-/unexpected").text
     assert all(title in page for title in TITLES.values())
@@ -117,7 +117,7 @@ ASKING: dict[str, Any] = {"workspaces": ("jespern", "ubernostrum"), "ask_forced"
 
 @contextmanager
 def asking(path: Path, **settings: Any) -> Iterator[tuple[Sandbox, SyncHarness]]:
-    """A sandbox that is asked in this process, and a mirror of two workspaces that was synced once."""
+    """A sandbox in this process, and a synced mirror of two workspaces."""
     clock = Clock()
     sandbox = Sandbox(World(60, now=clock.now))
     crawl = SyncHarness("http://sandbox", path / "mirror.db", clock, **ASKING | settings)
@@ -139,12 +139,12 @@ def forced_of(crawl: SyncHarness) -> dict[str, list[int | None]]:
 
 
 def commits_asked(sandbox: Sandbox) -> int:
-    """How many requests were neither for listings nor for refs."""
+    """Count the requests for commits."""
     return int(sandbox.state()["by_kind"].get("other", 0))
 
 
 def test_one_request_tells_whether_a_push_was_forced(tmp_path: Path) -> None:
-    """Once for each move of a main branch, by no request for others; alerts and pages tell what was found."""
+    """One for each move of a main branch, none for others; alerts and pages show the result."""
     with asking(tmp_path) as (sandbox, crawl):
         sandbox.do("push", NAME)
         sandbox.do("force_push", OTHER)
@@ -162,7 +162,7 @@ def test_one_request_tells_whether_a_push_was_forced(tmp_path: Path) -> None:
 
 
 def test_what_is_not_told_is_unknown_and_not_asked_again(tmp_path: Path) -> None:
-    """A commit that is not there any more, and a server that answers something else."""
+    """A commit that no longer exists, and a server with another answer."""
     with asking(tmp_path) as (sandbox, crawl):
         for answer in ("404", "500", "nonsense"):
             sandbox.do("push", NAME)
@@ -181,7 +181,7 @@ def test_what_is_not_told_is_unknown_and_not_asked_again(tmp_path: Path) -> None
 
 
 class Between(httpx.BaseTransport):
-    """Lets a test answer questions about commits (`act`), or do something `after` each."""
+    """Lets a test answer requests for commits (`act`), or act `after` each."""
 
     def __init__(self, inner: httpx.BaseTransport) -> None:
         self._inner = inner
@@ -199,7 +199,7 @@ class Between(httpx.BaseTransport):
 
 @pytest.mark.parametrize("threads", [1, 4])
 def test_what_is_not_answered_now_is_asked_by_the_next_run(tmp_path: Path, threads: int) -> None:
-    """No sync waits for it, or fails; a refused credential is not tried again for the same move."""
+    """No sync waits or fails; a refused credential is not tried again for the same move."""
     late = httpx.Response(503, headers={"Retry-After": "3000"})
     more = httpx.Response(200, json={"values": [], "next": "http://sandbox/2.0/more"})
     with asking(tmp_path, concurrency=threads) as (sandbox, crawl):
@@ -226,7 +226,7 @@ def test_what_is_not_answered_now_is_asked_by_the_next_run(tmp_path: Path, threa
 
 @pytest.mark.parametrize(("moment", "asked"), [("act", 0), ("after", 0), ("act", 1), ("after", 1)])
 def test_a_killed_sync_asks_again_and_what_it_saw_is_told(tmp_path: Path, moment: str, asked: int) -> None:
-    """SIGKILL before a request, and before its answer is written; with others written before."""
+    """SIGKILL before a request, and before its answer is saved, with others saved before."""
     with asking(tmp_path, requests_per_hour=100) as (sandbox, crawl):
         transport = Between(crawl.transport or httpx.HTTPTransport())
         crawl.transport = transport
@@ -255,7 +255,7 @@ def test_a_killed_sync_asks_again_and_what_it_saw_is_told(tmp_path: Path, moment
 
 
 def test_the_crawl_comes_first(tmp_path: Path) -> None:
-    """Half of the budget is left alone; what was not asked is asked later, and told by the run that asked."""
+    """Half of the budget stays; open questions are asked and reported by later runs."""
     with asking(tmp_path, requests_per_hour=22) as (sandbox, crawl):
         crawl.clock.wait(3600)
         for (name,) in crawl.rows("SELECT full_name FROM repositories WHERE main_branch IS NOT NULL"):
@@ -270,7 +270,7 @@ def test_the_crawl_comes_first(tmp_path: Path) -> None:
 
 
 def test_a_data_center_is_asked_too(tmp_path: Path) -> None:
-    """By its own request; none of its webhooks says that a push was forced."""
+    """By its own request; none of its webhooks reports a forced push."""
     clock = Clock()
     sandbox = Sandbox(World(60, now=clock.now))
     crawl = SyncHarness(
@@ -286,7 +286,7 @@ def test_a_data_center_is_asked_too(tmp_path: Path) -> None:
 
 
 def test_whatever_was_pushed_between_two_looks(tmp_path: Path) -> None:
-    """A branch was forced if any push since the look before was, and not if none was."""
+    """Forced if any push since the last look was, not forced if none was."""
     with asking(tmp_path) as (sandbox, crawl):
         expected = list[int | None]()
 
@@ -303,7 +303,7 @@ def test_whatever_was_pushed_between_two_looks(tmp_path: Path) -> None:
 
 
 def test_a_webhook_of_cloud_tells_what_was_forced() -> None:
-    """As Bitbucket sends it; a webhook without the key says nothing."""
+    """In Bitbucket's form; without the key it is unknown."""
     change = {
         "old": {"name": "m", "type": "branch", "target": {"hash": "1" * 40}},
         "new": {"name": "m", "type": "branch", "target": {"hash": "2" * 40}},
@@ -317,7 +317,7 @@ def test_a_webhook_of_cloud_tells_what_was_forced() -> None:
 
 
 def test_an_alert_tells_what_a_run_saw(tmp_path: Path) -> None:
-    """One for each kind that it is for, whose command gets the names."""
+    """One for each of its kinds; a command gets the names."""
     out = tmp_path / "heard"
     program = f"import sys; open({str(out)!r}, 'a').write(sys.stdin.read() + chr(10))"
     with crawling(tmp_path, 60, workspaces=("jespern",)) as (sandbox, crawl):

@@ -1,4 +1,4 @@
-"""What no upstream told is null or absent in what is served: no zero, no empty list, no made-up identity."""
+"""Values that no upstream sent are null or absent: no zero, no empty list, no invented identity."""
 
 import json
 import sqlite3
@@ -38,7 +38,7 @@ AUTHORS = (
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsgiClient]:
-    """A repository of which nothing was told but its name, beside one of a Data Center."""
+    """A repository of which only the name is known, beside one of a Data Center."""
     filled = FixtureDb(tmp_path_factory.mktemp("untold") / "mirror.db")
     project = datacenter_decode.ProjectJson(key="PRJ", id=8, name="Project")
     there = datacenter_decode.to_repository(
@@ -53,7 +53,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsgiClient]:
 
 
 def test_api_1_serves_a_minimal_repository(served: AsgiClient) -> None:
-    """Numbers, flags, texts and dates are null; so are they in search."""
+    """Numbers, flags, texts and dates are null, also in search."""
     told = served.json("/1.0/repositories/team/bare")
     for key in (
         *("followers_count", "forks_count", "size", "has_wiki", "has_issues", "no_forks", "no_public_forks"),
@@ -65,7 +65,7 @@ def test_api_1_serves_a_minimal_repository(served: AsgiClient) -> None:
 
 
 def test_unknown_lists_are_not_empty_lists(served: AsgiClient) -> None:
-    """Followers of a repository and of a user are 501; forks are as many as the upstream says."""
+    """Followers of a repository and of a user are 501; forks are the upstream's number."""
     assert served.get("/1.0/repositories/team/bare/followers").status_code == 501
     assert served.get("/2.0/repositories/team/bare/watchers").status_code == 501
     assert served.get("/1.0/users/team/followers").status_code == 501
@@ -73,7 +73,7 @@ def test_unknown_lists_are_not_empty_lists(served: AsgiClient) -> None:
 
 
 def test_an_owner_without_details_is_served(served: AsgiClient) -> None:
-    """No name, picture, status or visibility is made up."""
+    """No name, picture, status or visibility is invented."""
     user = served.json("/1.0/users/team")["user"]
     assert [user[key] for key in ("first_name", "last_name", "display_name", "avatar")] == [None] * 4
     assert "account_status" not in served.json("/2.0/users/team")
@@ -84,7 +84,7 @@ def test_an_owner_without_details_is_served(served: AsgiClient) -> None:
 
 
 def test_an_author_without_account_is_not_a_user(served: AsgiClient) -> None:
-    """2.0 tells the line alone; nothing where there is none. Parents that were not told are null."""
+    """2.0 has only the author line, if any; unknown parents are null."""
     branch, tag = served.json("/2.0/repositories/team/bare/refs")["values"]
     assert branch["target"]["author"] == {"type": "author", "raw": "Jane Doe <jane@example.com>"}
     assert tag["target"]["author"] is None
@@ -106,7 +106,7 @@ def test_an_author_without_account_is_not_a_user(served: AsgiClient) -> None:
 def test_api_1_names_an_account_or_repeats_the_line(
     author: str | None, raw: str | None, account: str | None
 ) -> None:
-    """The name of the line is no account's; the line is kept, so that 1.0 tells the same author again."""
+    """The name in the line is no account's; the line is kept, so 1.0 shows the same author."""
     row = {"name": "default", "changeset": {"raw_node": "a" * 40, "author": author, "raw_author": raw}}
     ref = api1.to_ref(msgspec.convert(row, api1.NamedChangesetJson), "branch")
     assert ref.target_author_name == account
@@ -114,7 +114,7 @@ def test_api_1_names_an_account_or_repeats_the_line(
 
 
 def test_a_number_is_not_a_uuid(served: AsgiClient) -> None:
-    """Data Center's identities are numbers; neither answers nor questions show them as uuids."""
+    """Data Center's numbers are not shown as uuids, in answers or queries."""
     told = served.json("/2.0/repositories/PRJ/tool")
     assert told["project"] == {**told["project"], "key": "PRJ", "uuid": None}
     assert (told["uuid"], told["workspace"]["uuid"]) == (None, None)
@@ -124,12 +124,12 @@ def test_a_number_is_not_a_uuid(served: AsgiClient) -> None:
 
 
 def test_a_parent_that_is_not_mirrored_has_no_name(served: AsgiClient) -> None:
-    """Its full name was told, what it is called was not; strangers are told neither."""
+    """Only its full name is known; strangers see nothing of it."""
     assert served.json("/2.0/repositories/team/fork")["parent"] is None
 
 
 def test_authors_stored_as_accounts_by_older_versions_are_corrected(tmp_path: Path) -> None:
-    """Names repeated from the author line, of API 1.0 alone, and of whole names alone."""
+    """Names repeated from the author line, only of API 1.0, only whole names."""
     connection = sqlite3.connect(tmp_path / "mirror.db")
     db = Database(connection, execute_plugins=False)
     migrations.apply(db, stop_before=next(name for name in MIGRATIONS if "authors_without" in name))

@@ -1,4 +1,4 @@
-"""The budget counts before it spends, learns what it is told, and waits or ends as it may."""
+"""The budget counts before sending, learns limits from headers, and waits or ends the run."""
 
 import threading
 from datetime import timedelta
@@ -12,12 +12,12 @@ from mirror.upstream.budget import Budget, Ledger, hourly_limit, retry_delay, wi
 
 
 def budget(time: FakeClock, ledger: Ledger | None = None, **settings: Any) -> Budget:
-    """Make a budget by the fake clock."""
+    """Make a budget with the fake clock."""
     return Budget(ledger or MemoryLedger(), bucket="b", clock=time.clock, wait=time.wait, **settings)
 
 
 def test_a_spent_budget_is_waited_for() -> None:
-    """The third of two requests an hour comes when the first has left the hour, and the user hears why."""
+    """The third of two requests an hour waits until the first leaves the hour, and the user is told."""
     time = FakeClock()
     ours = budget(time, limit=2)
     for _ in range(3):
@@ -28,7 +28,7 @@ def test_a_spent_budget_is_waited_for() -> None:
 
 
 def test_a_run_without_waiting_ends_when_the_budget_is_spent() -> None:
-    """It raises BudgetSpent with the moment, and has counted only what was asked."""
+    """It raises BudgetSpent with the time, and counts only sent requests."""
     time = FakeClock()
     ours = budget(time, limit=2, may_wait=False)
     ours.take()
@@ -40,7 +40,7 @@ def test_a_run_without_waiting_ends_when_the_budget_is_spent() -> None:
 
 
 def test_max_requests_limits_one_run() -> None:
-    """`max_requests` pauses the run before the ledger is touched, git requests included."""
+    """It pauses before the ledger is touched, git requests included."""
     time, ledger = FakeClock(), MemoryLedger()
     ours = budget(time, ledger, max_requests=2)
     ours.take()
@@ -56,7 +56,7 @@ def test_max_requests_limits_one_run() -> None:
 
 
 def test_git_has_its_own_budget() -> None:
-    """A spent API budget does not keep git waiting."""
+    """A spent API budget does not delay git."""
     time = FakeClock()
     ours = budget(time, limit=1, may_wait=False)
     ours.take()
@@ -93,7 +93,7 @@ def test_requests_are_counted_without_a_limit() -> None:
     ],
 )
 def test_limit_headers_are_read(header: str, limit: int | None) -> None:
-    """A plain number and policies of an hour count; other windows and nonsense do not."""
+    """A plain number, and policies for an hour; other windows and nonsense are ignored."""
     assert hourly_limit(header) == limit
 
 
@@ -112,12 +112,12 @@ def test_limit_headers_are_read(header: str, limit: int | None) -> None:
     ],
 )
 def test_retry_after_and_reset_headers_are_read(headers: dict[str, str], seconds: float | None) -> None:
-    """Retry-After in both forms, else the seconds left; never more than an hour."""
+    """Retry-After in both forms, else the seconds left; at most an hour."""
     assert retry_delay(headers, NOON) == seconds
 
 
 def test_an_upstreams_limit_never_raises_the_configured_one() -> None:
-    """It counts less a margin, is written to the ledger, and without a setting it counts both ways."""
+    """It counts minus a margin and is saved in the ledger; without a setting, it may rise."""
     ledger = MemoryLedger()
     ours, free = budget(FakeClock(), ledger, limit=500), budget(FakeClock())
     for header, expected in [("5000", 500), ("60, 60;w=3600", 58)]:
@@ -130,7 +130,7 @@ def test_an_upstreams_limit_never_raises_the_configured_one() -> None:
 
 
 def test_limits_of_other_kinds_are_not_kept() -> None:
-    """Those of shorter intervals, and those of servers that have none by default and may not mean it."""
+    """Those of shorter intervals, and of servers that usually have none."""
     ours, free = budget(FakeClock()), budget(FakeClock(), default=None)
     ours.observe("api", 200, {"x-ratelimit-limit": "5", "x-ratelimit-interval-seconds": "1"})
     free.observe("api", 200, {"x-ratelimit-limit": "1000"})
@@ -139,7 +139,7 @@ def test_limits_of_other_kinds_are_not_kept() -> None:
 
 
 def test_a_429_holds_every_request_of_the_bucket() -> None:
-    """Without a hint for a minute, then growing; the next request of another budget waits too."""
+    """Without Retry-After for a minute, then longer; the next budget of the bucket waits too."""
     time, ledger = FakeClock(), MemoryLedger()
     ours, theirs = budget(time, ledger), budget(time, ledger)
     for expected in (60, 120, 240):
@@ -154,7 +154,7 @@ def test_a_429_holds_every_request_of_the_bucket() -> None:
 
 
 def test_threads_refused_together_hold_once() -> None:
-    """Two answers to one excess are one reason to stay away, not two."""
+    """Two answers to one excess hold the bucket once."""
     time, ledger = FakeClock(), MemoryLedger()
     ours = budget(time, ledger)
     for _ in range(4):
@@ -163,7 +163,7 @@ def test_threads_refused_together_hold_once() -> None:
 
 
 def test_a_short_hold_is_waited_out_in_every_run() -> None:
-    """Ending the run for two seconds helps nobody; for ten minutes it does."""
+    """Ending a run for two seconds is useless; for ten minutes it is right."""
     time = FakeClock()
     ours = budget(time, may_wait=False)
     ours.observe("api", 429, {"retry-after": "2"})
@@ -175,7 +175,7 @@ def test_a_short_hold_is_waited_out_in_every_run() -> None:
 
 
 def test_an_interrupted_wait_counts_as_long_as_it_lasted() -> None:
-    """Ctrl-C three seconds into an hour: three seconds were waited, and the request was not sent."""
+    """After Ctrl-C in the third second, three seconds count, and the request was not sent."""
     time = FakeClock()
 
     def wait(_seconds: float, _why: str) -> None:
@@ -191,7 +191,7 @@ def test_an_interrupted_wait_counts_as_long_as_it_lasted() -> None:
 
 
 def test_threads_that_wait_at_once_wait_once() -> None:
-    """The time in which anybody waits is counted, and a wait that goes on as far as it has come."""
+    """Common time counts once, and a running wait counts so far."""
     seconds, all_wait, end = [0.0], threading.Barrier(4), threading.Event()
 
     def wait(_seconds: float, _why: str) -> None:
@@ -213,7 +213,7 @@ def test_threads_that_wait_at_once_wait_once() -> None:
 
 
 def test_a_429_of_another_process_is_reported_as_such() -> None:
-    """The ledger knows why a bucket is held; the budget is not spent."""
+    """The ledger knows why a bucket is held: the budget is not spent."""
     time, ledger = FakeClock(), MemoryLedger()
     budget(time, ledger).observe("api", 429, {"retry-after": "7"})
     budget(time, ledger, limit=1_000_000).take()
@@ -221,7 +221,7 @@ def test_a_429_of_another_process_is_reported_as_such() -> None:
 
 
 def test_a_request_that_never_left_is_returned_to_the_budget() -> None:
-    """From the counts, from the run's own number and from the ledger."""
+    """In the counts, the run's number and the ledger."""
     time, ledger = FakeClock(), MemoryLedger()
     ours = budget(time, ledger, max_requests=1)
     ours.take_back("api", ours.take())
@@ -230,7 +230,7 @@ def test_a_request_that_never_left_is_returned_to_the_budget() -> None:
 
 
 def test_threads_do_not_overspend() -> None:
-    """Eight threads with a budget of fifty ask fifty times."""
+    """Eight threads with a budget of fifty send fifty requests."""
     ours = budget(FakeClock(), limit=50, may_wait=False)
     refused = list[int]()
 

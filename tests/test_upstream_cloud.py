@@ -1,4 +1,4 @@
-"""The cloud is asked seldom, its pages are followed as they say, and one bad row costs itself alone."""
+"""Cloud: few requests, links followed as sent, and a bad row affects only itself."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def params(server: Script) -> httpx.QueryParams:
 
 
 def test_repositories_are_requested_in_full_and_in_order() -> None:
-    """A hundred a page, by a stable sort, with every key, for unknown ones are kept too."""
+    """A hundred a page, in a stable order, with every key, because unknown ones are kept too."""
     ours = faked(answer(recorded("cloud/repositories.json")))
     found = ours.upstream.fetch_repositories("gildas cherruel", "created", None)
     assert ours.server.asked[0].url.raw_path.startswith(b"/2.0/repositories/gildas%20cherruel?")
@@ -56,7 +56,7 @@ def test_repositories_are_requested_in_full_and_in_order() -> None:
     ],
 )
 def test_next_is_followed_verbatim(place: str) -> None:
-    """Nothing is added to it, and the other spellings of Bitbucket's own API are the same API."""
+    """Nothing is added; the other prefixes of Bitbucket's API are the same API."""
     ours = faked(page(ROW, next=place), page(), credential="token")
     found = ours.upstream.fetch_repositories("w", "created", None)
     assert found.next == place
@@ -82,7 +82,7 @@ def test_next_is_followed_verbatim(place: str) -> None:
     ],
 )
 def test_next_elsewhere_is_refused(place: str) -> None:
-    """The credential must not leave the API's own addresses."""
+    """The credential must not leave the API's addresses."""
     ours = faked(page(ROW, next=place), credential="token")
     with pytest.raises(UpstreamShapeError, match="the next page is said to be at") as caught:
         ours.upstream.fetch_repositories("w", "created", None)
@@ -91,7 +91,7 @@ def test_next_elsewhere_is_refused(place: str) -> None:
 
 
 def test_a_server_of_another_address_is_not_bitbucket_org() -> None:
-    """A mirror that speaks 2.0 may use its three prefixes, not Bitbucket's host."""
+    """A mirror with API 2.0 may use its three prefixes, not Bitbucket's host."""
     home = "http://mirror.example:8001"
     ours = faked(page(next=f"{home}/!api/2.0/repositories/w?page=2"), page(), url=f"{home}/2.0/")
     place = ours.upstream.fetch_repositories("w", "created", None).next
@@ -104,7 +104,7 @@ def test_a_server_of_another_address_is_not_bitbucket_org() -> None:
 
 
 def test_an_unusable_next_is_reported() -> None:
-    """An empty one is none, as null is; this very page again is a mistake."""
+    """An empty one means none, as null does; a link to the same page is an error."""
     ours = faked(page(next=""), page(next=None), page(next=f"{API}/repositories/w?page=7"))
     for _ in range(2):
         assert ours.upstream.fetch_repositories("w", "created", None).next is None
@@ -113,7 +113,7 @@ def test_an_unusable_next_is_reported() -> None:
 
 
 def test_one_broken_row_affects_only_itself() -> None:
-    """The others are given, and each bad one is named as well as it can be."""
+    """Others are returned, and each bad one is named as well as possible."""
     good = [ROW | {"full_name": f"w/r{number}"} for number in range(97)]
     bad = [{"full_name": "w/odd", "size": "big"}, None, {"uuid": "{x}"}]
     found = faked(page(*good[:50], *bad, *good[50:])).upstream.fetch_repositories("w", "created", None)
@@ -125,7 +125,7 @@ def test_one_broken_row_affects_only_itself() -> None:
 
 
 def test_invalid_utf8_does_not_lose_a_page() -> None:
-    """Neither bytes nor escapes of it, nor NUL; the text is mended."""
+    """In bytes, in escapes, and NUL: the text is repaired."""
     rows = b'{"full_name":"w/a","name":"a\xff"},{"full_name":"w/b","name":"b%s"}'
     for escape in (rb"\ud800", rb"\u0000", b"\xfe"):
         ours = faked(answer(b'{"values":[' + rows % escape + b"]}"))
@@ -136,13 +136,13 @@ def test_invalid_utf8_does_not_lose_a_page() -> None:
 
 @pytest.mark.parametrize("size", [None, -1, 2**70, 1.5])
 def test_totals_of_listings_are_read(size: Any) -> None:
-    """Cursor pages have none, and nonsense is none."""
+    """Cursor pages have none, and invalid ones count as none."""
     found = faked(page(ROW, size=size)).upstream.fetch_repositories("w", "created", None)
     assert found.size == (1 if size == 1.5 else None)
 
 
 def test_a_page_that_is_too_large_is_asked_for_with_fewer_rows() -> None:
-    """From the same row on; a page with a text for a number cannot be divided."""
+    """From the same row on; a page whose `page` is a text cannot be divided."""
     large = answer(b'{"values":["' + bytes(17 << 20).replace(b"\0", b" ") + b'"]}')
     ours = faked(large, large, page(ROW))
     second = f"{API}/repositories/w?pagelen=100&sort=created_on&page=2"
@@ -156,7 +156,7 @@ def test_a_page_that_is_too_large_is_asked_for_with_fewer_rows() -> None:
 
 @pytest.mark.parametrize("trouble", [answer("", 500), httpx.ReadTimeout("slow")])
 def test_a_page_that_stays_broken_is_skipped(trouble: httpx.Response | Exception) -> None:
-    """`fields=next` alone gets past the bad row, and the pages after it are whole again."""
+    """`fields=next` skips the bad row, and later pages are whole."""
     onward = f"{API}/repositories/w?pagelen=100&sort=created_on&fields=next&page=3"
     ours = faked(*[trouble] * 3, answer({"next": onward}), page(ROW))
     second = f"{API}/repositories/w?pagelen=100&sort=created_on&fields=next,values.uuid&page=2"
@@ -175,7 +175,7 @@ def test_the_last_page_may_be_skipped_too() -> None:
 
 
 def test_a_server_that_is_down_skips_no_page() -> None:
-    """When `fields=next` fails as well, the first error is the one to tell; a 429 is not stepped over."""
+    """If `fields=next` fails too, the first error is reported; a 429 is not skipped."""
     ours = faked(*[answer("first", 503)] * 3, answer("second", 500))
     with pytest.raises(UpstreamBusy, match="first"):
         ours.upstream.fetch_repositories("w", "created", None)
@@ -191,7 +191,7 @@ def test_a_server_that_is_down_skips_no_page() -> None:
 
 
 def test_a_broken_page_with_a_bad_next_does_not_loop() -> None:
-    """A hole whose `next` is itself would be asked for ever."""
+    """A skipped page that links to itself would be requested for ever."""
     same = f"{API}/repositories/w?fields=next&page=2"
     ours = faked(*[answer("", 500)] * 3, answer({"next": same}))
     with pytest.raises((UpstreamBusy, UpstreamShapeError)):
@@ -218,7 +218,7 @@ FULL = page({"name": "x"}, {"name": "y"}, pagelen=2, size=3)
 def test_the_page_after_a_full_one_below_the_total_tells_whether_it_was_the_last(
     after: httpx.Response | Exception, *, is_last: bool
 ) -> None:
-    """An empty page or a 404 says so; everything else proves nothing, and the page stays suspicious."""
+    """An empty page or a 404 proves it; after anything else, the page stays suspicious."""
     fake = faked(FULL, after)
     found = fake.upstream.fetch_repositories("acme", "created", None)
     assert (found.next, found.full_length) == (None, 0 if is_last else 2)
@@ -226,7 +226,7 @@ def test_the_page_after_a_full_one_below_the_total_tells_whether_it_was_the_last
 
 
 def test_rows_on_the_page_after_a_full_one_are_read() -> None:
-    """A lost link is replaced; a page at its total, of an opaque number or with a link is not asked about."""
+    """The lost link is replaced. With the whole total, an opaque page or a link, none is requested."""
     fake = faked(FULL, page({"name": "z"}, pagelen=2, size=3))
     first = fake.upstream.fetch_repositories("acme", "created", None)
     assert first.next == fake.server.urls[1]
@@ -243,7 +243,7 @@ def test_rows_on_the_page_after_a_full_one_are_read() -> None:
 
 
 def test_refs_are_one_listing() -> None:
-    """Branches and tags come together, by the repository's identity with its braces escaped."""
+    """Branches and tags together, by the repository's uuid with escaped braces."""
     ours = faked(answer(recorded("cloud/refs.json")))
     found = ours.upstream.fetch_refs(KEY, None)
     path = b"/2.0/repositories/gildas_cherruel/%7Bb8313f5b-2134-488d-9aca-830fb95206c5%7D/refs?"
@@ -253,7 +253,7 @@ def test_refs_are_one_listing() -> None:
 
 
 def test_one_repository_is_requested_by_uuid() -> None:
-    """By uuid; where there never was one, by slug."""
+    """Or by slug, if there never was a uuid."""
     ours = faked(answer(recorded("cloud/repositories.json")["values"][0]))
     assert ours.upstream.fetch_repository(KEY).uuid == KEY.uuid
     assert b"/gildas_cherruel/%7Bb8313f5b" in ours.server.asked[0].url.raw_path
@@ -262,7 +262,7 @@ def test_one_repository_is_requested_by_uuid() -> None:
 
 
 def test_members_come_once_with_their_highest_permission() -> None:
-    """A user may have several rows; accounts that nothing identifies are bad rows."""
+    """A user may have several rows; accounts without an identity are bad rows."""
     user, other = {"uuid": "{u}", "type": "user", "nickname": "n n"}, {"uuid": "{o}", "nickname": "o"}
     rows = [
         {"type": "workspace_membership", "user": user, "permission": "member"},
@@ -280,7 +280,7 @@ def test_members_come_once_with_their_highest_permission() -> None:
 
 
 def test_the_callers_workspaces_are_nested() -> None:
-    """In both recorded forms; the newer has no name."""
+    """In both recorded forms; the newer one has no name."""
     ours = faked(page(recorded("cloud/workspace-access.json"), {"workspace": {"slug": "w", "name": "W"}}))
     found = ours.upstream.fetch_workspaces(None)
     assert ours.server.asked[0].url.path == "/2.0/user/workspaces"
@@ -292,7 +292,7 @@ def test_the_callers_workspaces_are_nested() -> None:
 
 @pytest.mark.parametrize("status", [404, 410])
 def test_a_removed_endpoint_says_what_to_configure(status: int) -> None:
-    """The endpoint is young and may go the way of its forerunners."""
+    """Bitbucket may remove this endpoint like its predecessors."""
     ours = faked(answer(recorded("cloud/error-change-2770.json"), status))
     with pytest.raises(UpstreamRefused, match=r'workspaces = \["your-workspace"\]') as caught:
         ours.upstream.fetch_workspaces(None)
@@ -300,7 +300,7 @@ def test_a_removed_endpoint_says_what_to_configure(status: int) -> None:
 
 
 def test_a_workspace_is_decoded() -> None:
-    """Its name and creation are its own."""
+    """With its own name and creation date."""
     ours = faked(answer(recorded("cloud/workspace.json")))
     assert ours.upstream.fetch_workspace("myworkspace") == Owner(
         uuid="{12345678-9abc-def0-1234-56789abcdef0}",
@@ -313,7 +313,7 @@ def test_a_workspace_is_decoded() -> None:
 
 
 def test_the_caller_is_decoded() -> None:
-    """A person, nobody in particular (403), or refused (401) with the reason that matters."""
+    """A person, nobody in particular (403), or refused (401) with the relevant reason."""
     me = {"uuid": "{me}", "display_name": "Me", "nickname": "me"}
     found = faked(answer(me), credential="m@e:t").upstream.fetch_current_user()
     assert found is not None
@@ -331,7 +331,7 @@ def test_the_caller_is_decoded() -> None:
 
 @pytest.mark.parametrize("body", [["jespern", "erik"], {"workspaces": ["jespern", {"slug": "erik"}]}])
 def test_the_sandbox_tells_all_of_its_workspaces(body: Any) -> None:
-    """It is asked at an address of its own, and its requests are counted without a limit."""
+    """At an address of its own, and its requests count without a limit."""
     ours = faked(answer(body), kind="sandbox")
     found = ours.upstream.fetch_workspaces(None)
     assert ours.server.urls == ["http://127.0.0.1:8002/-/sandbox/workspaces"]
@@ -341,7 +341,7 @@ def test_the_sandbox_tells_all_of_its_workspaces(body: Any) -> None:
 
 
 def test_budgets_follow_the_credential() -> None:
-    """58 without, 950 with, the operator's own where set; the account is by credential and host."""
+    """58 without one, 950 with one, or the configured one; accounts are by credential and host."""
     assert faked(page()).budget.limit() == 58
     assert faked(page(), credential="t").budget.limit() == 950
     ours = faked(page(), credential="me:t", requests_per_hour=10)
@@ -375,7 +375,7 @@ ANYTHING = st.recursive(
 @settings(max_examples=300)
 @given(st.lists(st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=12) | ANYTHING, max_size=3))
 def test_random_rows_never_end_a_run(rows: list[Any]) -> None:
-    """Whatever Bitbucket comes to send, a row is a value or a bad row, and both can be stored as text."""
+    """Any row becomes a value or a bad row, and both can be stored as text."""
     upstream = faked(answer(json.dumps({"values": rows}).encode()), credential="t").upstream
     pages: list[Page[Any]] = [
         upstream.fetch_repositories("w", "created", None),
@@ -391,7 +391,7 @@ def test_random_rows_never_end_a_run(rows: list[Any]) -> None:
 
 @pytest.mark.skipif(not RECORDINGS.exists(), reason="the recordings are not here")
 def test_every_recorded_answer_is_decoded() -> None:
-    """Every repository, branch and tag in the recorded answers, as a row of a listing, makes a value."""
+    """Every recorded repository, branch and tag, as a row of a listing, becomes a value."""
     repositories, refs = list[Any](), list[Any]()
 
     def collect(value: Any) -> None:

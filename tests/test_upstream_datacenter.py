@@ -1,4 +1,4 @@
-"""Data Center's pages are followed by the server's own starts, and its objects shaped as recorded."""
+"""Data Center: the server's own page starts are followed, and its objects decoded as recorded."""
 
 from typing import Any
 
@@ -51,7 +51,7 @@ def paged(*values: Any, **others: Any) -> Any:
     ],
 )
 def test_the_address_is_completed(url: str, expected: str) -> None:
-    """The server's own address is enough."""
+    """The server's base address is enough."""
     assert url_of(UpstreamConfig(name="d", kind="datacenter", url=url)) == expected
 
 
@@ -91,7 +91,7 @@ def test_repositories_are_decoded() -> None:
 
 
 def test_personal_projects_and_forks_are_decoded() -> None:
-    """A key with a tilde is a person's; the parent is in `origin`; a login in an address is taken out."""
+    """A key with a tilde is a person's; the parent is in `origin`; logins in addresses are removed."""
     project = {"key": "~DAOM", "id": 7, "name": "Oskar", "type": "PERSONAL"}
     row = {
         "slug": "x",
@@ -109,7 +109,7 @@ def test_personal_projects_and_forks_are_decoded() -> None:
 
 
 def test_the_servers_next_page_start_is_used() -> None:
-    """It may skip ahead, be null or be missing; it is never counted here."""
+    """It may skip ahead, be null or be missing; it is never computed."""
     ours = connected(paged(isLastPage=False, nextPageStart=200), paged(nextPageStart=None), paged())
     place = ours.upstream.fetch_repositories("P", "created", None).next
     assert place == "200"
@@ -120,14 +120,14 @@ def test_the_servers_next_page_start_is_used() -> None:
 
 @pytest.mark.parametrize("onward", [None, 0, 100, -1])
 def test_an_unusable_next_page_start_is_reported(onward: int | None) -> None:
-    """A page that is not the last must say where the next is, and that must be further on."""
+    """A page that is not the last must have a larger start."""
     ours = connected(paged(isLastPage=False, nextPageStart=onward, start=100))
     with pytest.raises(UpstreamShapeError, match="said to start at"):
         ours.upstream.fetch_repositories("P", "created", "100")
 
 
 def test_projects_are_decoded() -> None:
-    """The caller's own are listed; one is asked for by key."""
+    """The caller's own are listed; one is requested by key."""
     ours = connected(answer(recorded("datacenter/project-page-truncated.json")))
     found = ours.upstream.fetch_workspaces(None)
     assert [(row.uuid, row.username) for row in found.rows] == [("id:1", "PRJ1"), ("id:2", "PRJ2")]
@@ -138,14 +138,14 @@ def test_projects_are_decoded() -> None:
 
 
 def test_members_are_those_with_rights() -> None:
-    """People are numbered apart from projects."""
+    """Ids of people are separate from those of projects."""
     ours = connected(answer(recorded("datacenter/project-permission-users.json")), credential="t")
     member = ours.upstream.fetch_members("P", None).rows[0]
     assert (member.user.uuid, member.user.username, member.permission) == ("user:339", "test", "member")
 
 
 def test_refs_are_two_listings() -> None:
-    """Branches to their last page, then tags; each place leads to the next."""
+    """Branches to their last page, then tags; each cursor leads to the next one."""
     branches, tags = recorded("datacenter/branches.json"), recorded("datacenter/tags.json")
     ours = connected(
         answer(branches | {"isLastPage": False, "nextPageStart": 7}), answer(branches), answer(tags)
@@ -173,7 +173,7 @@ def test_refs_are_two_listings() -> None:
 
 
 def test_ref_names_have_three_forms() -> None:
-    """Full in `id`, full in `displayId`, or bare in both."""
+    """Full in `id`, full in `displayId`, or short in both."""
     tag = recorded("datacenter/tag-page.json")["values"][0]
     for shape in (
         {},
@@ -185,7 +185,7 @@ def test_ref_names_have_three_forms() -> None:
 
 
 def test_branch_details_hold_the_commit() -> None:
-    """Author, date, message and parents of a branch; not those of another commit than the branch's."""
+    """Author, date, message and parents; ignored if they are of another commit."""
     row = recorded("datacenter/branch-list.json")["values"][0]
     stale = connected(paged(row)).upstream.fetch_refs(KEY, None).rows[0]
     assert stale == Ref(kind="branch", name="hello-world", target_hash=row["latestChangeset"])
@@ -203,7 +203,7 @@ def test_branch_details_hold_the_commit() -> None:
 
 
 def test_branches_name_the_main_branch() -> None:
-    """Repositories do not, so what is known of it is kept when they are listed."""
+    """Repositories do not, so a listing of them keeps the known one."""
     ours = connected(answer(recorded("datacenter/branches.json")))
     assert [row.is_main for row in ours.upstream.fetch_refs(KEY, None).rows] == [False, False, False, True]
     rows = connected(answer(recorded("datacenter/repos.json"))).upstream.fetch_repositories(
@@ -220,7 +220,7 @@ def test_broken_rows_affect_only_themselves() -> None:
 
 
 def test_a_name_may_belong_to_another_repository() -> None:
-    """Only the number tells; old names keep answering after a move."""
+    """Only the number identifies one; old names still answer after a move."""
     row = recorded("datacenter/repos.json")["values"][0]
     assert connected(answer(row | {"slug": "moved"})).upstream.fetch_repository(KEY).slug == "moved"
     with pytest.raises(UpstreamRefused, match="is id:5 now") as caught:
@@ -229,7 +229,7 @@ def test_a_name_may_belong_to_another_repository() -> None:
 
 
 def test_a_401_for_one_resource_does_not_end_the_run() -> None:
-    """Data Center says 401 where others say 403; wrong credentials are told apart by their exception."""
+    """Data Center answers 401 where others answer 403; wrong credentials have another exception."""
     with pytest.raises(UpstreamRefused, match="not permitted") as caught:
         connected(answer(PERMISSION, 401), credential="t").upstream.fetch_refs(KEY, None)
     assert caught.value.status == 401
@@ -242,7 +242,7 @@ def test_a_401_for_one_resource_does_not_end_the_run() -> None:
 
 
 def test_the_caller_is_decoded() -> None:
-    """Nobody knows, but that we are somebody can be told by asking what only somebody may."""
+    """Its name is unknown, but a request that needs a login shows whether there is one."""
     assert connected(paged(), credential="t").upstream.fetch_current_user() is None
     assert not connected(paged()).upstream.fetch_current_user()
     for body in (PERMISSION, b""):
@@ -251,14 +251,14 @@ def test_the_caller_is_decoded() -> None:
 
 
 def test_a_429_waits_for_its_retry_after() -> None:
-    """The token bucket gives a token back in seconds, which even a run that may not wait sits out."""
+    """The token bucket refills in seconds, which even a run that may not wait waits for."""
     ours = connected(answer({}, 429, retry_after="3"), paged(), may_wait=False)
     ours.upstream.fetch_repositories("P", "created", None)
     assert [round(nap) for nap in ours.time.naps] == [3]
 
 
 def test_the_git_address_follows_from_the_api_address() -> None:
-    """Below /scm, with the credential of the API and the tilde as it is."""
+    """Below /scm, with the API's credential and an unescaped tilde."""
     ours = connected(answer("", 404), refs="git", credential="t")
     with pytest.raises(UpstreamRefused):
         ours.upstream.fetch_refs(RepositoryKey(uuid="id:1", full_name="~x/y", scm="git"), None)
@@ -270,7 +270,7 @@ PUBLIC = {"slug": "s", "id": 1, "project": {"key": "P", "id": 1}, "public": True
 
 
 def readable(path: str, *, strangers: Any) -> Responder:
-    """Answer a path to those with a credential as a page of one public repository, to strangers otherwise."""
+    """Answer a path with a page of one public repository, with a credential or to all callers."""
 
     def respond(request: httpx.Request) -> httpx.Response:
         if "authorization" not in request.headers:
@@ -293,7 +293,7 @@ def readable(path: str, *, strangers: Any) -> Responder:
     ],
 )
 def test_only_repositories_shown_to_strangers_are_public(strangers: Any, is_private: bool) -> None:
-    """A flag alone is not believed, for public access may be switched off for the whole server."""
+    """The flag alone is not trusted, because public access may be off for the whole server."""
     ours = connected(readable("/repos", strangers=strangers), credential="t", workspaces=("P",))
     for _ in range(2):
         assert [row.is_private for row in ours.upstream.fetch_repositories("P", "created", None).rows] == [
@@ -303,7 +303,7 @@ def test_only_repositories_shown_to_strangers_are_public(strangers: Any, is_priv
 
 
 def test_one_anonymous_listing_decides_what_is_public() -> None:
-    """One request for each listing, and none where nothing is flagged."""
+    """One request for each listing, and none without a public flag."""
     ours = connected(
         paged(PUBLIC, isLastPage=False, nextPageStart=1),
         answer(PUBLIC),
@@ -319,7 +319,7 @@ def test_one_anonymous_listing_decides_what_is_public() -> None:
 
 
 def by_length(most: int, failure: httpx.Response | Exception, count: int) -> Responder:
-    """Answer pages of so many branches, and fail for more than `most` at once."""
+    """Answer pages of so many branches, and fail for more than `most` rows."""
 
     def respond(request: httpx.Request) -> httpx.Response:
         start, length = int(request.url.params["start"]), int(request.url.params["limit"])
@@ -349,7 +349,7 @@ def by_length(most: int, failure: httpx.Response | Exception, count: int) -> Res
 )
 @pytest.mark.parametrize(("most", "count"), [(1, 150), (150, 1200), (999, 1200)])
 def test_pages_shrink_when_they_are_too_large_or_too_slow(most: int, count: int, failure: Any) -> None:
-    """All rows come, each once, in pages that grow again where they can."""
+    """Every row comes once, in pages that grow again if possible."""
     ours = connected(by_length(most, failure, count), credential="t", attempts=1)
     names, place = list[str](), None
     for _ in range(2_000):
@@ -362,7 +362,7 @@ def test_pages_shrink_when_they_are_too_large_or_too_slow(most: int, count: int,
 
 
 def test_a_page_of_one_row_that_fails_is_a_failure() -> None:
-    """There is an end to shrinking."""
+    """Pages do not shrink further."""
     ours = connected(answer(b"", 500), credential="t", attempts=1)
     with pytest.raises(UpstreamBusy, match="500"):
         ours.upstream.fetch_refs(KEY, None)
@@ -370,7 +370,7 @@ def test_a_page_of_one_row_that_fails_is_a_failure() -> None:
 
 
 def test_personal_projects_are_found_by_their_repositories() -> None:
-    """The listing of projects leaves them out; where repositories may not be listed, that is said."""
+    """The list of projects omits them; if repositories may not be listed, a note says so."""
     personal = {"key": "~ann", "id": 7, "name": "Ann", "type": "PERSONAL"}
     ours = connected(paged({"key": "P", "id": 1}), paged(PUBLIC, PUBLIC | {"id": 2, "project": personal}))
     first = ours.upstream.fetch_workspaces(None)
@@ -384,7 +384,7 @@ def test_personal_projects_are_found_by_their_repositories() -> None:
 
 
 def test_pages_of_the_same_owners_are_told_apart() -> None:
-    """By their repositories: a page of the same owners is not the same page again. Archived ones count."""
+    """By their repositories: equal owners do not make a repeated page. Archived ones count."""
     pages = [paged(PUBLIC | {"id": at}, isLastPage=False, nextPageStart=at) for at in (1, 2)]
     ours = connected(paged({"key": "P", "id": 1}), *pages)
     cursor, landmark = ours.upstream.fetch_workspaces(None).next, None
@@ -401,7 +401,7 @@ def test_pages_of_the_same_owners_are_told_apart() -> None:
 
 
 def test_a_parent_s_project_may_have_a_key_alone() -> None:
-    """As a mirror tells of a parent that it does not hold."""
+    """As a mirror sends of a parent that it does not hold."""
     parent = {"slug": "away", "name": "away", "project": {"key": "far"}}
     row = msgspec.convert(PUBLIC | {"origin": parent}, shapes.RepositoryJson)
     assert shapes.to_repository(row).parent_full_name == "far/away"
@@ -420,7 +420,7 @@ def test_a_parent_s_project_may_have_a_key_alone() -> None:
     ],
 )
 def test_a_token_of_a_project_is_judged_by_the_project(seen: httpx.Response, is_somebody: bool) -> None:
-    """It may not ask for users; what strangers cannot see, or the server's word, tells it from nobody."""
+    """It has no user; hidden data, or the server's name for it, proves that it is valid."""
     ours = connected(answer(PERMISSION, 401), seen, credential="t", workspaces=("P",), attempts=1)
     if is_somebody:
         assert ours.upstream.fetch_current_user() is None

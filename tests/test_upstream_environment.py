@@ -1,4 +1,4 @@
-"""What the environment says: proxies and certificates are used, or refused by the name of the variable."""
+"""The environment: proxies and certificates are used, or refused with the name of the variable."""
 
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -40,7 +40,7 @@ PROXIES = {"https": "http://proxy.example:3128", "all": "other.example"}
 def test_no_proxy_names_hosts_domains_addresses_and_networks(
     no_proxy: str, host: str, is_direct: bool
 ) -> None:
-    """As curl and Go read it; what is none of these names nothing."""
+    """As curl and Go read it; invalid entries match nothing."""
     found = proxy_of("https", host, None, {**PROXIES, "no": no_proxy})
     assert found == (None if is_direct else PROXIES["https"])
 
@@ -56,14 +56,14 @@ def test_all_proxy_is_used_without_a_specific_proxy() -> None:
     ["socks5://u:geheim@h:1080", "socks5h://h", "socks4://h", "ftp://h", "http://", "http://h:geheim"],
 )
 def test_a_proxy_that_cannot_be_used_is_refused_by_name(value: str) -> None:
-    """The value is not shown, since it may hold a password."""
+    """Without the value, which may have a password."""
     with pytest.raises(ConfigError, match=r"all_proxy: .*no_proxy") as refused:
         proxy_of("https", "git.example", None, {"all": value})
     assert "geheim" not in str(refused.value)
 
 
 class Refusing(BaseHTTPRequestHandler):
-    """A proxy that answers 401 itself, and notes what it was asked."""
+    """A proxy that answers 401 itself, and records requests."""
 
     def do_GET(self) -> None:
         """Note the address and answer."""
@@ -77,7 +77,7 @@ class Refusing(BaseHTTPRequestHandler):
 
 
 def test_a_sync_uses_the_proxy_and_no_proxy(tmp_path: Path) -> None:
-    """With networks in NO_PROXY, and without a traceback where it is a SOCKS proxy."""
+    """With networks in NO_PROXY; a SOCKS proxy gives no traceback."""
     folder = Folder(tmp_path)
     folder.configure("http://upstream.invalid/2.0", ONCE)
     with HTTPServer(("127.0.0.1", 0), Refusing) as server:
@@ -96,7 +96,7 @@ def test_a_sync_uses_the_proxy_and_no_proxy(tmp_path: Path) -> None:
 
 
 def test_unreadable_certificates_name_their_variable(tmp_path: Path) -> None:
-    """A file that is not there or holds none, a folder whose certificates have no hash."""
+    """A missing file, one without certificates, a folder without hashes."""
     empty, unhashed = tmp_path / "empty.pem", tmp_path / "certificates"
     empty.write_text("no certificate")
     unhashed.mkdir()
@@ -110,7 +110,7 @@ def test_unreadable_certificates_name_their_variable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
 def test_a_sync_names_the_variable_without_certificates(tmp_path: Path, variable: str) -> None:
-    """It is a matter of the configuration, found before anything is asked."""
+    """As a configuration error, before any request."""
     folder = Folder(tmp_path)
     folder.configure("https://127.0.0.2:9/2.0", ONCE)
     ran = folder.run("sync", **{variable: "/nonexistent/ca"})

@@ -1,4 +1,4 @@
-"""Real connections that go wrong in every way that networks know: bounded in time, memory and effect."""
+"""Real connections that fail in every way of networks: limited in time, memory and effect."""
 
 import gzip
 import socket
@@ -28,7 +28,7 @@ TIMEOUT = 0.2  # so that a whole exchange may take two seconds
 
 
 class Server:
-    """A server on loopback that treats its n-th connection by the n-th fault, and the others well."""
+    """A local server with a fault for each of the first connections, and none for later ones."""
 
     def __init__(self, faults: list[Fault]) -> None:
         self._faults = iter(faults)
@@ -66,7 +66,7 @@ class Server:
         return True
 
     def close(self) -> None:
-        """Stop listening, and see to it that nobody who gets the port next is answered from here."""
+        """Stop listening, so that nobody who gets the port next is answered from here."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._accepting.join(timeout=1)
@@ -74,22 +74,22 @@ class Server:
 
 
 def reset(connection: socket.socket) -> None:
-    """Break the connection hard."""
+    """Reset the connection."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def hang_up(connection: socket.socket) -> None:
-    """Say nothing and go."""
+    """Close without an answer."""
 
 
 def black_hole(connection: socket.socket) -> None:
-    """Say nothing and stay."""
+    """Stay open without an answer."""
     with suppress(OSError):
         connection.recv(1)
 
 
 def drip(data: bytes) -> Fault:
-    """Send a beginning, then a byte before each time-out strikes."""
+    """Send a beginning, then a byte before each time-out."""
 
     def dripping(connection: socket.socket) -> None:
         connection.sendall(data)
@@ -106,7 +106,7 @@ def say(data: bytes) -> Fault:
 
 
 def with_body(headers: bytes, body: bytes) -> bytes:
-    """Write an answer whose length is right, the last of its connection."""
+    """Write an answer with the right length, the last of its connection."""
     return b"HTTP/1.1 200 OK\r\nConnection: close\r\n%sContent-Length: %d\r\n\r\n%s" % (
         headers,
         len(body),
@@ -152,7 +152,7 @@ def upstream_with(
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_transient_fault_costs_one_retry(fault: Fault) -> None:
-    """The second try gets the answer, after a wait; nothing takes much longer than ten time-outs."""
+    """The second try succeeds after a wait; nothing takes much longer than ten time-outs."""
     with upstream_with(fault) as (upstream, server, clock):
         started = time.monotonic()
         assert upstream.fetch_members("w", None).rows == ()
@@ -162,7 +162,7 @@ def test_a_transient_fault_costs_one_retry(fault: Fault) -> None:
 
 @pytest.mark.parametrize("name", ["reset", "black hole", "truncated body", "no HTTP"])
 def test_a_permanent_fault_is_reported(name: str) -> None:
-    """The error names the address and what went wrong."""
+    """With the address and the fault."""
     with upstream_with(*[FAULTS[name]] * 2) as (upstream, server, _):
         with pytest.raises(UpstreamBusy, match=f"127.0.0.1:{server.port}/2.0/workspaces/w/members") as caught:
             upstream.fetch_members("w", None)
@@ -180,7 +180,7 @@ def test_a_permanent_fault_is_reported(name: str) -> None:
     ],
 )
 def test_a_refused_connection_is_reported(url: str) -> None:
-    """Refused, unknown and not TLS: each is said so, and repeated no more than was set."""
+    """Refused, unknown and without TLS have different messages, and are retried as configured."""
     with upstream_with(hang_up, hang_up) as (_, server, _):
         address = url.replace("http:", "https:").format(port=server.port) if "{port}" in url else url
         with upstream_with(url=address) as (upstream, _, clock), pytest.raises(UpstreamBusy, match="connect"):
@@ -189,7 +189,7 @@ def test_a_refused_connection_is_reported(url: str) -> None:
 
 
 def test_a_decompression_bomb_is_cut_off() -> None:
-    """A small gzip that holds more than a body may have is refused; it is asked for with fewer rows alone."""
+    """A small gzip with a body over the limit is refused, and requested with fewer rows only."""
     bomb = gzip.compress(bytes(66 * 1024 * 1024), 9)
     fault = say(with_body(b"Content-Encoding: gzip\r\n", bomb))
     with upstream_with(*[fault] * 9, timeout=30) as (upstream, server, clock):  # unpacking takes long
@@ -200,7 +200,7 @@ def test_a_decompression_bomb_is_cut_off() -> None:
 
 
 def test_connections_are_reused() -> None:
-    """Twenty requests one after another need one connection, four threads no more than four."""
+    """Twenty requests in turn need one connection, four threads at most four."""
     with upstream_with() as (upstream, server, _):
         for _ in range(20):
             upstream.fetch_members("w", None)

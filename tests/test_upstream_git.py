@@ -1,4 +1,4 @@
-"""Refs by git's protocol: read strictly, from prepared answers, a real git server and the sandbox."""
+"""Refs by git's protocol, read strictly: from prepared answers, a real git server and the sandbox."""
 
 import os
 import shutil
@@ -72,7 +72,7 @@ def advertised(body: bytes = V0) -> httpx.Response:
 
 
 def test_version_0_is_one_request() -> None:
-    """Tags name their commits, other refs are left out, and the git account pays."""
+    """Tags have their commits, other refs are left out, and git's budget counts."""
     ours = faked(advertised(), refs="git")
     found = ours.upstream.fetch_refs(KEY, None)
     assert found.rows == REFS
@@ -86,7 +86,7 @@ def test_version_0_is_one_request() -> None:
 
 
 def test_version_2_is_two_requests() -> None:
-    """The second asks for branches and tags alone, with what they peel to."""
+    """The second one requests branches and tags only, with peeled commits."""
     ours = faked(advertised(V2), answer(LISTED, content_type=RESULT), refs="git")
     assert ours.upstream.fetch_refs(KEY, None).rows == REFS
     request = ours.server.asked[1]
@@ -115,13 +115,13 @@ def test_version_2_is_two_requests() -> None:
     ],
 )
 def test_empty_repositories_are_read(body: bytes) -> None:
-    """Told by a flush or by a zero id; and version 2 may leave its service out."""
+    """By a flush or a zero id; version 2 may omit the service line."""
     found = from_advertisement(body)
     assert isinstance(found, Capabilities) or [each for each in found.refs if "heads" in each.name] == []
 
 
 def test_detached_heads_and_sha256_are_read() -> None:
-    """A HEAD without symref stands for no branch; longer object ids are fine."""
+    """A HEAD without symref is no branch; longer object ids are valid."""
     body = SERVICE + line(f"{'a' * 64} HEAD\0agent=x") + line(f"{'a' * 64} refs/heads/b") + b"0000"
     assert from_advertisement(body) == Advertisement(refs=(GitRef("refs/heads/b", "a" * 64),))
 
@@ -147,13 +147,13 @@ BROKEN = {
 
 @pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
 def test_an_answer_that_is_not_git_is_refused(body: bytes) -> None:
-    """Nothing is concluded from half an answer: it would read as deleted branches."""
+    """Half an answer would look like deleted branches."""
     with pytest.raises(UpstreamShapeError, match="not as git answers"):
         faked(advertised(body), refs="git").upstream.fetch_refs(KEY, None)
 
 
 def raw(data: bytes) -> bytes:
-    """Write a line of bytes that need be no UTF-8."""
+    """Write a line of bytes, not necessarily UTF-8."""
     return b"%04x%s" % (len(data) + 4, data)
 
 
@@ -168,7 +168,7 @@ NAMES = {
 
 @pytest.mark.parametrize("version", [0, 2])
 def test_names_that_are_not_utf_8_stay_distinct(version: int) -> None:
-    r"""Their bytes are written ``\xNN``; one that reads like that stays another."""
+    r"""Their bytes are written ``\xNN``; a name that looks the same stays another one."""
     one = ONE.encode()
     refs = [one + b" refs/heads/" + name for name in NAMES]
     if version == 0:
@@ -183,7 +183,7 @@ def test_names_that_are_not_utf_8_stay_distinct(version: int) -> None:
 
 @given(st.lists(st.binary(min_size=1, max_size=8), unique=True))
 def test_no_two_names_are_merged(names: list[bytes]) -> None:
-    """Whatever bytes they are made of that a line can carry."""
+    """Of any bytes that a line can have."""
     kept = [name for name in names if not name.endswith(b"\n") and not set(name) & set(b" \0")]
     body = b"".join(raw(ONE.encode() + b" refs/heads/" + name) for name in kept) + b"0000"
     found = from_ls_refs(body)
@@ -191,7 +191,7 @@ def test_no_two_names_are_merged(names: list[bytes]) -> None:
 
 
 def test_an_endless_advertisement_fails_within_bounds() -> None:
-    """It is cut off by its length, or by the number of refs, and nothing is concluded of it."""
+    """It ends at a length or a number of refs, and is ignored."""
     begun = SERVICE + raw(ONE.encode() + b" HEAD\0agent=x")
     lines = b"".join(raw(b"%s refs/heads/%d" % (ONE.encode(), number)) for number in range(20_000))
     endless = httpx.Response(
@@ -208,7 +208,7 @@ def test_an_endless_advertisement_fails_within_bounds() -> None:
 
 
 class Stream(httpx.SyncByteStream):
-    """A body that is made while it is read."""
+    """A body that is generated while it is read."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
@@ -219,7 +219,7 @@ class Stream(httpx.SyncByteStream):
 
 @given(st.binary(max_size=300))
 def test_random_bytes_are_parsed_or_refused(body: bytes) -> None:
-    """No input ends in anything but values or ValueError."""
+    """Any input gives values or ValueError."""
     for read in (from_advertisement, from_ls_refs):
         for candidate in (body, SERVICE + body + b"0000", line(body.decode("latin-1")) + b"0000"):
             try:
@@ -229,7 +229,7 @@ def test_random_bytes_are_parsed_or_refused(body: bytes) -> None:
 
 
 def test_refusals_of_a_git_server() -> None:
-    """ERR lines, missing repositories, lost credentials and web pages each get their error."""
+    """ERR lines, missing repositories, refused credentials and web pages have their own errors."""
     ours = faked(advertised(SERVICE + line("ERR access denied or repository gone")), refs="git")
     with pytest.raises(UpstreamRefused, match="access denied"):
         ours.upstream.fetch_refs(KEY, None)
@@ -246,7 +246,7 @@ def test_refusals_of_a_git_server() -> None:
 
 
 def test_the_second_request_follows_a_redirect_of_the_first() -> None:
-    """A renamed repository answers under its new name, where ls-refs must go as well."""
+    """After a renaming, ls-refs goes to the new address too."""
     moved = answer("", 301, location="/ws/new.git/info/refs?service=git-upload-pack")
     ours = faked(moved, advertised(V2), answer(LISTED, content_type=RESULT), refs="git")
     assert ours.upstream.fetch_refs(KEY, None).rows == REFS
@@ -258,7 +258,7 @@ def test_the_second_request_follows_a_redirect_of_the_first() -> None:
     [("me@example.com:t", "x-bitbucket-api-token-auth"), ("t", "x-token-auth"), ("me:t", "me")],
 )
 def test_git_uses_its_own_user_names(credential: str, user: str) -> None:
-    """An e-mail is no git user; a token alone needs one."""
+    """An e-mail address is no user name of git; a token alone needs one."""
     ours = faked(advertised(), refs="git", credential=credential)
     ours.upstream.fetch_refs(KEY, None)
     sent = ours.server.asked[0].headers["authorization"]
@@ -266,7 +266,7 @@ def test_git_uses_its_own_user_names(credential: str, user: str) -> None:
 
 
 def test_oauth_tokens_go_as_a_password() -> None:
-    """The token is fetched as for the API, and handed to git as x-token-auth's."""
+    """The token is fetched as for the API, and sent to git for x-token-auth."""
     grant = answer({"access_token": "granted", "expires_in": 3600})
     ours = faked(grant, advertised(), refs="git", credential="oauth:k:s")
     ours.upstream.fetch_refs(KEY, None)
@@ -278,7 +278,7 @@ def test_oauth_tokens_go_as_a_password() -> None:
 
 
 def test_everything_but_git_repositories_goes_to_the_api() -> None:
-    """Git cannot read hg, and repositories are listed as ever."""
+    """Git cannot read hg, and repositories are listed as usual."""
     ours = faked(page(), refs="git")
     ours.upstream.fetch_refs(RepositoryKey(uuid="{1}", full_name="w/s", scm="hg"), None)
     ours.upstream.fetch_repositories("w", "created", None)
@@ -299,7 +299,7 @@ def test_where_the_cloud_keeps_its_repositories(url: str, root: str) -> None:
 
 
 def test_where_a_data_center_keeps_its_repositories() -> None:
-    """Below /scm, next to the API, also where the server lives below a path."""
+    """Below /scm, beside the API, also with a context path."""
     assert (
         git_root("https://host:7990/bitbucket/rest/api/1.0", datacenter=True)
         == "https://host:7990/bitbucket/scm"
@@ -402,7 +402,7 @@ def over_http(origin: str, **settings: str) -> Upstream:
 
 
 def test_a_real_git_server_is_read(backend: str, repositories: Path) -> None:
-    """Branches and tags are what git itself says of them."""
+    """Branches and tags equal those of git itself."""
     with closing(over_http(backend)) as upstream:
         key = RepositoryKey(uuid="{1}", full_name="ws/full", scm="git")
         found = {(ref.kind, ref.name): ref.target_hash for ref in upstream.fetch_refs(key, None).rows}

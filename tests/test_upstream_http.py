@@ -1,4 +1,4 @@
-"""Requests are bounded, repeated where that helps, refused in clear words, and never leak a secret."""
+"""Requests are limited, retried if that helps, refused in clear words, and never leak a secret."""
 
 import json
 import traceback
@@ -26,13 +26,13 @@ TOKEN = "ATCTT3xFfGN0-plant3d"
 
 
 def http_of(ours: FakeUpstream) -> Http:
-    """Reach for the pool beneath an upstream."""
+    """Return the pool of an upstream."""
     assert isinstance(ours.upstream, Cloud)
     return ours.upstream._http
 
 
 def ask(ours: FakeUpstream) -> None:
-    """Ask for any listing."""
+    """Request any listing."""
     ours.upstream.fetch_members("w", None)
 
 
@@ -55,7 +55,7 @@ BUSY = [
 
 @pytest.mark.parametrize("trouble", BUSY, ids=lambda each: getattr(each, "status_code", type(each).__name__))
 def test_transient_failures_are_retried(trouble: httpx.Response | Exception) -> None:
-    """Two failures and a success are a success, after growing delays that the user is told of."""
+    """After two failures and growing delays, which the user is told of, a success."""
     ours = faked(trouble, trouble, OK)
     ask(ours)
     assert len(ours.server.asked) == 3
@@ -68,7 +68,7 @@ def test_transient_failures_are_retried(trouble: httpx.Response | Exception) -> 
 
 @pytest.mark.parametrize("trouble", BUSY, ids=lambda each: getattr(each, "status_code", type(each).__name__))
 def test_permanent_failures_are_reported(trouble: httpx.Response | Exception) -> None:
-    """After the last try our own error is raised, the kind that says whether JSON was there at all."""
+    """After the last try, the error's type says whether there was JSON."""
     ours = faked(trouble)
     with pytest.raises(UpstreamError, match=r"api\.bitbucket\.org/2\.0/workspaces/w/members") as caught:
         ask(ours)
@@ -83,14 +83,14 @@ def test_permanent_failures_are_reported(trouble: httpx.Response | Exception) ->
     [("7", 7), ("Mon, 23 Nov 2026 12:02:00 GMT", 120), ("99999", 3600), ("0", 1), ("nonsense", 1)],
 )
 def test_retry_after_is_obeyed_in_both_forms(told: str, nap: int) -> None:
-    """Seconds and dates, an hour at most; without sense our own delay holds."""
+    """Seconds and dates, an hour at most; if invalid, the own delay applies."""
     ours = faked(answer("", 503, retry_after=told), OK)
     ask(ours)
     assert nap / 2 <= ours.time.naps[0] <= nap
 
 
 def test_a_long_told_delay_ends_a_run_that_may_not_wait() -> None:
-    """A cron run does not sit for half an hour; it says when to come back."""
+    """A cron run does not wait for half an hour; it says when to come back."""
     ours = faked(answer("", 503, retry_after="1800"), OK, may_wait=False)
     with pytest.raises(BudgetSpent) as caught:
         ask(ours)
@@ -98,7 +98,7 @@ def test_a_long_told_delay_ends_a_run_that_may_not_wait() -> None:
 
 
 def test_a_429_without_retry_after_waits_a_minute_then_longer() -> None:
-    """Bitbucket's bare 46 bytes of text hold the whole bucket; five seconds would keep us out."""
+    """Bitbucket's plain 429 holds the whole bucket; five seconds would not be enough."""
     limited = answer("Rate limit for this resource has been exceeded", 429)
     ours = faked(limited, limited, OK)
     ask(ours)
@@ -108,7 +108,7 @@ def test_a_429_without_retry_after_waits_a_minute_then_longer() -> None:
 
 
 def test_a_429_uses_the_reset_header() -> None:
-    """X-RateLimit-Reset is no epoch."""
+    """X-RateLimit-Reset is in seconds, not a time."""
     ours = faked(answer("", 429, x_ratelimit_reset="33"), OK)
     ask(ours)
     assert [round(nap) for nap in ours.time.naps] == [33]
@@ -121,7 +121,7 @@ def test_a_429_uses_the_reset_header() -> None:
     ids=["empty", "html", "json", "text"],
 )
 def test_401_stops_at_once_and_explains(credential: str, body: bytes) -> None:
-    """It is asked once; the message names all three forms and the one that was used."""
+    """One request; the message has all three forms and the used one."""
     ours = faked(answer(body, 401), credential=credential)
     with pytest.raises(CredentialsRefused) as caught:
         ask(ours)
@@ -133,7 +133,7 @@ def test_401_stops_at_once_and_explains(credential: str, body: bytes) -> None:
 
 
 def test_a_401_without_a_credential_is_one_refusal() -> None:
-    """There is no credential to be wrong; this answer needs one."""
+    """Only this answer needs a credential."""
     ours = faked(answer(b"", 401, content_type="text/html"))
     with pytest.raises(UpstreamRefused, match="needs a credential") as caught:
         ask(ours)
@@ -141,7 +141,7 @@ def test_a_401_without_a_credential_is_one_refusal() -> None:
 
 
 def test_a_locked_account_stops_at_once() -> None:
-    """A 403 after too many passwords is no matter of one repository."""
+    """A 403 after too many wrong passwords ends the run."""
     body = {"error": {"message": "Too many invalid password attempts. Log in at https://bitbucket.org/"}}
     ours = faked(answer(body, 403), credential=TOKEN)
     with pytest.raises(CredentialsRefused, match="browser"):
@@ -179,7 +179,7 @@ def test_a_locked_account_stops_at_once() -> None:
     ],
 )
 def test_other_refusals_carry_the_upstreams_message(status: int, body: object, words: str) -> None:
-    """They are asked once, keep their status, and fit in a line."""
+    """One request; they keep their status and fit into a line."""
     ours = faked(answer(body, status), credential=TOKEN)
     with pytest.raises(UpstreamRefused, match=words.replace("(", r"\(")) as caught:
         ask(ours)
@@ -199,7 +199,7 @@ def test_other_refusals_carry_the_upstreams_message(status: int, body: object, w
     ],
 )
 def test_an_unknown_answer_is_not_retried(body: object, path: str) -> None:
-    """JSON that we do not know will be the same the next time; the error names the place in it."""
+    """Unknown JSON would be the same again; the error has the place in it."""
     ours = faked(answer(json.dumps(body), content_type="application/json"))
     with pytest.raises(UpstreamShapeError, match=path):
         ask(ours)
@@ -207,7 +207,7 @@ def test_an_unknown_answer_is_not_retried(body: object, path: str) -> None:
 
 
 def test_redirects_stay_on_the_host() -> None:
-    """The same host is followed, a path at a time; three times at most."""
+    """On the same host they are followed, three times at most."""
     away = answer("", 302, location="/2.0/elsewhere")
     ours = faked(away, away, OK)
     ask(ours)
@@ -219,7 +219,7 @@ def test_redirects_stay_on_the_host() -> None:
 
 
 def test_a_redirect_to_tls_is_followed() -> None:
-    """The other way round it is not."""
+    """From https to http it is not."""
     ours = faked(answer("", 301, location="https://old.example/2.0/x"), OK, url="http://old.example/2.0")
     ask(ours)
     assert ours.server.urls[1] == "https://old.example/2.0/x"
@@ -240,7 +240,7 @@ def test_a_redirect_to_tls_is_followed() -> None:
     ],
 )
 def test_redirects_elsewhere_are_refused(location: str) -> None:
-    """The credential goes to the configured host, over no weaker scheme."""
+    """The credential goes only to the configured host, with no weaker scheme."""
     ours = faked(answer("", 301, location=location), credential=TOKEN)
     with pytest.raises(UpstreamRefused, match="redirected") as caught:
         ask(ours)
@@ -250,7 +250,7 @@ def test_redirects_elsewhere_are_refused(location: str) -> None:
 
 @pytest.mark.parametrize("location", ["/2.0/{}", "https://evil.example/{}", "/2.0/x?q=a&w={}"])
 def test_a_secret_in_a_redirect_is_neither_shown_nor_followed(location: str) -> None:
-    """An address is shown in errors and kept as a place, so one with the credential in it is refused."""
+    """Addresses appear in errors and cursors, so one with the credential is refused."""
     ours = faked(answer("", 302, location=location.format(TOKEN)), credential=TOKEN)
     with pytest.raises(UpstreamRefused, match="redirected") as caught:
         ask(ours)
@@ -269,7 +269,7 @@ def test_every_request_has_a_user_agent_and_a_timeout() -> None:
 
 
 def test_nothing_is_sent_to_a_foreign_address() -> None:
-    """Even if asked to, the pool keeps to its origins."""
+    """The pool keeps to its origins."""
     ours = faked(OK, credential=TOKEN)
     for url in (
         "https://evil.example/2.0/x",
@@ -285,13 +285,13 @@ def test_nothing_is_sent_to_a_foreign_address() -> None:
 
 @pytest.mark.parametrize("url", ["http://host:port/2.0", "http://host:99999999/2.0", "http://[host/2.0"])
 def test_an_invalid_address_is_a_configuration_error(url: str) -> None:
-    """It is said when connecting, not as a traceback of the first request."""
+    """At the connection, not as a traceback of the first request."""
     with pytest.raises(ConfigError, match="not a web address"):
         faked(OK, url=url)
 
 
 def test_a_write_is_retried_only_if_it_did_not_happen() -> None:
-    """After a refused connection and a 429 it is; after a time-out or a 500 nobody knows."""
+    """After a refused connection and a 429; after a time-out or a 500 nobody knows."""
     ours = faked(httpx.ConnectError("refused"), answer("", 429, retry_after="1"), answer({}, 201))
     assert http_of(ours).post("repositories/w/s", {"scm": "git"}).status == 201
     assert [json.loads(request.content) for request in ours.server.asked] == [{"scm": "git"}] * 3
@@ -306,7 +306,7 @@ def test_a_write_is_retried_only_if_it_did_not_happen() -> None:
 
 
 def test_the_date_header_is_read() -> None:
-    """Its clock counts for incremental runs; ours only where it says none."""
+    """The upstream's clock counts for incremental runs, ours only without it."""
     ours = faked(
         page(), answer({"values": []}, date="Mon, 23 Nov 2026 11:58:00 GMT"), answer({"values": []}, date="x")
     )
@@ -317,7 +317,7 @@ def test_the_date_header_is_read() -> None:
 
 
 def grants(*lives: float, good: str = "t1") -> Responder:
-    """Serve a token endpoint and an API that accepts the token `good` alone."""
+    """Serve a token endpoint, and an API that accepts only the token `good`."""
     tokens = iter(f"t{number}" for number in range(1, 100))
     left = iter(lives)
 
@@ -332,7 +332,7 @@ def grants(*lives: float, good: str = "t1") -> Responder:
 
 
 def test_oauth_fetches_one_token_and_keeps_it() -> None:
-    """It comes from Bitbucket's web host, with the consumer's key and secret."""
+    """From Bitbucket's web host, with the consumer's key and secret."""
     ours = faked(grants(3600), credential="oauth:key:s3cret")
     ask(ours)
     ask(ours)
@@ -364,7 +364,7 @@ def test_oauth_renews_before_the_end() -> None:
 
 
 def test_oauth_that_is_refused_is_a_refused_credential() -> None:
-    """The endpoint's 400 `invalid_client` means the same as a 401, and is not repeated."""
+    """The endpoint's 400 `invalid_client` counts as a 401, and is not retried."""
     ours = faked(
         answer({"error": "invalid_client", "error_description": "bad key"}, 400), credential="oauth:k:s3cret"
     )
@@ -389,7 +389,7 @@ def test_oauth_that_is_refused_is_a_refused_credential() -> None:
 def test_a_token_that_ends_and_is_not_renewed_ends_the_run(
     renewal: httpx.Response | Exception, error: type[MirrorError], asked: int
 ) -> None:
-    """The refusal is the token's, not that of the repository asked for; it is repeated as others are."""
+    """The refusal is of the token, not of the repository; it is retried like others."""
     ended = answer({"type": "error", "error": {"message": "Access token expired."}}, 401)
     ours = faked(answer({"access_token": "t1"}), OK, ended, renewal, credential="oauth:key:s3cret")
     ask(ours)
@@ -405,7 +405,7 @@ SECRETS = {"basic": "me@example.com:" + TOKEN, "bearer": TOKEN, "oauth": "oauth:
 @pytest.mark.parametrize("credential", SECRETS.values(), ids=SECRETS)
 @pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 410, 429, 500])
 def test_secrets_are_in_no_error_and_no_log(credential: str, status: int) -> None:
-    """An upstream that echoes everything it got does not make us print it, chained errors included."""
+    """Even if an upstream repeats everything, chained errors included."""
 
     def echo(request: httpx.Request) -> httpx.Response:
         told = request.headers.get("authorization", "") + " " + TOKEN

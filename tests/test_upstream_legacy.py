@@ -1,4 +1,4 @@
-"""Servers of API 1.0: names for identities, times by their UTC twins, refs as objects."""
+"""Servers of API 1.0: names as identities, times from the UTC keys, refs as objects."""
 
 from typing import Any
 
@@ -22,13 +22,13 @@ def connected(*answers: Any, **settings: Any) -> Any:
 
 @pytest.mark.parametrize("path", ["", "/1.0", "/1.0/", "/api", "/api/1.0", "/!api/1.0"])
 def test_the_address_is_completed(path: str) -> None:
-    """Any of the three prefixes will do."""
+    """With any of the three prefixes."""
     found = url_of(UpstreamConfig(name="l", kind="legacy", url=HOST + path))
     assert found == HOST + (path.removesuffix("/").removesuffix("/1.0") + "/1.0")
 
 
 def test_repositories_come_with_their_user() -> None:
-    """In one answer; times are UTC, names in lower case are the identity."""
+    """In one answer; times are UTC, names in lower case are identities."""
     ours = connected(answer(USER))
     found = ours.upstream.fetch_repositories("ericbottard", "created", None)
     assert ours.server.urls == [f"{HOST}/1.0/users/ericbottard/"]
@@ -54,7 +54,7 @@ def test_repositories_come_with_their_user() -> None:
 
 
 def test_a_user_is_shaped_with_both_names() -> None:
-    """A team is told by its switch, where there is one."""
+    """A team has a switch, on newer servers."""
     user = {"username": "Rex.Z", "first_name": "Rex", "last_name": "", "is_team": True, "avatar": "https://a"}
     ours = connected(answer({"user": user, "repositories": []}))
     assert ours.upstream.fetch_workspace("Rex.Z") == Owner(
@@ -68,7 +68,7 @@ def test_a_user_is_shaped_with_both_names() -> None:
 
 
 def test_a_fork_names_its_parent() -> None:
-    """By owner and slug of the whole repository that is in it; policies are two switches."""
+    """By owner and slug of the nested repository; policies are two switches."""
     row = recorded("legacy/repository.json") | {
         "fork_of": recorded("legacy/short.json"),
         "no_public_forks": True,
@@ -85,7 +85,7 @@ def test_a_fork_names_its_parent() -> None:
 
 
 def test_a_short_row_takes_its_owner_from_the_address() -> None:
-    """Early rows had none of their own; what is not told is None, and private until told otherwise."""
+    """Early rows had no owner; missing values are None, and the repository private."""
     row = recorded("legacy/short.json") | {"owner": None}
     found = connected(answer(row)).upstream.fetch_repository(KEY)
     assert (found.full_name, found.followers_count, found.fork_policy) == ("fuzzybinary/box2dxna", 2, None)
@@ -95,7 +95,7 @@ def test_a_short_row_takes_its_owner_from_the_address() -> None:
 
 
 def test_refs_are_objects_by_name() -> None:
-    """Branches, then tags; the commit's whole hash, its author as login and raw, and its UTC time."""
+    """Branches, then tags; with the full hash, the author as login and raw, and the UTC time."""
     ours = connected(answer(recorded("legacy/branches.json")), answer(recorded("legacy/tags.json")))
     branches = ours.upstream.fetch_refs(KEY, None)
     assert branches.rows == (
@@ -118,7 +118,7 @@ def test_refs_are_objects_by_name() -> None:
 
 
 def test_a_ref_without_whole_hash_is_a_bad_row() -> None:
-    """Twelve digits may not be unique; names of any kind survive."""
+    """Twelve digits may not be unique; names of any kind are kept."""
     entry = recorded("legacy/branches.json")["master"]
     found = connected(
         answer({'q"\\': entry, "cut": entry | {"raw_node": None}, "odd": 5})
@@ -127,7 +127,7 @@ def test_a_ref_without_whole_hash_is_a_bad_row() -> None:
 
 
 def test_the_caller_and_own_repositories_are_decoded() -> None:
-    """The caller, and the owners of all that the caller can see, each once."""
+    """The caller, and the owners of all visible repositories, each once."""
     ours = connected(answer(USER), credential="me:t")
     caller = ours.upstream.fetch_current_user()
     assert caller is not None
@@ -148,7 +148,7 @@ def test_the_caller_and_own_repositories_are_decoded() -> None:
 
 
 def test_members_are_not_offered() -> None:
-    """And nothing is asked to find that out."""
+    """Without any request."""
     ours = connected(answer(""))
     found = ours.upstream.fetch_members("u", None)
     assert (found.rows, found.next, found.date) == ((), None, NOON)
@@ -156,6 +156,6 @@ def test_members_are_not_offered() -> None:
 
 
 def test_git_is_not_used() -> None:
-    """Nothing tells where its repositories lie."""
+    """The location of its repositories is unknown."""
     with pytest.raises(ConfigError, match='refs = "api"'):
         connected(answer(""), refs="git")

@@ -1,4 +1,4 @@
-"""All upstreams over real HTTP against one sandbox, which tells each the same in its own way."""
+"""All kinds of upstreams over real HTTP against one sandbox agree with each other."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -85,18 +85,18 @@ def test_the_cloud_client_reads_the_sandbox(served: RunningSandbox) -> None:
 
 
 def hashes(refs: dict[tuple[str, str], Ref]) -> dict[tuple[str, str], str]:
-    """Keep what every way of asking tells; names with blanks are left out, for git has none."""
+    """Keep what every API has; names with spaces are left out, because git has none."""
     return {key: ref.target_hash for key, ref in refs.items() if " " not in key[1]}
 
 
 def commits(refs: dict[tuple[str, str], Ref]) -> dict[tuple[str, str], tuple[str | None, ...]]:
-    """Keep what API 1.0 tells of commits."""
+    """Keep the fields of commits that API 1.0 has."""
     return {key: (ref.target_date, ref.target_author, ref.target_message) for key, ref in refs.items()}
 
 
 @pytest.mark.parametrize("settings", [{}, {"refs": "git"}, {"kind": "legacy"}], ids=["api", "git", "legacy"])
 def test_refs_are_the_same_through_every_api(served: RunningSandbox, settings: dict[str, str]) -> None:
-    """API 2.0, git and API 1.0 agree on every branch and tag, as far as they tell them."""
+    """API 2.0, git and API 1.0 agree on every branch and tag, as far as each reports them."""
     address = {"url": served.origin} if "kind" in settings else {}
     with upstream_at(served) as cloud, upstream_at(served, **settings, **address) as other:
         number = 0
@@ -110,7 +110,7 @@ def test_refs_are_the_same_through_every_api(served: RunningSandbox, settings: d
 
 
 def test_the_data_center_client_reads_the_sandbox(served: RunningSandbox) -> None:
-    """Projects have the repositories of the cloud's workspaces; REST and git tell the same refs."""
+    """Projects have the repositories of the workspaces; REST and git have the same refs."""
     with upstream_at(served) as cloud:
         expected = {row.slug for row in all_repositories(cloud, "1team")}
     settings = {"kind": "datacenter", "url": served.origin}

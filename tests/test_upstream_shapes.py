@@ -1,4 +1,4 @@
-"""Objects of API 2.0, in every form that Bitbucket ever gave them, become the model's values."""
+"""Objects of API 2.0, in every form of the past, become values of the model."""
 
 import json
 from typing import Any
@@ -21,17 +21,17 @@ LEAST = {"full_name": "Mimika_Oh/qi", "uuid": "{1}"}
 
 
 def repository(row: Any) -> Repository:
-    """Shape a repository as it comes out of a listing."""
+    """Decode a repository as a row of a listing."""
     return decode.to_repository(msgspec.convert(row, RepositoryJson))
 
 
 def ref(row: Any) -> Ref:
-    """Shape a ref as it comes out of a listing."""
+    """Decode a ref as a row of a listing."""
     return decode.to_ref(msgspec.convert(row, RefJson))
 
 
 def test_a_current_repository_is_decoded() -> None:
-    """Every field, and clone addresses without the asker's login."""
+    """Every field, and clone addresses without the caller's login."""
     assert repository(REPOSITORIES[0]) == Repository(
         uuid="{b8313f5b-2134-488d-9aca-830fb95206c5}",
         owner=Owner(
@@ -84,13 +84,13 @@ def test_a_mercurial_repository_of_2018_is_decoded() -> None:
 
 
 def test_a_repository_of_2014_without_slug_is_decoded() -> None:
-    """The slug is the second half of the full name, and never made from the name."""
+    """The slug is the second half of the full name, never derived from the name."""
     found = repository(REPOSITORIES[2] | {"name": "viper's nest", "full_name": "teamsinspace/vipers-nest"})
     assert (found.slug, found.name, found.owner.username) == ("vipers-nest", "viper's nest", "teamsinspace")
 
 
 def test_a_repository_without_owner_is_decoded() -> None:
-    """The namespace identifies the owner when nobody else does; sizes that are not told are None."""
+    """The namespace is the identity if there is no other; missing sizes are None."""
     found = repository(REPOSITORIES[3])
     assert found.owner == Owner(uuid="name:atlassian", username="atlassian", kind="workspace")
     assert (found.size, found.description, found.has_wiki) == (None, None, None)
@@ -132,14 +132,14 @@ def test_main_branches_have_five_shapes(shape: dict[str, Any], name: str | None)
 def test_the_owner_is_the_workspace(
     shape: dict[str, Any], uuid: str, kind: str, display_name: str | None
 ) -> None:
-    """The workspace's identity wins; the account speaks for it only where it is the same."""
+    """By the workspace's identity; the account's data is used only if it has the same."""
     owner = repository(LEAST | shape).owner
     assert (owner.uuid, owner.kind, owner.display_name) == (uuid, kind, display_name)
     assert owner.username == "Mimika_Oh"
 
 
 def test_parents_may_be_short_null_or_absent() -> None:
-    """What they do not tell is None."""
+    """Missing values are None."""
     found = repository(LEAST | {"parent": {"type": "repository", "full_name": "a/b", "uuid": "{p}"}})
     assert (found.parent_uuid, found.parent_full_name) == ("{p}", "a/b")
     for shape in ("{}", '{"parent": null}', '{"parent": {}}'):
@@ -147,12 +147,12 @@ def test_parents_may_be_short_null_or_absent() -> None:
 
 
 def test_repositories_without_uuid_have_a_name_identity() -> None:
-    """Rows of 2013 have none, and their full name is all there is."""
+    """Rows of 2013 only have a full name."""
     assert repository({"full_name": "Mimika_Oh/qi"}).uuid == "name:mimika_oh/qi"
 
 
 def test_a_repository_without_a_name_is_refused() -> None:
-    """Neither owner nor slug may be guessed; the parts may complete one another."""
+    """Owner and slug are not guessed, but each may come from another key."""
     for row in ({}, {"full_name": "a"}, {"full_name": "a/b/c"}, {"slug": "s"}, {"full_name": "/s"}):
         with pytest.raises(UpstreamShapeError, match="without owner and slug"):
             repository(row)
@@ -181,7 +181,7 @@ def test_a_repository_not_called_public_is_private() -> None:
     ],
 )
 def test_every_form_of_date_is_read(text: str | None, expected: str | None) -> None:
-    """All are written in the mirror's one form; what is no date is None."""
+    """All become the mirror's form; an invalid date is None."""
     assert moment(text) == expected
 
 
@@ -198,7 +198,7 @@ def test_every_form_of_date_is_read(text: str | None, expected: str | None) -> N
     ],
 )
 def test_impossible_numbers_are_null(number: float, expected: int | None) -> None:
-    """Negative sizes and those beyond SQLite's integers tell nothing."""
+    """Negative sizes, and those beyond SQLite's integers."""
     assert repository(LEAST | {"size": number}).size == expected
 
 
@@ -214,12 +214,12 @@ def test_impossible_numbers_are_null(number: float, expected: int | None) -> Non
     ],
 )
 def test_clone_addresses_lose_their_login(url: str, expected: str) -> None:
-    """Whatever stands before the host goes, but for the service's own users."""
+    """Everything before the host is removed, except the service's own users."""
     assert without_login(url) == expected
 
 
 def test_a_branch_is_decoded() -> None:
-    """Dates get their fraction, parents are whole hashes, messages keep their lines."""
+    """Dates get fractions, parents are full hashes, messages keep their lines."""
     assert ref(REFS[0]) == Ref(
         kind="branch",
         name="bug/35-url-name-collision",
@@ -234,7 +234,7 @@ def test_a_branch_is_decoded() -> None:
 
 
 def test_mercurial_branches_have_heads() -> None:
-    """One while it is open, none once it is closed; git branches have no such thing."""
+    """One if open, none if closed; git branches have no heads."""
     row = REFS[1]
     assert ref(row).heads == ("0fd7bb2494e8cc11c71c05f8f12deafa6b41fb37",)
     assert ref(row | {"heads": []}).heads == ()
@@ -258,7 +258,7 @@ def test_annotated_and_plain_tags_are_decoded() -> None:
 
 
 def test_targets_with_few_keys_are_decoded() -> None:
-    """An author without account, one without e-mail, no author, no parents, nothing but a hash."""
+    """An author without account or e-mail, no author, no parents, only a hash."""
     nobody, bare = ref(REFS[5]), ref(REFS[6])
     assert (nobody.target_author_name, nobody.target_author_uuid) == (None, None)
     assert nobody.target_author is not None
@@ -280,13 +280,13 @@ def test_targets_with_few_keys_are_decoded() -> None:
     ],
 )
 def test_invalid_refs_are_refused(row: Any) -> None:
-    """A ref needs a kind that we know and a commit."""
+    """A ref needs a known kind and a commit."""
     with pytest.raises(UpstreamShapeError, match="'x'"):
         ref(row)
 
 
 def test_accounts_need_an_identity() -> None:
-    """A user name serves, for old answers; a nickname, which is not unique, does not."""
+    """A user name of old answers is enough; a nickname, which is not unique, is not."""
     app = decode.to_account(AccountJson(uuid="{a}", type="app_user", display_name="bot"))
     old = decode.to_account(AccountJson(username="Erik", display_name="Erik"))
     assert (app.kind, app.username, old.uuid, old.username) == ("user", None, "name:erik", "Erik")
@@ -311,7 +311,7 @@ def test_accounts_need_an_identity() -> None:
     ],
 )
 def test_text_that_sqlite_cannot_hold_is_replaced(body: bytes, expected: str) -> None:
-    """Lone surrogates, invalid UTF-8 and NUL become U+FFFD; everything else stays as it is."""
+    """Lone surrogates, invalid UTF-8 and NUL become U+FFFD; everything else stays."""
     name = decoded_bytes(body, RepositoryJson).name
     assert name == expected
     assert name is not None
@@ -319,7 +319,7 @@ def test_text_that_sqlite_cannot_hold_is_replaced(body: bytes, expected: str) ->
 
 
 def test_foreign_text_is_shown_on_one_line() -> None:
-    """No escape sequences, no endless lines; addresses without logins, tokens and field lists."""
+    """Without escape sequences and endless lines; addresses without logins, tokens and field lists."""
     assert shown("a\x1b[31m\r\n b") == r"a\x1b[31m b"
     assert len(shown("x" * 999, 50)) == 50
     url = "https://u:p@h/2.0/x?page=8xhd&fields=a,b&access_token=s3"

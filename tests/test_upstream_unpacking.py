@@ -1,4 +1,4 @@
-"""Bodies in every encoding that is asked for, in pieces of any size, and never beyond the room there is."""
+"""Bodies in every requested encoding, in pieces of any size, never beyond the limit."""
 
 import gzip
 import zlib
@@ -28,7 +28,7 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
 
 @given(st.binary(max_size=5000), st.integers(1, 700), st.sampled_from(sorted(PACKED)))
 def test_a_packed_body_is_unpacked(body: bytes, size: int, encoding: str) -> None:
-    """However the network cuts it."""
+    """With any pieces of the network."""
     packed = PACKED[encoding](body)
     unpacking = Unpacking(encoding, len(body))
     for begin in range(0, len(packed), size):
@@ -37,7 +37,7 @@ def test_a_packed_body_is_unpacked(body: bytes, size: int, encoding: str) -> Non
 
 
 def test_deflate_without_its_header_is_understood() -> None:
-    """Two readings of one word of the standard are about."""
+    """There are two readings of the standard."""
     unpacking = Unpacking("deflate", 2000)
     unpacking.feed(bare(b"branch " * 200))
     assert unpacking.body() == b"branch " * 200
@@ -45,7 +45,7 @@ def test_deflate_without_its_header_is_understood() -> None:
 
 @pytest.mark.parametrize("encoding", ["", "gzip", "deflate"])
 def test_a_byte_too_many_is_refused(encoding: str) -> None:
-    """At once, and without unpacking the rest."""
+    """At once, without unpacking the rest."""
     packed = PACKED[encoding](b"x" * 1001)
     Unpacking(encoding, 1001).feed(packed)
     with pytest.raises(TooLarge):

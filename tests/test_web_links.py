@@ -1,4 +1,4 @@
-"""Where the upstream has what is shown: as each server writes it, told addresses first, nothing unsafe."""
+"""Pages at the upstream: in each server's form, sent addresses first, nothing unsafe."""
 
 import csv
 import io
@@ -83,7 +83,7 @@ def test_names_of_refs_are_encoded_as_each_server_wants_them(name: str, in_path:
 
 
 def test_persons_of_a_data_center_are_found_by_their_names() -> None:
-    """A personal project is at its person, whose address is in lower case."""
+    """A personal project is on its person's page, in lower case."""
     built = pages("datacenter", "https://git.example/rest/api/1.0")
     assert built.repository("~Bob/s") == "https://git.example/users/bob/repos/s/browse"
     assert built.owner("~Bob") == built.owner("Bob", is_person=True) == "https://git.example/users/bob"
@@ -103,7 +103,7 @@ def test_clone_addresses_are_built_where_none_were_told() -> None:
 
 @pytest.mark.parametrize("name", ["o/..", "../s", "o/.", "o//s", "o/", "/s"])
 def test_a_name_that_no_address_can_hold_has_none(name: str) -> None:
-    """Browsers would go to another page."""
+    """Browsers would open another page."""
     assert pages("cloud", CLOUD).repository(name) is None
     assert pages("cloud", CLOUD).ref("o/s", "branch", name.replace("o/", "b/")) is None
     assert pages("cloud", CLOUD).clone_addresses(name, "git") == {}
@@ -113,7 +113,7 @@ def test_a_name_that_no_address_can_hold_has_none(name: str) -> None:
     "url", ["", "javascript:alert(1)//", "file:///etc", "ftp://x/2.0", "http://[half/2.0"]
 )
 def test_only_web_servers_have_pages(url: str) -> None:
-    """An upstream's address of another scheme is never linked to."""
+    """An upstream's address with another scheme is never linked."""
     assert pages("cloud", url).repository("o/s") is None
     assert safe_external(url) is None
 
@@ -134,12 +134,12 @@ def test_only_web_servers_have_pages(url: str) -> None:
     ],
 )
 def test_clone_addresses_run_no_program(address: str, is_good: bool) -> None:
-    """Whoever clones from a list trusts its addresses."""
+    """Users who clone from a list trust its addresses."""
     assert is_clone_address(address) is is_good
 
 
 def told(full_name: str, href: str, **said: Any) -> Repository:
-    """A repository of which the upstream told an `html` link, as a crawl without credential keeps it."""
+    """A repository with an `html` link from a crawl without a credential."""
     named = owner(full_name.partition("/")[0])
     value = {"type": "repository", "owner": {}, "links": {"html": {"href": href}}}
     return repository(full_name, named, told=Told(value, anonymous=True), **said)
@@ -185,12 +185,12 @@ def folder(path: Path, tmp_path: Path) -> Folder:
 
 
 def there(text: str) -> list[str]:
-    """List the links of a page that lead away from it."""
+    """List the links that lead away from a page."""
     return re.findall(r'href="(https?://[^"]*|javascript:[^"]*)"', text)
 
 
 def test_the_page_of_a_repository_leads_to_its_upstream(served: AsgiClient) -> None:
-    """The repository, each branch and tag, each commit, each change."""
+    """For the repository, each branch and tag, each commit, each change."""
     found = there(served.get("/-/r/ann/built").text)
     here = "https://bitbucket.org/ann/built"
     branch, tag = f"{here}/branch/fix/%231%2050%25", f"{here}/commits/tag/v1"
@@ -199,7 +199,7 @@ def test_the_page_of_a_repository_leads_to_its_upstream(served: AsgiClient) -> N
 
 
 def test_lists_lead_to_the_upstream_too(served: AsgiClient) -> None:
-    """Results, an owner's repositories, changes, the feed, the home page; what is gone is not linked."""
+    """Results, an owner's repositories, changes, the feed, the home page; gone ones have no links."""
     listed = {"https://bitbucket.org/ann/built", "https://bitbucket.org/elsewhere/told"}
     evil = {"https://bitbucket.org/ann/evil"}  # what was told is not safe: the page is built
     assert set(there(served.get("/-/search?owner=ann&gone=1").text)) == listed | evil
@@ -247,7 +247,7 @@ def test_results_as_data_have_the_same_links(served: AsgiClient, folder: Folder)
 
 
 def test_show_tells_the_links_of_a_repository_and_its_refs(path: Path, folder: Folder) -> None:
-    """As text, and with --json the pages of each branch, tag and commit."""
+    """As text, and with --json for each branch, tag and commit."""
     assert "https://bitbucket.org/ann/built" in folder.run("show", "ann/built").out
     with closing(open_reader(path)) as connection:
         details = repository_details(connection, OPERATOR, "ann/built")
@@ -260,14 +260,14 @@ def test_show_tells_the_links_of_a_repository_and_its_refs(path: Path, folder: F
 
 
 def test_refs_found_anywhere_lead_to_their_pages(folder: Folder) -> None:
-    """`mirror refs --json` tells the page of each branch or tag, and of its commit."""
+    """`mirror refs --json` has the page of each branch or tag, and of its commit."""
     (found,) = json.loads(folder.run("refs", "fix/", "--json").out)["refs"]
     assert found["url"] == "https://bitbucket.org/ann/built/branch/fix/%231%2050%25"
     assert found["commit_url"] == f"https://bitbucket.org/ann/built/commits/{HASH}"
 
 
 def test_show_web_opens_a_browser_and_prints_the_address(folder: Folder, tmp_path: Path) -> None:
-    """A program of the desktop is handed the address; without one it is printed all the same."""
+    """It calls a program of the desktop; without one, it still prints the address."""
     program = tmp_path / "bin" / "xdg-open"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
@@ -293,7 +293,7 @@ def recipes() -> Iterator[tuple[str, str]]:
 @pytest.mark.skipif(not (shutil.which("git") and shutil.which("jq")), reason="needs git and jq")
 @pytest.mark.parametrize(("language", "recipe"), list(recipes()))
 def test_the_recipes_clone_what_an_owner_has(folder: Folder, language: str, recipe: str) -> None:
-    """Run as they stand, twice, with local repositories in the place of Bitbucket."""
+    """Unchanged, twice, with local repositories in place of Bitbucket."""
     place = folder.path
     origin = place / "origin"
     for name in ("built", "told", "evil"):

@@ -1,4 +1,4 @@
-"""Webhooks at the door: what is refused, what is applied at once, and that nothing untrue comes of it."""
+"""Incoming webhooks: which are refused, which are applied at once, and that false ones do no harm."""
 
 import asyncio
 import gzip
@@ -25,7 +25,7 @@ from mirror.times import to_text, utc_now
 
 
 def test_a_push_is_visible_at_once(hook: WebhookClient) -> None:
-    """Branch and tag are where the push says, the change is recorded, and the refs wait to be confirmed."""
+    """Branch and tag move, the change is recorded, and the refs wait for a confirmation."""
     answer = hook.push(OLD, NEW)
     assert answer.status_code == 200
     assert answer.json() == {"outcome": "taken", "refs_moved": 2, "marked": 1}
@@ -38,7 +38,7 @@ def test_a_push_is_visible_at_once(hook: WebhookClient) -> None:
 
 
 def test_a_deleted_branch_is_gone_at_once(hook: WebhookClient) -> None:
-    """If it was where the push says it was; with what API 2.0 said of it besides its columns."""
+    """If it was at the push's old commit; with its data of API 2.0."""
     with Store(hook.crawl.path) as store, store.transaction() as connection:
         connection.execute(
             """INSERT INTO extras SELECT 'branch', id, 'main', 0, x'00' FROM repositories
@@ -55,7 +55,7 @@ def test_a_deleted_branch_is_gone_at_once(hook: WebhookClient) -> None:
 
 
 def test_pushes_out_of_order_never_turn_a_ref_back(hook: WebhookClient) -> None:
-    """The second push before the first is not applied; the first afterwards is; nothing is applied twice."""
+    """A second push before the first is not applied; the first is; nothing is applied twice."""
     assert hook.push(NEW, NEWER).json()["refs_moved"] == 1  # the tag
     assert hook.main() == OLD
     hook.push(OLD, NEW)
@@ -65,7 +65,7 @@ def test_pushes_out_of_order_never_turn_a_ref_back(hook: WebhookClient) -> None:
 
 
 def test_forged_deliveries_are_refused(hook: WebhookClient) -> None:
-    """Unsigned, wrongly signed, signed by another algorithm, or with another body; nothing changes."""
+    """Unsigned, wrongly signed, of another algorithm, or with another body; nothing changes."""
     body = body_of("cloud_push.json", NAME=SOME, UUID=hook.uuid(SOME), OLD=OLD, NEW=NEW)
     sha1 = "sha1=" + hashlib.sha1(body).hexdigest()  # noqa: S324
     for header in ("", "sha256=", "sha256=" + "0" * 64, sha1, signature(body, "another secret"),
@@ -78,14 +78,14 @@ def test_forged_deliveries_are_refused(hook: WebhookClient) -> None:
 
 
 def test_nothing_is_parsed_before_it_is_verified(hook: WebhookClient) -> None:
-    """A body that is no JSON is forbidden without a signature, and malformed with one."""
+    """Invalid JSON is 403 without a signature, 400 with one."""
     assert hook.deliver("repo:push", b"no json", X_Hub_Signature="").status_code == 403
     assert hook.deliver("repo:push", b"no json").status_code == 400
 
 
 @pytest.mark.parametrize("header", ["X_Request_UUID", "X_Request_Id"])
 def test_equal_bodies_with_numbers_of_their_own_are_two_deliveries(hook: WebhookClient, header: str) -> None:
-    """To and fro and to again: the third push is applied, as Cloud and as Data Center number it."""
+    """There, back and there again: the third push is applied, with the numbers of Cloud and Data Center."""
     for number, (old, new) in enumerate([(OLD, NEW), (NEW, OLD), (OLD, NEW)]):
         answer = hook.push(old, new, **{"X_Request_UUID": "", header: f"number-{number}"})
         assert (answer.status_code, answer.json()["outcome"]) == (200, "taken")
@@ -93,7 +93,7 @@ def test_equal_bodies_with_numbers_of_their_own_are_two_deliveries(hook: Webhook
 
 
 def test_a_repeated_delivery_changes_nothing(hook: WebhookClient) -> None:
-    """It is answered 200, so that the sender is content, and changes nothing; another body is another one."""
+    """It is answered 200, to satisfy the sender; another body is another delivery."""
     hook.push(OLD, NEW, X_Request_UUID="one", X_Attempt_Number="1")
     hook.push(NEW, OLD, X_Request_UUID="two")
     retry = hook.push(OLD, NEW, X_Request_UUID="one", X_Attempt_Number="2")
@@ -103,7 +103,7 @@ def test_a_repeated_delivery_changes_nothing(hook: WebhookClient) -> None:
 
 
 def test_an_equal_body_without_a_number_is_confirmed_upstream(hook: WebhookClient) -> None:
-    """It may be a retry or another event: nothing is applied, and the repository is marked."""
+    """It may be a retry or another event: nothing is applied, and a hint is saved."""
     for old, new in ((OLD, NEW), (NEW, OLD)):
         hook.push(old, new, X_Request_UUID="")
     with Store(hook.crawl.path) as store, store.transaction() as connection:
@@ -116,7 +116,7 @@ def test_an_equal_body_without_a_number_is_confirmed_upstream(hook: WebhookClien
 
 @pytest.mark.parametrize("upstream", [False, True], ids=["cloud", "datacenter"])
 def test_a_ping_is_answered_without_effect(hook: WebhookClient, upstream: bool) -> None:
-    """Servers send it unsigned, with any body; one that is signed tells whether the secret is right."""
+    """Unsigned, with any body; a signed one shows whether the secret is right."""
     accept(hook.client.datasette, {"here": Hook(SECRET, datacenter=upstream)})
     for body in (b"", b'{"test": true}', b"no json"):
         for signed in ("", signature(body)):
@@ -127,7 +127,7 @@ def test_a_ping_is_answered_without_effect(hook: WebhookClient, upstream: bool) 
 
 
 def test_a_compressed_body_is_refused(hook: WebhookClient) -> None:
-    """Before it is read, with a word on what to do."""
+    """Before it is read, with a remedy."""
     answer = hook.deliver("repo:push", gzip.compress(b"{}"), Content_Encoding="gzip")
     assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
 
@@ -145,7 +145,7 @@ UNUSUAL = [
 
 @pytest.mark.parametrize("text", UNUSUAL)
 def test_unusual_text_is_stored_as_by_the_crawl(hook: WebhookClient, text: bytes) -> None:
-    """In a message, an author, a tagger and in the name of a branch: what cannot be held is replaced."""
+    """In messages, authors, taggers and names of branches: invalid text is replaced."""
     words = {"NAME": SOME, "UUID": hook.uuid(SOME), "OLD": OLD, "NEW": NEW}
     body = body_of("cloud_push.json", **words)
     body = body.replace(b'"One\\n"', b'"' + text + b'"').replace(
@@ -159,7 +159,7 @@ def test_unusual_text_is_stored_as_by_the_crawl(hook: WebhookClient, text: bytes
 
 
 def test_a_delivery_older_than_the_refs_is_confirmed_upstream(hook: WebhookClient) -> None:
-    """It was kept while the file could not be written, and a sync came in between."""
+    """It waited for the file, and a sync came in between."""
     late = Delivery("repo:push", "0" * 64, "late", to_text(START - timedelta(days=1)))
     move = RefUpdate("branch", "main", OLD, Ref(kind="branch", name="main", target_hash=NEW))
     with Store(hook.crawl.path) as store:
@@ -169,7 +169,7 @@ def test_a_delivery_older_than_the_refs_is_confirmed_upstream(hook: WebhookClien
 
 
 def test_deliveries_are_forgotten_after_a_day(hook: WebhookClient) -> None:
-    """The table does not grow for ever."""
+    """So the table does not grow for ever."""
     hook.push(OLD, NEW)
     with Store(hook.crawl.path) as store, store.transaction() as connection:
         connection.execute("UPDATE webhook_deliveries SET at = '2020-01-01T00:00:00.000000Z'")
@@ -178,7 +178,7 @@ def test_deliveries_are_forgotten_after_a_day(hook: WebhookClient) -> None:
 
 
 def test_an_upstream_without_a_secret_accepts_no_webhooks(hook: WebhookClient) -> None:
-    """Nor does one that is not configured, or not mirrored yet; the answer says what to do."""
+    """Nor an unconfigured or unmirrored one; the answer has the remedy."""
     body = body_of("cloud_updated.json", NAME=SOME, UUID="{u}")
     assert "webhook_secret" in hook.deliver("repo:updated", body, upstream="other").json()["error"]["message"]
     accept(hook.client.datasette, {"other": Hook(SECRET, datacenter=False)})
@@ -188,14 +188,14 @@ def test_an_upstream_without_a_secret_accepts_no_webhooks(hook: WebhookClient) -
 
 
 def test_only_post_is_answered(hook: WebhookClient) -> None:
-    """A browser that looks is told so."""
+    """A browser gets 405."""
     answer = hook.client.get("/-/webhook/here")
     assert answer.status_code == 405
     assert answer.headers["allow"] == "POST"
 
 
 def test_a_large_body_is_refused_before_it_is_read(hook: WebhookClient) -> None:
-    """By its announced length at once, else as soon as it has grown too large; no more is taken in."""
+    """By its declared length, or as soon as it is too large."""
     big = b"x" * (LARGEST_BODY + 1)
     assert hook.deliver("repo:push", big).status_code == 413
     taken = 0
@@ -215,7 +215,7 @@ def test_a_large_body_is_refused_before_it_is_read(hook: WebhookClient) -> None:
 
 
 def test_every_event_leaves_a_hint_and_none_a_tombstone(hook: WebhookClient) -> None:
-    """Deleted, transferred, renamed: the row stands as it was until the upstream has been asked."""
+    """After deleted, transferred, renamed: the row stays until the upstream has been asked."""
     for length, event in enumerate(("repo:updated", "repo:deleted", "repo:transfer")):
         body = body_of("cloud_updated.json", NAME=SOME, UUID=hook.uuid(SOME)) + b" " * length
         answer = hook.deliver(event, body)
@@ -227,7 +227,7 @@ def test_every_event_leaves_a_hint_and_none_a_tombstone(hook: WebhookClient) -> 
 
 
 def test_a_repository_unknown_here_makes_its_workspace_due_if_that_is_mirrored(hook: WebhookClient) -> None:
-    """Its name is not written down: it may be one that readers of the mirror must not know."""
+    """Its name is not saved, because readers of the mirror may not know it."""
     for full_name in ("ubernostrum/brand-new", "stranger/secret"):
         body = body_of("cloud_push.json", NAME=full_name, UUID="{new}", OLD=OLD, NEW=NEW)
         assert hook.deliver("repo:push", body).status_code == 200
@@ -236,7 +236,7 @@ def test_a_repository_unknown_here_makes_its_workspace_due_if_that_is_mirrored(h
 
 
 def test_other_events_are_accepted_and_ignored(hook: WebhookClient) -> None:
-    """So that a webhook with too many events ticked does not look broken."""
+    """So that a webhook with too many events does not look broken."""
     answer = hook.deliver("pullrequest:created", b'{"pullrequest": {}}')
     assert (answer.status_code, answer.json()) == (200, {"outcome": "ignored"})
 
@@ -248,13 +248,13 @@ def becomes(hook: WebhookClient, target: str) -> bool:
 
 
 def spooled(hook: WebhookClient) -> list[Path]:
-    """List what is acknowledged and not written yet."""
+    """List acknowledged deliveries that are not written yet."""
     folder = hook.crawl.path.with_name(hook.crawl.path.name + ".webhooks")
     return sorted(folder.glob("*.json")) if folder.exists() else []
 
 
 def test_a_locked_file_delays_no_sender(hook: WebhookClient) -> None:
-    """While a sync writes, the answer comes all the same; what was said is written when the file is free."""
+    """During a sync's write it is answered, and written when the file is free."""
     with Store(hook.crawl.path) as store, store.transaction():
         answer = hook.push(OLD, NEW)
         assert (answer.status_code, answer.json()["outcome"]) == (202, "waiting")
@@ -265,7 +265,7 @@ def test_a_locked_file_delays_no_sender(hook: WebhookClient) -> None:
 
 
 def kept_push(hook: WebhookClient, old: str, new: str) -> Kept:
-    """Make a delivery as it is kept."""
+    """Make a stored delivery."""
     body = body_of("cloud_push.json", NAME=SOME, UUID=hook.uuid(SOME), OLD=old, NEW=new)
     news = read_event("repo:push", body, datacenter=False)
     assert news is not None
@@ -273,7 +273,7 @@ def kept_push(hook: WebhookClient, old: str, new: str) -> Kept:
 
 
 def test_acknowledged_deliveries_are_retried_until_written(hook: WebhookClient) -> None:
-    """The file stays locked longer than SQLite waits; what comes meanwhile is written after it, in order."""
+    """The file is locked longer than SQLite waits; later ones are written after it, in order."""
     attempts = list[str]()
     free = threading.Event()
 
@@ -294,7 +294,7 @@ def test_acknowledged_deliveries_are_retried_until_written(hook: WebhookClient) 
 
 
 def test_acknowledged_deliveries_are_written_by_the_next_process(hook: WebhookClient) -> None:
-    """As soon as it takes webhooks, without waiting for one; what is no delivery is set aside."""
+    """As soon as it accepts webhooks, without waiting for one; other files are set aside."""
     spool = Spool(hook.crawl.path)
     spool.add(kept_push(hook, OLD, NEW))
     broken = spooled(hook)[0].with_name("0.json")
@@ -307,7 +307,7 @@ def test_acknowledged_deliveries_are_written_by_the_next_process(hook: WebhookCl
 
 
 def test_deliveries_beyond_the_queue_get_503(hook: WebhookClient) -> None:
-    """The queue is full, the folder is full, or nothing can be written beside the mirror: 503."""
+    """If the queue or the folder is full, or nothing can be written beside the mirror."""
     known, done = served(hook.client.datasette), threading.Event()
     known.webhook_seconds = 0.05
 
@@ -330,7 +330,7 @@ def test_deliveries_beyond_the_queue_get_503(hook: WebhookClient) -> None:
 
 
 def test_no_secret_is_in_any_answer_or_row(hook: WebhookClient) -> None:
-    """Neither the secret nor the signature, whatever is sent."""
+    """Neither the secret nor the signature, for any delivery."""
     answers = [
         hook.push(OLD, NEW).text,
         hook.push(OLD, NEW, secret="wrong").text,

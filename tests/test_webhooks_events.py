@@ -1,4 +1,4 @@
-"""Reading the bodies of webhooks: those recorded of real servers, ours of the same shape, and broken ones."""
+"""Bodies of webhooks: those recorded from real servers, our own of the same shape, and broken ones."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ PUSHES = sorted(
 @pytest.mark.skipif(not PUSHES, reason="the recorded bodies are not here")
 @pytest.mark.parametrize("path", PUSHES, ids=lambda path: path.name)
 def test_recorded_pushes_are_understood(path: Path) -> None:
-    """Every ref that a real push names is a update, with the commits that it names."""
+    """Every ref in a real push is an update, with its commits."""
     body = path.read_bytes()
     told = json.loads(body)
     if "push" not in told:
@@ -53,7 +53,7 @@ SERVER_PUSHES = sorted(
 @pytest.mark.skipif(not SERVER_PUSHES, reason="the recorded bodies are not here")
 @pytest.mark.parametrize("path", SERVER_PUSHES, ids=lambda path: path.name)
 def test_recorded_pushes_to_data_center_are_understood(path: Path) -> None:
-    """Every ref, with zeros for what is not there; also those that changed none."""
+    """Every ref, with zeros for missing ones; also pushes without changes."""
     body = path.read_bytes()
     told = json.loads(body)
     (found,) = read_event("repo:refs_changed", body, datacenter=True) or []
@@ -78,7 +78,7 @@ SIGNED = [
 @pytest.mark.skipif(not SIGNED[0][0].exists(), reason="the recorded bodies are not here")
 @pytest.mark.parametrize(("path", "signature"), SIGNED, ids=["cloud", "datacenter"])
 def test_signatures_of_real_servers_are_verified(path: Path, signature: str) -> None:
-    """The secret is that of the recording; one digit that differs is another signature."""
+    """With the recorded secret; another digit is another signature."""
     secret, body = "Gkvl$k$wyNpQAF42", path.read_bytes()
     verify_signature(secret, body, signature)
     for wrong in (signature[:-1] + "0", signature.replace("sha256", "sha1"), ""):
@@ -87,7 +87,7 @@ def test_signatures_of_real_servers_are_verified(path: Path, signature: str) -> 
 
 
 def test_a_push_to_cloud_carries_all_of_its_heads() -> None:
-    """Commit, author, message and parents as a listing would tell them, and a tag's own words."""
+    """Commit, author, message and parents as in a listing, and a tag's annotation."""
     body = body_of("cloud_push.json", NAME="any/name", UUID="{u}", OLD=OLD, NEW=NEW)
     (found,) = read_event("repo:push", body, datacenter=False) or []
     branch, tag = found.updates
@@ -104,7 +104,7 @@ def test_a_push_to_cloud_carries_all_of_its_heads() -> None:
 
 
 def test_a_push_to_data_center_has_hashes_alone() -> None:
-    """Zeros stand for none, projects for workspaces."""
+    """Zeros mean none, projects are workspaces."""
     words = {"SLUG": "slug", "KEY": "KEY", "OLD": OLD, "NEW": NEW}
     body = body_of("datacenter_refs_changed.json", **words)
     (found,) = read_event("repo:refs_changed", body, datacenter=True) or []
@@ -116,7 +116,7 @@ def test_a_push_to_data_center_has_hashes_alone() -> None:
 
 
 def test_renamed_and_forked_repositories_become_hints() -> None:
-    """The fork, not what it was forked from; the new name, not the old one."""
+    """For the fork, not its parent; for the new name, not the old one."""
     body = body_of("cloud_fork.json", NAME="any/name", UUID="{u}", FORK="else/name", FORKUUID="{f}")
     assert [(found.uuid, found.row) for found in read_event("repo:fork", body, datacenter=False) or []] == [
         ("{f}", True)
@@ -127,7 +127,7 @@ def test_renamed_and_forked_repositories_become_hints() -> None:
 
 
 def test_other_events_are_ignored() -> None:
-    """Pull requests, comments, a test of the connection: and one server's events are not the other's."""
+    """Pull requests, comments, a test of the connection, and events of the other kind of server."""
     for event in ("pullrequest:fulfilled", "diagnostics:ping", "", "repo:refs_changed"):
         assert read_event(event, b"{}", datacenter=False) is None
     assert read_event("repo:push", b"{}", datacenter=True) is None
@@ -139,7 +139,7 @@ def test_other_events_are_ignored() -> None:
      b'{"repository": {"uuid": "{u}", "full_name": "a/b"}}'],
 )  # fmt: skip
 def test_a_broken_body_is_malformed(body: bytes) -> None:
-    """Nothing else is raised, whatever is sent."""
+    """No other error is raised, for any body."""
     with pytest.raises(Malformed):
         read_event("repo:push", body, datacenter=False)
 
@@ -159,7 +159,7 @@ WRONG_HASHES = [
 
 @pytest.mark.parametrize("wrong", WRONG_HASHES, ids=lambda text: text[:12])
 def test_an_invalid_hash_is_malformed(wrong: str) -> None:
-    """As what was, what is, a parent, at Cloud and at Data Center; the message does not repeat it."""
+    """The old one, the new one, a parent, of Cloud and Data Center; the message does not repeat it."""
     cloud = {"NAME": "a/b", "UUID": "{u}", "OLD": OLD, "NEW": NEW}
     server = {"SLUG": "slug", "KEY": "KEY", "OLD": OLD, "NEW": NEW}
     parent = "0123456789abcdef0123456789abcdef01234567"
@@ -187,7 +187,7 @@ NAMES = [
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not here")
 def test_names_are_checked_by_gits_rules() -> None:
-    """Held against git itself; what no file system holds is refused too."""
+    """Compared with git itself; names too long for file systems are refused too."""
     for name in NAMES:
         done = subprocess.run(["git", "check-ref-format", f"refs/heads/{name}"], check=False)
         with contextlib.nullcontext() if done.returncode == 0 else pytest.raises(ValueError, match="git"):
@@ -199,7 +199,7 @@ def test_names_are_checked_by_gits_rules() -> None:
 
 @pytest.mark.parametrize("datacenter", [False, True])
 def test_a_push_with_a_name_that_git_refuses_is_malformed(datacenter: bool) -> None:
-    """Nothing of it is taken."""
+    """No part of it is applied."""
     file = "datacenter_refs_changed.json" if datacenter else "cloud_push.json"
     words = {"NAME": "a/b", "UUID": "{u}", "SLUG": "slug", "KEY": "KEY", "OLD": OLD, "NEW": NEW}
     body = body_of(file, **words).replace(b'"v1"', b'"a..b"')
@@ -208,7 +208,7 @@ def test_a_push_with_a_name_that_git_refuses_is_malformed(datacenter: bool) -> N
 
 
 def test_hashes_are_read_in_either_length_and_case() -> None:
-    """SHA-256 has 64 digits; the mirror has them in lower case."""
+    """SHA-256 has 64 digits; the mirror stores lower case."""
     body = body_of("cloud_push.json", NAME="a/b", UUID="{u}", OLD="A" * 40, NEW="b" * 64)
     (found,) = read_event("repo:push", body, datacenter=False) or []
     assert (found.updates[0].old, found.updates[0].new and found.updates[0].new.target_hash) == (
@@ -229,6 +229,6 @@ def test_refs_of_a_mercurial_repository_are_left_to_the_run() -> None:
     st.binary(max_size=200), st.sampled_from(["repo:push", "repo:fork", "repo:updated", "x"]), st.booleans()
 )
 def test_random_bytes_are_malformed(body: bytes, event: str, datacenter: bool) -> None:
-    """They are malformed, or say nothing."""
+    """Or without any event."""
     with contextlib.suppress(Malformed):
         assert read_event(event, body, datacenter=datacenter) is None

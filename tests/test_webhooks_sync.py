@@ -1,4 +1,4 @@
-"""What a sync makes of marks: the upstream's word, at few requests, whatever the webhooks said."""
+"""What a sync makes of hints: the upstream decides, with few requests, whatever webhooks said."""
 
 import threading
 from contextlib import closing
@@ -20,7 +20,7 @@ from mirror.upstream.connect import connect
 
 
 def work(hook: WebhookClient, scope: Scope, later: float = 60) -> Summary:
-    """Do part of a sync."""
+    """Do a part of a sync."""
     crawl = hook.crawl
     crawl.clock.wait(later)
     with Store(crawl.path) as store:
@@ -47,19 +47,19 @@ def work(hook: WebhookClient, scope: Scope, later: float = 60) -> Summary:
 
 
 def marks(hook: WebhookClient) -> int:
-    """Count what is marked."""
+    """Count the hints."""
     return int(
         hook.crawl.one("SELECT count(*) FROM cursors WHERE stream LIKE 'marked:%' OR stream LIKE 'due:%'")
     )
 
 
 def true(hook: WebhookClient) -> None:
-    """Hold the mirror against the sandbox."""
+    """Compare the mirror with the sandbox."""
     assert_matches_sandbox(hook.crawl, hook.sandbox, hook.sandbox.workspaces())
 
 
 def test_a_push_is_confirmed_by_one_request(hook: WebhookClient) -> None:
-    """The refs of the repository that was pushed to, and no listing."""
+    """For the refs of the pushed repository, without a listing."""
     hook.sandbox.do("push", SOME, branch="main")
     hook.push(OLD, NEW)
     assert marks(hook) == 1
@@ -75,7 +75,7 @@ def test_a_push_is_confirmed_by_one_request(hook: WebhookClient) -> None:
 
 
 def test_a_false_event_is_corrected_by_the_next_run(hook: WebhookClient) -> None:
-    """A signed push that never happened is taken back."""
+    """A signed push that never happened is undone."""
     hook.push(OLD, NEW)
     assert hook.main() == NEW
     work(hook, HINTS)
@@ -93,7 +93,7 @@ def test_every_sync_works_off_hints(hook: WebhookClient) -> None:
 
 @pytest.mark.parametrize("action", ["rename", "make_private", "delete", "transfer", "create"])
 def test_hints_of_repositories_are_requested_first(hook: WebhookClient, action: str) -> None:
-    """The upstream's answer is what the mirror shows; gone is only what a listing proves to be gone."""
+    """The upstream's answer is shown; only a listing proves that one is gone."""
     more = {"rename": {"name": "another"}, "transfer": {"to": "jespern"}}.get(action, {})
     if action == "create":
         hook.sandbox.do("create", "ubernostrum/brand-new")
@@ -110,7 +110,7 @@ def test_hints_of_repositories_are_requested_first(hook: WebhookClient, action: 
 
 
 def test_a_transfer_to_an_owner_who_is_not_mirrored_is_a_tombstone(tmp_path: Path) -> None:
-    """By the upstream's word; also where something else has gone to the same owner before."""
+    """If the upstream says so, also if another one went to that owner before."""
     owner = SOME.partition("/")[0]
     hook = webhook_mirror(tmp_path, workspaces=(owner,))
     for full_name in (SOME, f"{owner}/django-registration"):
@@ -124,7 +124,7 @@ def test_a_transfer_to_an_owner_who_is_not_mirrored_is_a_tombstone(tmp_path: Pat
 
 
 def test_a_webhook_alone_makes_no_tombstone(hook: WebhookClient) -> None:
-    """The repository that is said to be deleted is still there."""
+    """The repository of a false deletion still exists."""
     hook.about("repo:deleted", "cloud_updated.json")
     work(hook, HINTS)
     assert hook.crawl.gone() == {}
@@ -132,7 +132,7 @@ def test_a_webhook_alone_makes_no_tombstone(hook: WebhookClient) -> None:
 
 
 def test_hints_wait_for_the_budget(hook: WebhookClient) -> None:
-    """Nothing is forgotten while the upstream cannot be asked."""
+    """None is lost while the upstream cannot be asked."""
     hook.about("repo:updated", "cloud_updated.json")
     hook.crawl.config = msgspec.structs.replace(hook.crawl.config, requests_per_hour=1)
     assert hook.crawl.sync(may_wait=False, later=1).state == "paused"
@@ -140,7 +140,7 @@ def test_hints_wait_for_the_budget(hook: WebhookClient) -> None:
 
 
 def test_a_hinted_workspace_that_fails_is_retried_later(hook: WebhookClient) -> None:
-    """It costs one try after each delay and not a run every three seconds; an ordinary sync takes it up."""
+    """One try after each delay, not a run every three seconds; an ordinary sync takes it too."""
     config = Config(database=str(hook.crawl.path), upstreams=(hook.crawl.config,))
 
     def is_work() -> bool:
@@ -164,7 +164,7 @@ def test_a_hinted_workspace_that_fails_is_retried_later(hook: WebhookClient) -> 
 
 
 def test_hints_of_removed_workspaces_are_deleted(hook: WebhookClient) -> None:
-    """Nothing would ever list it."""
+    """No run would list them."""
     hook.sandbox.do("delete", SOME)
     hook.about("repo:deleted", "cloud_updated.json")
     hook.crawl.config = msgspec.structs.replace(hook.crawl.config, workspaces=("jespern",))
@@ -173,7 +173,7 @@ def test_hints_of_removed_workspaces_are_deleted(hook: WebhookClient) -> None:
 
 
 def test_partial_runs_keep_each_others_cursors(hook: WebhookClient) -> None:
-    """Refs alone, leftovers alone: no listing is asked for, and the next whole sync finds what they left."""
+    """Only refs, only leftovers: without listings, and the next whole sync finds the rest."""
     hook.sandbox.do("rename", SOME, name="another")
     for scope in (REFS, RETRY):
         summary = work(hook, scope)

@@ -1,4 +1,4 @@
-"""Writes over real HTTP against the sandbox: the upstream does it, and the mirror shows it at once."""
+"""Writes over real HTTP to the sandbox: done by the upstream, and visible in the mirror at once."""
 
 import threading
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def made(tmp_path: Path) -> Iterator[WriteHarness]:
 
 
 def test_a_created_repository_is_there_at_once(made: WriteHarness) -> None:
-    """Upstream, row, change, audit and search agree, for two requests: its refs are read at once."""
+    """Upstream, row, change, audit and search agree, with two requests, one of them for refs."""
     settings = RepositorySettings(
         name="New Idea", is_private=True, description="An idea", scm="git", has_wiki=True
     )
@@ -49,21 +49,21 @@ def test_a_created_repository_is_there_at_once(made: WriteHarness) -> None:
 
 
 def test_the_owner_is_found_in_any_case(made: WriteHarness) -> None:
-    """A namespace is spelled as the mirror spells it, whatever was typed."""
+    """A namespace is written as the mirror has it."""
     assert (
         made.writes.create("JesperN", RepositorySettings(name="Typed"), by="x").full_name == "jespern/typed"
     )
 
 
 def test_a_given_slug_is_used(made: WriteHarness) -> None:
-    """The address can be other than what the name says."""
+    """It may differ from the slug of the name."""
     row = made.writes.create("erik", RepositorySettings(name="The Name"), slug="address", by="x")
     assert (row.full_name, row.name) == ("erik/address", "The Name")
 
 
 @pytest.mark.parametrize(("owner", "scm"), [("jespern", "hg"), ("erik", "git"), ("1team", "hg")])
 def test_a_missing_scm_is_that_of_the_last_repository(tmp_path: Path, owner: str, scm: str) -> None:
-    """API 1.0 took the kind of the owner's newest repository, and hg for those who had none."""
+    """API 1.0 used the kind of the owner's newest repository, and hg without one."""
     with writable(tmp_path, workspaces=("jespern", "erik", "1team")) as made:
         if owner == "1team":
             for full_name in [row[0] for row in made.rows("SELECT full_name FROM repositories")]:
@@ -73,13 +73,13 @@ def test_a_missing_scm_is_that_of_the_last_repository(tmp_path: Path, owner: str
 
 
 def test_cloud_repositories_are_created_as_git(tmp_path: Path) -> None:
-    """Bitbucket Cloud makes nothing else any more, so nothing else can be meant."""
+    """Bitbucket Cloud creates nothing else any more."""
     with writable(tmp_path, kind="cloud") as made:
         assert made.writes.create("jespern", RepositorySettings(name="Fresh"), by="x").scm == "git"
 
 
 def test_a_partial_update_changes_the_given_fields(made: WriteHarness) -> None:
-    """What is not mentioned stays as it is, upstream and here."""
+    """Others stay, upstream and in the mirror."""
     before = made.row("jespern/django-piston")
     made.writes.update("jespern/django-piston", RepositorySettings(website="https://example.com/"), by="x")
     after = made.row("jespern/django-piston")
@@ -93,7 +93,7 @@ def test_a_partial_update_changes_the_given_fields(made: WriteHarness) -> None:
 
 
 def test_a_new_name_changes_the_slug(made: WriteHarness) -> None:
-    """Identity, refs and history stay with the row; the old name finds nothing."""
+    """Identity, refs and history stay with the row; the old name is not found."""
     before = made.row("jespern/django-piston")
     row = made.writes.update("jespern/django-piston", RepositorySettings(name="Piston Two"), by="x")
     assert row.full_name == "jespern/piston-two"
@@ -108,7 +108,7 @@ def test_a_new_name_changes_the_slug(made: WriteHarness) -> None:
 
 
 def test_a_repository_is_made_private_and_public(made: WriteHarness) -> None:
-    """Privacy changes at once here too, both ways."""
+    """At once in the mirror too."""
     made.writes.update("jespern/django-piston", RepositorySettings(is_private=True), by="x")
     assert made.rows("SELECT is_private FROM repositories WHERE slug = 'django-piston'") == [(1,)]
     made.writes.update("jespern/django-piston", RepositorySettings(is_private=False), by="x")
@@ -116,7 +116,7 @@ def test_a_repository_is_made_private_and_public(made: WriteHarness) -> None:
 
 
 def test_a_deleted_repository_is_a_tombstone(made: WriteHarness) -> None:
-    """The row and its refs stay, with the reason; the search finds it no more."""
+    """The row and its refs stay, with the reason; searches do not find it."""
     made.writes.delete("jespern/django-piston", by="x")
     assert made.upstream("jespern/django-piston") is None
     row = made.row("jespern/django-piston")
@@ -129,7 +129,7 @@ def test_a_deleted_repository_is_a_tombstone(made: WriteHarness) -> None:
 
 
 def test_a_deleted_name_can_be_used_again(made: WriteHarness) -> None:
-    """A repository made under a deleted one's name is another one."""
+    """The new repository is another one."""
     made.writes.delete("jespern/django-piston", by="x")
     made.writes.create("jespern", RepositorySettings(name="django-piston", scm="git"), by="x")
     row = made.row("jespern/django-piston")
@@ -139,7 +139,7 @@ def test_a_deleted_name_can_be_used_again(made: WriteHarness) -> None:
 
 
 def test_a_fork_knows_its_parent(made: WriteHarness) -> None:
-    """It is there under its new owner, tied to the row it was forked from."""
+    """It exists under its new owner, with the row of its parent."""
     row = made.writes.fork("jespern/django-piston", "erik", RepositorySettings(name="Erik's Piston"), by="x")
     assert row.full_name == "erik/eriks-piston"
     here, parent = made.row("erik/eriks-piston"), made.row("jespern/django-piston")
@@ -152,7 +152,7 @@ def test_a_fork_knows_its_parent(made: WriteHarness) -> None:
 
 
 def test_a_fork_of_a_private_repository_is_private(made: WriteHarness) -> None:
-    """Nothing is shown to the public because somebody forgot to say so."""
+    """By default nothing is published."""
     made.writes.fork("jespern/arriving", "erik", RepositorySettings(name="copy"), by="x")
     assert made.upstream("erik/copy")["is_private"] is True
     made.writes.fork("jespern/arriving", "erik", RepositorySettings(name="shown", is_private=False), by="x")
@@ -160,7 +160,7 @@ def test_a_fork_of_a_private_repository_is_private(made: WriteHarness) -> None:
 
 
 def test_a_repository_that_lost_its_name_becomes_a_hint(made: WriteHarness) -> None:
-    """Whoever had the new one's name in the mirror was renamed or deleted meanwhile, which is asked for."""
+    """The mirror's holder of the new name was renamed or deleted, so it is requested."""
     made.sandbox.do("rename", "jespern/django-piston", name="Moved On")
     made.sandbox.do("delete", "jespern/arriving")
     made.writes.create("jespern", RepositorySettings(name="django-piston"), by="x")
@@ -171,7 +171,7 @@ def test_a_repository_that_lost_its_name_becomes_a_hint(made: WriteHarness) -> N
 
 
 def test_two_writes_at_once_succeed(made: WriteHarness) -> None:
-    """Writes of several threads do not get into each other's way."""
+    """Threads do not disturb each other."""
     names = [f"idea-{number}" for number in range(6)]
     with ThreadPoolExecutor(6) as pool:
         list(
@@ -185,14 +185,14 @@ def test_two_writes_at_once_succeed(made: WriteHarness) -> None:
 
 
 def test_a_sync_does_not_block_writes(made: WriteHarness) -> None:
-    """The lock of a sync is not a write's; SQLite's own is held for moments only."""
+    """A write does not need the lock of a sync; SQLite's lock is short."""
     with sync_lock(made.path):
         made.writes.create("jespern", RepositorySettings(name="meanwhile"), by="x")
     assert made.row("jespern/meanwhile") is not None
 
 
 def test_an_older_page_does_not_undo_a_write(made: WriteHarness) -> None:
-    """A listing that was asked for first and is saved last brings back neither the deleted nor the public."""
+    """A page that was requested before a write and is saved after it restores nothing."""
     upstream, _ = connect(
         made.config.upstreams[0], ledger=MemoryLedger(), wait=lambda *_: None, environ=made.environ
     )
@@ -217,7 +217,7 @@ def test_an_older_page_does_not_undo_a_write(made: WriteHarness) -> None:
 
 
 def test_a_write_does_not_disturb_a_running_sync(tmp_path: Path) -> None:
-    """Whatever order pages and writes are saved in, the next sync leaves what the upstream has."""
+    """In any order of pages and writes, the next sync equals the upstream."""
     with writable(tmp_path, size=450, workspaces=("jespern", "big")) as made:
         made.sandbox.add_fault(Fault("slow", where="listing", nth=None, seconds=0.05))
         token = made.path.with_name("token")
@@ -247,7 +247,7 @@ def test_a_write_does_not_disturb_a_running_sync(tmp_path: Path) -> None:
 
 
 def test_a_fork_has_its_refs_at_once(made: WriteHarness) -> None:
-    """It is marked to be read once more, because upstreams may copy refs after they have answered."""
+    """They will be read again, because upstreams may copy refs later."""
     made.writes.fork("jespern/django-piston", "erik", RepositorySettings(name="piston"), by="x")
     there = {ref["name"] for ref in repository_refs(made.sandbox.world, "erik/piston")}
     assert {name for (name,) in made.rows(_REFS_OF_PISTON)} == there != set()
@@ -264,7 +264,7 @@ _REFS_OF_PISTON = """SELECT x.name FROM repositories r JOIN
 
 @pytest.mark.parametrize("what", ["500", "html", "empty"])
 def test_refs_that_cannot_be_read_at_once_are_not_made_up(made: WriteHarness, what: str) -> None:
-    """The fork is made all the same; its refs stay unread until the next run, and are no empty list."""
+    """The fork exists; its refs stay unread until the next run, not an empty list."""
     made.sandbox.add_fault(Fault(what, where="refs", nth=None))
     made.writes.fork("jespern/django-piston", "erik", RepositorySettings(name="piston"), by="x")
     row = made.row("erik/piston")

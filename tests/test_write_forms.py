@@ -1,4 +1,4 @@
-"""What API 1.0's forms mean today: slugs and fork policies."""
+"""API 1.0's forms: slugs and fork policies."""
 
 import pytest
 
@@ -58,14 +58,14 @@ YES, NO, NONE = True, False, None
 def test_fork_policies_are_read(
     before: str | None, switches: tuple[bool | None, bool | None, bool | None], after: str | None
 ) -> None:
-    """Three switches make one policy; a switch that is not given stays."""
+    """Three switches are one policy; a missing switch keeps its value."""
     given = {name: on for name, on in zip(FORK_SWITCHES, switches, strict=True) if on is not None}
     assert fork_policy_of(given, before) == after
 
 
 @pytest.mark.parametrize("switches", [(NONE, NONE), (NONE, NO), (NO, NO)])
 def test_only_private_forks_may_be_allowed(switches: tuple[bool | None, bool | None]) -> None:
-    """No policy forbids private forks alone: they are refused, not rounded."""
+    """No policy forbids only private forks, so that is refused."""
     switched = zip(FORK_SWITCHES, (*switches, True), strict=True)
     given = {name: on for name, on in switched if on is not None}
     with pytest.raises(ApiError, match="no_private_forks"):
@@ -73,7 +73,7 @@ def test_only_private_forks_may_be_allowed(switches: tuple[bool | None, bool | N
 
 
 def test_settings_of_a_form_are_read() -> None:
-    """The settings are those that the form gives; the owner is none of them."""
+    """Only given settings; the owner is not a setting."""
     fields = {
         "name": " N ",
         "is_private": "False",

@@ -67,7 +67,7 @@ class Wired:
             return [tuple(row) for row in store.rows(sql)]
 
     def sent(self) -> list[tuple[str, str, Any]]:
-        """Tell what was asked: method, path, body."""
+        """Return the requests: method, path, body."""
         return [(asked.method, asked.url.path, _body(asked)) for asked in self.server.asked]
 
 
@@ -95,7 +95,7 @@ REPOS = "/rest/api/1.0/projects/PRJ/repos"
 
 
 def test_a_data_center_repository_is_written(server: Callable[..., Wired]) -> None:
-    """Projects for workspaces, `public` for its opposite, names for addresses, numbers for identities."""
+    """Workspaces are projects, private is `public: false`, addresses have names, identities are numbers."""
     wired = server(
         answer(on_server("new-idea", name="New Idea"), 201),
         answer(on_server("new-idea", name="New Idea")),
@@ -130,14 +130,14 @@ def test_a_data_center_repository_is_written(server: Callable[..., Wired]) -> No
 def test_what_was_written_is_private_unless_strangers_see_it(
     server: Callable[..., Wired], status: int
 ) -> None:
-    """It is done, whatever the request without credential says."""
+    """It is done, whatever the request without a credential returns."""
     wired = server(answer(on_server("idea", public=True), 201), answer({}, status))
     wired.writes.create("PRJ", RepositorySettings(name="idea", is_private=False), by="x")
     assert wired.rows("SELECT is_private FROM repositories") == [(1,)]
 
 
 def test_data_center_keeps_names_apart(server: Callable[..., Wired]) -> None:
-    """A name that belongs to another repository by now is written to by nobody."""
+    """A name that belongs to another repository by now is not written to."""
     wired = server(answer(on_server("idea"), 201), answer(on_server("idea", 99)))
     wired.writes.create("PRJ", RepositorySettings(name="idea"), by="x")
     with pytest.raises(UpstreamRefused, match="is id:99 now"):
@@ -158,7 +158,7 @@ def test_data_center_keeps_names_apart(server: Callable[..., Wired]) -> None:
 def test_a_lost_answer_is_judged_by_what_data_center_returns(
     server: Callable[..., Wired], settings: RepositorySettings, error: str | None
 ) -> None:
-    """What became of a lost answer is known as far as the server tells, and no farther."""
+    """The outcome is known as far as the server reports the settings."""
     told = on_server("idea", description="told", forkable=None)
     wired = server(answer(told, 201), answer(told), answer(None, 504), answer(told))
     wired.writes.create("PRJ", RepositorySettings(name="idea"), by="x")
@@ -169,7 +169,7 @@ def test_a_lost_answer_is_judged_by_what_data_center_returns(
 
 
 def test_a_data_center_refuses_fork_policies(server: Callable[..., Wired]) -> None:
-    """What it cannot express is refused before anything is sent."""
+    """A policy that it does not have is refused before any request."""
     wired = server(answer(on_server("idea"), 201))
     with pytest.raises(UpstreamRefused, match="only allow_forks and no_forks"):
         wired.writes.create("PRJ", RepositorySettings(name="idea", fork_policy="no_public_forks"), by="x")
@@ -177,7 +177,7 @@ def test_a_data_center_refuses_fork_policies(server: Callable[..., Wired]) -> No
 
 
 def test_an_api_1_repository_is_written(old: Callable[..., Wired]) -> None:
-    """Forms with the booleans and switches of then; hg where nothing else is said."""
+    """By forms with booleans and switches of that time; hg by default."""
     wired = old(
         answer(of_old("new-idea", name="New Idea")),
         answer(of_old("new-idea")),
@@ -207,7 +207,7 @@ def test_an_api_1_repository_is_written(old: Callable[..., Wired]) -> None:
 
 
 def test_api_1_knows_repositories_by_name(old: Callable[..., Wired]) -> None:
-    """Renamed is another one to it; a name that is used again brings its row back, though just deleted."""
+    """A renamed one is another one; a reused name restores its row, even if just deleted."""
     wired = old(
         answer(of_old("one")),
         answer(of_old("one")),
@@ -232,7 +232,7 @@ def _branch(name: str, digit: str) -> dict[str, Any]:
 
 
 def test_a_new_repository_s_main_branch_is_told_with_its_branches(tmp_path: Path) -> None:
-    """Data Center lists branches, then tags; both are read before anybody is answered."""
+    """Branches and tags are both read before the answer."""
     wired = Wired(
         tmp_path,
         "datacenter",
@@ -252,7 +252,7 @@ def test_a_new_repository_s_main_branch_is_told_with_its_branches(tmp_path: Path
 
 
 def test_a_rename_that_makes_another_row_reads_its_refs(tmp_path: Path) -> None:
-    """API 1.0 knows repositories by their names alone; the new name is not served as one without refs."""
+    """API 1.0 has only names; the new one is not served as one without refs."""
     node = {"raw_node": "a" * 40}
     wired = Wired(
         tmp_path,

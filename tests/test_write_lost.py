@@ -1,4 +1,4 @@
-"""Writes whose answer is lost on a real connection: sent once, then the upstream is asked for the outcome."""
+"""Writes with a lost answer on a real connection: sent once, then the upstream is asked for the outcome."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +29,7 @@ def named(fault: Fault) -> str:
 
 
 def at(fault: Fault, nth: int) -> Fault:
-    """Let a fault strike the nth request for a repository."""
+    """Apply a fault to the nth request for a repository."""
     return Fault(fault.what, where="*/repositories/*", nth=nth, seconds=fault.seconds)
 
 
@@ -41,13 +41,13 @@ def made(tmp_path: Path) -> Iterator[WriteHarness]:
 
 
 def sent(made: WriteHarness) -> int:
-    """Count the writes that came through: each tries to make a repository of its own."""
+    """Count the writes that arrived: each tries to create a repository of its own."""
     return sum("idea" in row["slug"] for row in visible_repositories(made.sandbox.world))
 
 
 @pytest.mark.parametrize("fault", DONE_BUT_LOST, ids=named)
 def test_a_creation_with_a_lost_answer_is_found(made: WriteHarness, fault: Fault) -> None:
-    """The new repository is found by its name and shown, as if the answer had come."""
+    """By its name, and shown as if the answer had arrived."""
     made.sandbox.add_fault(at(fault, 1))
     row = made.writes.create("jespern", IDEA, by="x")
     assert row.uuid == made.upstream("jespern/idea")["uuid"]
@@ -58,7 +58,7 @@ def test_a_creation_with_a_lost_answer_is_found(made: WriteHarness, fault: Fault
 
 @pytest.mark.parametrize("fault", NOT_DONE_AND_LOST, ids=named)
 def test_a_failed_creation_with_a_lost_answer_is_reported(made: WriteHarness, fault: Fault) -> None:
-    """The request is not repeated; the error says what is known, and so does the audit."""
+    """It is not repeated; error and audit say what is known."""
     before = made.rows("SELECT * FROM repositories")
     made.sandbox.add_fault(at(fault, 1))
     with pytest.raises(OutcomeUnknown, match=r"(?s)jespern/idea.*not been done so far.*check before"):
@@ -72,7 +72,7 @@ def test_a_failed_creation_with_a_lost_answer_is_reported(made: WriteHarness, fa
 
 @pytest.mark.parametrize("status", ["500", "503"])
 def test_a_failing_server_is_reported(made: WriteHarness, status: str) -> None:
-    """A 5xx is looked up too; where nothing was made, nothing is left behind."""
+    """A 5xx is checked too; without an effect, nothing is left behind."""
     before = made.contents()
     made.sandbox.add_fault(at(Fault(status), 1))
     with pytest.raises(UpstreamBusy, match="was not done") as caught:
@@ -83,7 +83,7 @@ def test_a_failing_server_is_reported(made: WriteHarness, status: str) -> None:
 
 
 def test_an_unreachable_upstream_is_reported(made: WriteHarness) -> None:
-    """Where even looking fails, the error says both, and nothing is claimed."""
+    """If the check fails too, the error says both."""
     made.sandbox.add_fault(Fault("drop", where="*/repositories/*", nth=None))
     with pytest.raises(OutcomeUnknown, match=r"(?s)may have been done.*Looking it up failed as well"):
         made.writes.create("jespern", IDEA, by="x")
@@ -92,7 +92,7 @@ def test_an_unreachable_upstream_is_reported(made: WriteHarness) -> None:
 
 
 def test_a_refused_connection_is_reported(tmp_path: Path) -> None:
-    """Where no connection comes about, the write was certainly not done, and the error says so."""
+    """Without a connection the write was certainly not done, and the error says so."""
     with writable(tmp_path) as made:
         pass
     before = made.contents()
@@ -102,7 +102,7 @@ def test_a_refused_connection_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_name_taken_before_is_not_called_created(made: WriteHarness) -> None:
-    """A repository that the mirror knew by that name was not made by the lost request."""
+    """A repository that the mirror knew is not the new one."""
     made.sandbox.add_fault(at(Fault("drop"), 1))
     with pytest.raises(UpstreamRefused, match="there is a repository jespern/arriving already"):
         made.writes.create("jespern", RepositorySettings(name="arriving"), by="x")
@@ -110,7 +110,7 @@ def test_a_name_taken_before_is_not_called_created(made: WriteHarness) -> None:
 
 
 def test_a_name_taken_meanwhile_is_not_called_created(tmp_path: Path) -> None:
-    """Nor was one that the mirror does not know, but that is years old."""
+    """Nor is an unknown one that is years old."""
     with writable(tmp_path, workspaces=("jespern",)) as made:
         made.sandbox.add_fault(at(Fault("drop"), 1))
         settings = RepositorySettings(name="codeigniter")
@@ -120,7 +120,7 @@ def test_a_name_taken_meanwhile_is_not_called_created(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", DONE_BUT_LOST, ids=named)
 def test_an_update_with_a_lost_answer_is_found(made: WriteHarness, fault: Fault) -> None:
-    """A rename whose answer was lost is found by identity."""
+    """A rename is found by identity."""
     made.sandbox.add_fault(at(fault, 2))
     row = made.writes.update(PISTON, RepositorySettings(name="New Piston", has_wiki=True), by="x")
     assert row.full_name == "jespern/new-piston"
@@ -130,7 +130,7 @@ def test_an_update_with_a_lost_answer_is_found(made: WriteHarness, fault: Fault)
 
 @pytest.mark.parametrize("fault", NOT_DONE_AND_LOST, ids=named)
 def test_a_failed_update_with_a_lost_answer_is_reported(made: WriteHarness, fault: Fault) -> None:
-    """Nothing here changes, and nothing is sent twice."""
+    """The mirror does not change, and nothing is sent twice."""
     before = made.rows("SELECT * FROM repositories")
     made.sandbox.add_fault(at(fault, 2))
     with pytest.raises(OutcomeUnknown, match="updating jespern/django-piston"):
@@ -144,7 +144,7 @@ NO_WEBSITE = "jespern/jespern-jekyll"
 
 @pytest.mark.parametrize("fault", [Fault("500"), *NOT_DONE_AND_LOST], ids=named)
 def test_empty_values_that_stayed_empty_mean_not_updated(made: WriteHarness, fault: Fault) -> None:
-    """An upstream that says null of a website says that there is none, so the lost update was not done."""
+    """Null means no website, so the lost update was not done."""
     before = made.upstream(NO_WEBSITE)
     assert before["website"] is None
     made.sandbox.add_fault(at(fault, 2))
@@ -163,7 +163,7 @@ def test_emptied_values_mean_updated(made: WriteHarness) -> None:
 
 @pytest.mark.parametrize("fault", [Fault("slow", seconds=1.2)], ids=named)
 def test_a_deletion_with_a_lost_answer_is_found(made: WriteHarness, fault: Fault) -> None:
-    """What is not there any more was deleted."""
+    """A missing repository was deleted."""
     made.sandbox.add_fault(at(fault, 2))
     made.writes.delete(PISTON, by="x")
     assert made.changes() == [("deleted", PISTON, "deleted")]
@@ -171,7 +171,7 @@ def test_a_deletion_with_a_lost_answer_is_found(made: WriteHarness, fault: Fault
 
 @pytest.mark.parametrize("fault", [Fault("drop"), Fault("hang"), Fault("504")], ids=named)
 def test_a_failed_deletion_with_a_lost_answer_is_reported(made: WriteHarness, fault: Fault) -> None:
-    """What is there still is not called deleted."""
+    """An existing repository is not called deleted."""
     made.sandbox.add_fault(at(fault, 2))
     with pytest.raises(OutcomeUnknown, match="deleting jespern/django-piston"):
         made.writes.delete(PISTON, by="x")
@@ -183,7 +183,7 @@ def test_a_failed_deletion_with_a_lost_answer_is_reported(made: WriteHarness, fa
 
 @pytest.mark.parametrize("fault", DONE_BUT_LOST, ids=named)
 def test_a_fork_with_a_lost_answer_is_found(made: WriteHarness, fault: Fault) -> None:
-    """The fork is found under its new owner."""
+    """Under its new owner."""
     made.sandbox.add_fault(at(fault, 1))
     row = made.writes.fork(PISTON, "erik", RepositorySettings(name="copy"), by="x")
     assert row.full_name == "erik/copy"
@@ -194,7 +194,7 @@ def test_a_fork_with_a_lost_answer_is_found(made: WriteHarness, fault: Fault) ->
 
 
 def test_a_failed_fork_with_a_lost_answer_is_reported(made: WriteHarness) -> None:
-    """There is no fork, here or there; a namesake that is no fork is not taken for it."""
+    """There is no fork; a namesake that is no fork does not count."""
     made.sandbox.add_fault(at(Fault("drop"), 1))
     with pytest.raises(OutcomeUnknown, match="forking jespern/django-piston as erik/copy"):
         made.writes.fork(PISTON, "erik", RepositorySettings(name="copy"), by="x")
@@ -207,14 +207,14 @@ def test_a_failed_fork_with_a_lost_answer_is_reported(made: WriteHarness) -> Non
 
 
 def test_a_short_429_is_waited_out(made: WriteHarness) -> None:
-    """A write that was refused for its haste was not done, so it may be asked again."""
+    """A write refused by 429 was not done, so it is sent again."""
     made.sandbox.add_fault(Fault("429", where="*/repositories/*", retry_after="1"))
     assert made.writes.create("jespern", IDEA, by="x").full_name == "jespern/idea"
     assert sent(made) == 1
 
 
 def test_a_long_429_is_reported(made: WriteHarness) -> None:
-    """Nobody waits a minute for a write: the error says when, and nothing was done."""
+    """Writes do not wait for a minute: the error says when, and nothing was done."""
     before = made.rows("SELECT * FROM repositories")
     made.sandbox.add_fault(Fault("429", where="*/repositories/*", retry_after="60"))
     with pytest.raises(UpstreamBusy, match="nothing was changed") as caught:

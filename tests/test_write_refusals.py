@@ -1,4 +1,4 @@
-"""Writes that are refused, by the upstream or before it is asked: typed, in its words, without a trace."""
+"""Refused writes, by the upstream or before any request: typed errors, clear words, no effect."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,7 +46,7 @@ def write(request: pytest.FixtureRequest) -> Write:
 
 
 def nth_of(write: Write) -> int:
-    """Return which request for a repository is the write itself."""
+    """Return which request for a repository is the write."""
     return 2 if write in (WRITES["update"], WRITES["delete"]) else 1
 
 
@@ -64,7 +64,7 @@ def nth_of(write: Write) -> int:
 def test_a_refusal_leaves_no_trace(
     made: WriteHarness, write: Write, status: int, kind: type[MirrorError]
 ) -> None:
-    """The error is of the right type and asked once; the mirror is the same to the last byte."""
+    """The error has the right type, with one request; the mirror is the same to the last byte."""
     before = made.contents()
     made.sandbox.add_fault(Fault(str(status), where="*/repositories/*", nth=nth_of(write)))
     with pytest.raises(kind, match=str(status)) as caught:
@@ -75,7 +75,7 @@ def test_a_refusal_leaves_no_trace(
 
 
 def test_a_duplicate_keeps_the_upstreams_words(made: WriteHarness) -> None:
-    """400 names the field and says what Bitbucket says."""
+    """400 with the field and Bitbucket's message."""
     with pytest.raises(UpstreamRefused, match=r"400: .*already exists.*name: ") as caught:
         made.writes.create("jespern", RepositorySettings(name="arriving"), by="x")
     assert caught.value.status == 400
@@ -90,7 +90,7 @@ def test_a_rename_to_a_taken_name_is_refused(made: WriteHarness) -> None:
 
 
 def test_missing_rights_are_reported(tmp_path: Path) -> None:
-    """403 names the scope that the credential lacks."""
+    """403 with the missing scope."""
     with writable(tmp_path, "mcatalbas:sandbox") as made:
         with pytest.raises(UpstreamRefused, match="lacks the scope repository:admin") as caught:
             made.writes.create("erik", RepositorySettings(name="idea"), by="x")
@@ -98,7 +98,7 @@ def test_missing_rights_are_reported(tmp_path: Path) -> None:
 
 
 def test_a_wrong_secret_is_reported(tmp_path: Path, write: Write) -> None:
-    """It is refused once, is never repeated, and is nowhere in what is said or kept."""
+    """Refused once, not retried, and in no message or row."""
     secret = "wrong-secret-9071"
     with writable(tmp_path, f"jespern:{secret}") as made:
         before = made.contents()
@@ -110,7 +110,7 @@ def test_a_wrong_secret_is_reported(tmp_path: Path, write: Write) -> None:
 
 
 def test_secrets_are_in_no_row_and_no_error(tmp_path: Path) -> None:
-    """Neither the file nor an error holds the credential, though the sandbox writes logins into addresses."""
+    """Although the sandbox writes logins into addresses."""
     with writable(tmp_path, "jespern@example.com:sandbox") as made:
         for name in ("create", "update", "fork", "delete"):
             WRITES[name](made)
@@ -121,7 +121,7 @@ def test_secrets_are_in_no_row_and_no_error(tmp_path: Path) -> None:
 
 
 def test_an_anonymous_upstream_refuses_writes(made: WriteHarness, write: Write) -> None:
-    """Nobody may write without a credential: told before anything is asked."""
+    """Without a credential, before any request."""
     made.writes = made.writer(made.with_credential(None))
     with pytest.raises(ConfigError, match=r"upstream s has no credential.*set `credential"):
         write(made)
@@ -137,7 +137,7 @@ def test_a_missing_credential_is_reported(made: WriteHarness, write: Write) -> N
 
 
 def test_an_unknown_owner_is_refused(made: WriteHarness) -> None:
-    """The error says what to do; one that is configured needs no sync before."""
+    """With a remedy; a configured owner needs no sync first."""
     with pytest.raises(NotFound, match=r"hold nobody: name it in `workspaces`.*--upstream \(s\)"):
         made.writes.create("nobody", RepositorySettings(name="idea"), by="x")
     named = msgspec.structs.replace(made.config.upstreams[0], workspaces=("1team",))
@@ -146,7 +146,7 @@ def test_an_unknown_owner_is_refused(made: WriteHarness) -> None:
 
 
 def test_an_unknown_repository_is_refused(made: WriteHarness) -> None:
-    """What the mirror does not hold, or holds as gone, cannot be written to."""
+    """Also one that is gone in the mirror."""
     made.writes.delete("jespern/arriving", by="x")
     for name in ("jespern/nothing", "jespern/arriving"):
         with pytest.raises(NotFound, match=f"no repository {name}; `mirror sync`"):
@@ -162,7 +162,7 @@ def two_upstreams(made: WriteHarness) -> Config:
 
 
 def test_an_owner_of_two_upstreams_is_refused(made: WriteHarness) -> None:
-    """The user has to say which; then it is that one."""
+    """The user must choose one, which is used then."""
     writes = made.writer(two_upstreams(made))
     with pytest.raises(ConfigError, match="jespern is in s and in t; say which one with --upstream"):
         writes.create("jespern", RepositorySettings(name="idea"), by="x")
@@ -174,7 +174,7 @@ def test_an_owner_of_two_upstreams_is_refused(made: WriteHarness) -> None:
 
 
 def test_a_repository_of_two_upstreams_is_refused(made: WriteHarness) -> None:
-    """A name that both hold has to be told apart; the other one's row stays."""
+    """The user must choose; the other one's row stays."""
     writes = made.writer(two_upstreams(made))
     writes.create("jespern", RepositorySettings(name="idea"), by="x", upstream="t")
     with pytest.raises(NotFound, match="of upstream t"):
@@ -184,7 +184,7 @@ def test_a_repository_of_two_upstreams_is_refused(made: WriteHarness) -> None:
 
 
 def test_a_removed_upstream_is_refused(made: WriteHarness, write: Write) -> None:
-    """Rows of an upstream that the configuration does not name any more cannot be written to."""
+    """Rows of an upstream that is no longer configured cannot be written to."""
     other = msgspec.structs.replace(made.config.upstreams[0], name="other", workspaces=())
     made.writes = made.writer(msgspec.structs.replace(made.config, upstreams=(other,)))
     with pytest.raises(ConfigError, match="mirrored from s, which the configuration no longer names"):
@@ -192,7 +192,7 @@ def test_a_removed_upstream_is_refused(made: WriteHarness, write: Write) -> None
 
 
 def test_a_write_without_a_mirror_is_refused(tmp_path: Path, made: WriteHarness, write: Write) -> None:
-    """A write makes no mirror: there would be one repository in it."""
+    """Otherwise it would make a mirror of one repository."""
     elsewhere = tmp_path / "elsewhere.db"
     made.writes = made.writer(msgspec.structs.replace(made.config, database=str(elsewhere)))
     with pytest.raises(StoreError, match="no mirror there yet"):
@@ -201,7 +201,7 @@ def test_a_write_without_a_mirror_is_refused(tmp_path: Path, made: WriteHarness,
 
 
 def test_a_renamed_repository_is_not_deleted(made: WriteHarness) -> None:
-    """Its name may be another one's by now: whoever deletes has to know what it is called."""
+    """Its former name may belong to another one, so the user must give the present one."""
     made.sandbox.do("rename", PISTON, name="Moved On")
     with pytest.raises(UpstreamRefused, match="is called jespern/moved-on upstream now") as caught:
         made.writes.delete(PISTON, by="x")
@@ -210,7 +210,7 @@ def test_a_renamed_repository_is_not_deleted(made: WriteHarness) -> None:
 
 
 def test_a_gone_repository_is_not_created_by_an_update(made: WriteHarness) -> None:
-    """Bitbucket would create what a PUT names and does not find."""
+    """Bitbucket would create the missing target of a PUT."""
     made.sandbox.do("delete", PISTON)
     with pytest.raises(UpstreamRefused) as caught:
         made.writes.update(PISTON, RepositorySettings(description="new"), by="x")
@@ -219,7 +219,7 @@ def test_a_gone_repository_is_not_created_by_an_update(made: WriteHarness) -> No
 
 
 def test_a_spent_budget_is_reported(made: WriteHarness) -> None:
-    """Writes spend from the same hour as a sync; when that is spent, nothing is sent and nobody waits."""
+    """Writes share the hour of a sync; if it is spent, nothing is sent, and nobody waits."""
     spent = made.rows("SELECT sum(requests) FROM request_ledger")[0][0]
     limited = msgspec.structs.replace(made.config.upstreams[0], requests_per_hour=spent + 1)
     made.writes = made.writer(msgspec.structs.replace(made.config, upstreams=(limited,)))
@@ -235,7 +235,7 @@ def test_a_spent_budget_is_reported(made: WriteHarness) -> None:
 
 
 def test_a_budget_spent_between_check_and_write_is_reported(made: WriteHarness) -> None:
-    """An update looks first; where that takes the last request, nothing was changed."""
+    """The check of an update takes the last request; nothing was changed."""
     spent = made.rows("SELECT sum(requests) FROM request_ledger")[0][0]
     limited = msgspec.structs.replace(made.config.upstreams[0], requests_per_hour=spent + 1)
     made.writes = made.writer(msgspec.structs.replace(made.config, upstreams=(limited,)))
@@ -245,7 +245,7 @@ def test_a_budget_spent_between_check_and_write_is_reported(made: WriteHarness) 
 
 
 def test_an_unwritable_mirror_is_reported(made: WriteHarness) -> None:
-    """What the upstream has done is told, with what brings it here; half a write is none."""
+    """The error says what the upstream did, and what brings it into the mirror; nothing is half written."""
     with Store(made.path) as store:
         store.connection.execute(
             """CREATE TRIGGER full_disk BEFORE INSERT ON changes

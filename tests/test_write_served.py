@@ -1,4 +1,4 @@
-"""API 1.0 over a mirror whose writes pass through to a sandbox: what an old script gets."""
+"""API 1.0 of a mirror whose writes pass through to a sandbox: what an old script gets."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +40,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 def test_a_repository_is_created_updated_forked_and_deleted(served: Served) -> None:
-    """Created, renamed, forked and deleted by forms of 2010; each answer and each next read agree."""
+    """By forms of 2010; each answer and each next read agree."""
     status, created = served("POST", "repositories/", name="New Idea", is_private="True", scm="git")
     assert status == 200
     assert isinstance(created, dict)
@@ -70,7 +70,7 @@ def test_a_repository_is_created_updated_forked_and_deleted(served: Served) -> N
 
 
 def test_refusals_are_passed_on(served: Served) -> None:
-    """A duplicate is 400 with the upstream's words, a missing right 403, an unknown owner 404."""
+    """A duplicate is 400 with the upstream's message, a missing right 403, an unknown owner 404."""
     status, said = served("POST", "repositories/", name="arriving")
     assert status == 400
     assert "already exists" in str(said)
@@ -82,7 +82,7 @@ def test_refusals_are_passed_on(served: Served) -> None:
 
 
 def test_an_unreachable_upstream_is_503(served: Served) -> None:
-    """Nothing was changed, and the mirror answers on."""
+    """Nothing was changed, and the mirror keeps answering."""
     served.made.sandbox.add_fault(Fault("503", where="*/repositories/*", nth=None))
     status, said = served("PUT", "repositories/jespern/django-piston", description="new")
     assert status == 503
@@ -91,7 +91,7 @@ def test_an_unreachable_upstream_is_503(served: Served) -> None:
 
 
 def test_a_lost_answer_is_reported_as_unknown(served: Served) -> None:
-    """Where nobody knows, the answer says so."""
+    """If the outcome is unknown, the answer says so."""
     served.made.sandbox.add_fault(Fault("drop", where="*/repositories/*"))
     status, said = served("POST", "repositories/", name="idea")
     assert status == 503
@@ -100,7 +100,7 @@ def test_a_lost_answer_is_reported_as_unknown(served: Served) -> None:
 
 
 def test_an_unwritable_mirror_is_reported_as_unknown(served: Served) -> None:
-    """The upstream has done it, so that must not be denied."""
+    """Because the upstream has done it."""
     with Store(served.made.path) as store:
         store.connection.execute(
             """CREATE TRIGGER full_disk BEFORE INSERT ON changes

@@ -1,4 +1,4 @@
-"""Random mirrors that differ in their private part alone: whatever is public is the same row for row.
+"""Random mirrors that differ only in private rows: public rows are equal.
 
 All rows are written as they are, by SQL, so that the numbers of rows are free.
 """
@@ -79,7 +79,7 @@ class Twin:
         self._note()
 
     def _show(self, number: int) -> None:
-        """Write a public repository, with what is public of it and, in a twin, what was private before."""
+        """Write a public repository with its public data and, in a twin, its former private data."""
         random = self.public
         name, row = f"open{random.randint(0, 2)}", self.next_number()
         was_private = random.random() < 0.4
@@ -118,7 +118,7 @@ class Twin:
                      old='{"name": "a"}', new='{"name": "b"}')  # fmt: skip
 
     def _parent(self, kind: str) -> dict[str, Any]:
-        """Return what is said of the parent: a hidden one is private, gone, unknown, or there is none."""
+        """Return the fields of a parent: a hidden one is private, gone, unknown, or there is none."""
         if kind == "public":
             rows = self.db.execute(
                 """SELECT id, uuid, full_name FROM repositories

@@ -1,4 +1,4 @@
-"""What the tests of upstreams hand in instead of a network, a store, a clock and sleep."""
+"""Fakes for tests of upstreams, in place of a network, a store, a clock and sleep."""
 
 import json
 from collections import deque
@@ -24,7 +24,7 @@ Responder = Callable[[httpx.Request], httpx.Response]
 
 
 class MemoryLedger:
-    """A ledger that keeps every request's moment in memory."""
+    """A ledger that keeps the times of requests in memory."""
 
     def __init__(self) -> None:
         self.asked = dict[str, list[datetime]]()
@@ -44,7 +44,7 @@ class MemoryLedger:
         self.asked[bucket].remove(reserved_at)
 
     def settle(self, now: datetime) -> None:
-        """Everything is known at once."""
+        """Nothing is open."""
 
     def close(self) -> None:
         """Nothing is reserved ahead."""
@@ -68,7 +68,7 @@ class MemoryLedger:
 
 @dataclass
 class FakeClock:
-    """A clock that stands still but for the naps taken by it."""
+    """A clock that only waits move."""
 
     now: datetime = NOON
     naps: list[float] = field(default_factory=list)
@@ -84,7 +84,7 @@ class FakeClock:
 
 
 class Script:
-    """A server that gives prepared answers in turn, the last for ever, and remembers what was asked."""
+    """A server with prepared answers in turn, the last one for ever, that records requests."""
 
     def __init__(self, answers: Iterable[httpx.Response | Exception | Responder]) -> None:
         self._answers = deque(answers)
@@ -107,7 +107,7 @@ class Script:
 
 @dataclass
 class FakeUpstream:
-    """An upstream under test with all that was handed to it."""
+    """An upstream under test with everything that it was given."""
 
     upstream: Upstream
     budget: Budget

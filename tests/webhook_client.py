@@ -22,7 +22,7 @@ OLD, NEW, NEWER = "a" * 40, "b" * 40, "c" * 40
 
 
 def body_of(name: str, **words: str) -> bytes:
-    """Read a body and put words into their places."""
+    """Read a body and fill in its placeholders."""
     text = (ANSWERS / name).read_text("utf-8")
     for word in sorted(words, key=len, reverse=True):
         text = text.replace(f'"{word}"', f'"{words[word]}"')
@@ -35,7 +35,7 @@ def signature(body: bytes, secret: str = SECRET) -> str:
 
 
 class WebhookClient:
-    """A mirror that is served and takes webhooks of its upstream."""
+    """A served mirror that accepts webhooks of its upstream."""
 
     def __init__(self, sandbox: Sandbox, crawl: SyncHarness, *, datacenter: bool = False) -> None:
         self.sandbox, self.crawl = sandbox, crawl
@@ -45,7 +45,7 @@ class WebhookClient:
 
     @cached_property
     def authorization(self) -> dict[str, str]:
-        """The header of a local token that sees all."""
+        """The header of a local token that sees everything."""
         with Store(self.crawl.path) as store:
             return {"Authorization": f"Bearer {tokens.create(store, 'prometheus')}"}
 
@@ -106,7 +106,7 @@ def webhook_mirror(tmp_path: Path, **settings: Any) -> WebhookClient:
 
 
 def copy_synced(crawl: SyncHarness) -> None:
-    """Do what a sync of that sandbox did before in this process: copy its file, and let its time pass."""
+    """Repeat the effect of an earlier sync in this process: copy its file, and move its clock."""
     if not _SYNCED:
         assert crawl.sync().state == "complete"
         _SYNCED.append((crawl.path.read_bytes(), crawl.clock.moment))

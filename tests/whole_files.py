@@ -1,4 +1,4 @@
-"""Helpers for tests of copies: every row of a file, and children that are killed at each of their moments."""
+"""Helpers for tests of copies: all rows of a file, and children that are killed at each call."""
 
 import os
 import signal

@@ -82,7 +82,7 @@ class WriteHarness:
         return self.rows("SELECT kind, old, new FROM changes ORDER BY id")
 
     def written(self) -> list[tuple[Any, ...]]:
-        """Read the audit."""
+        """Read the table `writes`."""
         return self.rows("SELECT asked_by, action, full_name, outcome FROM writes ORDER BY id")
 
     def found(self, query: str) -> list[str]:
@@ -94,7 +94,7 @@ class WriteHarness:
             connection.close()
 
     def contents(self) -> str:
-        """Dump all that the mirror holds but the account of requests."""
+        """Return everything in the mirror except the requests."""
         connection = open_reader(self.path)
         try:
             return "\n".join(line for line in connection.iterdump() if '"request_ledger"' not in line)
@@ -111,7 +111,7 @@ class WriteHarness:
         return json.loads(json.dumps(named[0])) if named else None
 
     def asked(self) -> int:
-        """Count the requests that the sandbox has seen."""
+        """Count the requests that the sandbox got."""
         return int(self.sandbox.state()["total"])
 
 
