@@ -187,8 +187,9 @@ class QueryEngine:
         self.connection = connection
         self.query = query
         self.index = index or IndexReader(connection, kept.paths)
-        self.rows = rows or RowReader(connection, sql_conditions(connection, query), self.index.up_to, kept)
-        self.conditions = self.rows.conditions
+        conditions = rows.conditions if rows else sql_conditions(connection, query, kept.owners)
+        self.rows = rows or RowReader(connection, conditions, self.index.up_to, kept)
+        self.conditions = conditions
         self._few = few
 
     @cached_property

@@ -209,9 +209,11 @@ class ManyHits:
             code = language_code(self._cursor, self._conditions.values["language"])
             passing &= self._column("language") == code if code else False
         if query.private_of and not query.visible_private:
-            passing &= ((flags & 1) == 0) | self._owned_by(query.private_of)
-        if self._conditions.owners is not None:
-            passing &= self._owned_by(self._conditions.owners.ids) ^ self._conditions.owners.excluded
+            passing &= ((flags & 1) == 0) | self._owned_by(np.array(query.private_of, np.int64))
+        owners = self._conditions.owners
+        if owners is not None:
+            ids = np.fromstring(owners.text[1:-1], np.int64, sep=",")
+            passing &= self._owned_by(ids) ^ owners.excluded
         return passing, unsure
 
     def _passing_flags(self, flags: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -226,11 +228,10 @@ class ManyHits:
             passing &= (flags & _SCMS.get(self._query.scm.lower(), 0)) != 0
         return np.asarray(passing, bool)
 
-    def _owned_by(self, owners: Iterable[int]) -> NDArray[np.bool_]:
+    def _owned_by(self, ids: Ids) -> NDArray[np.bool_]:
         """Return which repositories belong to some owners."""
         column = self._column("owner")
         wanted = np.zeros(int(column.max(initial=0)) + 1, dtype=bool)
-        ids = np.fromiter(owners, np.int64)
         wanted[ids[ids < wanted.size]] = True
         # All are in range; `clip` spares a look at each, and so half the time.
         owned: NDArray[np.bool_] = wanted.take(column, mode="clip")

@@ -138,15 +138,28 @@ def plain_cursor(connection: sqlite3.Connection) -> sqlite3.Cursor:
 
 
 class Owners(NamedTuple):
-    """Ids of `users`: of the owners whose repositories are wanted or, with `excluded`, of all others."""
+    """The owners whose repositories are wanted or, with `excluded`, are not: ids of `users` as a JSON list.
 
-    ids: list[int]
+    A beginning may have 100,000 owners. SQL writes such a text faster than rows, and numpy reads it.
+    """
+
+    text: str = "[]"
+    number: int = 0
     excluded: bool = False
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids as numbers."""
+        return msgspec.json.decode(self.text, type=list[int])
 
     @property
     def are_many(self) -> bool:
         """Whether they are too many for a list in SQL."""
-        return len(self.ids) > _MANY_OWNERS
+        return self.number > _MANY_OWNERS
+
+
+KnownOwners = dict[tuple[str, str], Owners]
+"""What was read of owners: by the condition on their names, and what the names were compared with."""
 
 
 class Conditions(NamedTuple):
@@ -165,8 +178,10 @@ class Conditions(NamedTuple):
         return " AND ".join(self.clauses) or "1"
 
 
-def sql_conditions(connection: sqlite3.Connection, query: Query) -> Conditions:
-    """Return which rows may be shown, regardless of their name."""
+def sql_conditions(
+    connection: sqlite3.Connection, query: Query, known: KnownOwners | None = None
+) -> Conditions:
+    """Return which rows may be shown, regardless of their name. `known` keeps the owners that are read."""
     clauses, values = list[str](), dict[str, Any]()
     if not query.gone:
         clauses.append("deleted_at IS NULL")
@@ -186,12 +201,12 @@ def sql_conditions(connection: sqlite3.Connection, query: Query) -> Conditions:
         values["scm"] = _encodable(query.scm)
     elif query.scm is not None and query.scm.lower() != "git":
         clauses.append("id < 0")  # matches nothing; with a plain 0, SQLite would not use any index
-    owners = wanted_owners(connection, query) if query.filters_owners else None
+    owners = wanted_owners(connection, query, known) if query.filters_owners else None
     if owners is not None and _own_everything(connection, owners):
         owners = None
     if owners is not None and not owners.are_many:
         clauses.append(f"NOT {_OWNED}" if owners.excluded else _OWNED)
-        values["owners"] = json.dumps(owners.ids)
+        values["owners"] = owners.text
     elif owners is not None:
         clauses.append(_OWNED_BY_MANY)
         odd = [one for one, name in _odd_owners(connection) if name.startswith(query.owner_prefix)]
@@ -206,36 +221,42 @@ def _own_everything(connection: sqlite3.Connection, owners: Owners) -> bool:
     """
     if owners.are_many:
         return False
-    owner_id = 0
+    owner_id, ids = 0, set(owners.ids)
     for _ in range(_FEW_OWNERS):
         owner_id = connection.execute(_NEXT_OWNER, (owner_id,)).fetchone()[0]
         if owner_id is None:
             return True
-        if (owner_id in owners.ids) == owners.excluded:
+        if (owner_id in ids) == owners.excluded:
             return False
     return False
 
 
-def wanted_owners(connection: sqlite3.Connection, query: Query) -> Owners | None:
+def wanted_owners(
+    connection: sqlite3.Connection, query: Query, known: KnownOwners | None = None
+) -> Owners | None:
     """Return the owners that match both `owner` and `owner_prefix`; None if everybody does.
 
     A prefix that is the whole name of an owner stands for this owner alone: `big/` does not list `bigteam`.
     """
-    owner, prefix = query.owner, query.owner_prefix
-    meant = _owners_named(connection, prefix) if prefix else []
-    if any(_is_told(connection, query, one) for one in meant):
-        return Owners(meant if owner in (None, prefix) else [])
+    owner, prefix, known = query.owner, query.owner_prefix, {} if known is None else known
+    meant = _owners(connection, _NAMED, prefix, known) if prefix else Owners()
+    if any(_is_told(connection, query, one) for one in meant.ids):
+        return meant if owner in (None, prefix) else Owners()
     if owner is not None:
-        return Owners(_owners_named(connection, owner) if owner.startswith(prefix) else [])
+        return _owners(connection, _NAMED, owner, known) if owner.startswith(prefix) else Owners()
     if prefix.isascii() and not connection.execute(_ANOTHER_OWNER, {"owner": prefix}).fetchone()[0]:
         return None
     if prefix.isascii() and _most_begin_with(connection, prefix):
-        return Owners(_owners(connection, _BEGINS_OTHERWISE, prefix, _begins_otherwise), excluded=True)
-    return Owners(_owners(connection, _BEGINS, prefix, str.startswith))
+        return _owners(connection, _BEGINS_OTHERWISE, prefix, known)._replace(excluded=True)
+    return _owners(connection, _BEGINS, prefix, known)
 
 
-def _begins_otherwise(name: str, start: str) -> bool:
-    return not name.startswith(start)
+_MATCHES: dict[str, Callable[[str, str], bool]] = {
+    _NAMED: str.__eq__,
+    _BEGINS: str.startswith,
+    _BEGINS_OTHERWISE: lambda name, start: not name.startswith(start),
+}
+"""The conditions as Python has them, for names that SQL cannot compare."""
 
 
 def _most_begin_with(connection: sqlite3.Connection, prefix: str) -> bool:
@@ -246,23 +267,26 @@ def _most_begin_with(connection: sqlite3.Connection, prefix: str) -> bool:
     return bool(connection.execute(_MOST_BEGIN, values).fetchone()[0])
 
 
-def _owners_named(connection: sqlite3.Connection, name: str) -> list[int]:
-    return _owners(connection, _NAMED, name, str.__eq__)
+def _owners(connection: sqlite3.Connection, condition: str, owner: str, known: KnownOwners) -> Owners:
+    """Return owners; SQL decides on plain names, ASCII without spaces, Python on others."""
+    found = known.get((condition, owner))
+    if found is None:
+        found = known[condition, owner] = _read_owners(connection, condition, owner)
+    return found
 
 
-def _owners(
-    connection: sqlite3.Connection, condition: str, owner: str, matches: Callable[[str, str], bool]
-) -> list[int]:
-    """Return the ids of owners; SQL decides on plain names, ASCII without spaces, Python on others."""
-    plain = list[int]()
-    if owner.isascii():  # one text instead of rows: a beginning may have 100,000 owners
-        found = f"SELECT json_group_array(id) FROM users WHERE {condition}"
-        (text,) = plain_cursor(connection).execute(found, {"owner": owner}).fetchone()
-        plain = msgspec.json.decode(text, type=list[int])
+def _read_owners(connection: sqlite3.Connection, condition: str, owner: str) -> Owners:
+    plain = Owners()
+    if owner.isascii():
+        sql = f"SELECT json_group_array(id), count(*) FROM users WHERE {condition}"
+        plain = Owners(*plain_cursor(connection).execute(sql, {"owner": owner}).fetchone())
     odd = dict(_odd_owners(connection))
-    if odd:
-        plain = [row_id for row_id in plain if row_id not in odd]
-    return plain + [row_id for row_id, name in odd.items() if matches(name, owner)]
+    if not odd:
+        return plain
+    matches = _MATCHES[condition]
+    ids = [row_id for row_id in plain.ids if row_id not in odd]
+    ids += [row_id for row_id, name in odd.items() if matches(name, owner)]
+    return Owners(json.dumps(ids), len(ids))
 
 
 def _odd_owners(connection: sqlite3.Connection) -> list[tuple[int, str]]:

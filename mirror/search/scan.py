@@ -25,7 +25,7 @@ from mirror.search.names import (
     popularity,
     searched_names,
 )
-from mirror.search.query import Conditions, Query, plain_cursor
+from mirror.search.query import Conditions, KnownOwners, Query, plain_cursor
 
 RANKED_COLUMNS = "id, name, slug, followers_count, forks_count, created_at"
 
@@ -64,6 +64,7 @@ Names = tuple[str, str]
 
 _MOST_KEPT = 20_000
 _MOST_PATHS_KEPT = 500
+_MOST_OWNERS_KEPT = 20
 
 
 class KeptReads(msgspec.Struct):
@@ -75,19 +76,22 @@ class KeptReads(msgspec.Struct):
     names: dict[str, dict[int, Names | None]] = {}
     ranks: dict[int, Popularity] = {}
     paths: dict[bytes, Node | Leaf] = {}
+    owners: KnownOwners = {}
 
     def names_of(self, conditions: Conditions) -> dict[int, Names | None]:
         """Return the names that are kept for some conditions; those with values are asked less often."""
         return {} if conditions.values else self.names.setdefault(conditions.sql, {})
 
     def forget_the_most(self) -> None:
-        """Begin anew where too much is kept: of names and ranks 200 bytes each, of paths some kilobytes."""
+        """Begin anew where too much is kept: of names and ranks 200 bytes each, of the others kilobytes."""
         if sum(map(len, self.names.values())) > _MOST_KEPT:
             self.names.clear()
         if len(self.ranks) > _MOST_KEPT:
             self.ranks.clear()
         if len(self.paths) > _MOST_PATHS_KEPT:
             self.paths.clear()
+        if len(self.owners) > _MOST_OWNERS_KEPT:
+            self.owners.clear()
 
 
 class RowReader:
