@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from write_harness import WriteHarness, writable
 
-from mirror.errors import OutcomeUnknown, UpstreamBusy, UpstreamRefused
+from mirror.errors import Interrupted, OutcomeUnknown, UpstreamBusy, UpstreamRefused
 from mirror.model import RepositorySettings
 from mirror.sandbox import Fault, visible_repositories
+from mirror.write import PassThrough
 
 IDEA = RepositorySettings(name="idea", scm="git", description="An idea")
 PISTON = "jespern/django-piston"
@@ -82,10 +84,51 @@ def test_a_failing_server_is_reported(made: WriteHarness, status: str) -> None:
     assert made.contents() == before
 
 
+@pytest.mark.parametrize("status", ["501", "505", "511", "405"])
+def test_a_request_that_was_not_begun_is_refused(made: WriteHarness, status: str) -> None:
+    """It was certainly not done, so nothing is looked up, and nothing is left behind."""
+    before = made.contents()
+    made.sandbox.add_fault(at(Fault(status), 1))
+    with pytest.raises(UpstreamRefused, match=status) as caught:
+        made.writes.create("jespern", IDEA, by="x")
+    assert (caught.value.status, made.asked()) == (int(status), 1)
+    assert made.contents() == before
+
+
+def test_a_write_that_is_half_done_is_not_called_undone(made: WriteHarness) -> None:
+    """One of two settings was changed when the server failed."""
+    real = httpx.HTTPTransport(verify=False)
+
+    def fail(request: httpx.Request) -> httpx.Response:
+        if request.method != "PUT":
+            return real.handle_request(request)
+        made.sandbox.do("edit", PISTON, fields={"description": "now"})
+        return httpx.Response(500)
+
+    writes = PassThrough(made.config, environ=made.environ, transport=httpx.MockTransport(fail))
+    wanted = RepositorySettings(description="now", website="https://example.org/now")
+    half = "it changed in description, but not in all that was asked for"
+    with real, pytest.raises(OutcomeUnknown, match=half):
+        writes.update(PISTON, wanted, by="x")
+    assert made.written() == [("x", "update", PISTON, "unknown")]
+
+
+def test_ctrl_c_during_a_write_says_that_it_may_be_done(made: WriteHarness) -> None:
+    """And so does the audit."""
+
+    def interrupt(_: httpx.Request) -> httpx.Response:
+        raise KeyboardInterrupt
+
+    made.writes = PassThrough(made.config, environ=made.environ, transport=httpx.MockTransport(interrupt))
+    with pytest.raises(Interrupted, match="creating jespern/idea may have been requested and done"):
+        made.writes.create("jespern", IDEA, by="x")
+    assert made.written() == [("x", "create", "jespern/idea", "unknown")]
+
+
 def test_an_unreachable_upstream_is_reported(made: WriteHarness) -> None:
     """If the check fails too, the error says both."""
     made.sandbox.add_fault(Fault("drop", where="*/repositories/*", nth=None))
-    with pytest.raises(OutcomeUnknown, match=r"(?s)may have been done.*Looking it up failed as well"):
+    with pytest.raises(OutcomeUnknown, match=r"(?s)may have been done.*Looking it up does not tell"):
         made.writes.create("jespern", IDEA, by="x")
     assert made.asked() == 4  # the write, and three looks
     assert made.row("jespern/idea") is None

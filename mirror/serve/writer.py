@@ -27,8 +27,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 FindRepository = Callable[[sqlite3.Connection, Any], tuple[RepositoryRow, Answer]]
 
-# Statuses of the upstream that the answer repeats; all others become 400.
-_PASSED_ON = frozenset({400, 401, 402, 403, 404, 405, 409, 410, 413, 422, 429})
+# Statuses of the upstream that the answer repeats; others below 500 become 400, the rest 503.
+_PASSED_ON = frozenset({400, 401, 402, 403, 404, 405, 409, 410, 413, 422, 429, 501})
 
 TRUE = frozenset({"true", "1", "on", "yes"})
 FALSE = frozenset({"false", "0", "off", "no", ""})
@@ -197,7 +197,8 @@ async def _pass_on(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
     try:
         return await asyncio.to_thread(call, *args, **kwargs)
     except UpstreamRefused as error:
-        status = error.status if error.status in _PASSED_ON else 400
+        other = 400 if 400 <= error.status < 500 else 503
+        status = error.status if error.status in _PASSED_ON else other
         message = error.words or str(error)
         raise ApiError(403 if status == 401 else status, message, fields=error.fields) from error
     except NotFound as error:
@@ -209,9 +210,7 @@ async def _pass_on(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
     except StoreError as error:  # its message says whether the upstream has changed
         raise ApiError(503, str(error)) from error
     except MirrorError as error:
-        raise ApiError(
-            503, "The upstream could not be asked; nothing was changed.", detail=str(error)
-        ) from error
+        raise ApiError(503, "The upstream did not do it; nothing was changed.", detail=str(error)) from error
 
 
 def settings_of(

@@ -22,6 +22,7 @@ import msgspec
 from mirror.config import Config, Duration, Retry, UpstreamConfig
 from mirror.errors import (
     BudgetSpent,
+    Interrupted,
     MirrorError,
     OutcomeUnknown,
     StoreError,
@@ -44,8 +45,11 @@ LONGEST_PAUSE = 10.0  # the longest wait before a retry, in seconds: a caller is
 
 MOST_TRIES = 3  # attempts of a request: a caller waits
 
-# Statuses by which the server itself refuses. After 408, 502 and 504 it may still be at work.
-REFUSALS = (500, 503)
+# Statuses by which a server refuses a request without having begun it.
+NOT_BEGUN = (501, 505, 511)
+
+# Statuses by which the server itself ends a request. After 408, 502 and 504 it may still be at work.
+REFUSALS = (425, 500, 503)
 
 T = TypeVar("T")
 
@@ -117,11 +121,11 @@ class PassThrough:
             record = WriteRecord(store, target.upstream, by, self._clock)
             with self._connected(target.upstream, store) as there, record.auditing("update", full_name):
                 # With its present name: a PUT to an unused name would create a repository.
-                key = there.fetch_repository(target.key).key
+                before = there.fetch_repository(target.key)
                 made = do_once(
                     f"updating {target.key.full_name}",
-                    lambda: there.update_repository(key, settings),
-                    lambda: find_updated(there, key, settings),
+                    lambda: there.update_repository(before.key, settings),
+                    lambda: find_updated(there, before, settings),
                 )
                 displaced = _displaced(record, there, made)
                 renamed = target.row_id if made.uuid != target.key.uuid else None
@@ -225,23 +229,34 @@ def do_once(what: str, do: Callable[[], T], find: Callable[[], T | None]) -> T:
     :param do: sends the write.
     :param find: asks for the result of the write; returns None if it is not there yet.
 
-    Raises what `do` raises, UpstreamBusy if the write was not done, OutcomeUnknown if that is not known.
+    Raises what `do` raises, UpstreamBusy or UpstreamRefused if the write was not done, OutcomeUnknown or
+    Interrupted if that is not known.
     """
     try:
-        return do()
-    except NotSent as error:
-        raise UpstreamBusy(f"{error}; {what} was not requested") from None
-    except (UpstreamBusy, UpstreamShapeError) as error:
-        if isinstance(error, UpstreamBusy) and error.status == 429:
-            raise
-        lost = error
+        try:
+            return do()
+        except NotSent as error:
+            raise UpstreamBusy(f"{error}; {what} was not requested") from None
+        except (UpstreamBusy, UpstreamShapeError) as error:
+            if isinstance(error, UpstreamBusy) and error.status == 429:
+                raise
+            if isinstance(error, UpstreamBusy) and error.status in NOT_BEGUN:
+                raise UpstreamRefused(f"{what} was not done: {error}", status=error.status) from None
+            return _looked_up(what, find, error)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted: {what} may have been requested and done; check before you repeat it"
+        ) from None
+
+
+def _looked_up(what: str, find: Callable[[], T | None], lost: UpstreamError) -> T:
     try:
         found = find()
     except NameTaken:
         raise
     except MirrorError as error:
         raise OutcomeUnknown(
-            f"{what} was requested and may have been done: {lost}. Looking it up failed as well: {error}."
+            f"{what} was requested and may have been done: {lost}. Looking it up does not tell: {error}."
             " Check before you repeat it; the next sync shows what became of it"
         ) from None
     if found is None:
@@ -334,14 +349,18 @@ def find_fork(
     return found
 
 
-def find_updated(upstream: Upstream, key: RepositoryKey, settings: RepositorySettings) -> Repository | None:
-    """Return the repository if it has the given settings, else None.
+def find_updated(upstream: Upstream, before: Repository, settings: RepositorySettings) -> Repository | None:
+    """Return the repository if it has the given settings, None if it has those of `before`.
 
-    Raises UpstreamError if the reported settings agree, but the upstream does not report all of them.
+    Raises UpstreamError if it has some of them, or if those that the upstream reports agree, and others are
+    unknown.
     """
-    found = upstream.fetch_repository(key)
+    found = upstream.fetch_repository(before.key)
     unknown = {name for name in settings.given() if _is_unknown(upstream, found, name)}
     if not _agrees(found, settings, unknown):
+        changed = [name for name in settings.given() if getattr(found, name) != getattr(before, name)]
+        if changed:
+            raise UpstreamError(f"it changed in {', '.join(changed)}, but not in all that was asked for")
         return None
     if unknown:
         raise UpstreamError(f"{upstream.name} does not report {', '.join(sorted(unknown))}")

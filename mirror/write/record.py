@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from mirror.config import Config, UpstreamConfig
-from mirror.errors import ConfigError, MirrorError, NotFound, OutcomeUnknown, StoreError
+from mirror.errors import ConfigError, Interrupted, MirrorError, NotFound, OutcomeUnknown, StoreError
 from mirror.model import Ref, Repository, RepositoryKey
 from mirror.store import Store
 from mirror.store.changes import Outcome, Written, link_written, save_written
@@ -151,7 +151,7 @@ class WriteRecord:
         """Record a write if its outcome is unknown; any other error leaves no trace."""
         try:
             yield
-        except OutcomeUnknown:
+        except (OutcomeUnknown, Interrupted):
             self._record(action, "", full_name, "unknown")
             raise
 
