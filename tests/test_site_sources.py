@@ -10,7 +10,7 @@ from fixtures_db import FixtureDb, hg_ref, repository
 
 from mirror.publish.selection import COPIED
 from mirror.publish.snapshot import public_rows
-from mirror.site.fingerprints import Sources
+from mirror.site.build import Sources
 from mirror.site.folder import PagePaths
 from mirror.site.pages import Pages
 

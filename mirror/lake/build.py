@@ -190,6 +190,7 @@ def _fill(
     """Write the rows of a merged lake in one transaction; return their number by table."""
     if owners is not None:  # rows that a slice leaves out leave no bytes
         connection.execute("PRAGMA secure_delete = ON")
+    # It is thrown away in any case, so a crash may destroy it.
     connection.execute("ATTACH ? AS staged", (str(staged),))
     connection.execute("PRAGMA staged.journal_mode = OFF")
     connection.execute("PRAGMA staged.synchronous = OFF")
@@ -203,7 +204,7 @@ def _fill(
             progress(table, read)
             read += len(batch["instance"])
             _save_batch(connection, statement, COLUMNS[table], _chosen(table, batch, owners), instances)
-        if read != source.rows.get(table):
+        if read != source.rows.get(table):  # another merge has replaced the folder meanwhile
             raise StoreError(f"{merged}: does not hold the {table} of its {MERGED}; merge the lake again")
     progress("sorting", 0)
     for statement in (*_FINISH, *(_OF_OTHERS if owners is not None else ())):

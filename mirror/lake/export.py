@@ -98,6 +98,7 @@ def export(
         check_place(place)
         staging = stack.enter_context(place.staging(f"mirror={name}"))
         before = read_latest(place, name)
+        # A forgotten --public must not add private rows to a public lake.
         if before is not None and before.public != options.public:
             raise ConfigError(
                 f"{place}: holds {'the public part' if before.public else 'all'} of this mirror;"
@@ -163,7 +164,7 @@ class _Series:
         written, tables = ExportFiles(self._staging, latest.mirror, self._seq), dict[str, list[LakeFile]]()
         for table in TABLES:
             files = latest.tables.get(table.name, [])
-            if all(file.base for file in files):
+            if all(file.base for file in files):  # nothing was added to them
                 tables[table.name] = files
                 continue
             rows = self._counted(table, holding(self._place, latest, table))

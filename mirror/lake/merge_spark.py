@@ -162,6 +162,7 @@ def main() -> None:
     lake, out = (text.rstrip("/") for text in sys.argv[1:])
     spark = SparkSession.builder.appName("merge of a lake").getOrCreate()
     sql = Path(__file__).with_name("merge.sql").read_text("utf-8")
+    # Without this file OUT counts as unfinished, so an old one goes first and the new one comes last.
     _, files, told = _hadoop(spark, f"{out}/_MERGED.json")
     files.delete(told, False)  # noqa: FBT003 - Java has no named arguments
     done = merge(spark, lake, out, statements_of(sql))

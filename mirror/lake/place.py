@@ -90,6 +90,7 @@ class Place:
                 file.replace(target)
                 sync_to_disk(target.parent)
                 return
+            # An object appears as a whole when its stream is closed.
             with file.open("rb") as source, self.fs.open_output_stream(self.path(name)) as target_stream:
                 while piece := source.read(_PIECE):
                     target_stream.write(piece)
@@ -232,6 +233,7 @@ def remove_superseded(place: Place, manifest: Manifest) -> None:
     """Remove all but the last few manifests, and the files that none of these names."""
     folder = folder_of(manifest.mirror)
     numbered = sorted(path for path in place.list(folder) if not path.endswith(f"/{LATEST}"))
+    # A later one is of an export that was killed before it became current.
     there = [path for path in numbered if path <= f"{folder}/{manifest.seq:08}.json"]
     kept = dict.fromkeys(manifest.files())
     for path in there[-KEPT:]:

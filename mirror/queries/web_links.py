@@ -107,6 +107,7 @@ class WebLinks:
         if pages is None or row.deleted_at is not None:
             return None
         extra = extra_of(self._connection, self._caller, "account" if is_person else "workspace", row.id)
+        # Data Center has no pages by uuid.
         name = row.username or (row.known_uuid if pages.kind != "datacenter" else None)
         return _told(extra, pages, "links") or (pages.owner(name, is_person=is_person) if name else None)
 

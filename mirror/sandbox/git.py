@@ -30,7 +30,7 @@ class Git:
     def answer(self) -> SandboxResponse:
         """Answer the request."""
         request = self._request
-        if "git/" not in request.headers.get("user-agent", ""):
+        if "git/" not in request.headers.get("user-agent", ""):  # a browser gets the page of the repository
             return SandboxResponse(200, b"<!DOCTYPE html><title>Bitbucket</title>", HTML)
         if request.path.endswith("/") or "//" in request.path:
             return SandboxResponse(405, b"Method Not Allowed", TEXT)
@@ -106,6 +106,7 @@ def _advertised(row: SandboxRepository, refs: list[SandboxRef]) -> Iterator[byte
         else:
             rows += [(ref.annotation.object_id, ref.path), (ref.target, f"{ref.path}^{{}}")]
     yield _line("# service=git-upload-pack\n") + _FLUSH
+    # What git sends where there are no refs.
     (first, name), *rest = rows or [(_NOBODY, "capabilities^{}")]
     yield _line(f"{first} {name}\0{capabilities}\n")
     for target, path in rest:

@@ -88,7 +88,7 @@ class Lively:
         return done
 
     def _keep(self, order: Order, at: int) -> None:
-        """Add an edit to the journal. It starts with a line end, so that a torn line spoils no other."""
+        """Add an edit to the journal."""
         if self._journal is None:
             return
         self._kept += 1
@@ -96,7 +96,7 @@ class Lively:
         with suppress(OSError):  # the next start has an older world, as without a journal
             file = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
-                os.write(file, f"\n{line}".encode())
+                os.write(file, f"\n{line}".encode())  # the line end first: a torn line spoils no other
             finally:
                 os.close(file)
 

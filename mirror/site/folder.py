@@ -18,7 +18,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import msgspec
@@ -58,6 +58,10 @@ def _folder(name: str) -> str:
     return name[:2].rstrip(".")  # two letters, so that no folder gets too large; Windows drops a final dot
 
 
+PER_PAGE = 100
+"""How many repositories a page of an owner has."""
+
+
 class PagePaths:
     """The path of each repository's and owner's page, from the top of the site."""
 
@@ -79,6 +83,15 @@ def _repository(full_name: str, apart: str = "") -> str:
     before, _, after = full_name.partition("/")
     owner = file_name(before)
     return f"r/{_folder(owner)}/{owner}/{file_name(after, apart=apart)}.html"
+
+
+class PageSource(NamedTuple):
+    """A page of a repository or an owner: its file, its row, and the fingerprint of its source."""
+
+    path: str
+    row_id: int
+    fingerprint: str
+    page: int = 1
 
 
 def owners_page(number: int) -> str:
@@ -218,7 +231,7 @@ class SiteFolder:
             return False
         with explained(self._folder):
             body = self._on_disk(path)
-        if body is None or _hash(body) != known[0]:
+        if body is None or _hash(body) != known[0]:  # somebody removed or edited it
             return False
         self._new.files[path] = known
         self.bytes += len(body)
@@ -252,6 +265,7 @@ class SiteFolder:
         """Remove files that are no longer needed and write the manifest; return the number of files."""
         with explained(self._folder):
             wanted = self._new.files
+            # Of a killed run. In the folders of the site they are found; at its top are files of others too.
             parts = {f"{path}{_PART}" for path in wanted if "/" not in path}
             for path in {*self._old.files, *self._found(), *parts} - wanted.keys():
                 self._remove(path)

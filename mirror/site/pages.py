@@ -34,8 +34,18 @@ from mirror.serve.pages.home import LATEST
 from mirror.serve.pages.view import safe_html
 from mirror.serve.urls import FOLDER as SERVED_ASSETS
 from mirror.serve.urls import assets
-from mirror.site.fingerprints import PER_PAGE, PageSource
-from mirror.site.folder import CHANGES, FEED, HOME, SEARCH, PagePaths, StaticLinks, owners_page, top_of
+from mirror.site.folder import (
+    CHANGES,
+    FEED,
+    HOME,
+    PER_PAGE,
+    SEARCH,
+    PagePaths,
+    PageSource,
+    StaticLinks,
+    owners_page,
+    top_of,
+)
 from mirror.store.files import fetch
 from mirror.times import from_text
 
@@ -73,6 +83,7 @@ class Pages:
         yield from self._list_of_owners()
         yield self._page(SEARCH, "site_search.html", {})
         missing = {"title": "Not here", "message": "There is no page at this address.", "status": 404}
+        # A host shows it at any depth, so its links begin at the root of the host.
         yield self._page("404.html", "mirror_problem.html", missing | {"query": ""}, top=self._base_path)
         yield self._changes()
         yield self._home()  # it says how current the site is, so it comes last

@@ -146,7 +146,7 @@ class _IndexedAnswer:
         A ref that is missing in the list of a path ranks after the last ref of that list, or is of a better
         class. If it is of a better class, the list of that class contains it, or ends before it too.
         """
-        if stop > MOST_LISTED * len(self._classes):
+        if stop > MOST_LISTED * len(self._classes):  # no lists are that long
             return None
         number = stop + sum(map(len, self._gone.values()))
         hits = set(self._others)

@@ -168,7 +168,7 @@ class RefIndexReader:
         """Look up the path of the refs of a match class, and of better ones."""
         if match not in self._found:
             worst = self._found.get(self._query.worst)
-            if isinstance(worst, RareRefs):
+            if isinstance(worst, RareRefs):  # it has the refs of all better classes
                 return worst
             self._found[match] = self._node(self._path(match)) or self._rare(self._path(match))
         return self._found[match]

@@ -215,7 +215,7 @@ class _Best:
         last = np.full(lengths.size, -1, dtype=np.int64)
         np.maximum.at(last, cells[~is_new], place[~is_new])
         lengths = np.where(self._is_complete, lengths, last + 1)
-        lengths = np.where(lengths > MOST_LISTED, LISTED, lengths)
+        lengths = np.where(lengths > MOST_LISTED, LISTED, lengths)  # well below, so the next cut is far off
         packed = np.stack((orders >> ID_BITS, orders & ID_MASK, ids), axis=1).astype("<u4").tobytes()
         return [
             packed[12 * begin : 12 * (begin + length)]

@@ -149,6 +149,7 @@ class Spans:
     def _begin_to_count(self, node: int, paths: Sequence[bytes]) -> None:
         """Count the refs of a node in each span."""
         self.counted.update(paths)
+        # No reader looks below a counted path: see `paths_of`.
         self._connection.executemany(_DROP_LEAF, ((path + END,) for path in paths))
         orders = [list[int]() for _ in range(LISTS)]
         for which, *chunk in self._connection.execute(_LISTS_OF, (paths[0],)):
