@@ -187,7 +187,7 @@ class Visit:
         found = await served_of(self.request).counts.get(remembered, count, wait=wait)
         return cast("Read | None", found)
 
-    async def page(self, template: str, context: dict[str, Any], *, status: int = 200) -> Response:
+    async def page(self, template: str, context: dict[str, Any]) -> Response:
         """Render a page, with the age of the data in its footer."""
 
         def work(connection: sqlite3.Connection) -> dict[str, Any]:
@@ -195,7 +195,7 @@ class Visit:
             return {"foot": upstreams(connection), "snapshot": snapshot_moment(connection)}
 
         context |= {"visit": self, **await self.read(work)}
-        return await rendered(self.datasette, self.request, template, context, status=status)
+        return await rendered(self.datasette, self.request, template, context)
 
     async def fragment(self, template: str, context: dict[str, Any]) -> Response:
         """Render a part of a page, for the script."""
