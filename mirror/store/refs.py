@@ -7,7 +7,7 @@ if the mirror has the old one, so that pushes that arrive late, twice or out of 
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -89,35 +89,23 @@ def save_refs(
     `keep_unnamed` deletes none, because rows that were not understood may have named them.
     """
     page = list(refs)
+    by_kind = {kind: {ref.name: ref for ref in page if ref.kind == kind} for kind in TABLES}
     before = _Before(*fetch_row(connection, _BEFORE, (repository_id,)))
-    previous_look = before.previous_look
-    is_first_listing = previous_look is None
-    is_only_page = first_page and last_page
+    is_first_listing, is_only_page = before.previous_look is None, first_page and last_page
     if not is_only_page:  # a list of one page is compared in memory
         _note_names(connection, repository_id, page, fresh=first_page)
     save_ref_extras(connection, repository_id, page, before)
     changes, uncompared = list[Change](), 0
-    # True of nearly all repositories in a first sync.
-    has_nothing_to_compare = is_first_listing and is_only_page and not before.has_refs
-    for kind in TABLES:
-        new = {ref.name: ref for ref in page if ref.kind == kind}
-        if has_nothing_to_compare:
-            _write(connection, kind, repository_id, new.values())
-            uncompared += len(new)
-            continue
-        old = _targets(connection, kind, repository_id, None if is_only_page else list(new))
+    if is_first_listing and is_only_page and not before.has_refs:  # nearly every repository of a first sync
+        uncompared = sum(len(new) for new in by_kind.values())
+    else:
+        names_all = last_page and not keep_unnamed
+        for kind, new in by_kind.items():
+            changes += _compared(
+                connection, kind, repository_id, new, before, is_only_page=is_only_page, names_all=names_all
+            )
+    for kind, new in by_kind.items():
         _write(connection, kind, repository_id, new.values())
-        targets = {name: ref.target_hash for name, ref in new.items()}
-        changes += ref_changes(
-            repository_id,
-            kind,
-            old,
-            targets,
-            complete=is_only_page and not keep_unnamed,
-            previous_look=previous_look,
-        )
-        if last_page and not first_page and not keep_unnamed:
-            changes += _unnamed(connection, kind, repository_id, previous_look)
     if changes:
         _drop_deleted(connection, repository_id, changes)
     if last_page:
@@ -135,6 +123,26 @@ def save_refs(
         changes=[one for one in recorded if one.ref != PSEUDO_TAG or not one.kind.startswith("tag_")],
         is_hidden=bool(before.is_hidden),
     )
+
+
+def _compared(
+    connection: sqlite3.Connection,
+    kind: str,
+    repository_id: int,
+    new: Mapping[str, Ref],
+    before: _Before,
+    *,
+    is_only_page: bool,
+    names_all: bool,
+) -> list[Change]:
+    """Compare the refs of one kind on a page with the file; with `names_all`, unnamed refs are deletions."""
+    look = before.previous_look
+    old = _targets(connection, kind, repository_id, None if is_only_page else list(new))
+    targets = {name: ref.target_hash for name, ref in new.items()}
+    complete = is_only_page and names_all
+    changes = ref_changes(repository_id, kind, old, targets, complete=complete, previous_look=look)
+    unnamed = names_all and not is_only_page
+    return [*changes, *(_unnamed(connection, kind, repository_id, look) if unnamed else ())]
 
 
 def _count(changes: Iterable[Change], verb: str) -> int:
