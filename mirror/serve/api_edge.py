@@ -16,17 +16,19 @@ import msgspec
 from datasette.utils.asgi import Request, Response
 
 from mirror.queries.rows import Upstreams, published_at, upstreams_of
-from mirror.queries.visibility import Caller, extra_of
-from mirror.serve.auth import NO_CREDENTIALS, NotAccepted, caller_in, credentials_of, login_of, save_use_of
+from mirror.queries.visibility import Caller, extra_of, is_unconfirmed
+from mirror.serve.auth import NO_CREDENTIALS, NotAccepted, caller_in, caller_of, credentials_of, save_use_of
 from mirror.serve.exchange import (
+    RESTORED_SECONDS,
     SNAPSHOT_HEADER,
+    UNCONFIRMED,
+    UNTIL_LISTED,
     Answer,
     ApiError,
     ApiRequest,
     address_of,
     headers_of,
     mirror_of,
-    must_be_confirmed,
     not_accepted,
     parameters_of,
     served_of,
@@ -214,29 +216,14 @@ class _Exchange(NamedTuple):
         given = credentials_of(request, parameters)
         # With `callback`, any page may include the answer as a script, and the browser would send the cookie.
         is_login = given == NO_CREDENTIALS and not (api.jsonp and "callback" in parameters)
-        login = login_of(request, database) if is_login else None
-
-        def found_in(connection: sqlite3.Connection, caller: Caller) -> Answer:
-            must_be_confirmed(connection, caller)
-            known = upstreams_of(connection)
-
-            def of_past(then: Memento) -> Answer:
-                asked = self._asked(then.names, caller, known, then.copy)
-                return asked.selected(reader(then.copy, asked))
-
-            if at is not None:
-                return answered_at(connection, caller, names, at, of_past)
-            asked = self._asked(names, caller, known, connection)
-            found, moment = asked.selected(reader(connection, asked)), published_at(connection)
-            if moment is None:
-                return found
-            return msgspec.structs.replace(found, headers={**found.headers, SNAPSHOT_HEADER: moment})
+        # Logins may read here, but not write; the 0 of Datasette's root is no token.
+        login = (caller_of(request.actor, database.name).token_id or None) if is_login else None
 
         def read(connection: sqlite3.Connection, milliseconds: int) -> tuple[Caller, Answer | ApiError]:
             with _plain_texts(connection), snapshot(connection, milliseconds):
                 caller = caller_in(connection, given, login)
                 try:
-                    return caller, found_in(connection, caller)
+                    return caller, self._found_in(connection, caller, reader, names, at)
                 except ApiError as error:  # that the token was used is saved nevertheless
                     return caller, error
 
@@ -251,6 +238,27 @@ class _Exchange(NamedTuple):
         if isinstance(outcome, ApiError):
             raise outcome
         return outcome
+
+    def _found_in(
+        self, connection: sqlite3.Connection, caller: Caller, reader: Reader, names: Names, at: str | None
+    ) -> Answer:
+        """Call a reader in a snapshot; raises ApiError."""
+        if is_unconfirmed(connection, caller):
+            later = {"Retry-After": str(RESTORED_SECONDS)}
+            raise ApiError(503, UNCONFIRMED, detail=UNTIL_LISTED, headers=later)
+        known = upstreams_of(connection)
+
+        def of_past(then: Memento) -> Answer:
+            asked = self._asked(then.names, caller, known, then.copy)
+            return asked.selected(reader(then.copy, asked))
+
+        if at is not None:
+            return answered_at(connection, caller, names, at, of_past)
+        asked = self._asked(names, caller, known, connection)
+        found, moment = asked.selected(reader(connection, asked)), published_at(connection)
+        if moment is None:
+            return found
+        return msgspec.structs.replace(found, headers={**found.headers, SNAPSHOT_HEADER: moment})
 
     def _asked(
         self, names: Names, caller: Caller, known: Upstreams, connection: sqlite3.Connection | None = None

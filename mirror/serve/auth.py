@@ -170,11 +170,6 @@ def credentials_of(request: Request, parameters: Mapping[str, str]) -> Credentia
     return given
 
 
-def login_of(request: Request, database: "Database") -> int | None:
-    """Return the id of the token behind the login of a request. Logins may read, but not write."""
-    return caller_of(request.actor, database.name).token_id or None
-
-
 def caller_in(connection: sqlite3.Connection, given: Credentials, login: int | None) -> Caller:
     """Return the caller of an API, by credentials or by the token of a login; raises NotAccepted."""
     if login is None:

@@ -14,7 +14,7 @@ from datasette.utils import add_cors_headers, sqlite_timelimit
 from datasette.utils.asgi import Request, Response
 
 from mirror.queries.rows import AccountRow, ProjectRow, RepositoryRow, Upstreams
-from mirror.queries.visibility import Caller, is_unconfirmed
+from mirror.queries.visibility import Caller
 from mirror.store.files import DAMAGED, known_remedy
 from mirror.times import from_text, utc_now
 
@@ -250,12 +250,6 @@ def json_response(
 def not_accepted() -> ApiError:
     """Return the error for a credential that is unknown, expired or revoked."""
     return unauthorized("This credential is not accepted: it is unknown, expired or revoked. ")
-
-
-def must_be_confirmed(connection: sqlite3.Connection, caller: Caller) -> None:
-    """Raise ApiError 503 if a copy was restored, unless the caller may see everything."""
-    if is_unconfirmed(connection, caller):
-        raise ApiError(503, UNCONFIRMED, detail=UNTIL_LISTED, headers={"Retry-After": str(RESTORED_SECONDS)})
 
 
 def oldest(moments: Iterable[str | None]) -> str | None:
