@@ -5,6 +5,7 @@ unchanged, since their form is not documented.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
@@ -97,7 +98,11 @@ class Cloud(HttpUpstream):
     def __init__(self, name: str, http: Http, git: GitRefs | None = None) -> None:
         super().__init__(name, http, git)
         self._tell = Teller(http.url, anonymous=self.anonymous)
-        self._usual_ref = UsualRefs(self._tell).read
+
+    @cached_property
+    def _usual_ref(self) -> Callable[[msgspec.Raw], Ref | None]:
+        """Reads a ref in the usual shape; made when the first one is read, since most writes read none."""
+        return UsualRefs(self._tell).read
 
     def fetch_current_user(self) -> Owner | None:
         """Request the user of the credential; without a credential, return None without a request.
