@@ -29,6 +29,8 @@ _ANY_LOGIN = re.compile(r"^([a-z][a-z0-9+.-]*://)([^/?#]*)@", re.IGNORECASE)
 _SERVICE_USERS = {"git", "hg"}
 # Also where an escape may hide one. A possessive quantifier takes a third of the time of an alternative.
 _LOGIN_WITHIN = re.compile(rb'://[^/?#@"\\]*+[@\\]')
+# At the beginnings of hrefs, as Bitbucket writes the caller's name into clone addresses.
+_LOGINS = re.compile(rb'("href": ?"https?://)[^/?#@"\\]*@', re.IGNORECASE)
 _ESCAPED = re.compile(rb"\\(?:/|u00[0-7]|\"href\")")
 
 
@@ -74,7 +76,7 @@ class Teller:
     """
 
     def __init__(self, url: str, *, anonymous: bool = False) -> None:
-        web = web_of(url)
+        self._web = web = web_of(url)
         origins = CLOUD_ORIGINS if web == CLOUD else (web,)
         paths = {urlsplit(url).path.rstrip("/") or "/2.0", *API_PATHS}
         self.anonymous = anonymous
@@ -93,11 +95,17 @@ class Teller:
         value = self._neutral(msgspec.json.decode(raw)) if text is None else msgspec.json.decode(text)
         return Told(value, self.anonymous)
 
+    def is_page(self, path: str) -> bool:
+        """Return whether a path is one of the pages for people, and not of the API."""
+        return self._address(f"{self._web}/{path}/") == f"{WEB}/{path}/"
+
     def neutral_text(self, raw: bytes) -> bytes | None:
         """Return a JSON text with API and WEB in its addresses; None if the text is not plain enough.
 
         This takes a fifth of the time of replacing them in the decoded object.
         """
+        if b"@" in raw:
+            raw = _LOGINS.sub(rb"\1", raw)
         href = _plain_hrefs(raw)
         if href is None:
             return None

@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -71,11 +71,12 @@ def workspace_object(row: Any, api: str, web: str, *, name: str | None = None) -
     }
 
 
-def repository_object(row: Any, owner: Any, api: str, web: str) -> Json:
+def repository_object(row: Any, owner: Any, api: str, web: str, *, of_owner: Json | None = None) -> Json:
     """Make a repository from its columns and its owner's.
 
-    `row` has the fields of `mirror.model.Repository`.
+    `row` has the fields of `mirror.model.Repository`. `of_owner` replaces what `owner_objects` makes.
     """
+    of_owner = owner_objects(owner, api, web) if of_owner is None else of_owner
     name = escaped(row.full_name)
     here, page = f"{api}/repositories/{name}", f"{web}/{name}"
     children = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks")
@@ -104,8 +105,8 @@ def repository_object(row: Any, owner: Any, api: str, web: str) -> Json:
         "description": row.description,
         "scm": row.scm,
         "website": row.website,
-        "owner": account_object(owner, api, web),
-        "workspace": workspace_object(owner, api, web, name=owner.display_name),
+        "owner": of_owner["owner"],
+        "workspace": of_owner["workspace"],
         "is_private": bool(row.is_private),
         "project": _project_object(row, owner, api, web),
         "fork_policy": row.fork_policy,
@@ -122,6 +123,12 @@ def repository_object(row: Any, owner: Any, api: str, web: str) -> Json:
         "links": links,
         **{name: value for name, value in counted.items() if value is not None},
     }
+
+
+def owner_objects(owner: Any, api: str, web: str) -> Json:
+    """Make what all repositories of an owner have in common."""
+    workspace = workspace_object(owner, api, web, name=owner.display_name)
+    return {"owner": account_object(owner, api, web), "workspace": workspace}
 
 
 def _web(address: str, web: str) -> str:
@@ -260,8 +267,17 @@ def _listed(value: Any) -> list[str] | None:
     return list(json.loads(value)) if isinstance(value, str) else list(value)
 
 
-def difference(told: Json, ours: Json) -> Json:
-    """Return the changes that turn our object into the one that was sent."""
+class Compared(NamedTuple):
+    """Stands for a part of our object that is compared already, with the result: {} if nothing differs."""
+
+    extra: Any
+
+
+def difference(told: Json, ours: Json, *, are_texts: bool = False) -> Json:
+    """Return the changes that turn our object into the one that was sent.
+
+    `are_texts` says that all values within ours are texts.
+    """
     extra: Json = {}
     known = 0
     for key, value in told.items():
@@ -270,14 +286,16 @@ def difference(told: Json, ours: Json) -> Json:
             extra[key] = [value]
             continue
         known += 1
+        if are_texts and value == own:  # which saves a third; among other values, 1 would equal True
+            continue
         if value.__class__ is not own.__class__:
-            extra[key] = [value]
-        elif value.__class__ is not dict:
-            if value != own:
-                extra[key] = [value]
-        # Most links are equal: comparing them first saves a third. Elsewhere, 1 would equal True.
-        elif (key != "links" or value != own) and (inner := difference(value, own)):
-            extra[key] = inner
+            changes = own.extra if own.__class__ is Compared else [value]
+        elif value.__class__ is dict:
+            changes = difference(value, own, are_texts=are_texts or key == "links")
+        else:
+            changes = None if value == own else [value]
+        if changes:
+            extra[key] = changes
     if known < len(ours):
         extra.update((key, []) for key in ours if key not in told)
     return extra

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -381,6 +382,28 @@ def test_refs_in_the_usual_shape_have_the_same_columns_and_extras(full_name: str
         ours = ref_object(repository, expected, API, WEB)
         assert quick.extra_of(found.told.value, found) == difference(expected.told.value, ours)
         assert found.told.anonymous == expected.told.anonymous
+
+
+def test_links_are_learned_from_other_repositories() -> None:
+    """Whatever they are called, and whatever their links look like; each name is asked for twice."""
+    upstream: Any = faked().upstream
+    names = ["o/r", "o/s", "commits/refs", "2.0/r", "a/a", "o/r", "2.0/r", "v%20%C3%A9/r"]
+    for name, row in product(names, [USUAL[0], USUAL[6]]):
+        text = json.dumps(row).replace("o/r", name)
+        raw = msgspec.Raw(text.encode())
+        found = upstream._usual_ref(raw)
+        ((expected,), _) = RowDecoder(RefJson, to_ref).decode([raw], upstream._with_told)
+        # Behind the path of the API, no page is told from an address of the API.
+        assert (found is None) == (name in ("2.0/r", "v%20%C3%A9/r"))
+        if found is not None:
+            assert found == expected
+            assert expected.told is not None
+            repository = SimpleNamespace(full_name=name, uuid="{r-1}", name="r", avatar_url=None)
+            ours = ref_object(repository, expected, API, WEB)
+            extra = RefComparison(repository).extra_of(found.told.value, found)
+            assert extra == difference(expected.told.value, ours)
+        other = text.replace("/commits/v", "/commits/w")
+        assert upstream._usual_ref(msgspec.Raw(other.encode())) is None
 
 
 ODD = [

@@ -6,11 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
+import msgspec
+
 from mirror.addresses import API, WEB, Json, Told
 from mirror.api2_objects import (
     PUBLIC,
+    Compared,
     account_object,
     difference,
+    owner_objects,
     packed,
     public_part,
     ref_object,
@@ -59,15 +63,40 @@ def save_repository_extras(
     if not new:
         return
     owners = _owners(connection, owner_ids.values())
-    extras, accounts = list[_Extra](), dict[int, _Extra]()
+    compared = {row_id: _OwnerComparison(owner) for row_id, owner in owners.items()}
+    extras, accounts = list[_Extra](), dict[int, tuple[Told, Json]]()
     for row_id, row, told in new:
         owner = owners[owner_ids[row.owner.uuid]]
-        ours = repository_object(row, owner, API, WEB)
+        of_owner = compared[owner.id].of(told.value)
+        ours = repository_object(row, owner, API, WEB, of_owner=of_owner)
         extras.append(_extra("repository", row_id, told, told.value, ours))
         account = told.value.get("owner")
         if isinstance(account, dict) and account.get("uuid") == owner.uuid:
-            accounts[owner.id] = _extra("account", owner.id, told, account, account_object(owner, API, WEB))
-    connection.executemany(_SAVE, [*extras, *accounts.values()])
+            accounts[owner.id] = (told, account)
+    extras += [
+        _extra("account", row_id, told, account, account_object(owners[row_id], API, WEB))
+        for row_id, (told, account) in accounts.items()
+    ]
+    connection.executemany(_SAVE, extras)
+
+
+class _OwnerComparison:
+    """Compares what all repositories of an owner have in common, once for each text."""
+
+    def __init__(self, owner: Any) -> None:
+        self._ours = owner_objects(owner, API, WEB)
+        self._known = dict[tuple[str, bytes], Compared]()
+
+    def of(self, told: Json) -> Json:
+        """Return the result for each of them, of a repository as it was sent."""
+        return {key: self._compared(key, told.get(key)) for key in self._ours}
+
+    def _compared(self, key: str, value: Any) -> Compared:
+        text = msgspec.json.encode(value)
+        if (known := self._known.get((key, text))) is None:
+            extra = difference({key: value}, {key: self._ours[key]})
+            known = self._known[key, text] = Compared(extra.get(key))
+        return known
 
 
 def save_owner_extra(connection: sqlite3.Connection, user_id: int, owner: Owner) -> None:

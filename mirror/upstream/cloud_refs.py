@@ -6,7 +6,7 @@ text. A ref of any other shape is read in the general way (`mirror.upstream.clou
 same result.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -75,28 +75,58 @@ class _Named(msgspec.Struct, frozen=True):
 
 _decode = msgspec.json.Decoder(_Sent).decode
 _decode_name = msgspec.json.Decoder(_Named).decode
+_NAME, _KEY = b"\0", b"\1"  # in no address
+
 _decode_author = msgspec.json.Decoder(AuthorJson | None).decode
 
 
 class _LinkTexts:
-    """Tells whether a text of links is that of a name, as `ours` makes them, where the name comes `times`."""
+    """Tells texts of links of one kind; `ours` makes them, with each name `times`.
 
-    def __init__(self, tell: Teller, ours: Callable[[str], Json], times: int) -> None:
+    Their order and the spaces between them are the server's. They are learned from the first text that fits.
+    """
+
+    def __init__(self, tell: Teller, ours: Callable[[str, str, str], Json], times: int) -> None:
         self._tell, self._ours, self._times = tell, ours, times
-        self._between: list[bytes] | None = None
+        self._learned = b""  # with _NAME for that of the repository, _KEY for that of the commit or ref
+
+    def between(self, repository: bytes) -> list[bytes]:
+        """Return the pieces between keys in a repository of an escaped name; an empty list if not learned."""
+        # A workspace may be called like the paths of the API, behind which other addresses begin.
+        if not self._learned or not self._tell.is_page(repository.decode()):
+            return []
+        return self._learned.replace(_NAME, repository).split(_KEY)
+
+    def learn(self, text: bytes, repository: str, name: str) -> list[bytes] | None:
+        """Return the pieces of a text between its keys, or None if these are other links."""
+        at = f"{API}/repositories/{repository}", f"{WEB}/{repository}"
+        if self._tell(text).value != self._ours(*at, name):
+            return None
+        pieces = text.split(escaped(name).encode())
+        if len(pieces) != self._times + 1:  # other parts of the addresses look like the name
+            return []
+        learned = _KEY.join(pieces)
+        if learned.count(repository.encode()) == self._times:
+            self._learned = learned.replace(repository.encode(), _NAME)
+        return pieces
+
+
+class _Links:
+    """Tells texts of links of one kind in one repository, of an escaped name."""
+
+    def __init__(self, texts: _LinkTexts, repository: str) -> None:
+        self._texts, self._repository = texts, repository
+        self._between = texts.between(repository.encode())
 
     def are_of(self, name: str, links: msgspec.Raw) -> bool:
-        """Compare a text; raises what `msgspec.json.decode` does."""
-        text, key = bytes(links), escaped(name).encode()
-        # The order of keys and the spaces are the server's: they are learned from the first text that fits.
-        if self._between is not None and key.join(self._between) == text:
+        """Return whether a text is that of a name; raises what `msgspec.json.decode` does."""
+        text = bytes(links)
+        if self._between and escaped(name).encode().join(self._between) == text:
             return True
-        if self._tell(text).value != self._ours(name):
-            return False
-        between = text.split(key)
-        if len(between) == self._times + 1:  # else other parts of the addresses look like the name
-            self._between = between
-        return True
+        pieces = self._texts.learn(text, self._repository, name)
+        if pieces:
+            self._between = pieces
+        return pieces is not None
 
 
 class _Repository:
@@ -105,18 +135,18 @@ class _Repository:
     Raises what `msgspec.json.decode` does, also if it does not tell the name.
     """
 
-    def __init__(self, tell: Teller, text: bytes) -> None:
+    def __init__(
+        self, tell: Teller, commits: _LinkTexts, refs: Mapping[str, _LinkTexts], text: bytes
+    ) -> None:
         self.part = _part(tell, text) or {}
         self.full_name = _decode_name(text).full_name
         name = escaped(self.full_name)
-        places = f"{API}/repositories/{name}", f"{WEB}/{name}"
-        self._commit = _LinkTexts(tell, partial(commit_links, *places), 2)
-        self._branch = _LinkTexts(tell, partial(ref_links, *places, is_tag=False), 3)
-        self._tag = _LinkTexts(tell, partial(ref_links, *places, is_tag=True), 3)
+        self._commits = _Links(commits, name)
+        self._refs = {kind: _Links(texts, name) for kind, texts in refs.items()}
 
     def has_links_of(self, sent: _Sent) -> bool:
         """Return whether all links of a ref are ours."""
-        ref = self._tag if sent.type == "tag" else self._branch
+        ref = self._refs["tag" if sent.type == "tag" else "branch"]
         return (
             ref.are_of(sent.name, sent.links)
             and self._is_ours(sent.target)
@@ -125,10 +155,8 @@ class _Repository:
         )
 
     def _is_ours(self, commit: _Commit | _Target) -> bool:
-        # Whatever else a hash holds might be written in JSON by escapes.
-        return (
-            commit.hash.isascii() and commit.hash.isalnum() and self._commit.are_of(commit.hash, commit.links)
-        )
+        name = commit.hash  # what else one may hold could be written in JSON by escapes
+        return name.isascii() and name.isalnum() and self._commits.are_of(name, commit.links)
 
 
 class UsualRefs:
@@ -140,7 +168,10 @@ class UsualRefs:
     def __init__(self, tell: Teller) -> None:
         self._tell = tell
         self._author = lru_cache(2048)(partial(_author, tell))
-        self._repository = lru_cache(64)(partial(_Repository, tell))
+        commits = _LinkTexts(tell, commit_links, 2)
+        refs = {kind: partial(ref_links, is_tag=kind == "tag") for kind in ("branch", "tag")}
+        texts = {kind: _LinkTexts(tell, ours, 3) for kind, ours in refs.items()}
+        self._repository = lru_cache(64)(partial(_Repository, tell, commits, texts))
         self._of_tag = lru_cache(2048)(partial(_extra_of_tag, tell))
 
     def read(self, raw: msgspec.Raw) -> Ref | None:
