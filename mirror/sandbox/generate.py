@@ -106,9 +106,6 @@ class Uuids:
         return number if self.of(number).strip("{}") == uuid.strip("{}").lower() else None
 
 
-# The popular ones first, for Zipf's law.
-
-
 def titled(slug: str, draw: Draw) -> str:
     """Return a name that people might give to a slug, mostly the slug itself."""
     match draw.below(12):

@@ -3,6 +3,7 @@
 import re
 from functools import cache
 
+# The popular ones first, as in STEMS: `Vocabulary` ranks slugs by their places.
 PREFIXES = (
     "", "django", "python", "api", "react", "node", "my", "test", "java", "web", "android", "php", "docker",
     "spring", "vue", "data", "go", "rust", "ios", "hg", "flask", "rails", "angular", "unity", "wordpress",

@@ -251,7 +251,7 @@ class QueryEngine:
         return None if hits is None else ResultPage(total, hits[start:])
 
     def _by_arrays(self, start: int, stop: int) -> ResultPage:
-        """Answer a question that many repositories match."""
+        """Answer a query that many repositories match."""
         from mirror.search.many import TURNS, ManyHits  # noqa: PLC0415 - numpy is slow to import
 
         with TURNS.one():

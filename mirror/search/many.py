@@ -1,4 +1,4 @@
-"""Hits among all repositories at once, as arrays: for questions that many repositories match.
+"""Hits among all repositories at once, as arrays: for queries that many repositories match.
 
 The lists of the index say which repositories have a part in their name, the columns which pass the filters.
 Where neither is sure, and for what changed since, rows are read one by one.
@@ -78,7 +78,7 @@ class Turns:
 
 
 TURNS = Turns(2)
-"""For questions that arrays answer: more at once wait for Python's lock at each step, and all end late."""
+"""For queries that arrays answer: more at once wait for Python's lock at each step, and all end late."""
 
 
 class ManyHits:
@@ -194,7 +194,7 @@ class ManyHits:
         return rest & self._named(path)
 
     def _passing(self) -> tuple[Marks, Ids]:
-        """Return which repositories pass the filters, and those whose rows tell; none is pending."""
+        """Return which repositories pass the filters, and those whose rows must be read; none is pending."""
         query, flags = self._query, self._column("flags")
         of_flags = self._passing_flags(np.arange(256))
         # A table of 256 answers, looked up by the bytes of the column.

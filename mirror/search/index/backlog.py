@@ -1,8 +1,8 @@
 """The backlog: what the index does not contain yet, and when it is flushed.
 
 It consists of *pending* rows, which the index contains as they were before a change (table `search_pending`),
-and of *new* rows, whose id is above `search_state.up_to`. A page of a sync flushes a long backlog; the end of
-a sync any.
+and of *new* rows, whose id is above `search_state.up_to`. A page of a sync flushes a long backlog, the end
+of a sync any.
 """
 
 import sqlite3

@@ -71,7 +71,7 @@ def split_groups(
     key |= text[depth:][positions]
     key <<= np.uint64(32)
     key |= np.arange(positions.size, dtype=np.uint64)
-    key.sort()  # no two are equal; numpy sorts such with vectors, four times as fast as a stable sort
+    key.sort()  # no two are equal, so it may be unstable: numpy does that with vectors, four times as fast
     starts = np.flatnonzero(differs_from_previous(key.astype("<u8", copy=False).view("<u4")[1::2]))
     key &= _LOW
     order = key.view(np.int64)

@@ -1,7 +1,7 @@
 """The columns of the index: what filters and the order of results look at, as one array each, by row id.
 
-A question that many repositories match is answered from these arrays instead of from rows. They are stored
-in chunks of 2**14 ids. Where they cannot say all of a row, its flags say UNSURE, and readers read the row.
+A query that many repositories match is answered from these arrays instead of from rows. They are stored in
+chunks of 2**14 ids. Where they cannot tell all about a row, its flags say UNSURE, and readers read the row.
 
 Beside them stand the bits of dense paths: of those that a large share of all texts contain, one bit for each
 id. The lists of such paths would be long to read. Like those, the bits may have ids whose text no longer has
@@ -28,7 +28,7 @@ COLLECTION = 3
 FORK, ARCHIVED, GIT, HG, KNOWN, UNSURE = (1 << bit for bit in range(2, 8))
 """Bits of `flags`: two for the collection, one for each of the others.
 
-KNOWN: the index has the row. UNSURE: read the row, for its name was another when lists learned of it, or it
+KNOWN: the index has the row. UNSURE: read the row, because lists have it by an earlier name, or because it
 has what no array can hold: another scm, a time in another form, a number out of bounds.
 """
 
@@ -238,7 +238,7 @@ def times_as_numbers(texts: Sequence[str | None]) -> tuple[NDArray[np.int64], ND
         odd |= np.array([not text.isascii() for text in filled])
         joined = "".join(_TIME if is_odd else text for text, is_odd in zip(filled, odd, strict=True))
     letters = np.frombuffer(joined.encode(), np.uint8).reshape(-1, len(_TIME)).T
-    digits = letters[_DIGITS] - np.uint8(ord("0"))  # what is below becomes large
+    digits = letters[_DIGITS] - np.uint8(ord("0"))  # letters below "0" wrap around and become large
     odd |= (letters[_SIGNS] != _SIGN_BYTES).any(axis=0) | (digits > 9).any(axis=0)
     numbers = _decimal(digits[:4])
     for begin, size in zip(range(4, 14, 2), _SIZES, strict=False):
@@ -290,7 +290,7 @@ _keeping = Lock()
 
 
 def kept_columns(cursor: sqlite3.Cursor) -> KeptColumns:
-    """Return the columns of the snapshot that is read; those of older states are forgotten."""
+    """Return the columns of the snapshot that is read; older states are forgotten."""
     stamp = read_stamp(cursor)
     if stamp is None:
         return KeptColumns()
