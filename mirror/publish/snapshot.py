@@ -29,14 +29,14 @@ from mirror.publish.selection import (
 from mirror.queries.visibility import ANONYMOUS, is_unconfirmed
 from mirror.search.index.backlog import rebuild_index
 from mirror.search.index.refs.changes import rebuild_refs_index
-from mirror.store.files import damage_told, explained, faults_of, open_reader, reading_address
+from mirror.store.files import damage_told, explained, open_reader, reading_address
 from mirror.store.lock import BESIDE, place_of_copy, replacing
+from mirror.store.repair import faults_of, rebuild_descriptions
 from mirror.store.schema import (
     CACHE_KIB,
     create_unindexed,
     mark_as_snapshot,
     open_unjournalled,
-    rebuild_descriptions,
 )
 
 READ_ONLY = 0o444

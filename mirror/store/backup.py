@@ -23,7 +23,6 @@ from mirror.store.cursors import Cursors
 from mirror.store.database import Store
 from mirror.store.files import (
     explained,
-    faults_of,
     fetch,
     fetch_row,
     one_at_a_time,
@@ -41,6 +40,7 @@ from mirror.store.lock import (
     sync_lock,
     sync_to_disk,
 )
+from mirror.store.repair import faults_of
 from mirror.times import to_text
 
 PAGES = 500  # pages that are copied before progress is reported and Ctrl-C is noticed: 2 MB

@@ -28,8 +28,8 @@ from mirror.store.files import (
     open_writer,
 )
 from mirror.store.owners import save_owner, save_project, save_projects_of
+from mirror.store.repair import rebuild_descriptions
 from mirror.store.repositories import SavedRepositories, save_repositories, split_identifiable
-from mirror.store.schema import rebuild_descriptions
 
 
 class Store:

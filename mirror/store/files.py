@@ -370,17 +370,6 @@ def is_damaged(path: Path) -> bool:
         return True
 
 
-def faults_of(path: Path, most: int = 1) -> list[str]:
-    """Return the faults that SQLite finds in a file: at most `most` of each kind."""
-    with closing(sqlite3.connect(reading_address(path), uri=True, timeout=BUSY_SECONDS)) as connection:
-        lines = [row[0] for row in connection.execute(f"PRAGMA integrity_check({most})")]
-        dangling = connection.execute("PRAGMA foreign_key_check").fetchmany(most)
-    return [
-        *(f"integrity: {line}" for line in lines if line != "ok"),
-        *(f"reference: {table}, row {row}: no such {parent}" for table, row, parent, _ in dangling),
-    ]
-
-
 DAMAGED = "the file is damaged: restore a copy, or move it away and `mirror sync` fills a new one"
 
 _FULL = "the disk is full; saved data is intact; free some space and run it again"

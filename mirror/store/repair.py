@@ -16,7 +16,15 @@ from typing import NamedTuple
 
 from mirror.model import canonical_uuid
 from mirror.store.cursors import Cursors
-from mirror.store.files import damage_explained, faults_of, fetch, fetch_row, fetch_value, open_reader
+from mirror.store.files import (
+    BUSY_SECONDS,
+    damage_explained,
+    fetch,
+    fetch_row,
+    fetch_value,
+    open_reader,
+    reading_address,
+)
 from mirror.store.ledger import count_future_now
 from mirror.times import to_text
 
@@ -28,6 +36,17 @@ class Complaint(NamedTuple):
 
     text: str
     mended: bool = False
+
+
+def faults_of(path: Path, most: int = 1) -> list[str]:
+    """Return the faults that SQLite finds in a file: at most `most` of each kind."""
+    with closing(sqlite3.connect(reading_address(path), uri=True, timeout=BUSY_SECONDS)) as connection:
+        lines = [row[0] for row in connection.execute(f"PRAGMA integrity_check({most})")]
+        dangling = connection.execute("PRAGMA foreign_key_check").fetchmany(most)
+    return [
+        *(f"integrity: {line}" for line in lines if line != "ok"),
+        *(f"reference: {table}, row {row}: no such {parent}" for table, row, parent, _ in dangling),
+    ]
 
 
 def check_file(path: Path, *, repair: bool) -> list[Complaint]:
@@ -97,6 +116,15 @@ def check_descriptions(connection: sqlite3.Connection) -> list[str]:
             SELECT * FROM ({there} EXCEPT {anew}) UNION ALL SELECT * FROM ({anew} EXCEPT {there}))""",
     )
     return [f"{count} words of descriptions differ from the rows, the first is {first!r}"] if count else []
+
+
+def rebuild_descriptions(connection: sqlite3.Connection) -> None:
+    """Rebuild the full-text index of descriptions from the rows, in a transaction of the caller."""
+    # Unlike the other indexes, this one has no backlog: triggers update it with each change.
+    connection.execute("INSERT INTO search_descriptions (search_descriptions) VALUES ('delete-all')")
+    connection.execute(
+        "INSERT INTO search_descriptions (rowid, description) SELECT id, description FROM repositories"
+    )
 
 
 # Finds every uuid that is not in canonical form by the index, and some that are.

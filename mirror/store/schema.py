@@ -126,12 +126,3 @@ def _tables(connection: sqlite3.Connection) -> dict[str, dict[str, str]]:
     ):
         found.setdefault(table, {})[column] = kind
     return found
-
-
-def rebuild_descriptions(connection: sqlite3.Connection) -> None:
-    """Rebuild the full-text index of descriptions from the rows, in a transaction of the caller."""
-    # Unlike the other indexes, this one has no backlog: triggers update it with each change.
-    connection.execute("INSERT INTO search_descriptions (search_descriptions) VALUES ('delete-all')")
-    connection.execute(
-        "INSERT INTO search_descriptions (rowid, description) SELECT id, description FROM repositories"
-    )

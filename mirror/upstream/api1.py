@@ -237,7 +237,7 @@ class Api1(HttpUpstream):
         except CredentialsRefused as error:
             raise CredentialsRefused(f"the upstream treats us as anonymous: {error}") from None
         except UpstreamRefused as error:
-            if error.status in (403, 404):
+            if error.status in (403, 404):  # the credential belongs to no user
                 return None
             raise
         return to_user(found.user)

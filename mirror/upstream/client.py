@@ -377,7 +377,7 @@ class Http:
             # It must not be taken for a refusal of the request that needs the token.
             raise CredentialsRefused(f"no access token is given for the OAuth consumer: {error}") from None
         except UpstreamBusy as error:
-            if error.status == 429:
+            if error.status == 429:  # it holds the account; waiting helps
                 raise
             raise UpstreamError(f"requesting an access token failed: {error}") from None
 

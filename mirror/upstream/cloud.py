@@ -150,7 +150,7 @@ class Cloud(HttpUpstream):
         try:
             return self._page(target, _TO_REPOSITORY)
         except UpstreamBusy as error:
-            if error.status is not None and error.status < 500:
+            if error.status is not None and error.status < 500:  # such as 429: not the fault of the page
                 raise
             return self._skipped_page(target, error)
         except UpstreamShapeError:

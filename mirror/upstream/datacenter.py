@@ -229,7 +229,7 @@ class DataCenter(HttpUpstream):
         except (UpstreamRefused, UpstreamShapeError):
             return False
         except UpstreamBusy as error:
-            if error.status is None or error.status == 429:
+            if error.status is None or error.status == 429:  # nothing is known of its visibility
                 raise
             return False
         return decode.to_repository(row).uuid == flagged.uuid
@@ -266,7 +266,7 @@ class DataCenter(HttpUpstream):
                 self._lengths[path] = length // SHRINKS_BY
             except UpstreamBusy as error:
                 if isinstance(error, NotSent) or error.status == 429:
-                    break
+                    break  # fewer rows would not help
                 self._lengths[path] = length // SHRINKS_BY
             else:
                 self._lengths.pop(path, None)

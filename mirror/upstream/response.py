@@ -359,4 +359,5 @@ def _error_of(state: "tenacity.RetryCallState") -> UpstreamBusy:
 
 def _was_not_done(error: BaseException) -> bool:
     """Return whether a write was certainly not done."""
+    # A 429 refuses a request before anything is done.
     return isinstance(error, NotSent) or (isinstance(error, UpstreamBusy) and error.status == 429)

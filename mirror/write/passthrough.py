@@ -252,7 +252,7 @@ def do_once(what: str, do: Callable[[], T], find: Callable[[], T | None]) -> T:
 def _looked_up(what: str, find: Callable[[], T | None], lost: UpstreamError) -> T:
     try:
         found = find()
-    except NameTaken:
+    except NameTaken:  # certain: the write was not done
         raise
     except MirrorError as error:
         raise OutcomeUnknown(

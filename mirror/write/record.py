@@ -55,7 +55,7 @@ def choose_upstream(
         for candidate in config.upstreams
         for workspace in candidate.workspaces or ()
         if workspace.lower() == owner.lower()
-    } | dict(mirrored)
+    } | dict(mirrored)  # the mirror has the spelling of the upstream
     if upstream:
         return _writable(_configured(config, upstream)), spellings.get(upstream, owner)
     if not spellings:
@@ -88,7 +88,7 @@ def find_target(config: Config, store: Store, full_name: str, upstream: str = ""
     )
     if not rows:
         raise NotFound(f"the mirror holds no repository {full_name}; `mirror sync` adds new ones")
-    holders = {row.upstream: row for row in reversed(rows)}
+    holders = {row.upstream: row for row in reversed(rows)}  # the oldest row of each upstream
     chosen = _configured(config, upstream) if upstream else _holder(config, full_name, holders)
     if chosen.name not in holders:
         raise NotFound(f"the mirror holds no repository {full_name} of upstream {upstream}")
