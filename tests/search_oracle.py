@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from prepared_files import copy_made
 
@@ -31,73 +31,99 @@ def normal(text: str) -> str:
     return re.sub(r"\s+", "-", unicodedata.normalize("NFKC", text).casefold())
 
 
-def naive(  # noqa: C901 - a filter a line
-    connection: sqlite3.Connection,
-    query: str,
-    *,
-    limit: int = 20,
-    offset: int = 0,
-    visible_private: bool = True,
-    private: bool | None = None,
-    gone: bool = False,
-    scm: str | None = None,
-    language: str | None = None,
-    forks: bool | None = None,
-    archived: bool | None = None,
-    owner: str | None = None,
-    private_of: tuple[int, ...] = (),
-) -> tuple[int, list[int]]:
-    """Return the count and the ids of a page, by comparing every row."""
-    before, slash, after = query.partition("/")
-    part, owners = (normal(after), normal(before)) if slash else (normal(query), "")
-    told = _told_owners(connection, visible_private=visible_private, private_of=private_of)
-    found = []
-    for row in connection.execute(_ROWS).fetchall():
-        row_id, name, slug, is_private, deleted, followers, forked, created, *about, username = tuple(row)
-        owner_id, its_scm, its_language, parent, its_archived = about
-        if deleted is not None and not gone:
-            continue
-        if is_private and not visible_private and owner_id not in private_of:
-            continue
-        if private is not None and bool(is_private) != private:
-            continue
-        if (scm is not None and (its_scm or "").lower() != scm) or not normal(username).startswith(owners):
-            continue
-        if owners in told and normal(username) != owners:
-            continue
-        if language is not None and (its_language is None or its_language.lower() != language.lower()):
-            continue
-        if archived is not None and archived != bool(its_archived):
-            continue
-        if forks is not None and forks != (parent is not None):
-            continue
-        if owner is not None and normal(username) != normal(owner):
-            continue
-        names = (normal(name), normal(slug))
-        if not any(part in text for text in names):
-            continue
-        match = 0 if not part or part in names else 1 if any(text.startswith(part) for text in names) else 2
-        age = [-ord(letter) for letter in created or ""] + [1]
-        found.append((match, -(followers or 0), -(forked or 0), age, row_id))
-    found.sort()
-    return len(found), [hit[-1] for hit in found[offset : offset + limit]]
+class _Row(NamedTuple):
+    """A repository; the first fields are the order of the results among those that match alike."""
+
+    followers: int
+    forks: int
+    age: list[int]
+    id: int
+    names: tuple[str, str]
+    is_private: bool
+    gone: bool
+    owner_id: int
+    owner: str
+    scm: str
+    language: str | None
+    is_fork: bool
+    archived: bool
 
 
-def _told_owners(
-    connection: sqlite3.Connection, *, visible_private: bool, private_of: tuple[int, ...]
-) -> set[str]:
-    """Return the names of the owners that the caller may know."""
-    owners = connection.execute(
-        "SELECT DISTINCT r.is_private, u.username, u.id FROM repositories r JOIN users u ON u.id = r.owner_id"
+class Oracle:
+    """Every row of a mirror as it is now, in order, to be compared with queries one by one."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._rows = sorted(map(_row, connection.execute(_ROWS).fetchall()))
+        self._flagged = {
+            normal(name) for (name,) in connection.execute("SELECT username FROM users WHERE is_owner")
+        }
+
+    def find(
+        self,
+        query: str,
+        *,
+        limit: int = 20,
+        offset: int = 0,
+        visible_private: bool = True,
+        private: bool | None = None,
+        gone: bool = False,
+        scm: str | None = None,
+        language: str | None = None,
+        forks: bool | None = None,
+        archived: bool | None = None,
+        owner: str | None = None,
+        private_of: tuple[int, ...] = (),
+    ) -> tuple[int, list[int]]:
+        """Return the count and the ids of a page."""
+        before, slash, after = query.partition("/")
+        part, owners = (normal(after), normal(before)) if slash else (normal(query), "")
+        told = [
+            row for row in self._rows if visible_private or not row.is_private or row.owner_id in private_of
+        ]
+        # Somebody's whole name, which the caller may know of, is not the beginning of others.
+        whole = owners in {row.owner for row in told} or (visible_private and owners in self._flagged)
+        found: tuple[list[int], list[int], list[int]] = [], [], []
+        for row in told:
+            if (
+                any(part in name for name in row.names)
+                and (gone or not row.gone)
+                and (private is None or private == row.is_private)
+                and (row.owner == owners if whole else row.owner.startswith(owners))
+                and (scm is None or scm == row.scm)
+                and (language is None or language.lower() == row.language)
+                and (archived is None or archived == row.archived)
+                and (forks is None or forks == row.is_fork)
+                and (owner is None or normal(owner) == row.owner)
+            ):
+                begins = any(name.startswith(part) for name in row.names)
+                found[0 if not part or part in row.names else 1 if begins else 2].append(row.id)
+        ids = [row_id for match in found for row_id in match]
+        return len(ids), ids[offset : offset + limit]
+
+
+def _row(columns: tuple[Any, ...]) -> _Row:
+    row_id, name, slug, is_private, deleted, followers, forks, created, *about, username = tuple(columns)
+    owner_id, scm, language, parent, archived = about
+    return _Row(
+        followers=-(followers or 0),
+        forks=-(forks or 0),
+        age=[*(-ord(letter) for letter in created or ""), 1],
+        id=row_id,
+        names=(normal(name), normal(slug)),
+        is_private=bool(is_private),
+        gone=deleted is not None,
+        owner_id=owner_id,
+        owner=normal(username),
+        scm=(scm or "").lower(),
+        language=None if language is None else language.lower(),
+        is_fork=parent is not None,
+        archived=bool(archived),
     )
-    told = {
-        normal(username)
-        for is_private, username, owner_id in owners
-        if visible_private or not is_private or owner_id in private_of
-    }
-    if visible_private:
-        told |= {normal(row[0]) for row in connection.execute("SELECT username FROM users WHERE is_owner")}
-    return told
+
+
+def naive(connection: sqlite3.Connection, query: str, **said: Any) -> tuple[int, list[int]]:
+    """Return the count and the ids of a page, by comparing every row."""
+    return Oracle(connection).find(query, **said)
 
 
 def found_in_each_way(
