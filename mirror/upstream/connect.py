@@ -117,7 +117,6 @@ def connect(
     Raises ConfigError for a credential that cannot be read, an invalid address, and git for kind legacy.
     """
     from mirror.upstream.client import Http  # noqa: PLC0415
-    from mirror.upstream.git import GIT_AGENT, TOKEN_USER, GitRefs, git_credential, git_root  # noqa: PLC0415
 
     url, credential = url_of(config), read_credential(config.credential, environ)
     bucket = bucket_of(config, credential)
@@ -143,21 +142,28 @@ def connect(
         transport=transport,
     )
     http = pool(url=url, credential=credential, origins=origins_of(url))
-    is_datacenter, git = config.kind == "datacenter", None
-    if config.refs == "git" and not for_write:
-        if config.kind == "legacy":
-            raise ConfigError(
-                f'upstream {config.name}: refs = "git" is not for kind "legacy"; use refs = "api"'
-            )
-        git = GitRefs(
-            pool(
-                url=git_root(url, datacenter=is_datacenter),
-                credential=credential if is_datacenter else git_credential(credential),
-                token_user=TOKEN_USER,
-                user_agent=GIT_AGENT,
-            )
-        )
+    git = None if for_write else _git_refs(config, credential, pool)
     return ConnectedUpstream(_upstream(config, http, git), budget)
+
+
+def _git_refs(
+    config: UpstreamConfig, credential: Credential, pool: "Callable[..., Http]"
+) -> "GitRefs | None":
+    """Make what reads refs by git; None if the API reads them. Raises ConfigError for kind legacy."""
+    if config.refs != "git":
+        return None
+    if config.kind == "legacy":
+        raise ConfigError(f'upstream {config.name}: refs = "git" is not for kind "legacy"; use refs = "api"')
+    from mirror.upstream.git import GIT_AGENT, TOKEN_USER, GitRefs, git_credential, git_root  # noqa: PLC0415
+
+    is_datacenter = config.kind == "datacenter"
+    http = pool(
+        url=git_root(url_of(config), datacenter=is_datacenter),
+        credential=credential if is_datacenter else git_credential(credential),
+        token_user=TOKEN_USER,
+        user_agent=GIT_AGENT,
+    )
+    return GitRefs(http)
 
 
 def _upstream(config: UpstreamConfig, http: "Http", git: "GitRefs | None") -> "Upstream":
