@@ -200,6 +200,5 @@ class Watches:
         )
 
     def _limit(self, connection: sqlite3.Connection, upstream: UpstreamConfig) -> int | None:
-        """Return the current hourly limit."""
         accounts = accounts_by_upstream(self._config, reported_limits(connection))
         return accounts.get(upstream.name, ("", None))[1]

@@ -211,7 +211,6 @@ class FileMetrics:
 
 
 def _text(families: list[Metric]) -> bytes:
-    """Write metrics in Prometheus' format."""
     registry = CollectorRegistry()
     registry.register(_Families(families))
     return generate_latest(registry)

@@ -209,7 +209,6 @@ async def _actor_of_login(datasette: "Datasette", server: Served, cookie: str) -
 
 
 def _actor(database: "Database", caller: Caller) -> Actor:
-    """Return a caller as a Datasette actor."""
     actor: Actor = {
         "id": caller.name,
         "mirror": database.name,

@@ -101,7 +101,6 @@ def with_refs(
 
 
 def _address(asked: ApiRequest, upstream_id: int | None) -> str:
-    """Return the upstream's address for a request."""
     known = asked.upstreams
     row = known.get(upstream_id or 0) or next(iter(known.values()), None)
     return "the upstream" if row is None else upstream_address(row, asked.api, asked.path, asked.query)

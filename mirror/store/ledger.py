@@ -245,7 +245,6 @@ class RequestLedger:
 
 
 def _add(connection: sqlite3.Connection, bucket: str, second: int, *, reserved: int, sent: int) -> None:
-    """Add to the requests of a second."""
     connection.execute(
         """INSERT INTO request_ledger (bucket, at, requests, sent) VALUES (?, ?, ?, ?)
            ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, sent = sent + excluded.sent""",

@@ -246,7 +246,6 @@ def _values(repository_id: int, ref: Ref) -> Sequence[Any]:
 
 
 def _json(values: tuple[str, ...]) -> str:
-    """Write a list of hashes as JSON."""
     if "".join(values).isalnum():  # hashes always are; `json.dumps` would take a fifth of a first save
         return '["' + '", "'.join(values) + '"]'
     return json.dumps(values)

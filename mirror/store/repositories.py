@@ -214,7 +214,6 @@ def _known(connection: sqlite3.Connection, upstream_id: int, uuids: list[str]) -
 
 
 def _ids(connection: sqlite3.Connection, upstream_id: int, uuids: set[str]) -> dict[str, int]:
-    """Find the rows of some repositories by uuid."""
     if not uuids:
         return {}
     found = connection.execute(

@@ -379,7 +379,6 @@ def find_deleted(upstream: Upstream, key: RepositoryKey) -> bool | None:
 
 
 def _is_unknown(upstream: Upstream, row: Repository, name: str) -> bool:
-    """Return whether the upstream does not report a setting."""
     return name in upstream.never_tells or (name not in MAY_BE_EMPTY and getattr(row, name) is None)
 
 

@@ -35,7 +35,6 @@ def _uuid(alias: str) -> Field:
 
 
 def _owners(column: str) -> Field:
-    """Return the field for a column of a repository's owner."""
     return Field(f"(SELECT o.{column} FROM users o WHERE o.id = r.owner_id)")
 
 

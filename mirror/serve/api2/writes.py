@@ -62,7 +62,6 @@ async def fork(writing: Writing) -> Done:
 
 
 def _new(asked: Api2Request, full_name: str) -> Done:
-    """Return the result of a write that made a new address."""
     return Done(full_name, 201, asked.links.repository(full_name))
 
 

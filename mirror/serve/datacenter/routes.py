@@ -104,7 +104,6 @@ def project(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
 def _shaped_projects(
     connection: sqlite3.Connection, asked: DataCenterRequest, rows: Collection[AccountRow]
 ) -> dict[int, Json]:
-    """Shape projects, by the ids of their rows."""
     known = project_details(connection, asked.caller, [row.id for row in rows])
     return {row.id: asked.shapes.project(row, known[row.id]) for row in rows}
 

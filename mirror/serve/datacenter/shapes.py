@@ -259,5 +259,4 @@ class CenterShapes:
 
 
 def _links(upstream: str | None, mirror: str) -> Json:
-    """Return the links to the upstream's page and to the mirror's own."""
     return {"self": [{"href": upstream or mirror}], "mirror": [{"href": mirror}]}

@@ -115,6 +115,5 @@ def _found(connection: sqlite3.Connection, visit: Visit) -> AccountRow:
 
 
 def _months(now: datetime) -> list[str]:
-    """Return the last months up to the present one."""
     last = now.year * 12 + now.month - 1
     return [f"{n // 12:04}-{n % 12 + 1:02}" for n in range(last - MONTHS + 1, last + 1)]

@@ -164,7 +164,6 @@ def _bar(days: float, oldest: float) -> int:
 
 
 def _days(moment: str | None, now: datetime | None) -> float | None:
-    """Return how many days ago a time was."""
     try:
         return max(0.0, (now - from_text(moment)).total_seconds() / 86400) if moment and now else None
     except (ValueError, OverflowError):

@@ -332,7 +332,6 @@ async def refs_as_json(visit: Visit) -> Response:
 
 
 def _refs_request_of(visit: Visit) -> RefsRequest:
-    """Read a search for refs from an address."""
     given = visit.parameters
     kind = given.get("kind", "")
     return RefsRequest(
@@ -344,7 +343,6 @@ def _refs_request_of(visit: Visit) -> RefsRequest:
 
 
 async def _found_refs(visit: Visit, asked: RefsRequest) -> tuple[FoundRefs, float]:
-    """Run a search; return the results and the time in milliseconds."""
 
     def work(connection: sqlite3.Connection) -> FoundRefs:
         return find_refs(
