@@ -17,13 +17,13 @@ install: .venv/installed ## prepare .venv, with .venv/bin/mirror
 
 dev: .venv/installed-dev ## prepare .venv for development
 
-# The checks run beside the tests, which often wait for something.
-test: .venv/installed-dev .venv/installed-clients .venv/installed-plugins ## ruff, mypy strict, pytest
+# The checks run beside the tests, which often wait for something, and what one test needs is installed beside the rest.
+test: .venv/installed ## ruff, mypy strict, pytest
 	@$(MAKE) --no-print-directory --jobs=2 check pytest
 
 # Without bytecode, every Python that a test starts would compile the program anew. Each process takes tests
 # that stand side by side, so that what a file prepares is prepared once.
-pytest:
+pytest: .venv/installed-dev .venv/installed-clients .venv/installed-plugins
 	env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest -n auto --dist worksteal
 
 test-long: ## the same with ten times as many random examples, and a longer soak
@@ -83,8 +83,10 @@ clean: ## remove .venv and what the tools left; data/ stays
 	@.venv/bin/python -m compileall -q mirror  # where PYTHONDONTWRITEBYTECODE is set, each start would do it
 	@touch $@
 
+# Not compiled: most of it is never imported, and compiling all would take a third of the time.
 .venv/installed-dev: .venv/installed requirements-dev.lock
-	@.venv/bin/python -m pip --disable-pip-version-check install -q --require-hashes -r requirements-dev.lock
+	@.venv/bin/python -m pip --disable-pip-version-check install -q --no-compile --require-hashes \
+	    -r requirements-dev.lock
 	@touch $@
 
 # Spark, its Java, other engines and a server of S3 are large, and no part of the product: they have no lock file.
