@@ -4,30 +4,41 @@
     python benchmarks/sync.py --repositories 100000 --memory      (one sync, no loop: its peak)
 
 The sandbox runs in a process of its own, and so does every sync and every loop; they take turns, so that
-whatever else the machine does falls on both. Targets: ratio at most 1.5, peak under 150 MB.
+whatever else the machine does falls on both. Targets: ratio at most 1.3, peak under 150 MB.
+
+The last lines tell what any sync has to spend, in times of the bare loop's CPU: such a loop that also decodes
+the answers by msgspec, the same requests as a sync sends them, and bare inserts of the rows that the sync
+wrote, into the same tables, in as many transactions. CPU is that of the work, without the start of Python.
 """
 
 import argparse
 import json
 import queue
 import resource
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 
-from mirror.config import UpstreamConfig
+from mirror.config import Retry, UpstreamConfig
+from mirror.credentials import Credential
 from mirror.report import Reporter
 from mirror.store import Store
+from mirror.store.files import open_writer
 from mirror.store.ledger import AHEAD, RequestLedger
 from mirror.sync.crawl import Run, sync_upstream
 from mirror.times import utc_now
+from mirror.upstream.budget import Budget
+from mirror.upstream.client import Http
 from mirror.upstream.connect import connect
 
 SERVE = """
@@ -55,7 +66,7 @@ def sync(origin: str, database: Path, threads: int, transport: Recorded | None =
     config = UpstreamConfig(
         name="b", kind="sandbox", url=f"{origin}/2.0", concurrency=threads, credential="env:B"
     )
-    began = time.perf_counter()
+    began, work = time.perf_counter(), time.process_time()
     with Store(database) as store:
         upstream, budget = connect(
             config,
@@ -81,11 +92,14 @@ def sync(origin: str, database: Path, threads: int, transport: Recorded | None =
         raise SystemExit(f"the sync is {summary.state}: {summary.error or summary.failures[:3]}")
     rows = summary.counts.repositories_new + summary.counts.refs_new
     seconds = time.perf_counter() - began
-    return {"seconds": seconds, "requests": summary.counts.requests, "rows": rows}
+    work = time.process_time() - work
+    return {"seconds": seconds, "requests": summary.counts.requests, "rows": rows, "work": work}
 
 
-def loop(urls: list[str], threads: int) -> dict[str, Any]:
-    """Fetch every URL and discard the responses."""
+def loop(
+    urls: list[str], threads: int, get: Callable[[str], object], close: Callable[[], None]
+) -> dict[str, Any]:
+    """Fetch every URL in several threads and discard the responses."""
     waiting = queue.SimpleQueue[str]()
     for url in urls:
         waiting.put(url)
@@ -96,16 +110,84 @@ def loop(urls: list[str], threads: int) -> dict[str, Any]:
                 url = waiting.get_nowait()
             except queue.Empty:
                 return
-            client.get(url, headers={"Authorization": "Bearer sandbox"})
+            get(url)
 
-    began = time.perf_counter()
-    with httpx.Client(limits=httpx.Limits(max_connections=threads)) as client:
-        workers = [threading.Thread(target=work) for _ in range(threads)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-    return {"seconds": time.perf_counter() - began, "requests": len(urls)}
+    began, spent = time.perf_counter(), time.process_time()
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    close()
+    seconds, spent = time.perf_counter() - began, time.process_time() - spent
+    return {"seconds": seconds, "requests": len(urls), "work": spent}
+
+
+def bare(urls: list[str], threads: int, *, decodes: bool) -> dict[str, Any]:
+    """Fetch by a bare httpx client."""
+    client = httpx.Client(limits=httpx.Limits(max_connections=threads))
+
+    def get(url: str) -> None:
+        answer = client.get(url, headers={"Authorization": "Bearer sandbox"})
+        if decodes:
+            msgspec.json.decode(answer.content)
+
+    return loop(urls, threads, get, client.close)
+
+
+def as_a_sync_asks(urls: list[str], threads: int, database: Path) -> dict[str, Any]:
+    """Fetch as a sync does, budget included."""
+    with Store(database) as store:
+        budget = Budget(
+            RequestLedger(store, ahead=AHEAD), bucket="b", default=None, wait=lambda *_: None, clock=utc_now
+        )
+        http = Http(
+            url=urls[0],
+            credential=Credential("bearer", "", "sandbox"),
+            budget=budget,
+            retry=Retry(),
+            timeout=30,
+            clock=utc_now,
+            concurrency=threads,
+        )
+        done = loop(urls, threads, http.get, http.close)
+        budget.close()
+    return done
+
+
+LISTED = ("upstreams", "users", "projects", "members", "repositories")
+TOGETHER = 3
+"""Repositories whose refs a sync commits at once."""
+
+
+def inserts(source: Path, target: Path) -> dict[str, Any]:
+    """Write the rows of one mirror into a new one by bare inserts, read beforehand."""
+    tables = sqlite3.connect(source)
+    with Store(target):
+        pass
+
+    def rows(table: str, condition: str = "") -> tuple[str, list[Any]]:
+        found = tables.execute(f"SELECT * FROM {table} {condition}").fetchall()
+        return f"INSERT INTO {table} VALUES ({', '.join('?' * len(found[0]))})" if found else "", found
+
+    last = tables.execute("SELECT max(id) FROM repositories").fetchone()[0]
+    batches = [[*map(rows, LISTED), rows("extras", "WHERE kind NOT IN ('branch', 'tag')")]]
+    for first in range(1, last + 1, TOGETHER):
+        ids = f"BETWEEN {first} AND {first + TOGETHER - 1}"
+        refs = [rows(table, f"WHERE repository_id {ids}") for table in ("branches", "tags")]
+        batches.append([*refs, rows("extras", f"WHERE kind IN ('branch', 'tag') AND row_id {ids}")])
+    connection = open_writer(target)
+    began, spent = time.perf_counter(), time.process_time()
+    for batch in batches:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("PRAGMA defer_foreign_keys = ON")  # forks may come before their parents
+        for sql, found in batch:
+            if found:
+                connection.executemany(sql, found)
+        connection.execute("COMMIT")
+    seconds, spent = time.perf_counter() - began, time.process_time() - spent
+    connection.close()
+    return {"seconds": seconds, "requests": 0, "work": spent}
 
 
 def child(what: str, *arguments: str) -> dict[str, Any]:
@@ -125,28 +207,50 @@ def be_child(what: str, origin: str, path: str, threads: str) -> None:
         recorded = Recorded()
         result = sync(origin, Path(path), int(threads), recorded)
         Path(path).with_suffix(".urls").write_text("\n".join(recorded.urls), "utf-8")
+    elif what == "inserts":
+        result = inserts(Path(path), Path(path).with_suffix(".inserts.db"))
     else:
-        result = loop(Path(path).read_text("utf-8").split("\n"), int(threads))
+        urls = Path(path).with_suffix(".urls").read_text("utf-8").split("\n")
+        if what == "ask":
+            result = as_a_sync_asks(urls, int(threads), Path(path).with_suffix(".asked.db"))
+        else:
+            result = bare(urls, int(threads), decodes=what == "decode")
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps(result | {"peak": used.ru_maxrss / 1024, "cpu": used.ru_utime + used.ru_stime}))
 
 
 def compare(origin: str, folder: Path, threads: str, rounds: int) -> None:
     """Run syncs and loops in turns, and print their ratio."""
-    child("record", origin, str(folder / "first.db"), threads)
-    ratios, cpu = list[float](), list[float]()
+    first = str(folder / "first.db")
+    child("record", origin, first, threads)
+    ratios, cpu, work = list[float](), list[float](), list[float]()
     for number in range(rounds):
         synced = child("sync", origin, str(folder / f"{number}.db"), threads)
-        looped = child("loop", origin, str(folder / "first.urls"), threads)
+        looped = child("loop", origin, first, threads)
         ratios.append(synced["seconds"] / looped["seconds"])
         cpu.append(synced["cpu"] / looped["cpu"])
+        work.append(synced["work"] / looped["work"])
         print(
             f"sync {synced['seconds']:6.1f} s, {synced['requests']:,} requests, "
             f"{synced['rows'] / synced['seconds']:8,.0f} rows/s, peak {synced['peak']:.0f} MB; "
             f"loop {looped['seconds']:6.1f} s, {looped['requests']:,} requests; "
-            f"ratio {ratios[-1]:.2f}, of CPU {cpu[-1]:.2f} ({synced['cpu']:.1f} s)"
+            f"ratio {ratios[-1]:.2f}, of CPU {cpu[-1]:.2f} ({synced['cpu']:.1f} s), of work {work[-1]:.2f}"
         )
-    print(f"median ratio {statistics.median(ratios):.2f}, of CPU {statistics.median(cpu):.2f}")
+    medians = [statistics.median(each) for each in (ratios, cpu, work)]
+    print("median ratio {:.2f}, of CPU {:.2f}, of work {:.2f}".format(*medians))
+    print_floor(origin, first, threads)
+
+
+def print_floor(origin: str, first: str, threads: str) -> None:
+    """Print what any sync has to spend, in times of the bare loop's CPU, all in turn."""
+    kinds = ("loop", "decode", "ask", "inserts")
+    spent = {what: child(what, origin, first, threads)["work"] for what in kinds}
+    decoding, asking, writing = (spent[what] / spent["loop"] for what in kinds[1:])
+    print(
+        f"bare loop 1 ({spent['loop']:.2f} s of CPU), with decoding {decoding:.2f}, bare inserts "
+        f"{writing:.2f}: {decoding + writing:.2f}; requests as a sync sends them {asking:.2f}, with that "
+        f"decoding and these inserts {asking + decoding - 1 + writing:.2f}"
+    )
 
 
 def main() -> None:
