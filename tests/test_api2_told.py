@@ -17,13 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from upstream_fakes import answer, faked, page, recorded
 
-from mirror.addresses import API, WEB, Teller
+from mirror.addresses import API, WEB, Teller, Told
 from mirror.api2_objects import changed, difference, packed, ref_object, unpacked
 from mirror.api2_refs import RefComparison
 from mirror.model import RepositoryKey
 from mirror.store import tokens
 from mirror.store.refs import save_refs
 from mirror.upstream.cloud_decode import RefJson, to_ref
+from mirror.upstream.cloud_refs import UsualRefs
 from mirror.upstream.protocol import RowDecoder
 
 RECORDED = Path(__file__).parents[2] / "shared" / "recorded" / "cloud2"
@@ -294,6 +295,17 @@ def test_addresses_are_taken_out_however_they_are_written(value: Any, spaces: bo
     assert tell(b'{"href":"https://me@bitbucket.org/a"}').value == {"href": "~web/a"}
 
 
+@pytest.mark.parametrize(
+    "begin", ["https://me@", "http://a:b@", "HTTPS://me@", "ssh://hg@", "Ssh://a@", "x://a@"]
+)
+def test_logins_are_taken_out_however_they_are_written(begin: str) -> None:
+    """In the text as in the decoded object; those of ssh are the service's own, and stay."""
+    tell = Teller("https://api.bitbucket.org/2.0")
+    for text in (f'{{"href": "{begin}bitbucket.org/o/r", "raw": "Ada <ada@example.com>"}}', f'["{begin}b/"]'):
+        escaped = text.replace("/", "\\/").replace("@b", "\\u0040b")
+        assert tell(text.encode()).value == tell(escaped.encode()).value
+
+
 IN_API, IN_WEB = "https://api.bitbucket.org/2.0/repositories/o/r", "https://bitbucket.org/o/r"
 IN_ALIAS = "https://bitbucket.org/!api/2.0/repositories/o/r"
 
@@ -404,6 +416,30 @@ def test_links_are_learned_from_other_repositories() -> None:
             assert extra == difference(expected.told.value, ours)
         other = text.replace("/commits/v", "/commits/w")
         assert upstream._usual_ref(msgspec.Raw(other.encode())) is None
+
+
+def test_each_text_of_usual_refs_is_decoded_once() -> None:
+    """Of a repository with 200 refs: itself, an author, a tagger, and the links of a commit, a branch, a tag.
+
+    Of the next repository with the same author only itself, since its links look like those of the first.
+    """
+
+    class Counting(Teller):
+        decoded = 0
+
+        def __call__(self, raw: bytes) -> Told:
+            self.decoded += 1
+            return super().__call__(raw)
+
+    tell = Counting("https://api.bitbucket.org/2.0")
+    read = UsualRefs(tell).read
+    for name, decoded in (("o/r", 6), ("o/s", 7), ("o/r", 7)):
+        for number in range(100):
+            for row in (USUAL[0], USUAL[7]):
+                text = json.dumps(row).replace("o/r", name).replace("a" * 40, f"{number:040}")
+                text = text.replace("v%20%C3%A9", f"v{number}").replace('"v \\u00e9"', f'"v{number}"')
+                assert read(msgspec.Raw(text.encode())) is not None
+        assert tell.decoded == decoded
 
 
 ODD = [

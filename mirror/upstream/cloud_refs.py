@@ -97,12 +97,12 @@ class _LinkTexts:
             return []
         return self._learned.replace(_NAME, repository).split(_KEY)
 
-    def learn(self, text: bytes, repository: str, name: str) -> list[bytes] | None:
+    def learn(self, text: bytes, repository: str, name: str, key: bytes) -> list[bytes] | None:
         """Return the pieces of a text between its keys, or None if these are other links."""
         at = f"{API}/repositories/{repository}", f"{WEB}/{repository}"
         if self._tell(text).value != self._ours(*at, name):
             return None
-        pieces = text.split(escaped(name).encode())
+        pieces = text.split(key)
         if len(pieces) != self._times + 1:  # other parts of the addresses look like the name
             return []
         learned = _KEY.join(pieces)
@@ -118,12 +118,15 @@ class _Links:
         self._texts, self._repository = texts, repository
         self._between = texts.between(repository.encode())
 
-    def are_of(self, name: str, links: msgspec.Raw) -> bool:
-        """Return whether a text is that of a name; raises what `msgspec.json.decode` does."""
+    def are_of(self, name: str, key: bytes, links: msgspec.Raw) -> bool:
+        """Return whether a text is that of a name, which stands in addresses as `key`.
+
+        Raises what `msgspec.json.decode` does.
+        """
         text = bytes(links)
-        if self._between and escaped(name).encode().join(self._between) == text:
+        if self._between and key.join(self._between) == text:
             return True
-        pieces = self._texts.learn(text, self._repository, name)
+        pieces = self._texts.learn(text, self._repository, name, key)
         if pieces:
             self._between = pieces
         return pieces is not None
@@ -148,15 +151,15 @@ class _Repository:
         """Return whether all links of a ref are ours."""
         ref = self._refs["tag" if sent.type == "tag" else "branch"]
         return (
-            ref.are_of(sent.name, sent.links)
+            ref.are_of(sent.name, escaped(sent.name).encode(), sent.links)
             and self._is_ours(sent.target)
             and all(map(self._is_ours, sent.target.parents))
             and (not sent.heads or all(map(self._is_ours, sent.heads)))
         )
 
     def _is_ours(self, commit: _Commit | _Target) -> bool:
-        name = commit.hash  # what else one may hold could be written in JSON by escapes
-        return name.isascii() and name.isalnum() and self._commits.are_of(name, commit.links)
+        key = commit.hash.encode()  # what else it may hold could be written in JSON by escapes
+        return key.isalnum() and self._commits.are_of(commit.hash, key, commit.links)
 
 
 class UsualRefs:
