@@ -237,12 +237,9 @@ class QueryEngine:
 
     def _by_counts(self, found: Node, start: int, stop: int) -> ResultPage | None:
         """Answer a common query without looking at all hits; None if the page is too deep for that."""
-        self.pending.count()
         fresh = [*self._matching(self.pending.unprepared), *self._new_hits()]
-        total = len(fresh) + self.pending.gained()
-        for collection in self.query.collections:
-            if collection in found.summaries:
-                total += found.summaries[collection].count - self.pending.lost(collection)
+        shown = [found.summaries[key].count for key in self.query.collections if key in found.summaries]
+        total = sum(shown) + len(fresh) + self.pending.gained
         stop = min(total, stop)
         if start >= stop:
             return ResultPage(total, [])

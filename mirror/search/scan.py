@@ -6,7 +6,7 @@ rows are read and compared one by one: those that were changed by anyone but the
 """
 
 import sqlite3
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
@@ -178,36 +178,42 @@ def _expression(part: str) -> str:
     return " AND ".join(f'"{word.replace(chr(34), chr(34) * 2)}" *' for word in words if word)
 
 
+_MAYBE = f"(name IS NULL OR {may_contain('name', 'slug', 'was_name', 'was_slug')})"
 _UNPREPARED = f"""SELECT id, was_collection, was_name, was_slug FROM search_pending
-    WHERE text IS NULL AND (name IS NULL OR {may_contain("name", "slug", "was_name", "was_slug")})"""
-_PREPARED = "text IS NOT NULL AND (instr(text, :needle) OR instr(was_text, :needle))"
+    WHERE text IS NULL AND {_MAYBE}"""
+_MATCHES = f"(text IS NULL AND {_MAYBE} OR instr(text, :needle) OR instr(was_text, :needle))"
+_IDS = f"SELECT id FROM search_pending WHERE {_MATCHES}"
 _AMONG = "SELECT id FROM search_pending WHERE id IN (SELECT value FROM json_each(?))"
 
-
-def _match_class_sql(text: str) -> str:
-    """Return an SQL expression for the match class of a searched text, NULL if it does not match."""
-    return f"""CASE WHEN NOT instr({text}, :needle) THEN NULL WHEN NOT instr({text}, :prefix) THEN {SUBSTRING}
-        WHEN instr({text}, :exact) THEN {EXACT} ELSE {PREFIX} END"""
-
-
-_MOVED = f"""SELECT iif(instr(was_text, :needle), was_collection, NULL),
-    iif(instr(text, :needle), collection, NULL)
-    FROM search_pending WHERE (was_text <> text OR was_collection IS NOT collection) AND {_PREPARED}"""
-_BEST = f"""SELECT {_match_class_sql("text")}, by_followers, by_forks, by_creation, id FROM search_pending
-    WHERE instr(text, :needle) AND collection IN (SELECT value FROM json_each(:collections))
+# `visible` has a bit for each collection, which is quicker than a list. A row that keeps its text and its
+# collection, most often for a new follower, would add one to either side, so it is left out.
+# SQLite evaluates both sides of an AND of which it wants the value; in a WHERE or an iif, only what decides.
+_COUNTED = """SELECT coalesce(sum(text IS NULL), 0),
+    coalesce(sum(iif(text IS NULL, 0, iif(instr(text, :needle), :visible >> collection & 1, 0)
+        - iif(instr(was_text, :needle), coalesce(:visible >> was_collection & 1, 0), 0))), 0)
+    FROM search_pending WHERE text IS NULL OR (was_text <> text OR was_collection IS NOT collection)
+        AND (instr(text, :needle) OR instr(was_text, :needle))"""
+_CLASS = f"""WHEN NOT instr(text, :prefix) THEN {SUBSTRING}
+    WHEN instr(text, :exact) THEN {EXACT} ELSE {PREFIX} END, by_followers, by_forks, by_creation, id"""
+_BEST = f"""SELECT CASE {_CLASS} FROM search_pending WHERE instr(text, :needle) AND :visible >> collection & 1
     ORDER BY 1, 2, 3, 4, 5 LIMIT :most"""
+
+_FEW = 500
+_SOME = f"""SELECT CASE
+        WHEN NOT coalesce(instr(text, :needle) AND :visible >> collection & 1, 0) THEN NULL {_CLASS},
+        text IS NULL, iif(instr(was_text, :needle), was_collection, NULL)
+    FROM search_pending WHERE {_MATCHES} LIMIT {_FEW + 1}"""
 
 
 class PendingMatches:
-    """The pending rows that match a query now, or matched it as the index still has them."""
+    """The pending rows that match a query now, or matched it as the index still has them.
+
+    Most queries match few of them, which one look at all rows finds; of many, SQL counts and ranks.
+    """
 
     def __init__(self, connection: sqlite3.Connection, query: Query, *, has_any: bool = True) -> None:
         """`has_any` is whether any row is pending: most often none is, and nothing has to be read."""
-        self._collections = query.collections
-        self.unprepared = set[int]()
-        # Collection to the number of matching rows that left it or entered it.
-        self._lost = defaultdict[int | None, int](int)
-        self._gained = defaultdict[int | None, int](int)
+        self._query = query
         self._cursor = plain_cursor(connection) if has_any else None
         if not has_any:
             return
@@ -218,40 +224,58 @@ class PendingMatches:
             # The empty query has no exact and no prefix matches: no text has four BOUNDARYs in a row.
             "prefix": BOUNDARY + needle if needle else BOUNDARY * 4,
             "exact": BOUNDARY + needle + BOUNDARY if needle else BOUNDARY * 4,
-            "collections": _as_json(query.collections),
+            "visible": sum(1 << collection for collection in query.collections),
         }
-        for row_id, collection, name, slug in self._rows(_UNPREPARED):
-            self.unprepared.add(row_id)
-            if collection is not None and match_class(searched_names(name, slug), query.part) is not None:
-                self._lost[collection] += 1
 
     @cached_property
     def ids(self) -> set[int]:
         """The ids of all pending rows. The index is out of date for these: read their rows."""
-        rows = self._rows(f"SELECT id FROM search_pending WHERE {_PREPARED}")
-        return self.unprepared.union(row_id for (row_id,) in rows)
+        rows = self._rows(_IDS) if self._some is None else [row[4:5] for row in self._some]
+        return {row_id for (row_id,) in rows}
 
-    def count(self) -> None:
-        """Count the prepared rows whose text or collection changed. Call it once, before `lost` and `gained`.
+    @cached_property
+    def unprepared(self) -> set[int]:
+        """The ids of those that are not prepared."""
+        return {row[0] for row in self._unprepared}
 
-        A row that keeps both, most often for a new follower, would add one to either, so it is left out.
-        """
-        moved = self._rows(_MOVED)
-        for (was, now), number in Counter(moved).items() if moved else ():
-            self._lost[was] += number
-            self._gained[now] += number
-
-    def lost(self, collection: int) -> int:
-        """Return how many rows of a collection the index wrongly counts."""
-        return self._lost[collection]
-
+    @cached_property
     def gained(self) -> int:
-        """Return how many changed rows match now and may be shown."""
-        return sum([self._gained[collection] for collection in self._collections]) if self._gained else 0
+        """How many more prepared rows match now than the index counts, less the others that it counts."""
+        if self._cursor is None:
+            return 0
+        part, visible = self._query.part, self._query.collections
+        lost = [
+            row_id
+            for row_id, collection, name, slug in self._unprepared
+            if collection in visible and match_class(searched_names(name, slug), part) is not None
+        ]
+        return self._counted[1] - len(lost)
+
+    @cached_property
+    def _some(self) -> list[Any] | None:
+        """The rows that match now or matched before; None if they are more than _FEW."""
+        rows = self._rows(_SOME)
+        return rows if len(rows) <= _FEW else None
+
+    @cached_property
+    def _counted(self) -> tuple[int, int]:
+        """The number of unprepared rows, and `gained` of the prepared ones."""
+        if self._some is None:
+            counted: list[tuple[int, int]] = self._rows(_COUNTED)
+            return counted[0]
+        prepared = [(row[0], row[-1]) for row in self._some if not row[-2]]
+        gained = sum([(match is not None) - (was in self._query.collections) for match, was in prepared])
+        return len(self._some) - len(prepared), gained
+
+    @cached_property
+    def _unprepared(self) -> list[Any]:
+        return self._rows(_UNPREPARED) if self._cursor and self._counted[0] else []
 
     def best(self, most: int) -> list[Hit]:
         """Return the best hits among the prepared rows, `most` at most, in order."""
-        return self._rows(_BEST, most=most)
+        if self._some is None:
+            return self._rows(_BEST, most=most)
+        return sorted([row[:5] for row in self._some if row[0] is not None])[:most]
 
     def among(self, ids: Iterable[int]) -> set[int]:
         """Return which of these repositories are pending, regardless of their name."""
