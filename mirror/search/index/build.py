@@ -26,6 +26,7 @@ from mirror.search.index.format import (
     list_limit,
 )
 from mirror.search.names import BOUNDARY, COLLECTIONS, PUBLIC
+from mirror.search.query import plain_cursor
 
 SUFFIXES_AT_ONCE, SHARE_AT_ONCE = 350_000, 200
 """How many suffixes a thread sorts at once: so many, or this share of all bytes if that is more. A suffix
@@ -110,19 +111,30 @@ def cut(packed: bytes, bounds: NDArray[np.int64]) -> list[bytes]:
 
 
 def insert_rows(
-    connection: sqlite3.Connection, table: str, rows: Iterable[tuple[Any, ...]], on_conflict: str = ""
-) -> None:
-    """Insert rows in the order of their keys, many with one statement: it takes half as long as one each."""
-    ordered = sorted(rows)
+    connection: sqlite3.Connection,
+    table: str,
+    rows: Iterable[tuple[Any, ...]],
+    ending: str = "",
+    *values: Any,
+) -> list[tuple[Any, ...]]:
+    """Insert rows in the order of their keys, many with one statement: it takes half as long as one each.
+
+    `ending` ends the statement, with `values`; what it returns is returned.
+    """
+    ordered, returned = sorted(rows), list[tuple[Any, ...]]()
     if not ordered:
-        return
+        return returned
+    cursor = plain_cursor(connection)
     marks = f"({', '.join('?' * len(ordered[0]))})"
     rest = len(ordered) % _ROWS_AT_ONCE
-    many = f"INSERT INTO {table} VALUES {', '.join([marks] * _ROWS_AT_ONCE)} {on_conflict}"
-    connection.executemany(f"INSERT INTO {table} VALUES {marks} {on_conflict}", ordered[:rest])
+    many = f"INSERT INTO {table} VALUES {', '.join([marks] * _ROWS_AT_ONCE)} {ending}"
+    one = f"INSERT INTO {table} VALUES {marks} {ending}"
+    for row in ordered[:rest]:
+        returned += cursor.execute(one, (*row, *values))
     for first in range(rest, len(ordered), _ROWS_AT_ONCE):
         some = ordered[first : first + _ROWS_AT_ONCE]
-        connection.execute(many, list(chain.from_iterable(some)))
+        returned += cursor.execute(many, [*chain.from_iterable(some), *values])
+    return returned
 
 
 # Building

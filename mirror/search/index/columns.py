@@ -89,13 +89,13 @@ class ColumnWriter:
                     "SELECT data FROM search_columns WHERE name = ? AND chunk = ?", (name, chunk)
                 ).fetchone()
                 known = np.frombuffer(found[0] if found else b"", TYPES[name])
-                data = np.zeros(max(known.size, int(places[-1]) + 1), TYPES[name])
-                data[: known.size] = known
-                sticky = data[places] & UNSURE if name == "flags" else 0
-                data[places] = values[begin:end] | sticky
-                packed = data.tobytes()
-                if not found or packed != found[0]:  # most changes touch one column
-                    self._cursor.execute(_PUT, (name, chunk, packed))
+                more = max(0, int(places[-1]) + 1 - known.size)
+                data = np.append(known, np.zeros(more, TYPES[name])) if more else known
+                after = values[begin:end] | (data[places] & UNSURE if name == "flags" else 0)
+                if more or (data[places] != after).any():  # most changes touch one column
+                    data = data.copy()
+                    data[places] = after
+                    self._cursor.execute(_PUT, (name, chunk, data.tobytes()))
         self.stamp([ids, *(columns[name] for name in TYPES)])
 
     def write_chunk(self, rows: Iterable[tuple[str, int, bytes]]) -> None:
@@ -393,8 +393,9 @@ class _Texts:
 
     def __init__(self, texts: Sequence[bytes]) -> None:
         self._letters = np.frombuffer(END.join([*texts, bytes(DEEPEST)]), np.uint8)
+        self._size = len(texts)
         lengths = np.array([len(text) + 1 for text in texts], np.int64)
-        self._starts = np.cumsum(lengths) - lengths
+        self._text_at = np.repeat(np.arange(len(texts)), lengths)
 
     def have(self, path: bytes) -> NDArray[np.bool_]:
         """Return which texts contain a path."""
@@ -402,8 +403,8 @@ class _Texts:
         found = self._letters[:size] == path[0]
         for place, letter in enumerate(path[1:], 1):
             found &= self._letters[place : place + size] == letter
-        has = np.zeros(self._starts.size, bool)
-        has[np.searchsorted(self._starts, np.flatnonzero(found), side="right") - 1] = True
+        has = np.zeros(self._size, bool)
+        has[self._text_at[found]] = True
         return has
 
 

@@ -10,8 +10,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import compress, repeat
-from operator import itemgetter
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,16 +52,19 @@ _PATHS_AT_ONCE = 500  # in one SQL statement
 class Batch:
     """The entries of some changes: an old text leaves the index, a new text joins it.
 
+    A repository that keeps its text and collection is one entry that leaves and joins.
+
     text: the entries' texts, each followed by END, then DEEPEST zeros.
     starts: where in `text` each entry begins [E].
     ids, collection, followers: of each entry's repository [E].
-    joins: whether the entry joins [E].
+    leaves, joins: whether the entry leaves, and whether it joins [E].
     is_new: whether it joins with another text than the old one, so that leaves must learn its id [E].
     """
 
     text: NDArray[np.uint8]
     starts: Numbers
     ids: Numbers
+    leaves: NDArray[np.bool_]
     joins: NDArray[np.bool_]
     is_new: NDArray[np.bool_]
     collection: NDArray[np.uint8]
@@ -77,28 +79,31 @@ class Batch:
 
 
 def batch_of(changes: Sequence[IndexChange]) -> Batch:
-    """Return the entries of some changes, those that leave first."""
-    leaving = [(change, change.old) for change in changes if change.old is not None]
-    joining = [(change, change.new) for change in changes if change.new is not None]
-    entries = [*leaving, *joining]
+    """Return the entries of some changes."""
+    entries = list[tuple[IndexChange, IndexedText]]()
+    for change in changes:
+        if change.old is not None:
+            entries.append((change, change.old))
+        if change.new is not None and change.new != change.old:
+            entries.append((change, change.new))
     text = b"".join([indexed.text + END for _, indexed in entries])
     lengths = np.array([len(indexed.text) + 1 for _, indexed in entries], dtype=np.int64)
-    joins = np.arange(len(entries)) >= len(leaving)
-    changed = [change.old is None or change.old.text != indexed.text for change, indexed in entries]
+    joins = np.array([indexed == change.new for change, indexed in entries], dtype=bool)
+    known = [change.old is not None and change.old.text == indexed.text for change, indexed in entries]
     return Batch(
         text=np.frombuffer(text + bytes(DEEPEST), dtype=np.uint8),
         starts=(np.cumsum(lengths) - lengths).astype(np.uint32),
         ids=np.array([change.id for change, _ in entries], dtype=np.uint32),
+        leaves=np.array([indexed == change.old for change, indexed in entries], dtype=bool),
         joins=joins,
-        is_new=joins & np.array(changed, dtype=bool),
+        is_new=joins & ~np.array(known, dtype=bool),
         collection=np.array([indexed.collection for _, indexed in entries], dtype=np.uint8),
         followers=np.array([-change.popularity[0] for change, _ in entries], dtype=np.int64),
     )
 
 
 _APPEND = "ON CONFLICT DO UPDATE SET ids = CAST(ids || excluded.ids AS BLOB)"
-
-_LONGER = "SELECT path, ids FROM search_rare WHERE length(ids) > ? AND path IN"
+_LONG = " RETURNING path, iif(length(ids) > ?, ids, NULL)"  # an id takes a byte at least
 
 
 class LeafWriter:
@@ -143,25 +148,19 @@ class LeafWriter:
         """Write what was added; return the paths of leaves that now have more than `longest` ids."""
         rows = [*self._packed, *((path, pack_appended(ids)) for path, ids in self._rare.items())]
         crowds = [(*crowd, pack_appended(ids)) for crowd, ids in self._crowds.items()]
-        insert_rows(self._connection, "search_rare", rows, _APPEND)
-        insert_rows(self._connection, "search_crowds", crowds, _APPEND)
         for collected in (self._packed, self._rare, self._crowds):
             collected.clear()
-        return self._longer([path for path, _ in rows if len(path) < DEEPEST and END not in path], longest)
-
-    def _longer(self, paths: Sequence[bytes], longest: int) -> list[bytes]:
-        longer = list[bytes]()
-        for first in range(0, len(paths), _PATHS_AT_ONCE):
-            some = paths[first : first + _PATHS_AT_ONCE]
-            marks = ", ".join("?" * len(some))
-            for path, ids in self._connection.execute(f"{_LONGER} ({marks})", (longest, *some)):
-                if max_ids(ids) > longest and len(set(unpack_list(ids))) > longest:
-                    longer.append(path)
-        return longer
+        written = insert_rows(self._connection, "search_rare", rows, _APPEND + _LONG, longest)
+        insert_rows(self._connection, "search_crowds", crowds, _APPEND)
+        return [
+            path
+            for path, ids in written
+            if ids and len(path) < DEEPEST and END not in path
+            if max_ids(ids) > longest and len(set(unpack_list(ids))) > longest
+        ]
 
 
-_READ = """SELECT path, repositories, best, bar FROM search_common
-    WHERE collection = ? AND path IN"""
+_READ = "SELECT path, collection, repositories, best, bar FROM search_common WHERE path IN"
 
 _REPLACE = """ON CONFLICT DO UPDATE
     SET repositories = excluded.repositories, best = excluded.best, bar = excluded.bar"""
@@ -170,9 +169,10 @@ _POPULARITIES = """SELECT followers_count, forks_count, created_at, id FROM repo
     WHERE id IN (SELECT value FROM json_each(?))"""
 
 _UNREACHABLE = (1 << 63) - 1  # greater than any follower count
+_WIDTH = len(COLLECTIONS)
 
-NodeRow = tuple[bytes, int, bytes, int]
-"""What a node knows of one collection: path, number of repositories, `best` and `bar`.
+NodeRow = tuple[bytes, int, int, bytes, int]
+"""A row of `search_common`: path, collection, number of repositories, `best` and `bar`.
 
 `best` holds the packed ids of all repositories, in any order, or of the best. A partial list starts with ids
 in rank order; ids added since (UNRANKED set) are candidates with at least `bar` followers, which is how many
@@ -186,23 +186,18 @@ class NodeWriter:
     def __init__(self, connection: sqlite3.Connection, batch: Batch) -> None:
         self._connection = connection
         self._batch = batch
-        # Rows of search_common. The second ones have lists that are to be ranked and cut.
-        self._changed = list[tuple[bytes, int, int, bytes, int]]()
-        self._too_long = list[tuple[bytes, int, int, bytes, int]]()
-        self._leaving = {
-            collection: np.sort(batch.ids[~batch.joins & (batch.collection == collection)])
-            for collection in COLLECTIONS
-        }
+        self._changed = list[NodeRow]()
+        self._too_long = list[NodeRow]()  # their lists are to be ranked and cut
+        # The lists of a collection have only ids that the index knows there, so no list has another's.
+        self._leaving = _Few(batch.ids[batch.leaves])
 
-    def read(self, paths: Sequence[bytes], collection: int = PUBLIC) -> dict[bytes, NodeRow]:
-        """Return the existing rows of some paths. Every node has a row for PUBLIC, even if empty."""
-        rows = dict[bytes, NodeRow]()
+    def read(self, paths: Sequence[bytes]) -> list[NodeRow]:
+        """Return the rows of those of some paths that are nodes, in order. Every node has one for PUBLIC."""
+        rows = list[NodeRow]()
         cursor = plain_cursor(self._connection)
         for first in range(0, len(paths), _PATHS_AT_ONCE):
             some = paths[first : first + _PATHS_AT_ONCE]
-            marks = ", ".join("?" * len(some))
-            found = cursor.execute(f"{_READ} ({marks})", (collection, *some)).fetchall()
-            rows.update(zip(map(itemgetter(0), found), found, strict=True))
+            rows += cursor.execute(f"{_READ} ({', '.join('?' * len(some))})", some)
         return rows
 
     def create(self, path: bytes, ranked: dict[int, list[Popularity]]) -> None:
@@ -214,48 +209,38 @@ class NodeWriter:
         self.flush()
 
     def change(
-        self, public: dict[bytes, NodeRow], paths: list[bytes], group: NDArray[np.uint64], entries: Numbers
+        self, rows: list[NodeRow], paths: list[bytes], group: NDArray[np.uint64], entries: Numbers
     ) -> None:
         """Let entries leave or join the nodes of their groups.
 
-        :param public: the nodes' rows for PUBLIC
+        A joining id is appended to a complete list, or to a ranked one if it has enough followers. Most nodes
+        list no repository with so few followers: they only count it.
+
+        :param rows: all rows of the nodes; those of collections that a node does not have yet are added
         :param paths: the path of each group [G]
         :param group: the group of each entry, ascending
         :param entries: the entries, each once a group
         """
-        for collection in COLLECTIONS:
-            members = self._batch.collection[entries] == collection
-            if members.any():
-                here = group[members]
-                firsts = differs_from_previous(here)
-                some = [paths[index] for index in here[firsts].tolist()]
-                known = public if collection == PUBLIC else self.read(some, collection)
-                rows = [known.get(path) or (path, 0, b"", 0) for path in some]
-                self._change(collection, rows, np.cumsum(firsts) - 1, entries[members])
-
-    def _change(
-        self, collection: int, rows: Sequence[NodeRow], index: NDArray[np.int64], entries: Numbers
-    ) -> None:
-        """Let entries of one collection leave or join rows; `index` says which row each entry belongs to.
-
-        A joining id is appended to a complete list, or to a ranked one if it has enough followers. Most nodes
-        list no repository with so few followers: they only count it.
-        """
-        paths, counts, lists, bars = zip(*rows, strict=True)
+        if not entries.size:
+            return
+        index = _row_of_each(rows, paths, group, self._batch.collection[entries])
+        names, collections, counts, lists, bars = zip(*rows, strict=True)
         best = list(lists)
         joins = self._batch.joins[entries]
-        left = np.bincount(index[~joins], minlength=len(rows))
+        left = np.bincount(index[self._batch.leaves[entries]], minlength=len(rows))
         joined = np.bincount(index[joins], minlength=len(rows))
         count = np.array(counts, dtype=np.int64) - left
         sizes = np.fromiter(map(len, best), dtype=np.int64, count=len(rows)) // 4
         changed = left != joined
-        for place, packed in _lists_without(self._leaving[collection], best, sizes, count):
+        for place, packed in _lists_without(self._leaving, best, sizes, count):
             best[place] = packed
             sizes[place] = len(packed) // 4
             changed[place] = True
         bar = np.where(sizes > 0, np.array(bars, dtype=np.int64), _UNREACHABLE)
         complete = sizes == count
         listed = joins & (complete[index] | (self._batch.followers[entries] >= bar[index]))
+        listed = np.flatnonzero(listed)
+        listed = listed[np.argsort(index[listed], kind="stable")]
         places = index[listed]
         ids = self._batch.ids[entries[listed]] | np.where(complete[places], 0, UNRANKED).astype(np.uint32)
         begins = np.flatnonzero(differs_from_previous(places)) if places.size else places
@@ -267,7 +252,7 @@ class NodeWriter:
         count += joined
         limits = np.where(count < LONG_LIST_FROM, list_limit(0), list_limit(LONG_LIST_FROM))
         too_long = 2 * sizes > 3 * limits
-        new = list(zip(paths, repeat(collection), count.tolist(), best, bars))
+        new = list(zip(names, collections, count.tolist(), best, bars, strict=True))
         self._changed += compress(new, (changed & ~too_long).tolist())
         self._too_long += compress(new, (changed & too_long).tolist())
 
@@ -289,35 +274,56 @@ class NodeWriter:
         return known | {row[-1]: popularity(*row) for row in rows}
 
 
+def _row_of_each(
+    rows: list[NodeRow], paths: list[bytes], group: NDArray[np.uint64], collection: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+    """Return the index of the row that each entry belongs to; add the rows that are missing."""
+    number = dict(zip(paths, range(len(paths)), strict=True))
+    keys = np.fromiter((number[row[0]] * _WIDTH + row[1] for row in rows), dtype=np.int64, count=len(rows))
+    row_of = np.full(len(paths) * _WIDTH, -1, dtype=np.int64)
+    row_of[keys] = np.arange(len(rows))
+    wanted = group.astype(np.int64) * _WIDTH + collection
+    missing = np.unique(wanted[row_of[wanted] < 0])
+    row_of[missing] = np.arange(len(rows), len(rows) + missing.size)
+    rows += [(paths[key // _WIDTH], key % _WIDTH, 0, b"", 0) for key in missing.tolist()]
+    index: NDArray[np.int64] = row_of[wanted]
+    return index
+
+
+class _Few:
+    """Some ids that are looked for among many; their lowest bits reject most, much faster than np.isin."""
+
+    _LOWEST = np.uint32((1 << 20) - 1)
+
+    def __init__(self, ids: Numbers) -> None:
+        self._ids = ids
+        self._sieve = np.zeros(self._LOWEST + 1, dtype=bool)
+        self._sieve[ids & self._LOWEST] = True
+
+    def among(self, ids: Numbers) -> NDArray[np.bool_]:
+        """Return for each id whether it is one of these."""
+        found: NDArray[np.bool_] = self._sieve[ids & self._LOWEST]
+        found[found] = np.isin(ids[found], self._ids)
+        return found
+
+
 def _lists_without(
-    leaving: Numbers, lists: Sequence[bytes], sizes: NDArray[np.int64], counts: NDArray[np.int64]
+    leaving: _Few, lists: Sequence[bytes], sizes: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> Iterator[tuple[int, bytes]]:
     """Yield (index of the row, new packed list) for each list that contains any leaving id.
 
     A partial list that has lost all its ranked ids becomes empty: nothing is known of the best any more.
     """
-    if not leaving.size:
-        return
     ids = np.frombuffer(b"".join(lists), dtype="<u4")
-    stays = ~_among(ids & np.uint32(UNRANKED - 1), leaving)
-    ends = np.cumsum(sizes)
-    begins = ends - sizes
-    for index in np.unique(np.searchsorted(ends, np.flatnonzero(~stays), side="right")).tolist():
-        here = slice(begins[index], ends[index])
-        kept = ids[here][stays[here]]
-        is_known = kept.size == counts[index] or (kept < UNRANKED).any()
-        yield index, kept.tobytes() if is_known else b""
-
-
-def _among(ids: Numbers, few: Numbers) -> NDArray[np.bool_]:
-    """Return for each id whether it is among `few`."""
-    # Most ids are rejected by their lowest bits, which is much faster than np.isin.
-    sieve = np.zeros(1 << 20, dtype=bool)
-    lowest = np.uint32(sieve.size - 1)
-    sieve[few & lowest] = True
-    found: NDArray[np.bool_] = sieve[ids & lowest]
-    found[found] = np.isin(ids[found], few)
-    return found
+    leaves = leaving.among(ids & np.uint32(UNRANKED - 1))
+    index = np.repeat(np.arange(sizes.size), sizes)
+    kept, sizes = ids[~leaves], sizes - np.bincount(index[leaves], minlength=sizes.size)
+    packed, ends = kept.tobytes(), np.cumsum(sizes)
+    # Ranked ids come first, so that the first one tells whether any is left.
+    first = kept[np.minimum(ends - sizes, kept.size - 1)] if kept.size else np.zeros(sizes.size, ids.dtype)
+    is_known = (sizes == counts) | ((sizes > 0) & (first < UNRANKED))
+    for row in np.unique(index[leaves]).tolist():
+        yield row, packed[4 * (ends[row] - sizes[row]) : 4 * ends[row]] if is_known[row] else b""
 
 
 def _ranked(packed: bytes, count: int, known: dict[int, Popularity]) -> tuple[bytes, int]:
@@ -360,8 +366,9 @@ class _Update:
         if not self._nodes.read([b""]):
             self._nodes.create(b"", {})
         everything = np.arange(self._batch.ids.size, dtype=np.uint32)
-        root = np.zeros(everything.size, dtype=np.uint64)
-        self._nodes.change(self._nodes.read([b""]), [b""], root, everything)
+        self._nodes.change(
+            self._nodes.read([b""]), [b""], np.zeros(everything.size, dtype=np.uint64), everything
+        )
         self._follow()
         self._nodes.flush()
         while too_long := self._leaves.flush(self._longest_leaf):
@@ -379,8 +386,9 @@ class _Update:
             depth += 1
             paths = paths_at(self._batch.text, positions[starts], depth)
             ended = self._batch.text[positions[starts] + np.uint32(depth - 1)] == END[0]
-            public = self._nodes.read(list(compress(paths, (~ended).tolist())))
-            common = np.fromiter(map(public.__contains__, paths), dtype=bool, count=len(paths))
+            rows = self._nodes.read(list(compress(paths, (~ended).tolist())))
+            nodes = {row[0] for row in rows}
+            common = np.fromiter(map(nodes.__contains__, paths), dtype=bool, count=len(paths))
             rare = ~common & ~ended
             _, new, leaf = self._new(*keep_groups(positions, entries, starts, rare))
             self._append(list(compress(paths, rare.tolist())), new, leaf)
@@ -388,7 +396,7 @@ class _Update:
             ends.append((list(compress(paths, ended.tolist())), *its))
             positions, entries, group = keep_groups(positions, entries, starts, common)
             once = differs_from_previous(group) | differs_from_previous(entries)
-            self._nodes.change(public, list(compress(paths, common.tolist())), group[once], entries[once])
+            self._nodes.change(rows, list(compress(paths, common.tolist())), group[once], entries[once])
         self._append_ended(ends)
 
     def _new(
@@ -436,7 +444,7 @@ class _Update:
         for popular, indexed in sorted(listed):
             ranked[indexed.collection].append(popular)
         self._nodes.create(path, ranked)
-        crowds = self._nodes.read(sorted({indexed.text for _, indexed in listed}))
+        crowds = {row[0] for row in self._nodes.read(sorted({indexed.text for _, indexed in listed}))}
         for popular, (text, _) in listed:
             if text == path:
                 self._leaves.add_to_crowd(text, popular[-1])
