@@ -38,8 +38,9 @@ _LISTED = r'^\[("[0-9A-Za-z]*"(, "[0-9A-Za-z]*")*)?\]$'
 _PLAIN = "^[0-9A-Za-z]*$"
 """A text that needs no escaping in JSON."""
 
-_ALL_DIFFERENT = ("uuid", "target_hash", "target_parents.list.element", "target_message", "description")
-"""Columns whose values hardly repeat: Parquet would build a dictionary of them and throw it away."""
+_ALL_DIFFERENT = ("uuid", "target_hash", "target_message", "description")
+"""Columns whose values hardly repeat: Parquet would build a dictionary of them and throw it away. It builds
+none of lists, the hashes of parents and heads."""
 
 
 def schema_of(table: Table) -> pa.Schema:
@@ -124,11 +125,8 @@ class ParquetFile:
             path,
             schema,
             compression="zstd",
-            use_dictionary=[
-                field.name for field in schema if not field.name.startswith(_ALL_DIFFERENT[:3])
-                and field.name not in _ALL_DIFFERENT
-            ],
-        )  # fmt: skip
+            use_dictionary=[name for name in schema.names if name not in _ALL_DIFFERENT],
+        )
 
     def write(self, table: pa.Table) -> None:
         """Append rows."""
@@ -149,6 +147,7 @@ class ParquetFile:
 
 def read_batches(file: Any, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of an open Parquet file in batches; all columns, or some."""
+    # Not whole: a bucket of a large mirror holds millions of refs.
     for batch in pq.ParquetFile(file).iter_batches(BATCH, columns=None if columns is None else [*columns]):
         yield pa.Table.from_batches([batch])
 
@@ -222,6 +221,7 @@ class ExportFiles:
             for batch in rows:
                 if not len(batch):
                     continue
+                # Changes stay in one file: readers of a lake open few files, and exports add them often.
                 if file is not None and base and file.rows + len(batch) > LARGEST:
                     yield self._closed(file, table, base=base)
                     file, number = None, number + 1
@@ -294,6 +294,7 @@ _BETWEEN = "\t"
 
 def holding(place: Place, manifest: Manifest, table: Table) -> Iterator[pa.Table]:
     """Yield the current rows of a table: those of the last export of their repository, user or project."""
+    # A later export has all rows of what changed, so it takes the place of the earlier ones.
     newest = _newest(place, manifest, table) if table.key else None
     for file in manifest.tables.get(table.name, []):
         with place.open(file.path) as opened:

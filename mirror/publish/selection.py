@@ -44,6 +44,7 @@ COPIED: Mapping[str, Mapping[str, str]] = {
         "owner_id": "(SELECT new FROM kept_users WHERE old = r.owner_id)",
         **_same("r", "uuid slug name full_name scm is_private description website language size"),
         **_same("r", "main_branch fork_policy"),
+        # Only a parent that is published, too, is named.
         "parent_id": "parent.new",
         "parent_uuid": "p.uuid",
         "parent_full_name": "p.full_name",
@@ -72,6 +73,7 @@ COPIED: Mapping[str, Mapping[str, str]] = {
         "repository_id": "kept.new",
         **_same("c", "at kind ref old new"),
     },
+    # Of each upstream only when its last run ended: what a run counted includes private rows.
     "sync_runs": {
         "id": "row_number() OVER (ORDER BY kept.new)",
         "upstream_id": "kept.new",

@@ -40,7 +40,7 @@ from mirror.store.schema import (
 )
 
 READ_ONLY = 0o444
-"""The mode of a published file."""
+"""The mode of a published file: its SHA-256 is published too, so nobody should change it by mistake."""
 
 STEPS = 15
 """The number of steps of which progress is reported."""
@@ -173,7 +173,7 @@ def _work_file(place: Path) -> Iterator[Path]:
 
 def _create(work: Path) -> list[str]:
     """Create a mirror without rows and without indexes; return the statements that make the indexes."""
-    work.touch(mode=0o600, exist_ok=False)
+    work.touch(mode=0o600, exist_ok=False)  # nobody else may read it before it is checked
     indexes = create_unindexed(work)
     with closing(open_unjournalled(work)) as connection:
         unknown = undecided(tables_of(connection))
@@ -191,7 +191,7 @@ def _fill(
     """
     # SQLite cannot attach a file to a damaged one, and would blame that file.
     with closing(open_reader(mirror)) as connection, damage_told(mirror):
-        connection.execute("PRAGMA temp_store = FILE")
+        connection.execute("PRAGMA temp_store = FILE")  # lists of millions of rows need no memory
         connection.execute("ATTACH ? AS copy", (f"{work.absolute().as_uri()}?mode=rw",))
         for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIB}"):
             connection.execute(f"PRAGMA copy.{setting}")

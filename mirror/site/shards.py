@@ -154,6 +154,7 @@ def _groups(named: Named) -> dict[str, list[int]]:
     """Return the repositories of each group of owners."""
     groups = dict[str, list[int]]()
     waiting = [("", list(range(len(named.rows))))]
+    # Without recursion, because many owners may share a long prefix.
     while waiting:
         path, ranks = waiting.pop()
         below = defaultdict[str, list[int]](list)
@@ -175,7 +176,7 @@ def _owners_in(groups: Iterable[str], named: Named) -> list[str]:
 
 def _packed(value: object) -> bytes:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return gzip.compress(text.encode(), mtime=0)
+    return gzip.compress(text.encode(), mtime=0)  # no time, so that the same content gives the same bytes
 
 
 def _as_json(shard: list[Entry], rows: list[Row]) -> dict[str, Any]:
@@ -228,7 +229,7 @@ class _Suffixes:
 
     def add(self, rank: int, text: str, places: range) -> None:
         """Add the suffixes of a text that begin at these places."""
-        number = len(self.texts) << _PLACE_BITS
+        number = len(self.texts) << _PLACE_BITS  # a pair would take twice the memory
         self.suffixes += range(number + places.start, number + places.stop)
         self.texts.append(text)
         self.ranks.append(rank)
