@@ -15,21 +15,27 @@ TEXTS = (
 )  # fmt: skip
 
 
-def fill_hostile(path: Path, text: str) -> None:
-    """Put a text wherever somebody else's text can stand."""
+def fill_hostile(path: Path, *texts: str) -> None:
+    """Put texts wherever somebody else's text can stand; the first is of the repository and the user 1."""
     filled = FixtureDb(path)
-    by = owner(text, uuid="{by}", display_name=text)
+    for number, text in enumerate(texts):
+        _fill(filled, text, f"{{it{number}}}", f"{{by{number}}}", f"a/fork{number}")
+    filled.store.close()
+
+
+def _fill(filled: FixtureDb, text: str, uuid: str, owner_uuid: str, fork: str) -> None:
+    by = owner(text, uuid=owner_uuid, display_name=text)
     said: dict[str, Any] = {
-        "uuid": "{it}",
+        "uuid": uuid,
         "name": text,
         "description": text,
         "website": text,
         "language": text,
     }
     filled.repositories([repository(f"{text}/{text}", by, **said)], first=True)
-    filled.repositories([repository("a/fork", parent_uuid="{it}", parent_full_name="x")], first=True)
+    filled.repositories([repository(fork, parent_uuid=uuid, parent_full_name="x")], first=True)
     ref: dict[str, Any] = {"target_message": text, "target_author": text}
-    filled.refs("a/fork", [hg_ref("branch", "b", "1")])
+    filled.refs(fork, [hg_ref("branch", "b", "1")])
     for digit in "12":
         filled.refs(
             f"{text}/{text}", [hg_ref("branch", text, digit, **ref), hg_ref("tag", text, digit, **ref)]
@@ -37,13 +43,12 @@ def fill_hostile(path: Path, text: str) -> None:
     filled.repositories(
         [
             repository(
-                f"{text}/{text}x", by, uuid="{it}", name=f"{text}y", description=f"{text}z", project_key=text
+                f"{text}/{text}x", by, uuid=uuid, name=f"{text}y", description=f"{text}z", project_key=text
             )
         ],
         at=LATER,
     )
     filled.failure(f"{text}/{text}x")
-    filled.store.close()
 
 
 def strict_html(html: str, *, fragment: bool = False) -> Any:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,14 +19,18 @@ from mirror.addresses import safe_external
 from mirror.serve.urls import SiteLinks
 
 PAGES = (
-    "/", "/-/search", "/-/search/options?q=a", "/-/r?id=1", "/-/u?id=1", "/-/changes", "/-/mirror-status",
-    "/-/search?gone=1", "/-/refs", "/-/refs?q=a&gone=1", "/mirror/repositories",
+    "/", "/-/search", "/-/search/options?q=a", "/-/changes", "/-/mirror-status", "/-/search?gone=1",
+    "/-/refs", "/-/refs?q=a&gone=1", "/mirror/repositories",
+)  # fmt: skip
+OF_ONE = (
+    "/-/r?id={repository}", "/-/u?id={owner}", "/-/search?q={text}", "/-/search/options?q={text}",
+    "/-/refs?q={text}", "/-/changes?repository={repository}",
 )  # fmt: skip
 
 
-def _fill(path: Path, text: str) -> AsgiClient:
-    """Serve a mirror that has a text in every place for texts of others."""
-    fill_hostile(path, text)
+def _fill(path: Path, *texts: str) -> AsgiClient:
+    """Serve a mirror that has texts in every place for texts of others."""
+    fill_hostile(path, *texts)
     return client_of(path)
 
 
@@ -41,19 +46,41 @@ def _harmless(html: str, *, ours: bool, fragment: bool = False) -> None:
     assert SCRIPT not in html
 
 
-@pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text)[:20])
-def test_hostile_names_are_shown_escaped(tmp_path: Path, text: str) -> None:
-    """On every page and in every place; the HTML is valid, and its own links work."""
-    served = _fill(tmp_path / "mirror.db", text)
+def _shown(served: AsgiClient, path: str) -> str:
+    """Return a page on which nothing does harm."""
+    answer = served.get(path)
+    assert answer.status_code == 200, path
+    _harmless(answer.text, ours=not path.startswith("/mirror/"), fragment="options" in path)
+    return answer.text
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[AsgiClient, Path]:
+    """A served mirror of all the texts, and its file; nothing here writes."""
+    path = tmp_path_factory.mktemp("hostile") / "mirror.db"
+    return _fill(path, *TEXTS), path
+
+
+def test_pages_of_many_hostile_names_show_them_escaped(hostile: tuple[AsgiClient, Path]) -> None:
+    """Every page, every place; the HTML is valid, and its own links lead to it."""
     links = dict[str, str]()
     for path in PAGES:
-        answer = served.get(path)
-        assert answer.status_code == 200, path
-        _harmless(answer.text, ours=not path.startswith("/mirror/"), fragment="options" in path)
-        links |= dict.fromkeys(re.findall(r'href="(/-/[ru][^"]*)"', answer.text), path)
-    assert links
+        links |= dict.fromkeys(re.findall(r'href="(/-/[ru][^"]*)"', _shown(hostile[0], path)), path)
+    assert len(links) > 2 * len(TEXTS)
     for link, path in links.items():
-        assert served.get(link.replace("&amp;", "&")).status_code == 200, (path, link)
+        assert hostile[0].get(link.replace("&amp;", "&")).status_code == 200, (path, link)
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text)[:20])
+def test_hostile_names_are_shown_escaped(hostile: tuple[AsgiClient, Path], text: str) -> None:
+    """On the pages of one repository, and where it is searched for."""
+    served, path = hostile
+    with closing(sqlite3.connect(path)) as connection:
+        one, by = connection.execute(
+            "SELECT id, owner_id FROM repositories WHERE name = ?", (f"{text}y",)
+        ).fetchone()
+    for address in OF_ONE:
+        _shown(served, address.format(repository=one, owner=by, text=quote(text[:200])))
 
 
 def test_names_unfit_for_addresses_link_to_the_row(tmp_path: Path) -> None:
