@@ -13,6 +13,7 @@ import httpx
 import pytest
 from cli_runner import Folder, small_sandbox
 from fixtures_db import FixtureDb, repository
+from prepared_files import copy_empty
 
 from mirror.check import Check, exit_code, run_checks, scope_words
 from mirror.config import from_toml
@@ -83,6 +84,7 @@ def test_scopes_are_explained_in_words(
     tmp_path: Path, scopes: str, writes: bool, ok: bool, told: str
 ) -> None:
     """What a token may do, and whether that is enough for the configuration."""
+    copy_empty(tmp_path / "mirror.db")
     text = CLOUD + f"[serve]\nwrites = {str(writes).lower()}\n"
     found = checks(tmp_path, cloud(scopes=scopes), text)
     assert told in found["scopes cloud"].detail
@@ -140,6 +142,7 @@ def test_an_upstream_that_does_not_answer_is_never_passed(
     tmp_path: Path, answer: Callable[[httpx.Request], httpx.Response], kind: str, more: str
 ) -> None:
     """Of any kind; requests that are usually retried are sent once."""
+    copy_empty(tmp_path / "mirror.db")
     more = 'workspaces = ["team"]' if kind == "legacy" and not more else more
     text = f'[[upstream]]\nname = "one"\nkind = "{kind}"\nurl = "https://bitbucket.example/x"\n{more}\n'
     found = checks(tmp_path, answer, text)
@@ -162,6 +165,7 @@ def test_the_upstreams_answer_decides_the_exit_code(
     tmp_path: Path, answer: Callable[[httpx.Request], httpx.Response], name: str, code: int
 ) -> None:
     """3 for a refused credential, 2 for a wrong name, 4 for anything unreachable or a wrong clock."""
+    copy_empty(tmp_path / "mirror.db")
     found = checks(tmp_path, answer)
     assert [each for each in found if not found[each].ok] == [name]
     assert exit_code(list(found.values())) == code

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import threading
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -128,15 +129,19 @@ def test_a_killed_publish_leaves_the_old_file_or_the_new(mixed_db: FixtureDb, tm
     """Killed at many of its calls; leftovers do not hinder the next one."""
     target = tmp_path / "public" / "public.db"
     target.parent.mkdir()
-    old = publish(mixed_db.path, target, PublishOptions()).sha256
+    other_path = tmp_path / "other.db"
+    fill_mixed(other_path).store.close()
+    mixed_db.repositories([repository("later/row")])
+    mixed_db.store.close()
+    sources = {publish(path, target, AGAIN).sha256: path for path in (mixed_db.path, other_path)}
     killed = 0
     for moment in range(0, 10_000, 5):
-        mixed_db.repositories([repository(f"later/row-{moment}")])
-        new = publish(mixed_db.path, tmp_path / "new.db", AGAIN).sha256
-        if not killed_at(moment, lambda: publish(mixed_db.path, target, AGAIN), where="mirror/publish/"):
+        (new,) = sources.keys() - {sha256_of(target)}
+        source = sources[new]
+        if not killed_at(moment, partial(publish, source, target, AGAIN), where="mirror/publish/"):
             break
-        assert sha256_of(target) in (old, new), moment
-        old, killed = sha256_of(target), killed + 1
+        assert sha256_of(target) in sources, moment
+        killed += 1
     assert killed >= 20
     assert sha256_of(target) == new
     assert names_in(target.parent) == ["public.db"]
