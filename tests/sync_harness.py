@@ -1,4 +1,4 @@
-"""A sandbox and a mirror of it, for the tests of the crawl: synced over real HTTP, compared row by row."""
+"""A sandbox and a mirror of it, for tests of the crawl: synced with a network or without, compared by row."""
 
 import sqlite3
 import threading
@@ -89,7 +89,8 @@ class WithoutNetwork(httpx.BaseTransport):
         query = query.replace("pagelen=100", f"pagelen={self._length}")
         with self._turn:
             answer = self._answer(Request(request.method, path, query, dict(request.headers), request.read()))
-        assert answer.delivery is Transfer.WHOLE
+        assert answer.delivery is Transfer.WHOLE, "only a network can break an answer"
+        assert not answer.delay, "only a network can be slow"
         headers = {"Content-Type": answer.content_type, **answer.headers}
         return httpx.Response(answer.status, headers=headers, content=answer.body)
 
@@ -246,16 +247,28 @@ def sync_in_child(origin: str, path: Path, moment: datetime, settings: dict[str,
 
 @contextmanager
 def crawling(
-    tmp_path: Path, world: World | int = 0, *, clock: Clock | None = None, **settings: Any
+    tmp_path: Path,
+    world: World | int = 0,
+    *,
+    clock: Clock | None = None,
+    network: bool = False,
+    **settings: Any,
 ) -> Iterator[tuple[Sandbox, SyncHarness]]:
-    """Serve a world with the clock of its crawl."""
+    """Make a world with the clock of its crawl; with `network`, serve it over real HTTP."""
     clock = clock or Clock()
     options = {name: settings.pop(name) for name in _SANDBOX_OPTIONS & settings.keys()}
     if "our_limit" in settings:
         settings["requests_per_hour"] = settings.pop("our_limit")
     world = world if isinstance(world, World) else World(world, now=clock.now)
-    with running(Sandbox(world, **options)) as served:
-        yield served.sandbox, SyncHarness(served.origin, tmp_path / "mirror.db", clock, **settings)
+    sandbox = Sandbox(world, **options)
+    path = tmp_path / "mirror.db"
+    if network:
+        with running(sandbox) as served:
+            yield sandbox, SyncHarness(served.origin, path, clock, **settings)
+    else:
+        crawl = SyncHarness("http://sandbox", path, clock, **settings)
+        crawl.transport = WithoutNetwork(sandbox.answer, crawl.page_length or 100)
+        yield sandbox, crawl
 
 
 _SANDBOX_OPTIONS = {"requests_per_hour", "anonymous_requests_per_hour", "faults", "options", "lively"}

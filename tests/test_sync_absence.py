@@ -142,7 +142,7 @@ class LostPages(ShortPages):
 @pytest.mark.parametrize("empty", [True, False])
 def test_a_listing_that_loses_its_pages_stays_open(tmp_path: Path, *, empty: bool) -> None:
     """The total shows that pages must follow: until then, nothing is complete."""
-    with crawling(tmp_path, page_length=2, workspaces=("jespern",)) as (sandbox, crawl):
+    with crawling(tmp_path, network=True, page_length=2, workspaces=("jespern",)) as (sandbox, crawl):
         plain, lost_page = crawl.transport, LostPages("/repositories/jespern", "2", empty=empty)
         crawl.transport = lost_page
         for _ in range(2):
@@ -164,7 +164,10 @@ def test_a_listing_that_loses_its_pages_stays_open(tmp_path: Path, *, empty: boo
 def test_a_lost_link_onward_is_found(tmp_path: Path, listing: str) -> None:
     """After a full page below the total without a link, the next page is requested."""
     workspaces = None if listing == "/user/workspaces" else ("brodie",)
-    with crawling(tmp_path, page_length=2, kind="cloud", workspaces=workspaces) as (sandbox, crawl):
+    with crawling(tmp_path, network=True, page_length=2, kind="cloud", workspaces=workspaces) as (
+        sandbox,
+        crawl,
+    ):
         crawl.transport = LostPages(listing, None, empty=False, after=200)
         assert crawl.sync().state == "complete"
         assert_matches_sandbox(crawl, sandbox, sandbox.workspaces() if workspaces is None else workspaces)
@@ -173,7 +176,7 @@ def test_a_lost_link_onward_is_found(tmp_path: Path, listing: str) -> None:
 @pytest.mark.parametrize("listing", ["/members", "/repositories/jespern"])
 def test_a_total_may_count_what_cannot_be_seen_after_a_full_page(tmp_path: Path, listing: str) -> None:
     """The page after the last one answers 404: the listing is complete, at one more request."""
-    with crawling(tmp_path, page_length=2, workspaces=("jespern",)) as (sandbox, crawl):
+    with crawling(tmp_path, network=True, page_length=2, workspaces=("jespern",)) as (sandbox, crawl):
         sandbox.do("delete", "jespern/arriving")
         crawl.transport = LostPages(listing, "2", empty=False, after=404)
         assert crawl.sync().state == "complete"
@@ -187,7 +190,7 @@ def test_a_total_may_count_what_cannot_be_seen_after_a_full_page(tmp_path: Path,
 def test_a_full_page_below_the_total_is_not_the_last_one(tmp_path: Path, listing: str) -> None:
     """Without a link, a page of refs, members or workspaces is a failure, and drops nothing."""
     workspaces = None if listing == "/user/workspaces" else ("brodie",)
-    with crawling(tmp_path, page_length=2, kind="cloud", workspaces=workspaces) as (_, crawl):
+    with crawling(tmp_path, network=True, page_length=2, kind="cloud", workspaces=workspaces) as (_, crawl):
         crawl.transport, whole = LostPages(listing, None, empty=False), crawl.transport
         assert (lost := crawl.sync()).state == "incomplete"
         assert any("reports a total of" in failure.error for failure in lost.failures)
@@ -207,7 +210,7 @@ def test_a_full_page_below_the_total_is_not_the_last_one(tmp_path: Path, listing
 
 def test_a_token_of_nobody_is_detected(tmp_path: Path) -> None:
     """A dead token sees public rows only: exit code 3 before any private row is marked as gone."""
-    with crawling(tmp_path, **FIVE) as (sandbox, crawl):
+    with crawling(tmp_path, network=True, **FIVE) as (sandbox, crawl):
         crawl.sync()
         sandbox.options.lenient = True
         dead = SyncHarness(
@@ -228,7 +231,7 @@ def test_a_token_of_nobody_is_detected(tmp_path: Path) -> None:
 
 def test_a_token_that_dies_between_two_runs_concludes_nothing(tmp_path: Path) -> None:
     """The caller was confirmed minutes ago, but is confirmed again before a tombstone."""
-    with crawling(tmp_path, absence_brake=1.0, **FIVE) as (sandbox, crawl):
+    with crawling(tmp_path, network=True, absence_brake=1.0, **FIVE) as (sandbox, crawl):
         crawl.sync()
         sandbox.options.lenient = True
         sandbox.add_fault(Fault("401", where="user", nth=None))
@@ -328,7 +331,7 @@ def test_a_gone_workspace_without_repositories_is_closed(tmp_path: Path) -> None
 
 def test_a_renamed_workspace_is_followed(tmp_path: Path) -> None:
     """The old name answers 404; its uuid finds the new name, and its rows are renamed."""
-    with crawling(tmp_path, **FIVE) as (sandbox, crawl):
+    with crawling(tmp_path, network=True, **FIVE) as (sandbox, crawl):
         crawl.sync()
         sandbox.do("rename_workspace", workspace="jespern", name="noehr")
         summary = crawl.sync()
@@ -373,7 +376,7 @@ class Rewritten(ShortPages):
 
 def test_a_workspace_with_another_uuid_is_the_one_of_its_name(tmp_path: Path) -> None:
     """Its repositories moved to the new identity, so nothing of the old one is requested."""
-    with crawling(tmp_path, workspaces=("erik",)) as (_, crawl):
+    with crawling(tmp_path, network=True, workspaces=("erik",)) as (_, crawl):
         crawl.sync()
         uuid = crawl.one("SELECT uuid FROM users WHERE username = 'erik'")
         crawl.transport = Rewritten(
@@ -398,7 +401,7 @@ def with_foreign(foreign: Any, path: str, body: Any) -> Any:
 @pytest.mark.parametrize("hidden", [False, True])
 def test_rows_of_another_workspace_are_not_taken_for_its_own(tmp_path: Path, *, hidden: bool) -> None:
     """Such a row is a failure and is not saved: no other listing would update it."""
-    with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
+    with crawling(tmp_path, network=True, workspaces=("jespern",)) as (sandbox, crawl):
         if hidden:  # whose the workspace is, its rows alone tell then
             sandbox.add_fault(Fault("403", where="*/workspaces/*", nth=None))
         (erik,) = (row for row in visible_repositories(sandbox.world) if row["full_name"] == f"erik/{MYLYN}")

@@ -66,7 +66,7 @@ def test_a_first_sync_needs_few_transactions_and_queries(tmp_path: Path) -> None
             super().__init__(path)
             self.connection.set_trace_callback(statements.append)
 
-    with crawling(tmp_path, 250, concurrency=4) as (_, crawl):
+    with crawling(tmp_path, 250, network=True, concurrency=4) as (_, crawl):
         crawl.open_store = Traced
         summary = crawl.sync()
         begun = sum(statement.startswith("BEGIN") for statement in statements)
@@ -145,7 +145,7 @@ def test_eight_threads_write_the_same_rows_as_one(tmp_path: Path) -> None:
 
 def test_two_upstreams_in_one_file_stay_apart(tmp_path: Path) -> None:
     """The same Bitbucket under two names: two sets of rows, cursors and failures."""
-    with crawling(tmp_path, 60, workspaces=("jespern",)) as (sandbox, crawl):
+    with crawling(tmp_path, 60, network=True, workspaces=("jespern",)) as (sandbox, crawl):
         crawl.sync()
         other = type(crawl)(
             crawl.config.url.removesuffix("/2.0"),

@@ -1,6 +1,7 @@
-"""Everything that an upstream can do wrong, over real HTTP: faults are reported, all else is mirrored.
+"""Everything that an upstream can do wrong: faults are reported, all else is mirrored.
 
-Named after the faults on which five other tools crashed, hung or lost rows without a word.
+What goes wrong on the wire does so over real HTTP. Named after the faults on which five other tools crashed,
+hung or lost rows without a word.
 """
 
 import time
@@ -28,6 +29,9 @@ def path_of(crawl: SyncHarness, name: str) -> str:
     return f"*{uuid.strip('{}')}*/refs"
 
 
+ON_THE_WIRE = ("hang", "drop", "reset", "truncate", "redirect", "gzip_bomb")
+"""Faults that need a connection, or that its client has to deal with."""
+
 FOR_EVER = (
     "403", "404", "410", "500", "503", "hang", "drop", "reset", "truncate", "html", "invalid_json",
     "nonsense", "foreign_next", "loop_next", "redirect", "gzip_bomb",
@@ -38,7 +42,7 @@ FOR_EVER = (
 def test_one_bad_repository_is_isolated(tmp_path: Path, what: str) -> None:
     """With unreadable refs: old ones stay, others are fresh, exit code 1, the next try comes later."""
     patient = {"timeout": Duration(6)} if what == "gzip_bomb" else {}  # unpacking takes a busy machine long
-    with crawling(tmp_path, **QUICK | patient) as (sandbox, crawl):
+    with crawling(tmp_path, network=what in ON_THE_WIRE, **QUICK | patient) as (sandbox, crawl):
         crawl.sync()
         for name in (BAD, "jespern/arriving", "ubernostrum/django-profiles"):
             sandbox.do("push", name)
@@ -65,7 +69,7 @@ def test_one_bad_repository_is_isolated(tmp_path: Path, what: str) -> None:
 @pytest.mark.parametrize("where", ["user", "workspace", "members", "listing", "refs"])
 def test_a_fault_that_passes_leaves_no_trace(tmp_path: Path, what: str, where: str) -> None:
     """Any single failed request is retried, and the run is complete."""
-    with crawling(tmp_path, **QUICK) as (sandbox, crawl):
+    with crawling(tmp_path, network=what in ON_THE_WIRE, **QUICK) as (sandbox, crawl):
         sandbox.add_fault(Fault(what, where=where, nth=1))
         summary = crawl.sync()
         # That an access token is nobody's own is told by a 403, whose body need not be readable.
@@ -79,7 +83,7 @@ def test_a_fault_that_passes_leaves_no_trace(tmp_path: Path, what: str, where: s
 @pytest.mark.parametrize("where", ["workspace", "members", "listing"])
 def test_a_failing_workspace_delays_no_other(tmp_path: Path, what: str, where: str) -> None:
     """It is reported; the other one is mirrored at once, this one later."""
-    with crawling(tmp_path, page_length=2, **QUICK) as (sandbox, crawl):
+    with crawling(tmp_path, network=what in ON_THE_WIRE, page_length=2, **QUICK) as (sandbox, crawl):
         glob = {"workspace": "/2.0/workspaces/jespern", "members": "/2.0/workspaces/jespern/members"}
         sandbox.add_fault(Fault(what, where=glob.get(where, "/2.0/repositories/jespern"), nth=None))
         if what == "429":
@@ -123,7 +127,7 @@ def test_429_is_waited_out(tmp_path: Path, retry_after: str | None) -> None:
 
 def test_a_silent_server_ends_the_run_in_bounded_time(tmp_path: Path) -> None:
     """The run fails with exit code 4, and the next one mirrors everything."""
-    with crawling(tmp_path, **QUICK) as (sandbox, crawl):
+    with crawling(tmp_path, network=True, **QUICK) as (sandbox, crawl):
         sandbox.add_fault(Fault("hang", nth=None))
         began = time.monotonic()
         summary = crawl.sync()
@@ -137,7 +141,7 @@ def test_a_silent_server_ends_the_run_in_bounded_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize("secret", ["sandbox", None])
 def test_an_unreachable_upstream_is_reported(tmp_path: Path, secret: str | None) -> None:
     """A refused connection is exit code 4; the mirror stays."""
-    with crawling(tmp_path, secret=secret, **QUICK) as (_, crawl):
+    with crawling(tmp_path, network=True, secret=secret, **QUICK) as (_, crawl):
         crawl.sync()
     summary = crawl.sync(later=86_400)
     assert (summary.state, summary.exit_code) == ("failed", 4)

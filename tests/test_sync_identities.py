@@ -70,7 +70,7 @@ def second_row(crawl: SyncHarness, uuid: str, *, is_private: int = 0) -> None:
 )
 def test_a_row_without_a_uuid_is_a_failure_of_that_row(tmp_path: Path, uuid: object) -> None:
     """It makes no duplicate row that would stay public when the repository is made private."""
-    with crawling(tmp_path, **ONE) as (sandbox, crawl):
+    with crawling(tmp_path, network=True, **ONE) as (sandbox, crawl):
         crawl.sync()
         (before,) = living(crawl)
         sandbox.do("make_private", SOME)
@@ -88,7 +88,7 @@ def test_a_row_without_a_uuid_is_a_failure_of_that_row(tmp_path: Path, uuid: obj
 @pytest.mark.parametrize("key", ["workspace", "owner"])
 def test_a_first_listing_with_missing_uuids_is_refused(tmp_path: Path, key: str) -> None:
     """If only one row and its owner lack a uuid, also in the first listing."""
-    with crawling(tmp_path, **ONE) as (sandbox, crawl):
+    with crawling(tmp_path, network=True, **ONE) as (sandbox, crawl):
 
         def bare(row: dict[str, Any]) -> None:
             row.update(uuid=None)
@@ -107,7 +107,7 @@ def test_a_first_listing_with_missing_uuids_is_refused(tmp_path: Path, key: str)
 
 def test_another_form_of_the_same_uuid_is_the_same_repository(tmp_path: Path) -> None:
     """Without braces, in capitals, or with spaces around."""
-    with crawling(tmp_path, **ONE) as (sandbox, crawl):
+    with crawling(tmp_path, network=True, **ONE) as (sandbox, crawl):
         crawl.sync()
         forms: list[Edit] = [
             lambda row: row.update(uuid=row["uuid"].upper()),
@@ -122,7 +122,7 @@ def test_another_form_of_the_same_uuid_is_the_same_repository(tmp_path: Path) ->
 
 def test_two_repositories_with_one_uuid_are_reported(tmp_path: Path) -> None:
     """The first of a page is kept, private if the other is; the second is a failure."""
-    with crawling(tmp_path, **ONE) as (sandbox, crawl):
+    with crawling(tmp_path, network=True, **ONE) as (sandbox, crawl):
         crawl.sync()
         first, other = (
             row[0] for row in crawl.rows("SELECT full_name FROM repositories ORDER BY created_at LIMIT 2")
@@ -173,7 +173,7 @@ def test_a_uuid_under_two_names_in_one_listing_stays_private(
     tmp_path: Path, pages: tuple[bool, bool], known_before: bool
 ) -> None:
     """Private if either page says so, until the repository itself is requested."""
-    with crawling(tmp_path, **ONE, refs="none") as (sandbox, crawl):
+    with crawling(tmp_path, network=True, **ONE, refs="none") as (sandbox, crawl):
         if known_before:
             crawl.sync()
         (uuid,) = (row["uuid"] for row in visible_repositories(sandbox.world) if row["full_name"] == SOME)
@@ -255,7 +255,7 @@ def test_a_workspace_of_an_older_version_gets_its_uuid(tmp_path: Path) -> None:
 
 def test_an_upstream_without_uuids_is_mirrored_by_names(tmp_path: Path) -> None:
     """API 2.0 of a mirror of API 1.0 has none, and nothing is refused."""
-    with crawling(tmp_path, **ONE, secret=None) as (_, crawl):
+    with crawling(tmp_path, network=True, **ONE, secret=None) as (_, crawl):
 
         def bare(_: str, body: Any) -> Any:
             return json.loads(json.dumps(body), object_hook=lambda found: found | {"uuid": None})

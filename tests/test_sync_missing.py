@@ -50,7 +50,7 @@ def refs_of(crawl: SyncHarness, name: str) -> str:
 def test_an_accepted_refusal_is_shown_and_retried(tmp_path: Path, code: str) -> None:
     """Runs are complete unless it is of another kind or no longer accepted."""
     accepting = (PISTON.upper(),)
-    with crawling(tmp_path, workspaces=ONE, accept_missing=accepting) as (sandbox, crawl):
+    with crawling(tmp_path, network=True, workspaces=ONE, accept_missing=accepting) as (sandbox, crawl):
         crawl.sync()
         sandbox.do("push", PISTON)
         sandbox.add_fault(Fault(code, where=refs_of(crawl, PISTON), nth=None))

@@ -79,7 +79,10 @@ def at_most_one_again(asked: Counter[str], expected: Counter[str]) -> bool:
 def test_killed_at_every_request(tmp_path: Path, start: Callable[..., BaseProcess], later: bool) -> None:
     """After a kill at any request k, the next run repeats at most one, and the mirror is the same."""
     clock = Clock()
-    with crawling(tmp_path, World(0, seed=26, now=clock.now), clock=clock, **SMALL) as (sandbox, crawl):
+    with crawling(tmp_path, World(0, seed=26, now=clock.now), network=True, clock=clock, **SMALL) as (
+        sandbox,
+        crawl,
+    ):
         origin = crawl.config.url.removesuffix("/2.0")
         before = tmp_path / "before.db"
         if later:
@@ -108,7 +111,7 @@ def test_killed_anywhere_with_four_threads(tmp_path: Path, start: Callable[..., 
     """A larger crawl, killed at random moments: each thread repeats at most two requests."""
     random, threads = Random(7), 4
     settings: dict[str, Any] = {"page_length": 9, "concurrency": threads}
-    with crawling(tmp_path, 120, **settings) as (sandbox, crawl):
+    with crawling(tmp_path, 120, network=True, **settings) as (sandbox, crawl):
         origin = crawl.config.url.removesuffix("/2.0")
         assert crawl.sync().state == "complete"
         expected, asked = contents(crawl), sandbox.state()["total"]
@@ -130,7 +133,7 @@ def test_killed_anywhere_with_four_threads(tmp_path: Path, start: Callable[..., 
 def test_refs_updated_after_they_were_half_listed_are_listed_anew(tmp_path: Path) -> None:
     """After an interruption, a push to an earlier page of branches is read too."""
     name = "ubernostrum/django-profiles"
-    with crawling(tmp_path, page_length=2, workspaces=("ubernostrum",)) as (sandbox, crawl):
+    with crawling(tmp_path, network=True, page_length=2, workspaces=("ubernostrum",)) as (sandbox, crawl):
         for number in range(6):
             sandbox.do("create_branch", name, name=f"b{number}")
         crawl.sync()

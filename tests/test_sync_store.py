@@ -60,7 +60,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["user", "listing", "refs"])
 def test_stopping_is_quick_and_resumes_later(tmp_path: Path, where: str) -> None:
     """With a silent upstream, a run ends within seconds; the next one does the rest."""
-    with crawling(tmp_path, 60, timeout=Duration(30)) as (sandbox, crawl):
+    with crawling(tmp_path, 60, network=True, timeout=Duration(30)) as (sandbox, crawl):
         sandbox.add_fault(Fault("hang", where=where, nth=2 if where != "user" else 1, times=1000))
         stop = threading.Event()
         timer = threading.Timer(0.5, stop.set)
@@ -87,7 +87,7 @@ def test_links_of_a_former_address_are_not_followed(tmp_path: Path) -> None:
 
 def test_a_changed_list_of_workspaces_keeps_rows(tmp_path: Path) -> None:
     """A removed one keeps its rows; added again, it continues."""
-    with crawling(tmp_path, workspaces=("jespern", "ubernostrum")) as (sandbox, crawl):
+    with crawling(tmp_path, network=True, workspaces=("jespern", "ubernostrum")) as (sandbox, crawl):
         crawl.sync()
         less = SyncHarness(
             crawl.config.url.removesuffix("/2.0"), crawl.path, crawl.clock, workspaces=("jespern",)
