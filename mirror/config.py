@@ -287,6 +287,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return int(self.file_mode, 8)
 
 
+LARGEST_FILE = 10_000_000
+"""Characters of a configuration, and of a list of workspaces."""
+
 Section = TypeVar("Section", UpstreamConfig, AlertConfig)
 
 BUILT_IN = Config(
@@ -306,7 +309,7 @@ def read_config(path: Path | None) -> Config:
         return BUILT_IN
     path = path or DEFAULT_FILE
     try:
-        text = path.read_text("utf-8-sig")  # Notepad and PowerShell begin a file with a byte order mark
+        text = _text_of(path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; `mirror init` writes one to start from") from None
     except UnicodeDecodeError:
@@ -314,6 +317,17 @@ def read_config(path: Path | None) -> Config:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     return _placed(from_toml(text, where=str(path)), path.parent)
+
+
+def _text_of(path: Path) -> str:
+    """Read a small file of text; raises OSError, UnicodeDecodeError and ConfigError."""
+    # A device such as /dev/zero has no end, and a pipe may be meant.
+    # Notepad and PowerShell begin a file with a byte order mark.
+    with path.open(encoding="utf-8-sig") as file:
+        text = file.read(LARGEST_FILE + 1)
+    if len(text) > LARGEST_FILE:
+        raise ConfigError(f"{path}: has more than {LARGEST_FILE:,} characters; is it the right file?")
+    return text
 
 
 def _placed(config: Config, folder: Path) -> Config:
@@ -350,7 +364,7 @@ def _placed(config: Config, folder: Path) -> Config:
 def _names_in(path: Path, upstream: str) -> tuple[str, ...]:
     """Read the slugs of workspaces from a file; `#` begins a comment. Raises ConfigError."""
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = _text_of(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigError(f"upstream {upstream}: workspaces_from: {path}: {reason}") from error
@@ -369,6 +383,8 @@ def from_toml(text: str, *, where: str = "mirror.toml") -> Config:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: not TOML: {error}; strings need quotes, lists need brackets") from error
+    except (ValueError, RecursionError):  # of a number of thousands of digits; of lists in lists
+        raise ConfigError(f"{where}: a number is too long, or lists are nested too deeply") from None
     try:
         config = msgspec.convert(data, Config, dec_hook=_decode)
     except msgspec.ValidationError as error:

@@ -149,6 +149,23 @@ def test_a_byte_order_mark_is_read_and_utf_16_is_refused(tmp_path: Path) -> None
         read_config(path)
 
 
+@pytest.mark.parametrize("text", ["a = " + "[" * 9000, "a = " + "1" * 5000])
+def test_a_number_or_nesting_beyond_measure_is_refused(text: str) -> None:
+    """Python raises other errors for both than for text that is no TOML."""
+    with pytest.raises(ConfigError, match="a number is too long, or lists are nested too deeply"):
+        from_toml(text)
+
+
+def test_a_file_without_an_end_is_refused(tmp_path: Path) -> None:
+    """Also one that a configuration names."""
+    with pytest.raises(ConfigError, match="/dev/zero: has more than 10,000,000 characters"):
+        read_config(Path("/dev/zero"))
+    path = tmp_path / "mirror.toml"
+    path.write_text('[[upstream]]\nname = "cloud"\nworkspaces_from = "/dev/zero"\n')
+    with pytest.raises(ConfigError, match="/dev/zero: has more than"):
+        read_config(path)
+
+
 @pytest.mark.parametrize(
     "database", ["", " ", ":memory:", "file:mirror.db", "file:mirror.db?mode=ro", "a\\u0000b"]
 )
