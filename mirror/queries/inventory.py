@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from mirror.queries.refs import REFS_READ, refs_state
 from mirror.queries.rows import flag
 from mirror.queries.visibility import Caller, forks_count, visible
 from mirror.store.files import fetch
@@ -76,10 +75,10 @@ def inventory_page(
                 coalesce(u.username, substr(r.full_name, 1, instr(r.full_name, '/') - 1)), r.project_key,
                 r.slug, r.size, iif(r.is_private, 'private', 'public'), r.archived,
                 r.main_branch, b.target_date,
-                iif({refs_state("r")} = '{REFS_READ}',
-                    (SELECT count(*) FROM branches WHERE repository_id = r.id), NULL),
-                iif({refs_state("r")} = '{REFS_READ}',
-                    (SELECT count(*) FROM tags WHERE repository_id = r.id), NULL),
+                iif(r.refs_synced_at IS NULL, NULL,
+                    (SELECT count(*) FROM branches WHERE repository_id = r.id)),
+                iif(r.refs_synced_at IS NULL, NULL,
+                    (SELECT count(*) FROM tags WHERE repository_id = r.id)),
                 {forks_count(caller, "r")}, coalesce(b.target_author, b.target_author_name), NULL
             FROM repositories r JOIN users u ON u.id = r.owner_id
             LEFT JOIN branches b ON b.repository_id = r.id AND b.name =

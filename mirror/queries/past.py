@@ -21,7 +21,7 @@ from mirror.queries.visibility import OPERATOR, Caller, forks_count, is_own, vis
 from mirror.store.changes import CLOSED, MEASURED, MEASURED_SINCE, compacted_before
 from mirror.store.files import fetch, fetch_as, fetch_dicts, fetch_value, snapshot_moment
 from mirror.store.schema import memory_copy
-from mirror.times import Clock, past_moment, utc_now
+from mirror.times import past_moment, utc_now
 
 
 def past_of(connection: sqlite3.Connection, caller: Caller, row_id: int, at: str) -> Past:
@@ -305,7 +305,6 @@ def register_past(
     connection: sqlite3.Connection,
     *,
     reading: Callable[[], AbstractContextManager[None]] = nullcontext,
-    clock: Clock = utc_now,
 ) -> None:
     """Add two SQL functions to a connection, for those who may read the whole file.
 
@@ -321,7 +320,7 @@ def register_past(
 
     def found(repository: Any, moment: Any) -> Past | None:
         with reading():
-            return _found(connection, repository, str(moment or ""), clock())
+            return _found(connection, repository, str(moment or ""), utc_now())
 
     def mirror_refs_at(repository: Any, moment: Any, name: str | None = None) -> str | None:
         past = found(repository, moment)

@@ -51,15 +51,14 @@ class RefsPage(msgspec.Struct, frozen=True, kw_only=True):
     rows: list[RefRow]
 
 
-def refs_state(alias: str) -> str:
-    """Return the SQL that says whether the refs of a repository were read.
+REFS_STATE = f"""CASE WHEN r.refs_synced_at IS NOT NULL THEN '{REFS_READ}'
+    WHEN (SELECT refs FROM upstreams WHERE id = r.upstream_id) = 'none' THEN '{REFS_NOT_MIRRORED}'
+    WHEN r.deleted_at IS NOT NULL THEN 'never read' ELSE 'not read yet' END"""
+"""Whether the refs of the repository `r` were read, in SQL.
 
-    One of "read" (once, in full; `refs_synced_at` says when last), "not read yet", "never read" (it is gone),
-    "not mirrored" (the upstream is configured with ``refs = "none"``).
-    """
-    return f"""CASE WHEN {alias}.refs_synced_at IS NOT NULL THEN '{REFS_READ}'
-        WHEN (SELECT refs FROM upstreams WHERE id = {alias}.upstream_id) = 'none' THEN '{REFS_NOT_MIRRORED}'
-        WHEN {alias}.deleted_at IS NOT NULL THEN 'never read' ELSE 'not read yet' END"""
+One of "read" (once, in full; `refs_synced_at` says when last), "not read yet", "never read" (it is gone),
+"not mirrored" (the upstream is configured with ``refs = "none"``).
+"""
 
 
 def select_refs(*kinds: "RefKind") -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from mirror.queries.refs import KINDS, REFS_READ, newest_refs, refs_state
+from mirror.queries.refs import KINDS, REFS_READ, REFS_STATE, newest_refs
 from mirror.queries.rows import (
     ANY_UPSTREAM,
     IS_NAME,
@@ -63,7 +63,7 @@ def _columns(*, sees_all: bool, has_rows: bool) -> tuple[str, str]:
         "owner_username": f"iif(r.deleted_at IS NULL AND r.full_name NOT LIKE '%/%/%', NULL, {_OWNER})",
         "is_fork": "r.parent_full_name IS NOT NULL",
         "parent_name": "p.name",
-        "refs": refs_state("r"),
+        "refs": REFS_STATE,
     }
     # Most repositories are no forks: for those nothing is looked up.
     shown = (
