@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -210,9 +210,9 @@ class TerminalProgress(Reporter):
 class LogProgress(Reporter):
     """The progress of a run in a log: a line for each phase, and one every minute."""
 
-    def __init__(self, printer: Printer, stopwatch: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, printer: Printer) -> None:
         self._printer = printer
-        self._minute = EveryMinute(stopwatch)
+        self._minute = EveryMinute(time.monotonic)
         self._waits = ""
 
     def phase(self, what: str, total: int | None) -> None:

@@ -17,7 +17,7 @@ from mirror.lake.columns import TABLES, Kind, Table
 from mirror.lake.place import Manifest, Place, read_all
 from mirror.store.files import explained
 from mirror.store.lock import held, sync_to_disk
-from mirror.times import Clock, to_text, utc_now
+from mirror.times import to_text, utc_now
 
 Engine = Literal["duckdb", "spark"]
 
@@ -87,7 +87,6 @@ def merge(
     *,
     memory: str | None = None,
     master: str | None = None,
-    clock: Clock = utc_now,
 ) -> Merged:
     """Merge the last exports of all mirrors of a lake into the folder `out`, which is replaced as a whole.
 
@@ -119,7 +118,7 @@ def merge(
         merged = Merged(
             out=str(out),
             engine=engine,
-            merged_at=to_text(clock()),
+            merged_at=to_text(utc_now()),
             mirrors=mirrors,
             rows=rows,
             checksums=checksums,
