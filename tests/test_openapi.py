@@ -163,7 +163,11 @@ def test_what_can_be_asked_for_the_past_says_so(mirror: Served, name: str) -> No
             assert told.keys() == {"Memento-Datetime", "X-Mirror-Next-Look", "Vary", "Link"}
             assert "Accept-Datetime" in got.headers["Vary"]
             assert 'rel="original timegate"' in got.headers["Link"]
-    text = (Path(__file__).parent.parent / "docs" / f"api-{name}.md").read_text()
+    docs = Path(__file__).parent.parent / "docs"
+    text = (docs / f"api-{name}.md").read_text()
+    assert "Accept-Datetime" in text
+    assert "(history.md#in-the-apis)" in text
+    text = (docs / "history.md").read_text()
     for header in ("Accept-Datetime", "Memento-Datetime", "X-Mirror-Next-Look", "Vary", 'rel="original'):
         assert header in text
 
