@@ -163,6 +163,7 @@ TOGETHER = 3
 def inserts(source: Path, target: Path) -> dict[str, Any]:
     """Write the rows of one mirror into a new one by bare inserts, read beforehand."""
     tables = sqlite3.connect(source)
+    target.unlink(missing_ok=True)  # of the round before
     with Store(target):
         pass
 
@@ -238,13 +239,14 @@ def compare(origin: str, folder: Path, threads: str, rounds: int) -> None:
         )
     medians = [statistics.median(each) for each in (ratios, cpu, work)]
     print("median ratio {:.2f}, of CPU {:.2f}, of work {:.2f}".format(*medians))
-    print_floor(origin, first, threads)
+    print_floor(origin, first, threads, rounds)
 
 
-def print_floor(origin: str, first: str, threads: str) -> None:
+def print_floor(origin: str, first: str, threads: str, rounds: int) -> None:
     """Print what any sync has to spend, in times of the bare loop's CPU, all in turn."""
     kinds = ("loop", "decode", "ask", "inserts")
-    spent = {what: child(what, origin, first, threads)["work"] for what in kinds}
+    done = [{what: child(what, origin, first, threads)["work"] for what in kinds} for _ in range(rounds)]
+    spent = {what: statistics.median(each[what] for each in done) for what in kinds}
     decoding, asking, writing = (spent[what] / spent["loop"] for what in kinds[1:])
     print(
         f"bare loop 1 ({spent['loop']:.2f} s of CPU), with decoding {decoding:.2f}, bare inserts "
