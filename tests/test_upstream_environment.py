@@ -34,7 +34,9 @@ PROXIES = {"https": "http://proxy.example:3128", "all": "other.example"}
         ("git.example:443,git.example:8443", "git.example", True),
         ("git.example:8443", "git.example", False),
         ("https://git.example", "git.example", True),
+        ("https://git.example/", "git.example", True),
         ("10.0.0.0/99,fe80::/129,[,::::,:0,/,.", "git.example", False),
+        ("10.1.2.3/33,10.1.2.3/x,10.1.2.3/8:443,[::1]/129", "10.1.2.3", False),
     ],
 )
 def test_no_proxy_names_hosts_domains_addresses_and_networks(

@@ -86,6 +86,8 @@ def _matches(entry: str, host: str, port: int | None) -> bool:
         name, only = parts.hostname or "", parts.port
     except ValueError:
         return False
+    if parts.path.strip("/"):  # as of a network with too many bits
+        return False
     name = name.removeprefix("*").strip(".")
     return bool(name) and only in (None, port) and (host == name or host.endswith(f".{name}"))
 
