@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from browser_fixtures import axe_source, browser, serious_issues
 from fixtures_db import FixtureDb, owner, repository
 
-from mirror.queries.search import find_repositories
+from mirror.queries.search import FoundRepositories, find_repositories
 from mirror.queries.visibility import ANONYMOUS
 from mirror.site.build import SiteOptions, make_site
 from mirror.site.shards import DIRECTORY, RARE, RARE_OWNER, Named, files, shard_file
@@ -132,23 +133,30 @@ def questions_of(names: Sequence[str]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("way", ["shards", "disk"])
-def test_a_site_answers_as_the_mirror(searched: tuple[Path, Path], way: str) -> None:
-    """With the same first twenty and the same number, for any query without a correction."""
-    mirror, site = searched
-    with open_reader(mirror) as connection:
+@pytest.fixture(scope="module")
+def wanted(searched: tuple[Path, Path]) -> dict[str, FoundRepositories]:
+    """What the mirror answers to each question."""
+    with closing(open_reader(searched[0])) as connection:
         names = [row[0] for row in connection.execute("SELECT name FROM repositories WHERE is_private = 0")]
-        questions = questions_of(names)
-        exact = 0
-        for question, answer in zip(questions, asked(site, questions, way), strict=True):
-            wanted = find_repositories(connection, ANONYMOUS, question, limit=20)
-            if wanted.fuzzy or answer["corrected"]:
-                continue
-            exact += 1
-            assert (question, answer["count"]) == (question, wanted.count)
-            assert (question, answer["names"]) == (question, [row.full_name for row in wanted.repositories])
-    assert exact > len(questions) - 10
-    connection.close()
+        return {
+            question: find_repositories(connection, ANONYMOUS, question, limit=20)
+            for question in questions_of(names)
+        }
+
+
+@pytest.mark.parametrize("way", ["shards", "disk"])
+def test_a_site_answers_as_the_mirror(
+    searched: tuple[Path, Path], wanted: dict[str, FoundRepositories], way: str
+) -> None:
+    """With the same first twenty and the same number, for any query without a correction."""
+    exact = 0
+    for (question, found), answer in zip(wanted.items(), asked(searched[1], [*wanted], way), strict=True):
+        if found.fuzzy or answer["corrected"]:
+            continue
+        exact += 1
+        assert (question, answer["count"]) == (question, found.count)
+        assert (question, answer["names"]) == (question, [row.full_name for row in found.repositories])
+    assert exact > len(wanted) - 10
 
 
 def write_search(site: Path, rows: list[list[Any]]) -> None:
@@ -205,30 +213,31 @@ def test_an_answer_that_is_not_complete_says_so(tmp_path: Path) -> None:
     assert found == [(2, True), (1, True)]
 
 
-@pytest.mark.parametrize(
-    ("typed", "meant"),
-    [
-        ("djagno-piston", "django-piston"), ("jdango-piston", "django-piston"), ("pistn", "piston"),
-        ("some/djang-piston", "django-piston"), ("SOM/djang-pistonn", "django-piston"), ("kernal", "kernel"),
-        ("zzzzzz", ""), ("xy", ""), ("\U0001f600ython", ""), ("other/djagno", ""),
-    ],
-)  # fmt: skip
-def test_typing_errors_are_corrected(misspelt: Path, typed: str, meant: str) -> None:
-    """Among names that contain a half of the text, in four requests."""
-    for way in ("", "disk"):
-        (answer,) = asked(misspelt, [typed], way)
-        assert (answer["corrected"], answer["more"]) == (meant, False)
-        assert answer["count"] == (1 if meant else 0)
-        assert answer["requests"] <= 4
+MISSPELT = {
+    "djagno-piston": "django-piston", "jdango-piston": "django-piston", "pistn": "piston",
+    "some/djang-piston": "django-piston", "SOM/djang-pistonn": "django-piston", "kernal": "kernel",
+    "zzzzzz": "", "xy": "", "\U0001f600ython": "", "other/djagno": "",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def misspelt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is searched of a few names."""
+def misspelt(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
+    """The answers of a site of a few names to all of them, in each way."""
     folder = tmp_path_factory.mktemp("misspelt")
     rows: list[list[Any]] = [["some/django-piston"], ["other/linux-kernel"]]
     write_search(folder, rows + [[f"n/{number * 7919 % 10007}"] for number in range(500)])
-    return folder
+    return [asked(folder, [*MISSPELT], way) for way in ("", "disk")]
+
+
+@pytest.mark.parametrize("typed", MISSPELT)
+def test_typing_errors_are_corrected(misspelt: list[list[dict[str, Any]]], typed: str) -> None:
+    """Among names that contain a half of the text, in four requests."""
+    meant = MISSPELT[typed]
+    for answers in misspelt:
+        answer = answers[[*MISSPELT].index(typed)]
+        assert (answer["corrected"], answer["more"]) == (meant, False)
+        assert answer["count"] == (1 if meant else 0)
+        assert answer["requests"] <= 4
 
 
 def test_an_old_directory_in_a_cache_is_read_again(tmp_path: Path) -> None:
