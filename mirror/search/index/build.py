@@ -32,6 +32,9 @@ SUFFIXES_AT_ONCE, SHARE_AT_ONCE = 350_000, 200
 """How many suffixes a thread sorts at once: so many, or this share of all bytes if that is more. A suffix
 takes about 40 bytes meanwhile. Smaller parts take more passes over all suffixes to find them."""
 
+_CACHE_KIB = 32_000
+"""What SQLite may keep of the file meanwhile: most pages are read and written once, in the order of keys."""
+
 _ROWS_AT_ONCE = 1000  # in one statement
 _LOW = np.uint64(0xFFFFFFFF)
 _END, _BOUNDARY = END[0], BOUNDARY[0]
@@ -44,6 +47,16 @@ def build_index(
 
     Other sizes are for tests. At ten million repositories it takes less than 1.5 GB of memory.
     """
+    kept = connection.execute("PRAGMA cache_size").fetchone()[0]
+    if kept < -_CACHE_KIB:
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    try:
+        _rebuild(connection, leaf_size, at_once)
+    finally:
+        connection.execute(f"PRAGMA cache_size = {kept}")
+
+
+def _rebuild(connection: sqlite3.Connection, leaf_size: int, at_once: int) -> None:
     for table in ("common", "rare", "crowds", "pending", "columns", "languages", "dense"):
         connection.execute(f"DELETE FROM search_{table}")
     corpus = read_corpus(connection)
