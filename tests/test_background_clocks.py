@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mirror.background.schedules import LastRun, Work, is_missed, next_time, trigger_of
+from mirror.background.triggers import LastRun, Work, is_missed, next_time, trigger_of
 from mirror.config import from_toml
 
 CHANGES = [

@@ -15,7 +15,8 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 from sync_harness import Notes
 
-from mirror.background.schedules import (
+from mirror.background.service import DEFAULTS, Background, checked
+from mirror.background.triggers import (
     LastRun,
     Work,
     is_missed,
@@ -26,7 +27,6 @@ from mirror.background.schedules import (
     scheduled_work,
     trigger_of,
 )
-from mirror.background.service import DEFAULTS, Background, checked
 from mirror.background.worker import scope_of
 from mirror.config import AlertConfig, Config, from_toml
 from mirror.errors import ConfigError

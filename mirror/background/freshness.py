@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from mirror.background.schedules import Work, last_done, next_time
+from mirror.background.triggers import Work, last_done, next_time
 from mirror.config import Config, UpstreamConfig
 from mirror.store.crawl_state import WorkspaceState
 from mirror.store.cursors import Cursors

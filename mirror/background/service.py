@@ -23,7 +23,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from mirror.background.freshness import Watches
-from mirror.background.schedules import (
+from mirror.background.triggers import (
     ENDED,
     Every,
     Work,
