@@ -146,7 +146,6 @@ mirror.cli.main()
         ("mirror.cli.main", "search x", 130, ""),
         ("mirror.cli.search", "search x", 130, "mirror: interrupted; what was saved is kept"),
         ("mirror.cli.serve", "run", 0, ""),
-        ("mirror.background.service", "schedule", 0, ""),
     ],
 )
 def test_a_signal_while_modules_are_imported_shows_no_traceback(
