@@ -24,7 +24,7 @@ NOW = datetime(2026, 11, 29, 6, 30, tzinfo=UTC)
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> FixtureDb:
     """A mirror of several megabytes, open for writing."""
-    return fill_many(tmp_path_factory.mktemp("many") / "mirror.db", 3000, tags=1)
+    return fill_many(tmp_path_factory.mktemp("many") / "mirror.db", 2000, tags=1)
 
 
 def test_a_copy_made_during_a_sync_is_one_snapshot(many: FixtureDb, tmp_path: Path) -> None:
