@@ -3,7 +3,9 @@
 import fcntl
 import os
 import resource
+import sqlite3
 import subprocess
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -118,6 +120,17 @@ def test_a_damaged_mirror_replaces_no_good_copy(many: FixtureDb, tmp_path: Path)
         back_up(broken, good)
     assert good.read_bytes() == whole
     assert sorted(one.name for one in tmp_path.iterdir()) == ["copy.db", "mirror.db"]
+
+
+def test_a_mirror_with_rows_that_point_nowhere_replaces_no_good_copy(public_path: Path) -> None:
+    """SQLite reads such a file without an error."""
+    good = back_up(public_path, public_path.with_name("copy.db"))
+    whole = good.read_bytes()
+    with closing(sqlite3.connect(public_path)) as connection, connection:
+        connection.execute("UPDATE branches SET repository_id = repository_id + 999")
+    with pytest.raises(StoreError, match=r"has faults, and was not copied: .*see: mirror verify"):
+        back_up(public_path, good)
+    assert good.read_bytes() == whole
 
 
 def test_a_damaged_copy_is_replaced(public_path: Path) -> None:

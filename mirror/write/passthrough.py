@@ -256,7 +256,7 @@ def _looked_up(what: str, find: Callable[[], T | None], lost: UpstreamError) -> 
         raise
     except MirrorError as error:
         raise OutcomeUnknown(
-            f"{what} was requested and may have been done: {lost}. Looking it up does not tell: {error}."
+            f"{what} was requested and may have been done: {lost}. A look-up did not settle that: {error}."
             " Check before you repeat it; the next sync shows what became of it"
         ) from None
     if found is None:
