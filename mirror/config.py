@@ -4,6 +4,7 @@ The file of `mirror init`, `docs/configuration.md` and the hints of errors are d
 below. Nothing here opens a network or a database.
 """
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -333,27 +334,30 @@ def _text_of(path: Path) -> str:
 def _placed(config: Config, folder: Path) -> Config:
     """Make paths relative to the folder of the configuration, wherever the program was started."""
 
+    def at(text: str) -> str:
+        return str(folder / os.path.expanduser(text))  # noqa: PTH111 - leaves an unknown user's `~` as it is
+
     def source(text: str | None) -> str | None:
         scheme, _, place = (text or "").partition(":")
-        return f"file:{folder / place}" if scheme == "file" else text
+        return f"file:{at(place)}" if scheme == "file" else text
 
     def named(one: UpstreamConfig) -> UpstreamConfig:
         if not one.workspaces_from:
             return one
-        return msgspec.structs.replace(one, workspaces=_names_in(folder / one.workspaces_from, one.name))
+        return msgspec.structs.replace(one, workspaces=_names_in(Path(at(one.workspaces_from)), one.name))
 
     def sources(section: Section, *keys: str) -> Section:
         return msgspec.structs.replace(section, **{key: source(getattr(section, key)) for key in keys})
 
     def path(text: str) -> str:
-        return str(folder / text) if text else ""
+        return at(text) if text else ""
 
     serve = {"public_snapshot": path(config.serve.public_snapshot)}
     return msgspec.structs.replace(
         config,
-        database=str(folder / config.database),
+        database=at(config.database),
         serve=msgspec.structs.replace(config.serve, **serve),
-        backup_folder=str(folder / config.backup_folder),
+        backup_folder=at(config.backup_folder),
         site_folder=path(config.site_folder),
         export_to=config.export_to if "://" in config.export_to else path(config.export_to),
         upstreams=tuple(sources(named(one), "credential", "webhook_secret") for one in config.upstreams),

@@ -133,6 +133,26 @@ def test_an_unreadable_file_is_one_clear_line(tmp_path: Path, content: bytes | s
         read_config(path)
 
 
+def test_paths_begin_at_home_or_beside_the_file(tmp_path: Path) -> None:
+    """Where the program was started does not matter."""
+    file = tmp_path / "mirror.toml"
+    file.write_text(
+        """database = "~/m.db"
+        backup_folder = "copies"
+        [[upstream]]
+        name = "cloud"
+        url = "https://api.bitbucket.org/2.0"
+        credential = "file:~/token"
+        webhook_secret = "file:secret"
+        """
+    )
+    config = read_config(file)
+    assert config.database == str(Path.home() / "m.db")
+    assert config.backup_folder == str(tmp_path / "copies")
+    assert config.upstreams[0].credential == f"file:{Path.home() / 'token'}"
+    assert config.upstreams[0].webhook_secret == f"file:{tmp_path / 'secret'}"
+
+
 def test_a_config_compares_by_value() -> None:
     """Two readings of the same text are the same configuration."""
     assert from_toml(template()) == from_toml(template())

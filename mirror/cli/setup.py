@@ -139,8 +139,9 @@ _DOCUMENT = """\
 # The settings of mirror.toml
 
 `mirror init` writes a `mirror.toml` with all of them. Durations are written `30s`, `15m`, `1h`, `7d`. Paths
-(`database`, `file:PATH`) are relative to the folder of the file. An unknown setting, or a value of another
-type, is refused with file, line and remedy. This page is made from the program by `make docs`.
+(`database`, `file:PATH`) are relative to the folder of the file; `~/` begins with your home directory. An
+unknown setting, or a value of another type, is refused with file, line and remedy. This page
+is made from the program by `make docs`.
 """
 
 
