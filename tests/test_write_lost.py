@@ -128,7 +128,7 @@ def test_ctrl_c_during_a_write_says_that_it_may_be_done(made: WriteHarness) -> N
 def test_an_unreachable_upstream_is_reported(made: WriteHarness) -> None:
     """If the check fails too, the error says both."""
     made.sandbox.add_fault(Fault("drop", where="*/repositories/*", nth=None))
-    with pytest.raises(OutcomeUnknown, match=r"(?s)may have been done.*Looking it up does not tell"):
+    with pytest.raises(OutcomeUnknown, match=r"(?s)may have been done.*A look-up did not settle that"):
         made.writes.create("jespern", IDEA, by="x")
     assert made.asked() == 4  # the write, and three looks
     assert made.row("jespern/idea") is None

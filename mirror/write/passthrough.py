@@ -256,12 +256,16 @@ def _looked_up(what: str, find: Callable[[], T | None], lost: UpstreamError) -> 
         raise
     except MirrorError as error:
         raise OutcomeUnknown(
-            f"{what} was requested and may have been done: {lost}. A look-up did not settle that: {error}."
-            " Check before you repeat it; the next sync shows what became of it"
+            f"{what} was requested and may have been done: {_sentence(lost)} A look-up did not settle that:"
+            f" {_sentence(error)} Check before you repeat it; the next sync shows what became of it"
         ) from None
     if found is None:
         raise _not_done(what, lost)
     return found
+
+
+def _sentence(error: Exception) -> str:
+    return f"{str(error).rstrip('.')}."  # the text of a network error may end with one
 
 
 def _not_done(what: str, lost: UpstreamError) -> UpstreamError:
