@@ -17,6 +17,7 @@ from mirror.serve.sql_limits import (
     MOST_PATTERNS,
     BoundedConnection,
     copies,
+    own_memory,
 )
 from mirror.store import tokens
 
@@ -194,3 +195,20 @@ def test_a_failing_function_prints_no_traceback(tmp_path: Path, capfd: pytest.Ca
     for statement in ("select mirror_natural(1)", "select mirror_contains(x'00', 1)"):
         assert served.get("/mirror.json", params={"sql": statement}).status_code == 400
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_pages_of_a_mapped_file_are_no_memory_of_the_process(tmp_path: Path) -> None:
+    """A question that reads all of a large mirror is not refused for that."""
+    with closing(sqlite3.connect(tmp_path / "large.db")) as connection:
+        connection.execute("CREATE TABLE large (value)")
+        connection.executemany("INSERT INTO large VALUES (?)", [(bytes(200_000),)] * 240)
+        connection.commit()
+    with closing(sqlite3.connect(tmp_path / "large.db")) as connection:
+        connection.execute("PRAGMA mmap_size = 100000000")
+        before = own_memory()
+        assert connection.execute("SELECT count(*), max(instr(value, x'01')) FROM large").fetchone() == (
+            240,
+            0,
+        )
+        assert before > 0
+        assert own_memory() - before < 24_000_000  # the file has twice as much

@@ -101,10 +101,12 @@ order by b.target_date limit 1000""",
         "Most branches",
         "Repositories with the most branches, and how many of these had no commit for a number of days.",
         f"""
-select r.full_name, count(*) as branches, sum(b.target_date < {ago(365)}) as old_branches, r.updated_at
-from branches b cross join repositories r on r.id = b.repository_id join users u on u.id = r.owner_id
+select r.full_name, b.branches, b.old_branches, r.updated_at
+from (select repository_id, count(*) as branches, sum(target_date < {ago(365)}) as old_branches
+      from branches group by repository_id) b
+cross join repositories r on r.id = b.repository_id join users u on u.id = r.owner_id
 where r.deleted_at is null and r.refs_synced_at is not null and {IS_THEIRS}
-group by b.repository_id order by branches desc, r.full_name limit 100""",
+order by b.branches desc, r.full_name limit 100""",
         days(365) | OWNER,
     ),
     "empty_repositories": Question(
@@ -245,8 +247,8 @@ order by named.full_name, date desc limit 1000""",
         f"""
 select r.full_name, n.name as newest_tag, {_DATE.replace("t.", "n.")} as date, n.target_hash as hash,
        (select count(*) from tags t where t.repository_id = r.id and t.name <> 'tip') as tags
-from users u join repositories r on r.owner_id = u.id
-join tags n on n.repository_id = r.id and n.name = (
+from users u cross join repositories r on r.owner_id = u.id
+cross join tags n on n.repository_id = r.id and n.name = (
     select t.name from tags t where t.repository_id = r.id and t.name <> 'tip'
     order by {_DATE} desc, t.name desc limit 1)
 where u.username = :owner collate nocase and r.deleted_at is null and r.refs_synced_at is not null

@@ -26,7 +26,7 @@ MOST_PATTERNS = 10
 # The most characters of a statement once its common table expressions are copied to where they are used.
 LONGEST_COPIED = 2_000_000
 
-# A statement is interrupted once the process has grown by this many bytes since its start.
+# A statement is interrupted once the process has this many bytes more of its own than at its start.
 MOST_MEMORY = 150_000_000
 
 _LIMITS = {
@@ -70,7 +70,7 @@ class BoundedConnection(sqlite3.Connection):
             self.setlimit(limit, most)
         for name, arguments, function in _FUNCTIONS:
             self.create_function(name, arguments, function, deterministic=True)
-        self.execute("PRAGMA temp_store = MEMORY")  # so that `_resident` includes what a statement sorts
+        self.execute("PRAGMA temp_store = MEMORY")  # so that `own_memory` includes what a statement sorts
 
     @contextmanager
     def trusted(self) -> Iterator[None]:
@@ -96,10 +96,10 @@ class BoundedConnection(sqlite3.Connection):
         if handler is None:
             super().set_progress_handler(None, n)
             return
-        most = _resident() + MOST_MEMORY
+        most = own_memory() + MOST_MEMORY
 
         def check() -> bool:
-            return bool(handler()) or _resident() > most
+            return bool(handler()) or own_memory() > most
 
         super().set_progress_handler(check, n)
 
@@ -161,10 +161,14 @@ def _defined_at(tokens: list[str], place: int) -> str:
     return tokens[before] if before >= 0 else ""
 
 
-def _resident() -> int:
-    """Return the resident memory of this process in bytes; 0 if the system does not report it."""
+def own_memory() -> int:
+    """Return the memory of this process in bytes, files aside; 0 if the system does not report it."""
     descriptor = _statm(os.getpid())
-    return int(os.pread(descriptor, 100, 0).split()[1]) * _PAGE if descriptor is not None else 0
+    if descriptor is None:
+        return 0
+    # A statement that reads much of the mirror, which is mapped, makes many of its pages resident.
+    _, resident, of_files, *_ = os.pread(descriptor, 100, 0).split()
+    return (int(resident) - int(of_files)) * _PAGE
 
 
 @cache
