@@ -63,8 +63,8 @@ def _use_memory() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Start one process more than there are cores: tests often wait for a process or a thread."""
-    return (os.cpu_count() or 1) + 1
+    """Start two processes more than there are cores: tests often wait for a process or a thread."""
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
