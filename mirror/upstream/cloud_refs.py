@@ -31,7 +31,7 @@ from mirror.upstream.cloud_decode import AuthorJson, person
 Strategies = tuple[str | msgspec.UnsetType, tuple[str, ...] | msgspec.UnsetType]
 
 
-class _Commit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _LinkedCommit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A parent of a commit, or a head of a Mercurial branch."""
 
     type: Literal["commit"]
@@ -48,7 +48,7 @@ class _Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     date: str | None
     author: msgspec.Raw
     message: str | None
-    parents: list[_Commit]
+    parents: list[_LinkedCommit]
     repository: msgspec.Raw
 
 
@@ -59,7 +59,7 @@ class _Sent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     type: Literal["branch", "named_branch", "tag"]
     target: _Target
     links: msgspec.Raw
-    heads: list[_Commit] | msgspec.UnsetType = msgspec.UNSET
+    heads: list[_LinkedCommit] | msgspec.UnsetType = msgspec.UNSET
     default_merge_strategy: str | msgspec.UnsetType = msgspec.UNSET
     merge_strategies: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     message: str | msgspec.UnsetType | None = msgspec.UNSET
@@ -67,14 +67,14 @@ class _Sent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tagger: msgspec.Raw = msgspec.Raw(b"")
 
 
-class _Named(msgspec.Struct, frozen=True):
+class _FullName(msgspec.Struct, frozen=True):
     """A repository within a ref."""
 
     full_name: str
 
 
 _decode = msgspec.json.Decoder(_Sent).decode
-_decode_name = msgspec.json.Decoder(_Named).decode
+_decode_name = msgspec.json.Decoder(_FullName).decode
 _NAME, _KEY = b"\0", b"\1"  # in no address
 
 _decode_author = msgspec.json.Decoder(AuthorJson | None).decode
@@ -132,7 +132,7 @@ class _Links:
         return pieces is not None
 
 
-class _Repository:
+class _UsualRepository:
     """What all refs of a repository have in common; `text` is that of the repository within a ref.
 
     Raises what `msgspec.json.decode` does, also if it does not tell the name.
@@ -157,7 +157,7 @@ class _Repository:
             and (not sent.heads or all(map(self._is_ours, sent.heads)))
         )
 
-    def _is_ours(self, commit: _Commit | _Target) -> bool:
+    def _is_ours(self, commit: _LinkedCommit | _Target) -> bool:
         key = commit.hash.encode()  # what else it may hold could be written in JSON by escapes
         return key.isalnum() and self._commits.are_of(commit.hash, key, commit.links)
 
@@ -174,7 +174,7 @@ class UsualRefs:
         commits = _LinkTexts(tell, commit_links, 2)
         refs = {kind: partial(ref_links, is_tag=kind == "tag") for kind in ("branch", "tag")}
         texts = {kind: _LinkTexts(tell, ours, 3) for kind, ours in refs.items()}
-        self._repository = lru_cache(64)(partial(_Repository, tell, commits, texts))
+        self._repository = lru_cache(64)(partial(_UsualRepository, tell, commits, texts))
         self._of_tag = lru_cache(2048)(partial(_extra_of_tag, tell))
 
     def read(self, raw: msgspec.Raw) -> Ref | None:
