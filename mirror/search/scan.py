@@ -230,13 +230,14 @@ class PendingMatches:
     @cached_property
     def ids(self) -> set[int]:
         """The ids of all pending rows. The index is out of date for these: read their rows."""
-        rows = self._rows(_IDS) if self._some is None else [row[4:5] for row in self._some]
-        return {row_id for (row_id,) in rows}
+        if self._some is None:
+            return {row_id for (row_id,) in self._rows(_IDS)}
+        return {row_id for *_, row_id, _, _ in self._some}
 
     @cached_property
     def unprepared(self) -> set[int]:
         """The ids of those that are not prepared."""
-        return {row[0] for row in self._unprepared}
+        return {row_id for row_id, *_ in self._unprepared}
 
     @cached_property
     def gained(self) -> int:
@@ -263,7 +264,7 @@ class PendingMatches:
         if self._some is None:
             counted: list[tuple[int, int]] = self._rows(_COUNTED)
             return counted[0]
-        prepared = [(row[0], row[-1]) for row in self._some if not row[-2]]
+        prepared = [(match, was) for match, *_, is_unprepared, was in self._some if not is_unprepared]
         gained = sum([(match is not None) - (was in self._query.collections) for match, was in prepared])
         return len(self._some) - len(prepared), gained
 
@@ -275,7 +276,8 @@ class PendingMatches:
         """Return the best hits among the prepared rows, `most` at most, in order."""
         if self._some is None:
             return self._rows(_BEST, most=most)
-        return sorted([row[:5] for row in self._some if row[0] is not None])[:most]
+        hits = [(match, *rank) for match, *rank, _, _ in self._some if match is not None]
+        return sorted(hits)[:most]
 
     def among(self, ids: Iterable[int]) -> set[int]:
         """Return which of these repositories are pending, regardless of their name."""

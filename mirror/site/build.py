@@ -226,7 +226,7 @@ class Sources:
         self._rows = fetch(
             connection, "SELECT id, owner_id, parent_id, full_name FROM repositories ORDER BY id"
         )
-        self._paths = {row[0]: places.repository(row[3], row[0]) for row in self._rows}
+        self._paths = {row_id: places.repository(full_name, row_id) for row_id, _, _, full_name in self._rows}
         self._listed = {
             row_id: _digest((self._paths[row_id], rest))
             for row_id, *rest in self._read("repositories", "id, refs_synced_at IS NULL", "id")
@@ -255,7 +255,7 @@ class Sources:
         """Return the pages of each owner, in the order of their rows."""
         shown = dict[int, bytes]()
         _chain(shown, self._read("users", "id", "id"))
-        owner_of = {row[0]: row[1] for row in self._rows}
+        owner_of = {row_id: owner_id for row_id, owner_id, *_ in self._rows}
         _chain(shown, ((owner_of[row_id], digest) for row_id, digest in self._listed.items()))
         changes = self._read("changes", "repository_id", "id")
         _chain(shown, ((owner_of[row_id], self._listed[row_id], *rest) for row_id, *rest in changes))

@@ -66,8 +66,13 @@ class PagePaths:
     """The path of each repository's and owner's page, from the top of the site."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._repositories = {row[0]: _repository(row[2], row[1]) for row in fetch(connection, _SAME_NAMES)}
-        self._owners = {row[0]: file_name(row[2], apart=row[1]) for row in fetch(connection, _UNNAMED_OWNERS)}
+        self._repositories = {
+            row_id: _repository(full_name, uuid) for row_id, uuid, full_name in fetch(connection, _SAME_NAMES)
+        }
+        self._owners = {
+            row_id: file_name(username, apart=uuid)
+            for row_id, uuid, username in fetch(connection, _UNNAMED_OWNERS)
+        }
 
     def repository(self, full_name: str, row_id: int) -> str:
         """Return the file of a repository."""

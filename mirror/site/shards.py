@@ -27,7 +27,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from mirror.readable import visible
-from mirror.search.names import BOUNDARY, normalise, popularity, searched_names
+from mirror.search.names import BOUNDARY, Popularity, normalise, popularity, searched_names
 from mirror.site.folder import PagePaths
 from mirror.store.files import fetch
 
@@ -82,13 +82,18 @@ def read_names(connection: sqlite3.Connection, places: PagePaths) -> Named:
         """SELECT r.id, r.full_name, r.name, r.slug, r.followers_count, r.forks_count, r.created_at,
                u.username FROM repositories r JOIN users u ON u.id = r.owner_id""",
     )
-    found.sort(key=lambda row: popularity(row[4], row[5], row[6], row[0]))
+    found.sort(key=_rank)
     named = Named([], [], [])
     for row_id, full_name, name, slug, followers, forks, _, username in found:
         named.rows.append(_row(full_name, name, slug, followers, forks, places.repository(full_name, row_id)))
         named.names.append(tuple(dict.fromkeys(map(_letters, searched_names(name, slug)))))
         named.owners.append(_letters(normalise(username or "")))
     return named
+
+
+def _rank(found: tuple[Any, ...]) -> Popularity:
+    row_id, _, _, _, followers, forks, created_at, _ = found
+    return popularity(followers, forks, created_at, row_id)
 
 
 def _letters(text: str) -> str:
