@@ -10,7 +10,8 @@ import pytest
 from cli_runner import Folder
 
 from mirror.errors import ConfigError
-from mirror.upstream.transport import Connections, Deadline, named_certificates, proxy_of, trusting
+from mirror.upstream.environment import named_certificates, proxy_of, trusting
+from mirror.upstream.transport import Connections, Deadline
 
 ONCE = "retry = { attempts = 1 }"
 PROXIES = {"https": "http://proxy.example:3128", "all": "other.example"}

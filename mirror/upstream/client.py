@@ -27,6 +27,7 @@ from mirror.errors import (
 )
 from mirror.times import Clock
 from mirror.upstream.budget import Budget, RequestKind, retry_delay
+from mirror.upstream.environment import distrust_remedy
 from mirror.upstream.response import (
     NotSent,
     Response,
@@ -48,7 +49,6 @@ from mirror.upstream.transport import (
     Request,
     TooLarge,
     Transport,
-    distrust_remedy,
     origin_of,
     read_body,
 )
