@@ -15,8 +15,9 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
+from mirror.background.jobs import scheduled_work
 from mirror.background.service import checked
-from mirror.background.triggers import next_time, scheduled_work
+from mirror.background.triggers import next_time
 from mirror.config import Config, Duration, Retry, UpstreamConfig
 from mirror.config_checks import open_files, unused_token
 from mirror.credentials import read_credential

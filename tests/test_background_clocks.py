@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mirror.background.triggers import LastRun, Work, is_missed, next_time, trigger_of
+from mirror.background.jobs import LastRun, Work, is_missed
+from mirror.background.triggers import next_time, trigger_of
 from mirror.config import from_toml
 
 CHANGES = [

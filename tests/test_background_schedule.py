@@ -15,18 +15,9 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 from sync_harness import Notes
 
+from mirror.background.jobs import LastRun, Work, is_missed, next_run, next_runs, read_last, scheduled_work
 from mirror.background.service import DEFAULTS, Background, checked
-from mirror.background.triggers import (
-    LastRun,
-    Work,
-    is_missed,
-    next_run,
-    next_runs,
-    next_time,
-    read_last,
-    scheduled_work,
-    trigger_of,
-)
+from mirror.background.triggers import next_time, trigger_of
 from mirror.background.worker import scope_of
 from mirror.config import AlertConfig, Config, from_toml
 from mirror.errors import ConfigError

@@ -11,7 +11,7 @@ import pytest
 from sync_harness import SyncHarness, assert_matches_sandbox, crawling
 
 from mirror.background.freshness import UpstreamWatch, Watches
-from mirror.background.triggers import Work
+from mirror.background.jobs import Work
 from mirror.background.worker import do
 from mirror.config import Config
 from mirror.report import Reporter

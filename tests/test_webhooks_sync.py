@@ -9,7 +9,7 @@ import pytest
 from sync_harness import assert_matches_sandbox
 from webhook_client import NEW, OLD, SOME, WebhookClient, webhook_mirror
 
-from mirror.background.triggers import with_hints
+from mirror.background.jobs import with_hints
 from mirror.config import Config
 from mirror.report import Reporter, Summary
 from mirror.sandbox import parse_fault, repository_refs

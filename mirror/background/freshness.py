@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from mirror.background.triggers import Work, last_done, next_time
+from mirror.background.jobs import Work, last_done
+from mirror.background.triggers import next_time
 from mirror.config import Config, UpstreamConfig
 from mirror.store.crawl_state import WorkspaceState
 from mirror.store.cursors import Cursors

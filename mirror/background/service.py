@@ -23,18 +23,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from mirror.background.freshness import Watches
-from mirror.background.triggers import (
-    ENDED,
-    Every,
-    Work,
-    is_missed,
-    must_come,
-    read_last,
-    scheduled_work,
-    trigger_of,
-    with_hints,
-    zone_of,
-)
+from mirror.background.jobs import ENDED, Work, is_missed, read_last, scheduled_work, with_hints
+from mirror.background.triggers import Every, must_come, trigger_of, zone_of
 from mirror.background.worker import Worker, chores_of, is_overdue
 from mirror.config import BUILT_IN, Config
 from mirror.errors import ConfigError

@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from mirror.background.triggers import Work, next_time
+from mirror.background.jobs import Work
+from mirror.background.triggers import next_time
 from mirror.config import Config
 from mirror.errors import Interrupted, MirrorError, StoreLocked
 from mirror.lake import address_of

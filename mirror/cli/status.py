@@ -50,7 +50,7 @@ def status(as_json: bool) -> None:
         for upstream in statuses:
             upstream.service_running = running
             if running is not False:  # None: a file system without locks, where one may run
-                from mirror.background.triggers import next_runs  # noqa: PLC0415 - APScheduler is slow to import
+                from mirror.background.jobs import next_runs  # noqa: PLC0415 - APScheduler is slow to import
 
                 upstream.next_runs = next_runs(config, connection, upstream.name, now)
     if as_json:
