@@ -37,12 +37,23 @@ _ROW = "r.name, r.slug, r.is_private, r.deleted_at, r.followers_count, r.forks_c
 _PENDING = f"""SELECT p.id, p.was_name, p.was_slug, p.was_collection, {_ROW}
     FROM search_pending p LEFT JOIN repositories r ON r.id = p.id"""
 _UNPREPARED = f"{_PENDING} WHERE p.text IS NULL"
-_NEW = f"""SELECT r.id, NULL, NULL, NULL, {_ROW} FROM repositories r
-    WHERE r.id > (SELECT up_to FROM search_state) ORDER BY r.id LIMIT ?"""
+_PREPARED = """SELECT id, was_text, was_collection, text, collection, -by_followers FROM search_pending
+    ORDER BY id"""
 
 
-_PREPARED = """SELECT id, was_text, was_collection, text, collection, by_followers, by_forks, by_creation
-    FROM search_pending WHERE text IS NOT NULL"""
+class PreparedRows(NamedTuple):
+    """The pending rows, all prepared, by id: a list of each column of `search_pending`.
+
+    `was_texts` and `was_collections` are what the index contains, the others what it should contain; a text
+    is empty if that is nothing.
+    """
+
+    ids: Sequence[int]
+    was_texts: Sequence[bytes]
+    was_collections: Sequence[int | None]
+    texts: Sequence[bytes]
+    collections: Sequence[int | None]
+    followers: Sequence[int]
 
 
 def pending_changes(connection: sqlite3.Connection) -> list[IndexChange]:
@@ -50,37 +61,19 @@ def pending_changes(connection: sqlite3.Connection) -> list[IndexChange]:
     return _changes(connection.execute(f"{_PENDING} ORDER BY p.id"))
 
 
-def prepared_changes(connection: sqlite3.Connection) -> list[IndexChange]:
-    """Return the changes of the pending rows whose derived columns are filled, made from these."""
-    return [
-        IndexChange(
-            row_id,
-            IndexedText(was_text, was_collection) if was_text else None,
-            IndexedText(text, collection) if text else None,
-            (followers, forks, created, row_id),
-        )
-        for row_id, was_text, was_collection, text, collection, followers, forks, created in plain_cursor(
-            connection
-        ).execute(_PREPARED)
-    ]
-
-
-def new_rows(connection: sqlite3.Connection, limit: int) -> list[IndexChange]:
-    """Return the changes that add new rows, those with the lowest ids first."""
-    return _changes(connection.execute(_NEW, (limit,)))
-
-
-def prepare_pending(connection: sqlite3.Connection) -> None:
+def prepare_pending(connection: sqlite3.Connection, most_new: int = -1) -> None:
     """Make new rows pending and fill the derived columns of all pending rows, so that SQL can count them.
 
-    Call it in a transaction.
+    Call it in a transaction. `most_new` is how many new rows, those with the lowest ids; negative for all.
     """
+    added = connection.execute(
+        """INSERT INTO search_pending (id, name, slug) SELECT id, name, slug FROM repositories
+           WHERE id > (SELECT up_to FROM search_state) ORDER BY id LIMIT ?""",
+        (most_new,),
+    ).rowcount
+    last = "search_pending" if added == most_new else "repositories"
     connection.execute(
-        """INSERT INTO search_pending (id, name, slug)
-           SELECT id, name, slug FROM repositories WHERE id > (SELECT up_to FROM search_state)"""
-    )
-    connection.execute(
-        "UPDATE search_state SET up_to = max(up_to, coalesce((SELECT max(id) FROM repositories), 0))"
+        f"UPDATE search_state SET up_to = max(up_to, coalesce((SELECT max(id) FROM {last}), 0))"
     )
     changes = _changes(connection.execute(_UNPREPARED))
     connection.executemany(
@@ -181,17 +174,18 @@ def rebuild_index(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) ->
 
 def apply_backlog(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) -> None:
     """Apply all pending changes and add the first BATCH_SIZE new rows. `leaf_size` is for tests."""
-    from mirror.search.index.columns import update_columns, update_dense  # noqa: PLC0415
+    from mirror.search.index.columns import update_columns  # noqa: PLC0415
     from mirror.search.index.update import apply_changes  # noqa: PLC0415
 
-    changed = [*prepared_changes(connection), *_changes(connection.execute(_UNPREPARED))]
-    new = new_rows(connection, BATCH_SIZE)
-    apply_changes(connection, [*changed, *new], leaf_size)
-    update_columns(connection, [*changed, *new])
-    update_dense(connection, [*changed, *new])
-    connection.execute("DELETE FROM search_pending")
-    up_to = new[-1].id if len(new) == BATCH_SIZE else _highest_id(connection)
-    connection.execute("UPDATE search_state SET up_to = ?", (up_to,))
+    prepare_pending(connection, BATCH_SIZE)
+    rows = plain_cursor(connection).execute(_PREPARED).fetchall()
+    if rows:
+        changed = PreparedRows(*zip(*rows, strict=True))
+        apply_changes(connection, changed, leaf_size)
+        update_columns(connection, changed)
+        connection.execute("DELETE FROM search_pending")
+    # The last rows may be gone, and SQLite may give their ids to others.
+    connection.execute("UPDATE search_state SET up_to = min(up_to, ?)", (_highest_id(connection),))
 
 
 def _highest_id(connection: sqlite3.Connection) -> int:

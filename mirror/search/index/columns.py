@@ -8,7 +8,6 @@ id. The lists of such paths would be long to read. Like those, the bits may have
 the path, but never lack one. A path that becomes dense later gets its bits at the next rebuild.
 """
 
-import json
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,8 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.search.index.backlog import IndexChange, IndexedText
-from mirror.search.index.format import DEEPEST, END
+from mirror.search.index.backlog import IndexedText, PreparedRows
 from mirror.search.query import SWITCHES, plain_cursor
 
 COLLECTION = 3
@@ -70,6 +68,8 @@ _PUT_CHUNK = f"INSERT INTO search_columns VALUES {', '.join(['(?, ?, ?)'] * len(
 
 Columns = Mapping[str, NDArray[Any]]
 _NOTHING = (None, 0, 0, 0, 0, None)
+_CHANGED = f"""SELECT r.id, {_VALUES} FROM search_pending p LEFT JOIN repositories r ON r.id = p.id
+    ORDER BY p.id"""
 
 
 class ColumnWriter:
@@ -182,23 +182,16 @@ def language_code(cursor: sqlite3.Cursor, language: str | None) -> int | None:
     return row[0] if row else None
 
 
-def update_columns(connection: sqlite3.Connection, changes: Iterable[IndexChange]) -> None:
-    """Write the columns of changed rows as they are now; call it in a transaction."""
+def update_columns(connection: sqlite3.Connection, changed: PreparedRows) -> None:
+    """Write the columns of the pending rows as they are now; call it in a transaction."""
     writer = ColumnWriter(connection)
-    renamed = {
-        one.id: one.old is not None and (one.new is None or one.new.text != one.old.text) for one in changes
-    }
-    found = plain_cursor(connection).execute(
-        f"SELECT id, {_VALUES} FROM repositories WHERE id IN (SELECT value FROM json_each(?))",
-        (json.dumps(list(renamed)),),
-    )
-    rows: dict[int, Sequence[Any]] = {row_id: row for row_id, *row in found}
-    ids = sorted(renamed)
-    if ids:
-        languages, *values = zip(*(rows.get(row_id, _NOTHING) for row_id in ids), strict=True)
-        columns = encoded(writer.codes(languages), *values).columns
-        columns["flags"][[renamed[row_id] for row_id in ids]] |= UNSURE
-        writer.write(np.array(ids), columns)
+    rows = plain_cursor(connection).execute(_CHANGED).fetchall()
+    there = [row[1:] if row[0] is not None else _NOTHING for row in rows]
+    languages, *values = zip(*there, strict=True)
+    columns = encoded(writer.codes(languages), *values).columns
+    renamed = [was not in (b"", now) for was, now in zip(changed.was_texts, changed.texts, strict=True)]
+    columns["flags"][renamed] |= UNSURE
+    writer.write(np.array(changed.ids), columns)
 
 
 def read_stamp(cursor: sqlite3.Cursor) -> bytes | None:
@@ -360,52 +353,26 @@ def dense_bits(ids: NDArray[np.uint32]) -> Iterator[tuple[int, NDArray[np.uint8]
             yield chunk, bits
 
 
-def _add_dense(connection: sqlite3.Connection, path: bytes, ids: NDArray[np.uint32]) -> None:
+def dense_paths(connection: sqlite3.Connection) -> set[bytes]:
+    """Return the dense paths."""
+    return {path for (path,) in connection.execute("SELECT DISTINCT path FROM search_dense")}
+
+
+def add_dense(connection: sqlite3.Connection, path: bytes, ids: NDArray[np.uint32]) -> None:
     """Set the bits of some ids for a path."""
     cursor = plain_cursor(connection)
-    for chunk, new in dense_bits(ids):
+    chunks = ids // np.uint32(DENSE_CHUNK)
+    for chunk in np.unique(chunks).tolist():
+        places = ids[chunks == chunk] % np.uint32(DENSE_CHUNK)
         found = cursor.execute(
             "SELECT bits FROM search_dense WHERE path = ? AND chunk = ?", (path, chunk)
         ).fetchone()
         known = np.frombuffer(found[0] if found else b"", np.uint8)
-        bits = np.zeros(max(known.size, new.size), np.uint8)
+        bits = np.zeros(max(known.size, int(places.max()) // 8 + 1), np.uint8)
         bits[: known.size] = known
-        bits[: new.size] |= new
+        bit = np.left_shift(1, places & np.uint32(7), dtype=np.uint8, casting="unsafe")
+        np.bitwise_or.at(bits, places >> np.uint32(3), bit)
         cursor.execute("INSERT OR REPLACE INTO search_dense VALUES (?, ?, ?)", (path, chunk, bits.tobytes()))
-
-
-def update_dense(connection: sqlite3.Connection, changes: Iterable[IndexChange]) -> None:
-    """Set the bits of new texts for all dense paths that the old ones lack; call it in a transaction."""
-    changed = [
-        one for one in changes if one.new is not None and (not one.old or one.old.text != one.new.text)
-    ]
-    ids = np.array([change.id for change in changed], np.uint32)
-    new = _Texts([change.new.text if change.new else b"" for change in changed])
-    old = _Texts([change.old.text if change.old else b"" for change in changed])
-    for (path,) in connection.execute("SELECT DISTINCT path FROM search_dense").fetchall():
-        added = ids[new.have(path) & ~old.have(path)]
-        if added.size:
-            _add_dense(connection, path, added)
-
-
-class _Texts:
-    """Some texts, which are searched together."""
-
-    def __init__(self, texts: Sequence[bytes]) -> None:
-        self._letters = np.frombuffer(END.join([*texts, bytes(DEEPEST)]), np.uint8)
-        self._size = len(texts)
-        lengths = np.array([len(text) + 1 for text in texts], np.int64)
-        self._text_at = np.repeat(np.arange(len(texts)), lengths)
-
-    def have(self, path: bytes) -> NDArray[np.bool_]:
-        """Return which texts contain a path."""
-        size = self._letters.size - DEEPEST
-        found = self._letters[:size] == path[0]
-        for place, letter in enumerate(path[1:], 1):
-            found &= self._letters[place : place + size] == letter
-        has = np.zeros(self._size, bool)
-        has[self._text_at[found]] = True
-        return has
 
 
 def read_dense(cursor: sqlite3.Cursor, path: bytes, size: int) -> NDArray[np.bool_] | None:
@@ -426,8 +393,7 @@ def dense_faults(
 ) -> Iterator[str]:
     """Yield a line for each bit that is missing; `entries` are what the index should contain, by id."""
     cursor = plain_cursor(connection)
-    paths = [path for (path,) in cursor.execute("SELECT DISTINCT path FROM search_dense").fetchall()]
-    dense = {path: read_dense(cursor, path, up_to + 1) for path in paths}
+    dense = {path: read_dense(cursor, path, up_to + 1) for path in dense_paths(connection)}
     for row_id, entry in entries if dense else ():
         for path, has in dense.items():
             if path in entry.text and has is not None and not has[row_id]:

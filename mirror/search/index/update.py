@@ -11,12 +11,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
+from operator import eq
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirror.search.corpus import Numbers
-from mirror.search.index.backlog import IndexChange, IndexedText
+from mirror.search.index.backlog import IndexedText, PreparedRows
 from mirror.search.index.build import (
     cut,
     differs_from_previous,
@@ -25,6 +26,7 @@ from mirror.search.index.build import (
     paths_at,
     split_groups,
 )
+from mirror.search.index.columns import add_dense, dense_paths
 from mirror.search.index.format import (
     CHUNK_BITS,
     DEEPEST,
@@ -50,12 +52,13 @@ _PATHS_AT_ONCE = 500  # in one SQL statement
 
 @dataclass(slots=True)
 class Batch:
-    """The entries of some changes: an old text leaves the index, a new text joins it.
+    """The entries of changed rows: an old text leaves the index, a new text joins it.
 
     A repository that keeps its text and collection is one entry that leaves and joins.
 
     text: the entries' texts, each followed by END, then DEEPEST zeros.
     starts: where in `text` each entry begins [E].
+    row: the number of each entry's row among those that changed [E].
     ids, collection, followers: of each entry's repository [E].
     leaves, joins: whether the entry leaves, and whether it joins [E].
     is_new: whether it joins with another text than the old one, so that leaves must learn its id [E].
@@ -63,6 +66,7 @@ class Batch:
 
     text: NDArray[np.uint8]
     starts: Numbers
+    row: NDArray[np.int64]
     ids: Numbers
     leaves: NDArray[np.bool_]
     joins: NDArray[np.bool_]
@@ -78,27 +82,30 @@ class Batch:
         return positions, entries
 
 
-def batch_of(changes: Sequence[IndexChange]) -> Batch:
-    """Return the entries of some changes."""
-    entries = list[tuple[IndexChange, IndexedText]]()
-    for change in changes:
-        if change.old is not None:
-            entries.append((change, change.old))
-        if change.new is not None and change.new != change.old:
-            entries.append((change, change.new))
-    text = b"".join([indexed.text + END for _, indexed in entries])
-    lengths = np.array([len(indexed.text) + 1 for _, indexed in entries], dtype=np.int64)
-    joins = np.array([indexed == change.new for change, indexed in entries], dtype=bool)
-    known = [change.old is not None and change.old.text == indexed.text for change, indexed in entries]
+def batch_of(changed: PreparedRows) -> Batch:
+    """Return the entries of changed rows: all that leave, then the others that join."""
+    same_text = np.array(list(map(eq, changed.was_texts, changed.texts)), dtype=bool)
+    same = same_text & list(map(eq, changed.was_collections, changed.collections))
+    was_there = np.array(list(map(bool, changed.was_texts)), dtype=bool)
+    joining = ~same & list(map(bool, changed.texts))
+    texts = [*compress(changed.was_texts, was_there.tolist()), *compress(changed.texts, joining.tolist())]
+    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)) + 1
+    row = np.concatenate([np.flatnonzero(was_there), np.flatnonzero(joining)])
+    leaves = np.arange(row.size) < np.count_nonzero(was_there)
+    collections = [
+        *compress(changed.was_collections, was_there.tolist()),
+        *compress(changed.collections, joining.tolist()),
+    ]
     return Batch(
-        text=np.frombuffer(text + bytes(DEEPEST), dtype=np.uint8),
+        text=np.frombuffer(END.join([*texts, bytes(DEEPEST)]), dtype=np.uint8),
         starts=(np.cumsum(lengths) - lengths).astype(np.uint32),
-        ids=np.array([change.id for change, _ in entries], dtype=np.uint32),
-        leaves=np.array([indexed == change.old for change, indexed in entries], dtype=bool),
-        joins=joins,
-        is_new=joins & ~np.array(known, dtype=bool),
-        collection=np.array([indexed.collection for _, indexed in entries], dtype=np.uint8),
-        followers=np.array([-change.popularity[0] for change, _ in entries], dtype=np.int64),
+        row=row,
+        ids=np.array(changed.ids, dtype=np.uint32)[row],
+        leaves=leaves,
+        joins=~leaves | same[row],
+        is_new=~leaves & ~same_text[row],
+        collection=np.array(collections, dtype=np.uint8),
+        followers=np.array(changed.followers, dtype=np.int64)[row],
     )
 
 
@@ -336,17 +343,15 @@ def _ranked(packed: bytes, count: int, known: dict[int, Popularity]) -> tuple[by
     return pack_best(ids), -known[ids[-1]][0]
 
 
-def apply_changes(
-    connection: sqlite3.Connection, changes: Sequence[IndexChange], leaf_size: int = LEAF_SIZE
-) -> None:
-    """Apply changes to the index; call it in a transaction. `leaf_size` is for tests.
+def apply_changes(connection: sqlite3.Connection, changed: PreparedRows, leaf_size: int = LEAF_SIZE) -> None:
+    """Apply changed rows to the index, but for columns; call it in a transaction. `leaf_size` is for tests.
 
     For each common path of a text, a count changes; if the repository has as many followers as the last one
     listed, its id is appended to the node's list. For each rare path, the id is appended to the leaf's list.
-    Nothing is removed from leaves, because readers of a leaf read the rows anyway.
+    Nothing is removed from leaves, because readers of a leaf read the rows anyway. Dense paths get the bits
+    of the texts that have them now and had them not.
     """
-    if changes:
-        _Update(connection, batch_of(changes), leaf_size).run()
+    _Update(connection, batch_of(changed), leaf_size).run()
 
 
 _ROWS = """SELECT id, name, slug, is_private, deleted_at, followers_count, forks_count, created_at
@@ -361,6 +366,8 @@ class _Update:
         self._longest_leaf = 2 * leaf_size
         self._nodes = NodeWriter(connection, batch)
         self._leaves = LeafWriter(connection)
+        self._dense = dense_paths(connection)
+        self._known = dict[int, tuple[Popularity, IndexedText]]()  # rows that were read, by id
 
     def run(self) -> None:
         if not self._nodes.read([b""]):
@@ -384,11 +391,14 @@ class _Update:
         while positions.size:
             positions, entries, starts = split_groups(self._batch.text, positions, entries, group, depth)
             depth += 1
+            bounds = [*starts.tolist(), positions.size]
             paths = paths_at(self._batch.text, positions[starts], depth)
             ended = self._batch.text[positions[starts] + np.uint32(depth - 1)] == END[0]
             rows = self._nodes.read(list(compress(paths, (~ended).tolist())))
             nodes = {row[0] for row in rows}
             common = np.fromiter(map(nodes.__contains__, paths), dtype=bool, count=len(paths))
+            for index in [index for index, path in enumerate(paths) if path in self._dense]:
+                self._add_dense(paths[index], entries[slice(*bounds[index : index + 2])])
             rare = ~common & ~ended
             _, new, leaf = self._new(*keep_groups(positions, entries, starts, rare))
             self._append(list(compress(paths, rare.tolist())), new, leaf)
@@ -405,6 +415,16 @@ class _Update:
         """Return the suffixes whose ids are new to the leaves, each entry once in a group."""
         new = self._batch.is_new[entries] & (differs_from_previous(group) | differs_from_previous(entries))
         return positions[new], entries[new], group[new]
+
+    def _add_dense(self, path: bytes, entries: Numbers) -> None:
+        """Set the bits of those of some entries that are new to a dense path."""
+        batch = self._batch
+        has = np.zeros(int(batch.row.max()) + 1, dtype=bool)
+        has[batch.row[entries[batch.leaves[entries]]]] = True
+        new = entries[batch.is_new[entries]]
+        new = np.unique(new[~has[batch.row[new]]])
+        if new.size:
+            add_dense(self._connection, path, batch.ids[new])
 
     def _append(self, paths: Sequence[bytes], entries: Numbers, group: NDArray[np.uint64]) -> None:
         """Append entries to the leaves of their groups' paths."""
@@ -454,12 +474,15 @@ class _Update:
                 else:
                     self._leaves.add(child, [popular[-1]])
 
-    def _read_rows(self, ids: Iterable[int]) -> Iterator[tuple[Popularity, IndexedText]]:
-        """Yield some repositories as they are now, which is what the index contains after this batch."""
-        found = self._connection.execute(_ROWS, (json.dumps(list(ids)),))
+    def _read_rows(self, ids: Iterable[int]) -> list[tuple[Popularity, IndexedText]]:
+        """Return some repositories as they are now, which is what the index contains after this batch."""
+        ids = list(ids)
+        missing = [row_id for row_id in ids if row_id not in self._known]
+        found = self._connection.execute(_ROWS, (json.dumps(missing),)) if missing else ()
         for row_id, name, slug, is_private, deleted_at, followers, forks, created_at in found:
             indexed = IndexedText(searched_text(name, slug), collection_of(is_private, deleted_at))
-            yield popularity(followers, forks, created_at, row_id), indexed
+            self._known[row_id] = popularity(followers, forks, created_at, row_id), indexed
+        return [self._known[row_id] for row_id in ids if row_id in self._known]
 
 
 def _children(path: bytes, text: bytes, *, in_crowd: bool) -> set[bytes]:
