@@ -106,6 +106,34 @@ def test_a_follower_more_rewrites_one_column(tmp_path: Path) -> None:
     assert check_index(mirror.connection) == []
 
 
+def test_a_page_looks_only_at_the_rows_that_it_changed(tmp_path: Path) -> None:
+    """However many rows wait."""
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store.transaction() as connection:
+        for number in range(600):
+            mirror.add(f"tool-{number}")
+        rebuild_index(connection)
+
+    def steps(first: int) -> int:
+        """Return how many tens of steps SQLite takes to prepare ten rows."""
+        counted = list[None]()
+        with mirror.store.transaction() as connection:
+            connection.execute(
+                "UPDATE repositories SET name = name || ' x' WHERE id BETWEEN ? AND ?", (first, first + 9)
+            )
+            connection.set_progress_handler(lambda: counted.append(None), 10)
+            update_after_page(connection)
+            connection.set_progress_handler(None, 0)
+        return len(counted)
+
+    alone = steps(1)
+    with mirror.store.transaction() as connection:
+        connection.execute("UPDATE repositories SET name = name || ' x' WHERE id > 50")
+        update_after_page(connection)
+    assert mirror.store.row("SELECT count(*) FROM search_pending")[0] == 560
+    assert steps(11) < 1.5 * alone
+
+
 def test_a_long_sync_applies_the_backlog(tmp_path: Path) -> None:
     """So a search never has many pending rows to read."""
     mirror = Playground(tmp_path / "mirror.db")

@@ -959,3 +959,9 @@ def _drop_search_tables(db: Database) -> None:
         )
         for row in list(found):
             db.execute(f"DROP {kind} {row['name']}")
+
+
+@migrations()
+def m039_pending_rows_without_derived_columns(db: Database) -> None:
+    """A page of a sync finds the rows that it made pending, without a look at all that wait."""
+    db.execute("CREATE INDEX search_unprepared ON search_pending (id) WHERE text IS NULL")

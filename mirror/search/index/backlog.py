@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from mirror.search.index.format import LEAF_SIZE
-from mirror.search.names import Popularity, collection_of, popularity, searched_texts
+from mirror.search.names import collection_of, popularity, searched_texts
 from mirror.search.query import plain_cursor
 
 
@@ -21,22 +21,9 @@ class IndexedText(NamedTuple):
     collection: int
 
 
-class IndexChange(NamedTuple):
-    """The change that brings the index up to date for one repository.
-
-    `old` is what the index contains now, None if nothing; `new` what it should contain, None if nothing.
-    """
-
-    id: int
-    old: IndexedText | None
-    new: IndexedText | None
-    popularity: Popularity
-
-
 _ROW = "r.name, r.slug, r.is_private, r.deleted_at, r.followers_count, r.forks_count, r.created_at"
-_PENDING = f"""SELECT p.id, p.was_name, p.was_slug, p.was_collection, {_ROW}
+_PENDING = f"""SELECT p.id, p.was_name, p.was_slug, {_ROW}
     FROM search_pending p LEFT JOIN repositories r ON r.id = p.id"""
-_UNPREPARED = f"{_PENDING} WHERE p.text IS NULL"
 _PREPARED = """SELECT id, was_text, was_collection, text, collection, -by_followers FROM search_pending
     ORDER BY id"""
 
@@ -56,9 +43,16 @@ class PreparedRows(NamedTuple):
     followers: Sequence[int]
 
 
-def pending_changes(connection: sqlite3.Connection) -> list[IndexChange]:
-    """Return the changes of all pending rows, made from the rows."""
-    return _changes(connection.execute(f"{_PENDING} ORDER BY p.id"))
+Derived = tuple[bytes, bytes, int | None, int, int, bytes, int]
+"""The derived columns of a pending row: `was_text`, `text`, `collection`, popularity with its id.
+
+A text is empty if the repository is not in the index, or should not be.
+"""
+
+
+def derived_columns(connection: sqlite3.Connection) -> list[Derived]:
+    """Return the derived columns of all pending rows, made from the rows."""
+    return _derived(connection.execute(f"{_PENDING} ORDER BY p.id"))
 
 
 def prepare_pending(connection: sqlite3.Connection, most_new: int = -1) -> None:
@@ -75,24 +69,10 @@ def prepare_pending(connection: sqlite3.Connection, most_new: int = -1) -> None:
     connection.execute(
         f"UPDATE search_state SET up_to = max(up_to, coalesce((SELECT max(id) FROM {last}), 0))"
     )
-    changes = _changes(connection.execute(_UNPREPARED))
     connection.executemany(
         """UPDATE search_pending SET was_text = ?, text = ?, collection = ?,
                by_followers = ?, by_forks = ?, by_creation = ? WHERE id = ?""",
-        [(*derived_columns(change), change.id) for change in changes],
-    )
-
-
-def derived_columns(change: IndexChange) -> tuple[bytes, bytes, int | None, int, int, bytes]:
-    """Return `was_text`, `text`, `collection` and the popularity columns of a pending row.
-
-    A text is empty if the repository is not in the index, or should not be.
-    """
-    return (
-        b"" if change.old is None else change.old.text,
-        b"" if change.new is None else change.new.text,
-        None if change.new is None else change.new.collection,
-        *change.popularity[:3],
+        _derived(connection.execute(f"{_PENDING} WHERE p.text IS NULL")),
     )
 
 
@@ -105,21 +85,31 @@ def backlog_size(connection: sqlite3.Connection) -> int:
     return int(row[0])
 
 
-def _changes(found: Iterable[Sequence[Any]]) -> list[IndexChange]:
-    """Shape rows of _PENDING or _NEW. Their texts are made together, which is faster."""
+def _derived(found: Iterable[Sequence[Any]]) -> list[Derived]:
+    """Shape rows of _PENDING. Their texts are made together, which is faster."""
     rows = list(found)
     was_texts = searched_texts([row[1] or "" for row in rows], [row[2] or "" for row in rows])
-    texts = searched_texts([row[4] or "" for row in rows], [row[5] or "" for row in rows])
-    changes = list[IndexChange]()
-    for row, was_text, text in zip(rows, was_texts, texts, strict=True):
-        row_id, was_name, was_slug, was_collection, name, slug, private, deleted, *popular = row
-        followers, forks, created = popular
-        was_there = was_name is not None and was_slug is not None and was_collection is not None
-        is_there = name is not None and slug is not None
-        old = IndexedText(was_text, was_collection) if was_there else None
-        new = IndexedText(text, collection_of(private, deleted)) if is_there else None
-        changes.append(IndexChange(row_id, old, new, popularity(followers, forks, created, row_id)))
-    return changes
+    texts = searched_texts([row[3] or "" for row in rows], [row[4] or "" for row in rows])
+    return [
+        (
+            b"" if was_name is None else was_text,
+            b"" if name is None else text,
+            None if name is None else collection_of(private, deleted),
+            *popularity(followers, forks, created, row_id),
+        )
+        for (
+            row_id,
+            was_name,
+            _,
+            name,
+            _,
+            private,
+            deleted,
+            followers,
+            forks,
+            created,
+        ), was_text, text in zip(rows, was_texts, texts, strict=True)
+    ]
 
 
 FLUSH_FROM = 10_000

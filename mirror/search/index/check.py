@@ -7,7 +7,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mirror.search.index.backlog import IndexChange, IndexedText, derived_columns, pending_changes
+from mirror.search.index.backlog import IndexedText, derived_columns
 from mirror.search.index.format import END, SHORTEST_LISTED, unpack_best, unpack_list
 from mirror.search.names import collection_of, searched_text
 
@@ -19,7 +19,7 @@ _BY_POPULARITY = """SELECT id, name, slug, is_private, deleted_at FROM repositor
     ORDER BY coalesce(followers_count, 0) DESC, coalesce(forks_count, 0) DESC,
         coalesce(created_at, '') DESC, id"""
 
-_DERIVED = """SELECT id, was_text, text, collection, by_followers, by_forks, by_creation
+_DERIVED = """SELECT was_text, text, collection, by_followers, by_forks, by_creation, id
     FROM search_pending WHERE text IS NOT NULL"""
 
 _HASH_BITS = 0xFFFFFFFFFFFFFFFF
@@ -106,9 +106,7 @@ class _Check:
     def run(self) -> list[str]:
         from mirror.search.index.columns import column_faults, dense_faults  # noqa: PLC0415
 
-        changes = pending_changes(self.connection)
-        self._check_derived_columns(changes)
-        pending = {change.id: change.old for change in changes}
+        pending = self._pending_entries()
         self._read_nodes(set(pending))
         up_to = self.connection.execute("SELECT up_to FROM search_state").fetchone()[0]
         # For each id, the sum of the hashes of its lists: 8 bytes instead of the lists themselves.
@@ -124,12 +122,17 @@ class _Check:
         self.faults.extend(dense_faults(self.connection, self._expected_entries(pending), up_to))
         return self.faults[:MOST]
 
-    def _check_derived_columns(self, changes: list[IndexChange]) -> None:
-        """Compare the derived columns of pending rows with what they should be."""
-        derived = {row[0]: row[1:] for row in self.connection.execute(_DERIVED)}
-        for change in changes:
-            if change.id in derived and derived[change.id] != derived_columns(change):
-                self.faults.append(f"pending repository {change.id} has wrong derived columns")
+    def _pending_entries(self) -> dict[int, IndexedText | None]:
+        """Return pending rows as they were; compare their derived columns with what they should be."""
+        known = {row[-1]: row for row in self.connection.execute(_DERIVED)}
+        collections = dict(self.connection.execute("SELECT id, was_collection FROM search_pending"))
+        pending = dict[int, IndexedText | None]()
+        for derived in derived_columns(self.connection):
+            was_text, row_id = derived[0], derived[-1]
+            pending[row_id] = IndexedText(was_text, collections[row_id]) if was_text else None
+            if known.get(row_id, derived) != derived:
+                self.faults.append(f"pending repository {row_id} has wrong derived columns")
+        return pending
 
     def _read_nodes(self, pending: set[int]) -> None:
         rows = self.connection.execute("SELECT path, collection, repositories, best FROM search_common")

@@ -285,12 +285,14 @@ def _row_of_each(
     rows: list[NodeRow], paths: list[bytes], group: NDArray[np.uint64], collection: NDArray[np.uint8]
 ) -> NDArray[np.int64]:
     """Return the index of the row that each entry belongs to; add the rows that are missing."""
-    number = dict(zip(paths, range(len(paths)), strict=True))
-    keys = np.fromiter((number[row[0]] * _WIDTH + row[1] for row in rows), dtype=np.int64, count=len(rows))
+    number = dict(zip(paths, range(0, len(paths) * _WIDTH, _WIDTH), strict=True))
+    keys = np.fromiter((number[row[0]] + row[1] for row in rows), dtype=np.int64, count=len(rows))
     row_of = np.full(len(paths) * _WIDTH, -1, dtype=np.int64)
     row_of[keys] = np.arange(len(rows))
     wanted = group.astype(np.int64) * _WIDTH + collection
-    missing = np.unique(wanted[row_of[wanted] < 0])
+    is_missing = np.zeros(row_of.size, dtype=bool)
+    is_missing[wanted] = row_of[wanted] < 0
+    missing = np.flatnonzero(is_missing)  # in the order of np.unique, in a tenth of its time
     row_of[missing] = np.arange(len(rows), len(rows) + missing.size)
     rows += [(paths[key // _WIDTH], key % _WIDTH, 0, b"", 0) for key in missing.tolist()]
     index: NDArray[np.int64] = row_of[wanted]
@@ -324,12 +326,13 @@ def _lists_without(
     ids = np.frombuffer(b"".join(lists), dtype="<u4")
     leaves = leaving.among(ids & np.uint32(UNRANKED - 1))
     index = np.repeat(np.arange(sizes.size), sizes)
-    kept, sizes = ids[~leaves], sizes - np.bincount(index[leaves], minlength=sizes.size)
+    lost = np.bincount(index[leaves], minlength=sizes.size)
+    kept, sizes = ids[~leaves], sizes - lost
     packed, ends = kept.tobytes(), np.cumsum(sizes)
     # Ranked ids come first, so that the first one tells whether any is left.
     first = kept[np.minimum(ends - sizes, kept.size - 1)] if kept.size else np.zeros(sizes.size, ids.dtype)
     is_known = (sizes == counts) | ((sizes > 0) & (first < UNRANKED))
-    for row in np.unique(index[leaves]).tolist():
+    for row in np.flatnonzero(lost).tolist():
         yield row, packed[4 * (ends[row] - sizes[row]) : 4 * ends[row]] if is_known[row] else b""
 
 
