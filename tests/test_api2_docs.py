@@ -47,13 +47,13 @@ def test_every_field_is_listed() -> None:
         "repositories": listings.repositories(ANONYMOUS),
         "refs": listings.refs(1, "branch", "tag"),
         "workspaces": listings.workspaces(ANONYMOUS),
-        "members": listings.members(1),
+        "members": listings.members(ANONYMOUS, 1),
         "user/workspaces": listings.own_workspaces(ANONYMOUS),
         "user/permissions/repositories": listings.own_repositories(ANONYMOUS),
     }
     for name, listing in lists.items():
         (line,) = re.findall(rf"^\| {name} \| (.*) \|$", TEXT, re.MULTILINE)
         assert set(re.findall(r"`([\w.]+)`", line)) == set(listing.fields), name
-    assert set(listings.watchers(1).fields) == {
+    assert set(listings.watchers(ANONYMOUS, 1).fields) == {
         field.removeprefix("user.") for field in lists["members"].fields if field != "permission"
     }

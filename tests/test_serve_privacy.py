@@ -11,10 +11,11 @@ import pytest
 from asgi_client import AsgiClient, basic, bearer, client_of
 from callers import STRANGERS, WITHOUT_CREDENTIAL, MixedMirror
 from datasette.app import Datasette
-from fixtures_db import LATER, PISTON, SECRETS, FixtureDb, fill_mixed, repository
+from fixtures_db import JESPERN, LATER, PISTON, SECRETS, SEEN, FixtureDb, fill_mixed, hg_ref, repository
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mirror.model import Project
 from mirror.serve.auth import login_cookie
 from mirror.serve.connections import is_local
 from mirror.serve.guarded_database import mirrors
@@ -142,6 +143,88 @@ def test_strangers_see_no_private_byte(mixed: MixedMirror, stranger: str) -> Non
     for path in (*OPEN, *(PAGES if stranger != "trusted user" else ())):
         options = {} if "?" in path and "params" in how else how
         _assert_nothing_private(served.get(path, **options).content, path)
+
+
+LATEST = "2026-11-03T12:00:00.000000Z"
+APIS = (
+    *(f"/1.0/users/{name}{more}" for name in ("jespern", "brodie", "mcatalbas") for more in ("", "/events")),
+    "/1.0/repositories/jespern/django-piston/followers",
+    *(
+        f"/2.0/{what}/{name}"
+        for what in ("users", "workspaces")
+        for name in ("jespern", "brodie", "mcatalbas")
+    ),
+    "/2.0/workspaces",
+    "/2.0/workspaces/jespern/projects",
+    "/2.0/workspaces/jespern/projects/TOOLS",
+    "/2.0/repositories?pagelen=100&sort=-updated_on",
+    "/2.0/repositories/jespern?q=is_private=true",
+    "/2.0/repositories/jespern/django-piston/watchers",
+    "/rest/api/1.0/projects?limit=1000",
+    "/rest/api/1.0/projects/~jespern",
+    "/rest/api/1.0/users",
+    "/rest/api/1.0/repos?limit=1000",
+)
+"""Addresses of APIs whose age, order or count could depend on private rows."""
+
+
+def _add_private_rows(filled: FixtureDb) -> None:
+    """Read only private things after everything else, or before they were made public."""
+    late: dict[str, Any] = {
+        "is_private": True,
+        "description": "x" * 100_000,
+        "project": Project(key="TOOLS", uuid="{tools}"),
+    }
+    rows = [repository("jespern/late", JESPERN, **late), repository("mcatalbas/late", **late)]
+    filled.repositories([*rows, repository("brodie/late", **late)], at=LATEST)
+    filled.refs("jespern/late", [hg_ref("tag", "v9", "9")], at=LATEST)
+    filled.failure("mcatalbas/late")
+    inside = filled.store.save_upstream("inside", "datacenter", "https://inside.example")
+    hidden = [repository("ins/ide", is_private=True)]
+    filled.store.save_page(inside, hidden, run_id=None, seen_at=LATEST, with_refs=True, first_listing=False)
+    with filled.store.transaction() as connection:
+        connection.execute(
+            "UPDATE repositories SET first_seen_at = ? WHERE slug = 'shown'", (LATEST[:8] + "01",)
+        )
+
+
+VOLATILE = re.compile(
+    rb'"csrftoken" value="[^"]*"|=2026-\d\d-\d\dT[\d%A:.]+Z|[\d.]+ ms\b|answer_seconds.*|nonce[-=][\w"-]+'
+)
+"""What depends on the time of a request, or is random."""
+
+
+def _seen(served: AsgiClient, path: str, memento: str) -> tuple[int, bytes, bytes]:
+    """Return status, headers and body of an answer, as far as requests may be compared."""
+    answer = served.get(path, headers={"Accept-Datetime": memento} if memento else {})
+    headers = {name: value for name, value in answer.headers.items() if name not in ("age", "set-cookie")}
+    return answer.status_code, VOLATILE.sub(b"", repr(headers).encode()), VOLATILE.sub(b"", answer.content)
+
+
+def test_private_rows_change_no_answer_to_strangers(tmp_path: Path) -> None:
+    """Neither bodies nor headers: counts, ages, sizes, names of upstreams, health, the past."""
+    twins = list[AsgiClient]()
+    for name in ("one", "other"):
+        filled = fill_mixed(tmp_path / name / "mirror.db")
+        piston = repository("jespern/tools", JESPERN, project=Project(key="TOOLS", uuid="{tools}"))
+        filled.repositories([piston], at=LATER)
+        if name == "other":
+            _add_private_rows(filled)
+        filled.store.finish_search_index()
+        filled.store.close()
+        twins.append(client_of(filled.path))
+    then = "Mon, 02 Nov 2026 13:00:00 GMT"
+    pages = (path for path in PAGES if "?id=" not in path)
+    asked = [(path, "") for path in (*APIS, *pages, "/-/databases.json", "/-/health", "/-/metrics")]
+    asked += [
+        ("/2.0/repositories/jespern/django-piston", then),
+        ("/-/r/jespern/shown?at=2026-11-02T13:00", ""),
+    ]
+    for path, memento in asked:
+        one, other = (_seen(twin, path, memento) for twin in twins)
+        assert one == (other[0], other[1], other[2].replace(b"/other/", b"/one/")), path
+        if path.startswith("/2.0/users/mcatalbas"):
+            assert SEEN.encode() in one[1]
 
 
 def _without_the_question(content: bytes) -> bytes:

@@ -302,7 +302,7 @@ def _ids(connection: sqlite3.Connection, owner: str | None) -> tuple[int, ...]:
 
     if owner is None:
         return ()
-    found = owners_named(connection, owner)
+    found = owners_named(connection, OPERATOR, owner)
     if not found:
         raise NotFound(f"the mirror has no owner {owner}; `mirror search {owner}/` searches by a part of it")
     return tuple(row.id for row in found)

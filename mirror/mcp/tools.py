@@ -114,7 +114,7 @@ class Tools:
         except (ValueError, OverflowError) as error:
             raise ConfigError(str(error)) from None
         past = past_named(connection, self._caller, full_name.strip("/ "), moment)
-        with past_copy(connection, [past]) as copy:
+        with past_copy(connection, self._caller, [past]) as copy:
             yield _Seen(copy, past.full_name, {"past": past.bounds()})
 
     def find_refs(
@@ -193,7 +193,7 @@ class Tools:
             counts = counts_of(connection, self._caller)
             is_open = not hides(connection, self._caller)
             gaps = missing(connection, self._caller, is_open=is_open).missing or 0
-            rows = upstreams(connection)
+            rows = upstreams(connection, self._caller)
             ages = [self._age(row.complete_at) for row in rows]
             is_current = bool(ages) and all(age is not None and age <= seconds for age in ages)
             facts = {
@@ -234,7 +234,7 @@ class Tools:
 
     def _answer(self, connection: sqlite3.Connection, facts: Answer, notes: list[str]) -> Answer:
         """Add the age of the data, and notes."""
-        rows = upstreams(connection)
+        rows = upstreams(connection, self._caller)
         as_of = [{"upstream": row.name, **self._described_age(row.complete_at)} for row in rows]
         published = snapshot_moment(connection)
         if published:

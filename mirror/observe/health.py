@@ -7,7 +7,7 @@ repository, is a warning at most.
 
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any
 import msgspec
 
 from mirror.errors import StoreError
+from mirror.queries.crawl import upstreams
+from mirror.queries.visibility import OPERATOR, Caller, hides, visible
 from mirror.readable import size_text
 from mirror.store.cursors import Cursors
 from mirror.store.files import fetch, fetch_value, open_reader
@@ -29,6 +31,9 @@ LEAST_FREE = 256 * 1024 * 1024  # the free space on the disk below which the mir
 _ENDED = "('complete', 'incomplete')"
 _LISTINGS = "('full', 'incremental')"
 _LAST_RUN = "FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 1"
+_UNTOLD = "a token of the whole mirror is told what else is wrong"
+_WAITING = """SELECT f.kind, count(*) FROM sync_failures f LEFT JOIN repositories r ON r.id = f.repository_id
+    WHERE f.upstream_id = :upstream AND NOT f.accepted AND %s GROUP BY f.kind"""
 _OWN_NUMBER = "the % requests of this run are used%"
 
 
@@ -55,6 +60,7 @@ def read_health(
     patience: Mapping[str, float] | None = None,
     free: int | None = None,
     is_copy: bool = False,
+    caller: Caller = OPERATOR,
 ) -> Health:
     """Check the file and its disk.
 
@@ -62,15 +68,25 @@ def read_health(
         too old. Other upstreams in the file are ignored. By default all upstreams count, with two days.
     :param free: the free bytes on the disk; None asks the system.
     :param is_copy: whether to add the age of the copy.
+    :param caller: is told nothing that depends on what is hidden from them, except the status.
     """
     reasons, warnings = list[str](), list[str]()
     try:
+        is_open, known = not hides(connection, caller), {one.id for one in upstreams(connection, caller)}
         for upstream_id, name in fetch(connection, "SELECT id, name FROM upstreams ORDER BY id"):
             if patience and name not in patience:
                 continue
             allowed = timedelta(seconds=(patience or {}).get(name, PATIENCE.total_seconds()))
-            reasons += [f"{name}: {why}" for why in _reasons(connection, upstream_id, now, allowed)]
-            warnings += [f"{name}: {why}" for why in _warnings(connection, upstream_id)]
+            late = [f"{name}: {why}" for why in _late(connection, upstream_id, now, allowed)]
+            other = [f"{name}: {why}" for why in _reasons(connection, upstream_id, now, allowed)]
+            told = [*late, *other] if is_open else late if upstream_id in known else []
+            reasons += told
+            if len(told) < len(late) + len(other) and _UNTOLD not in reasons:
+                reasons.append(_UNTOLD)
+            if upstream_id in known:
+                shown = "1" if is_open else visible(caller, "r")
+                failures = fetch(connection, _WAITING % shown, {"upstream": upstream_id, **caller.values})
+                warnings += [f"{name}: {why}" for why in _warnings(connection, upstream_id, failures)]
     except sqlite3.OperationalError as error:
         reasons.append(f"the file is busy or cannot be read: {error}")
     except sqlite3.DatabaseError as error:
@@ -104,16 +120,21 @@ def file_health(path: Path, now: datetime, *, patience: Mapping[str, float]) -> 
         return Health(status="unwell", reasons=[str(error)], warnings=[])
 
 
-def _reasons(
-    connection: sqlite3.Connection, upstream_id: int, now: datetime, allowed: timedelta
-) -> Iterator[str]:
-    """Yield the reasons why the mirror of one upstream is unwell."""
-    ended = _moment(
+def _ended(connection: sqlite3.Connection, upstream_id: int, now: datetime) -> datetime | None:
+    """Return when the last sync of an upstream ended."""
+    return _moment(
         connection,
         f"""SELECT finished_at FROM sync_runs WHERE upstream_id = :id AND state IN {_ENDED}
             AND kind IN {_LISTINGS} AND finished_at <= :now ORDER BY id DESC LIMIT 1""",
         {"id": upstream_id, "now": to_text(now)},
     )
+
+
+def _late(
+    connection: sqlite3.Connection, upstream_id: int, now: datetime, allowed: timedelta
+) -> Iterator[str]:
+    """Yield that the last sync of an upstream is too old."""
+    ended = _ended(connection, upstream_id, now)
     first = "SELECT started_at FROM sync_runs WHERE upstream_id = :id ORDER BY id LIMIT 1"
     began = _moment(connection, first, {"id": upstream_id})
     # A first load may take days: while it makes progress, nobody has to act.
@@ -121,7 +142,13 @@ def _reasons(
         yield f"the last sync ended {_ago(now - ended)} ago"
     elif ended is None and began is not None and not _advances(connection, upstream_id, now - allowed):
         yield f"no sync has ended in {_ago(now - began)}, and none makes progress"
-    cursors = Cursors(connection, upstream_id)
+
+
+def _reasons(
+    connection: sqlite3.Connection, upstream_id: int, now: datetime, allowed: timedelta
+) -> Iterator[str]:
+    """Yield the other reasons why the mirror of one upstream is unwell."""
+    ended, cursors = _ended(connection, upstream_id, now), Cursors(connection, upstream_id)
     listed = max((from_text(state.cursor) for _, state in cursors.workspaces() if state.cursor), default=None)
     ahead = latest_ahead(connection, upstream_id, now)
     if ahead is not None:
@@ -139,15 +166,16 @@ def _reasons(
         yield f"the last check of the file found: {found}"
 
 
-def _warnings(connection: sqlite3.Connection, upstream_id: int) -> Iterator[str]:
-    """Yield the warnings on the mirror of one upstream."""
+def _warnings(
+    connection: sqlite3.Connection, upstream_id: int, failures: Iterable[tuple[str, int]]
+) -> Iterator[str]:
+    """Yield the warnings on the mirror of one upstream; `failures` are its kinds with their numbers."""
     restored = Cursors(connection, upstream_id).restored.read()
     if restored is not None:
         yield f"a copy was restored at {restored}: strangers get no answer before a full listing; mirror sync"
     if fetch_value(connection, f"SELECT state {_LAST_RUN}", (upstream_id,)) == "failed":
         yield "the last run failed; mirror status says why"
-    waiting = "SELECT kind, count(*) FROM sync_failures WHERE upstream_id = ? AND NOT accepted GROUP BY kind"
-    for kind, count in fetch(connection, waiting, (upstream_id,)):
+    for kind, count in failures:
         if kind == "absence":
             yield "many repositories are no longer listed; confirm that with --confirm-absence"
         else:

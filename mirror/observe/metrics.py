@@ -30,6 +30,7 @@ from prometheus_client.utils import floatToGoString
 
 from mirror.queries.crawl import standing
 from mirror.queries.status import UpstreamStatus, read_status
+from mirror.queries.visibility import OPERATOR
 from mirror.store.cursors import Cursors
 from mirror.store.files import fetch, fetch_value
 from mirror.times import Clock, from_text, utc_now
@@ -270,7 +271,7 @@ def _progress(connection: sqlite3.Connection, *, syncing: bool | None) -> Iterat
     done = _gauge("sync_progress_done", "Work done in the current phase of a sync.", "upstream", "phase")
     total = _gauge("sync_progress_total", "All work of the current phase.", "upstream", "phase")
     ends = _gauge("sync_end_timestamp_seconds", "When the sync is expected to be done.", "upstream")
-    for one in standing(connection, syncing=syncing, with_progress=True):
+    for one in standing(connection, OPERATOR, syncing=syncing, with_progress=True):
         running.add_metric((one.name,), int(one.run_state == "running"))
         if one.progress is None:
             continue

@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mirror.queries.visibility import ANONYMOUS, visible, visible_parent, visible_project
+from mirror.queries.visibility import ANONYMOUS, first_seen, visible, visible_parent, visible_project
 from mirror.store.changes import CLOSED
 from mirror.store.files import fetch, fetch_value, reading_address
 
@@ -173,13 +173,9 @@ _KEPT = (
         upstream_id INTEGER NOT NULL, owner_id INTEGER NOT NULL, project_key TEXT, has_refs INTEGER NOT NULL,
         public_from INTEGER NOT NULL, first_seen_at TEXT NOT NULL, last_seen_at TEXT NOT NULL,
         forks INTEGER)""",
-    # A repository that was private counts as first seen when it was made public.
     f"""INSERT INTO kept_repositories
         SELECT r.id, row_number() OVER (ORDER BY r.id), r.upstream_id, r.owner_id, r.project_key, {HAS_REFS},
-            r.public_from,
-            iif(r.public_from = 0, r.first_seen_at, max(r.first_seen_at, coalesce((SELECT max(c.at)
-                FROM changes c WHERE c.repository_id = r.id AND c.kind = 'made_public'), r.last_seen_at))),
-            r.last_seen_at, NULL
+            r.public_from, {first_seen(ANONYMOUS, "r")}, r.last_seen_at, NULL
         FROM repositories r WHERE {_LIVES} ORDER BY r.id""",
     f"""UPDATE kept_repositories SET forks = found.forks
         FROM (SELECT r.parent_id, count(*) AS forks FROM repositories r

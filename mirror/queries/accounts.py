@@ -13,10 +13,8 @@ import msgspec
 from mirror.addresses import PERSONAL
 from mirror.queries import sources
 from mirror.queries.rows import (
-    ACCOUNT_COLUMNS,
     IS_NAME,
     IS_UUID,
-    PROJECT_COLUMNS,
     AccountRow,
     Membership,
     ProjectRow,
@@ -25,8 +23,10 @@ from mirror.queries.rows import (
 from mirror.queries.visibility import (
     IS_OWN_ID,
     Caller,
+    account_columns,
     is_known,
     may_see_members,
+    project_columns,
     visible,
     visible_project,
 )
@@ -34,20 +34,21 @@ from mirror.store.files import fetch, fetch_as, fetch_one, fetch_value
 
 
 def _read(
-    connection: sqlite3.Connection, condition: str, values: Values, source: str = "users u"
+    connection: sqlite3.Connection, caller: Caller, condition: str, values: Values, source: str = "users u"
 ) -> list[AccountRow]:
-    return fetch_as(AccountRow, connection, f"SELECT {ACCOUNT_COLUMNS} FROM {source} {condition}", values)
+    sql = f"SELECT {account_columns(caller)} FROM {source} {condition}"
+    return fetch_as(AccountRow, connection, sql, {**values, **caller.values})
 
 
-def owner_named(connection: sqlite3.Connection, name: str) -> AccountRow | None:
+def owner_named(connection: sqlite3.Connection, caller: Caller, name: str) -> AccountRow | None:
     """Find the owner of a namespace by name, or by uuid with its braces."""
-    return next(iter(owners_named(connection, name)), None)
+    return next(iter(owners_named(connection, caller, name)), None)
 
 
-def owners_named(connection: sqlite3.Connection, name: str) -> list[AccountRow]:
+def owners_named(connection: sqlite3.Connection, caller: Caller, name: str) -> list[AccountRow]:
     """Find all owners with a name or a uuid: with several upstreams there may be more than one."""
     condition = f"WHERE {_is_named(name)} AND u.deleted_at IS NULL AND u.is_owner ORDER BY u.id"
-    return _read(connection, condition, {"name": name})
+    return _read(connection, caller, condition, {"name": name})
 
 
 def account_named(connection: sqlite3.Connection, caller: Caller, name: str) -> AccountRow | None:
@@ -68,9 +69,10 @@ def _told(connection: sqlite3.Connection, caller: Caller, condition: str, name: 
     # As at the upstream, every caller may see an owner.
     return _read(
         connection,
+        caller,
         f"""WHERE {condition} AND u.deleted_at IS NULL AND (u.is_owner OR {is_known(caller, "u")})
             ORDER BY u.is_owner DESC, u.id""",
-        {"name": name, **caller.values},
+        {"name": name},
     )
 
 
@@ -90,13 +92,13 @@ def known_account_named(connection: sqlite3.Connection, caller: Caller, username
     """
     condition = f"""WHERE {IS_NAME} AND {is_known(caller, "u")}
         ORDER BY u.deleted_at IS NOT NULL, u.is_owner DESC, u.id LIMIT 1"""
-    return next(iter(_read(connection, condition, {"name": username, **caller.values})), None)
+    return next(iter(_read(connection, caller, condition, {"name": username})), None)
 
 
 def known_account_by_id(connection: sqlite3.Connection, caller: Caller, row_id: int) -> AccountRow | None:
     """Find an account that the caller may know, also a deleted one, by the id of its row."""
     condition = f"WHERE u.id = :id AND {is_known(caller, 'u')}"
-    return next(iter(_read(connection, condition, {"id": row_id, **caller.values})), None)
+    return next(iter(_read(connection, caller, condition, {"id": row_id})), None)
 
 
 def members_of(connection: sqlite3.Connection, caller: Caller, workspace_id: int) -> list[Membership] | None:
@@ -105,6 +107,7 @@ def members_of(connection: sqlite3.Connection, caller: Caller, workspace_id: int
         return None
     return _memberships(
         connection,
+        caller,
         """users u JOIN members m ON m.user_id = u.id WHERE m.workspace_id = :id
            ORDER BY coalesce(u.username, u.nickname, u.display_name) COLLATE NOCASE LIMIT 500""",
         {"id": workspace_id},
@@ -115,6 +118,7 @@ def workspaces_of(connection: sqlite3.Connection, caller: Caller, user_id: int) 
     """List the workspaces of a user, as far as the caller may see their members."""
     found = _memberships(
         connection,
+        caller,
         """users u JOIN members m ON m.workspace_id = u.id WHERE m.user_id = :id AND u.id <> :id
            ORDER BY u.username COLLATE NOCASE LIMIT 500""",
         {"id": user_id},
@@ -122,8 +126,11 @@ def workspaces_of(connection: sqlite3.Connection, caller: Caller, user_id: int) 
     return [one for one in found if may_see_members(connection, caller, one.account.id)]
 
 
-def _memberships(connection: sqlite3.Connection, source: str, values: Values) -> list[Membership]:
-    found = fetch(connection, f"SELECT {ACCOUNT_COLUMNS}, m.permission FROM {source}", values)
+def _memberships(
+    connection: sqlite3.Connection, caller: Caller, source: str, values: Values
+) -> list[Membership]:
+    sql = f"SELECT {account_columns(caller)}, m.permission FROM {source}"
+    found = fetch(connection, sql, {**values, **caller.values})
     return [Membership(AccountRow(*row[:-1]), row[-1]) for row in found]
 
 
@@ -138,10 +145,11 @@ def own_workspaces(connection: sqlite3.Connection, caller: Caller) -> dict[str, 
     return dict(found)
 
 
-def followers_of(connection: sqlite3.Connection, repository_id: int) -> list[AccountRow]:
+def followers_of(connection: sqlite3.Connection, caller: Caller, repository_id: int) -> list[AccountRow]:
     """List who follows a repository, as far as the upstream reports it."""
     return _read(
         connection,
+        caller,
         """WHERE f.repository_id = :id AND u.username IS NOT NULL AND u.deleted_at IS NULL
            ORDER BY u.username COLLATE NOCASE, u.id""",
         {"id": repository_id},
@@ -217,7 +225,7 @@ def project_details(
 def person_named(connection: sqlite3.Connection, caller: Caller, slug: str) -> AccountRow | None:
     """Find a person by name, in any case, if the caller may see that person."""
     source = sources.people(caller)
-    sql = f"""SELECT {ACCOUNT_COLUMNS} FROM {source.table} WHERE {source.where}
+    sql = f"""SELECT {account_columns(caller)} FROM {source.table} WHERE {source.where}
         AND u.username COLLATE NOCASE IN (:slug, '{PERSONAL}' || :slug) ORDER BY u.id LIMIT 1"""
     return fetch_one(AccountRow, connection, sql, {**source.values, "slug": slug})
 
@@ -233,8 +241,8 @@ def project_named(
     return fetch_one(
         ProjectRow,
         connection,
-        f"""SELECT {PROJECT_COLUMNS} FROM projects p
+        f"""SELECT {project_columns(caller)} FROM projects p
             WHERE p.owner_id IN (SELECT value FROM json_each(:owners)) AND {is_named}
-            AND {visible_project(caller, "p")} ORDER BY p.last_seen_at DESC, p.id LIMIT 1""",
+            AND {visible_project(caller, "p")} ORDER BY last_seen_at DESC, p.id LIMIT 1""",
         {"owners": json.dumps(owners), "key": key, **caller.values},
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from mirror.queries.visibility import Caller, visible
+from mirror.queries.visibility import Caller, known_upstreams, visible
 from mirror.store.crawl_state import Progress
 from mirror.store.cursors import Cursors
 from mirror.store.files import fetch_as, fetch_dicts, fetch_one, fetch_value
@@ -212,24 +212,28 @@ class UpstreamSummary(msgspec.Struct, frozen=True):
     progress: SyncProgress | None = None
 
 
-def upstreams(connection: sqlite3.Connection) -> list[UpstreamSummary]:
-    """Read all upstreams, in the order in which they were added."""
+def upstreams(connection: sqlite3.Connection, caller: Caller) -> list[UpstreamSummary]:
+    """Read the upstreams that a caller may know, in the order in which they were added."""
     return fetch_as(
         UpstreamSummary,
         connection,
-        """SELECT up.id, up.name, up.kind, up.url, up.refs,
+        f"""SELECT up.id, up.name, up.kind, up.url, up.refs,
                (SELECT s.finished_at FROM sync_runs s WHERE s.upstream_id = up.id AND s.state = 'complete'
                     AND s.kind IN ('full', 'incremental') ORDER BY s.id DESC LIMIT 1),
                last.state, last.kind, last.started_at, last.finished_at
            FROM upstreams up LEFT JOIN sync_runs last ON last.id =
-               (SELECT max(id) FROM sync_runs WHERE upstream_id = up.id) ORDER BY up.id""",
+               (SELECT max(id) FROM sync_runs WHERE upstream_id = up.id)
+           WHERE {known_upstreams(connection, caller, "up")} ORDER BY up.id""",
+        caller.values,
     )
 
 
 def standing(
-    connection: sqlite3.Connection, *, syncing: bool | None, with_progress: bool
+    connection: sqlite3.Connection, caller: Caller, *, syncing: bool | None, with_progress: bool
 ) -> list[UpstreamSummary]:
-    """Read all upstreams, with how far their syncs are if `with_progress`: that counts private rows too.
+    """Read the upstreams that a caller may know, if `with_progress` with how far their syncs are.
+
+    The progress counts private rows too.
 
     `syncing` says whether a process holds the lock of the file, None where that is not known. Without one,
     a run that claims to be running was killed.
@@ -240,5 +244,5 @@ def standing(
             run_state=run_now({"state": row.run_state}, syncing=syncing)["state"],
             progress=read_progress(connection, row.id, syncing=syncing) if with_progress else None,
         )
-        for row in upstreams(connection)
+        for row in upstreams(connection, caller)
     ]

@@ -17,7 +17,16 @@ from mirror.queries.past_state import NOT_RECORDED, Line, Looks, Measures, Past,
 from mirror.queries.refs import KINDS, TABLES, select_refs
 from mirror.queries.repositories import RepositoryDetails, repository_details
 from mirror.queries.rows import AccountRow, RefRow
-from mirror.queries.visibility import OPERATOR, Caller, forks_count, is_own, visible
+from mirror.queries.visibility import (
+    OPERATOR,
+    Caller,
+    account_seen,
+    first_seen,
+    forks_count,
+    is_known,
+    is_own,
+    visible,
+)
 from mirror.store.changes import CLOSED, MEASURED, MEASURED_SINCE, compacted_before
 from mirror.store.files import fetch, fetch_as, fetch_dicts, fetch_value, snapshot_moment
 from mirror.store.schema import memory_copy
@@ -70,7 +79,8 @@ def _pasts(
     values = {"ids_wanted": json.dumps(ids), **caller.values}
     rows = fetch_dicts(
         connection,
-        f"""SELECT r.*, {forks_count(caller, "r")} AS forks_count, {is_own("r")} AS is_own
+        f"""SELECT r.*, {forks_count(caller, "r")} AS forks_count,
+                {first_seen(caller, "r")} AS first_seen_at, {is_own("r")} AS is_own
             FROM json_each(:ids_wanted) w CROSS JOIN repositories r ON r.id = w.value
             WHERE {visible(caller, "r")}""",
         values,
@@ -210,11 +220,13 @@ _OF_PEOPLE = ("display_name", "first_name", "last_name", "nickname", "avatar_url
 
 
 @contextmanager
-def past_copy(connection: sqlite3.Connection, pasts: Sequence[Past]) -> Iterator[sqlite3.Connection]:
+def past_copy(
+    connection: sqlite3.Connection, caller: Caller, pasts: Sequence[Past]
+) -> Iterator[sqlite3.Connection]:
     """Give a mirror in memory that holds some repositories as they were, with their owners and refs."""
     owners, repositories = dict[int, dict[str, Any]](), list[dict[str, Any]]()
     for past in pasts:
-        owner = _owner(connection, past)
+        owner = _owner(connection, caller, past)
         owners[owner["id"]] = owner
         repositories.append({**past.columns, "owner_id": owner["id"]})
     copy = memory_copy(
@@ -245,18 +257,20 @@ def _refs(pasts: Sequence[Past], kind: str) -> Iterator[dict[str, Any]]:
                 yield {"repository_id": past.columns["id"], **ref.row.columns()}
 
 
-def _owner(connection: sqlite3.Connection, past: Past) -> dict[str, Any]:
+def _owner(connection: sqlite3.Connection, caller: Caller, past: Past) -> dict[str, Any]:
     """Return the account that owned a repository, by the name that it had."""
     # After a transfer only the name of the former owner is known: the account of that name today is taken.
     name, row = past.full_name.partition("/")[0], past.columns
     found = fetch_dicts(
         connection,
-        """SELECT * FROM users WHERE id = :id OR (:id IS NULL AND upstream_id = :upstream
-            AND username = :name COLLATE NOCASE) ORDER BY NOT is_owner, id LIMIT 1""",
-        {"id": row["owner_id"], "upstream": row["upstream_id"], "name": name},
+        f"""SELECT u.*, {account_seen(caller)} AS seen FROM users u
+            WHERE u.id = :id OR (:id IS NULL AND u.upstream_id = :upstream
+            AND u.username = :name COLLATE NOCASE AND (u.is_owner OR {is_known(caller, "u")}))
+            ORDER BY NOT u.is_owner, u.id LIMIT 1""",
+        {"id": row["owner_id"], "upstream": row["upstream_id"], "name": name, **caller.values},
     )
     owner = found[0] if found else _unknown_owner(row, name)
-    if past.at < owner["last_seen_at"]:
+    if past.at < (owner.pop("seen") or "~"):  # later than any moment
         owner |= dict.fromkeys(_OF_PEOPLE)
     if past.at < (owner["deleted_at"] or ""):
         owner |= {"deleted_at": None, "gone_reason": None}
@@ -273,6 +287,7 @@ def _unknown_owner(row: dict[str, Any], name: str) -> dict[str, Any]:
         "is_owner": 1,
         "first_seen_at": row["first_seen_at"],
         "last_seen_at": row["last_seen_at"],
+        "seen": row["last_seen_at"],
         "deleted_at": None,
         "gone_reason": None,
     }
@@ -280,7 +295,7 @@ def _unknown_owner(row: dict[str, Any], name: str) -> dict[str, Any]:
 
 def details_of(connection: sqlite3.Connection, past: Past) -> RepositoryDetails | None:
     """Return the result of `repository_details` at the moment, for a caller who may see everything."""
-    with past_copy(connection, [past]) as copy:
+    with past_copy(connection, OPERATOR, [past]) as copy:
         return repository_details(copy, OPERATOR, past.full_name)
 
 

@@ -27,6 +27,7 @@ from mirror.queries.visibility import (
     IS_OWN_ID,
     SHOWN_TO_ALL,
     Caller,
+    first_seen,
     forks_count,
     is_own,
     visible,
@@ -58,6 +59,7 @@ def _columns(*, sees_all: bool, has_rows: bool) -> tuple[str, str]:
     """Return the columns of `RepositoryRow`, and the join that they need, for one sort of callers."""
     caller = Caller(sees_all=sees_all, user_ids=(0,) if has_rows else ())
     special = {
+        "first_seen_at": first_seen(caller, "r"),
         "forks_count": forks_count(caller, "r"),
         # Looked up only for tombstones: it would cost a tenth of each page of repositories.
         "owner_username": f"iif(r.deleted_at IS NULL AND r.full_name NOT LIKE '%/%/%', NULL, {_OWNER})",

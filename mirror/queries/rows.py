@@ -230,7 +230,7 @@ class AccountRow(msgspec.Struct, frozen=True):
     is_owner: int
     avatar_url: str | None
     created_at: str | None
-    last_seen_at: str
+    last_seen_at: str | None
     deleted_at: str | None
 
     @property
@@ -274,15 +274,12 @@ class ProjectRow(msgspec.Struct, frozen=True):
     is_private: int | None
     avatar_url: str | None
     first_seen_at: str
-    last_seen_at: str
+    last_seen_at: str | None
 
     @property
     def known_uuid(self) -> str | None:
         """The upstream's uuid; None if the upstream has none."""
         return known_uuid(self.uuid)
-
-
-PROJECT_COLUMNS = ", ".join(f"p.{field}" for field in ProjectRow.__struct_fields__)
 
 
 class Membership(msgspec.Struct, frozen=True):

@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mirror.queries.refs import select_refs
-from mirror.queries.rows import ACCOUNT_COLUMNS, PROJECT_COLUMNS, RefRow, Values, file_state
-from mirror.queries.visibility import IS_OWN_ID, Caller, is_known, is_own, visible, visible_project
+from mirror.queries.rows import RefRow, Values, file_state
+from mirror.queries.visibility import (
+    IS_OWN_ID,
+    Caller,
+    account_columns,
+    is_known,
+    is_own,
+    project_columns,
+    visible,
+    visible_project,
+)
 from mirror.store.files import fetch_value
 
 if TYPE_CHECKING:
@@ -164,7 +173,7 @@ def _belongs(limited: str = "") -> str:
 
 def _accounts(caller: Caller, narrowed: Sequence[str], more: str = "") -> Source:
     return Source(
-        columns=ACCOUNT_COLUMNS + more,
+        columns=account_columns(caller) + more,
         table="users u",
         where=" AND ".join(narrowed),
         values=caller.values,
@@ -191,14 +200,14 @@ def people(caller: Caller) -> Source:
     )
 
 
-def members(workspace: int, member: int | None = None) -> Source:
+def members(caller: Caller, workspace: int, member: int | None = None) -> Source:
     """List the members of a workspace with their permissions, or the membership of one of them."""
     only = "" if member is None else "AND m.user_id = :member"
     return Source(
-        columns=f"{ACCOUNT_COLUMNS}, m.permission",
+        columns=f"{account_columns(caller)}, m.permission",
         table="members m JOIN users u ON u.id = m.user_id",
         where=f"m.workspace_id = :workspace AND u.deleted_at IS NULL {only}",
-        values={"workspace": workspace, "member": member},
+        values={**caller.values, "workspace": workspace, "member": member},
         keys=("m.user_id",),
     )
 
@@ -206,7 +215,7 @@ def members(workspace: int, member: int | None = None) -> Source:
 def projects(caller: Caller, workspaces: Sequence[int]) -> Source:
     """List the projects of a workspace, which may have several rows, as far as the caller may see them."""
     return Source(
-        columns=PROJECT_COLUMNS,
+        columns=project_columns(caller),
         table="projects p",
         where=f"p.owner_id IN (SELECT value FROM json_each(:owners)) AND {visible_project(caller, 'p')}",
         values={"owners": json.dumps(workspaces), **caller.values},
@@ -214,13 +223,13 @@ def projects(caller: Caller, workspaces: Sequence[int]) -> Source:
     )
 
 
-def watchers(repository: int) -> Source:
+def watchers(caller: Caller, repository: int) -> Source:
     """List the followers of a repository that the upstream reports."""
     return Source(
-        columns=ACCOUNT_COLUMNS,
+        columns=account_columns(caller),
         table="followers f JOIN users u ON u.id = f.user_id",
         where="f.repository_id = :repository AND u.deleted_at IS NULL",
-        values={"repository": repository},
+        values={**caller.values, "repository": repository},
         keys=("f.user_id",),
     )
 

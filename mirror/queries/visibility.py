@@ -15,7 +15,7 @@ import msgspec
 
 from mirror.addresses import Json
 from mirror.api2_objects import PUBLIC, changed, public_part, unpacked
-from mirror.queries.rows import Values, file_state
+from mirror.queries.rows import AccountRow, ProjectRow, Values, file_state
 from mirror.store.files import fetch, fetch_row, fetch_value
 from mirror.store.schema import awaits_listing
 
@@ -156,6 +156,65 @@ def is_known(caller: Caller, alias: str) -> str:
         return public
     return f"""({public} OR {alias}.id IN ({_OWN_OWNERS})
         OR {alias}.id IN (SELECT user_id FROM members WHERE workspace_id IN ({_OWN_OWNERS})))"""
+
+
+def first_seen(caller: Caller, alias: str) -> str:
+    """Return when a repository was first seen, to strangers not before it was made public."""
+    if caller.sees_all:
+        return f"{alias}.first_seen_at"
+    own = f" OR {is_own(alias)}" if caller.user_ids else ""
+    return f"""iif({alias}.public_from = 0{own}, {alias}.first_seen_at, max({alias}.first_seen_at,
+        coalesce((SELECT max(c.at) FROM changes c WHERE c.repository_id = {alias}.id
+            AND c.kind = 'made_public'), {alias}.last_seen_at)))"""
+
+
+def account_seen(caller: Caller) -> str:
+    """Return when an account `u` was last seen with what a caller may see, as SQL.
+
+    Its own moment would tell when something private was read. NULL for an account known by name only.
+    """
+    if caller.sees_all:
+        return "u.last_seen_at"
+    seen = visible(caller, "r")
+    # The one that was updated last, because most runs read only what was updated.
+    public = f"""coalesce(
+        (SELECT r.last_seen_at FROM repositories r WHERE r.owner_id = u.id AND r.deleted_at IS NULL AND {seen}
+            ORDER BY r.updated_at DESC LIMIT 1),
+        (SELECT r.last_seen_at FROM followers f JOIN repositories r ON r.id = f.repository_id
+            WHERE f.user_id = u.id AND {seen} ORDER BY r.id LIMIT 1))"""
+    own = f"CASE WHEN u.id IN ({_OWN_OWNERS}) THEN u.last_seen_at ELSE {public} END"
+    return own if caller.user_ids else public
+
+
+def account_columns(caller: Caller) -> str:
+    """Return the columns of an AccountRow of `users u`."""
+    return _columns_of(AccountRow, "u", account_seen(caller))
+
+
+def project_columns(caller: Caller) -> str:
+    """Return the columns of a ProjectRow of `projects p`; it was last seen with what the caller may see."""
+    public = f"""(SELECT r.last_seen_at FROM repositories r WHERE r.owner_id = p.owner_id
+        AND r.project_key = p.key AND r.deleted_at IS NULL AND {visible(caller, "r")}
+        ORDER BY r.updated_at DESC LIMIT 1)"""
+    return _columns_of(ProjectRow, "p", "p.last_seen_at" if caller.sees_all else public)
+
+
+def _columns_of(row: type[AccountRow | ProjectRow], alias: str, seen: str) -> str:
+    return ", ".join(
+        f"{seen} AS {field}" if field == "last_seen_at" else f"{alias}.{field}"
+        for field in row.__struct_fields__
+    )
+
+
+def known_upstreams(connection: sqlite3.Connection, caller: Caller, alias: str) -> str:
+    """Return the condition under which a caller may know of an upstream: they see a repository of it.
+
+    If nothing is hidden from the caller, that is every upstream, also one that was not read yet.
+    """
+    if not hides(connection, caller):
+        return "1"
+    return f"""EXISTS (SELECT 1 FROM users o JOIN repositories r ON r.owner_id = o.id
+        WHERE o.upstream_id = {alias}.id AND r.deleted_at IS NULL AND {visible(caller, "r")})"""
 
 
 def is_unconfirmed(connection: sqlite3.Connection, caller: Caller) -> bool:

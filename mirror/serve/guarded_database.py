@@ -148,6 +148,28 @@ class GuardedDatabase(Database):  # type: ignore[misc]
             self._other_state = state
         return self._is_mirror
 
+    @property
+    def size(self) -> int:
+        """The bytes of the file; 0 for a visitor from whom it hides rows: they would tell how many."""
+        return 0 if self._is_hidden() else int(super().size)
+
+    @property
+    def hash(self) -> str | None:
+        """The hash of an immutable file; None for a visitor from whom it hides rows."""
+        return None if self._is_hidden() else super().hash
+
+    def _is_hidden(self) -> bool:
+        """Return whether the file hides rows from the visitor; if in doubt, yes."""
+        visitor = current_visitor.get()
+        if isinstance(visitor, Nobody) or not self.is_mirror() or visitor.sees_all(self.name):
+            return False
+        try:
+            return self.lacks_changes() or self.read_at_once(
+                lambda connection: bool(visitor.lacks(connection, self.name))
+            )
+        except sqlite3.Error:
+            return True
+
     def lacks_changes(self) -> bool:
         """Return whether an immutable file has changes in its WAL, which immutable readers do not see."""
         try:
@@ -371,7 +393,7 @@ def mirrors(datasette: "Datasette") -> Iterator[GuardedDatabase]:
 def bytes_of(database: Database) -> int:
     """Return the size of a database; 0 for one in memory, and while its file is missing."""
     try:
-        return int(database.size)
+        return Path(database.path).stat().st_size if database.path else 0
     except OSError:
         return 0
 

@@ -82,7 +82,7 @@ def _memento(
     except NotFound as error:
         raise ApiError(404, str(error)) from None
     owner, _, slug = past.full_name.partition("/")
-    with past_copy(connection, [past]) as copy:
+    with past_copy(connection, caller, [past]) as copy:
         yield Memento(past, copy, (owner, slug, *names[2:]))
 
 
@@ -94,7 +94,7 @@ def _past(connection: sqlite3.Connection, caller: Caller, workspace: str, name: 
             raise NotFound(f"the mirror holds no repository {name}")
         return past_of(connection, caller, found.id, at)
     if workspace.startswith("{"):
-        owner = owner_named(connection, workspace)
+        owner = owner_named(connection, caller, workspace)
         workspace = (owner.username if owner else None) or workspace
     try:
         return past_named(connection, caller, f"{workspace}/{name}", at)

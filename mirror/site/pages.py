@@ -121,7 +121,7 @@ class Pages:
             HOME,
             "mirror_home.html",
             {
-                "upstreams": upstreams(connection),
+                "upstreams": upstreams(connection, ANONYMOUS),
                 "latest": latest,
                 "there": web.changes(latest),
                 "recent": recent,

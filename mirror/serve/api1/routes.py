@@ -200,7 +200,7 @@ def main_branch(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 def followers(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/followers. The count can exceed the list, as it did in 1.0."""
     row = find_repository(connection, asked)
-    known = accounts.followers_of(connection, row.id)
+    known = accounts.followers_of(connection, asked.caller, row.id)
     if not known and row.followers_count != 0:
         raise not_mirrored("followers of this repository", asked, row.upstream_id)
     body = {
@@ -237,7 +237,9 @@ def user_events(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     return _events(connection, asked, owners, users[0].last_seen_at)
 
 
-def _events(connection: sqlite3.Connection, asked: ApiRequest, about: ChangeFilter, seen: str) -> Answer:
+def _events(
+    connection: sqlite3.Connection, asked: ApiRequest, about: ChangeFilter, seen: str | None
+) -> Answer:
     """Answer with events of one type or of all. A new fork is a `fork`, not a `create`."""
     wanted = asked.parameters.get("type") or None
     kinds = tuple(kind for kind, event in shapes.EVENTS.items() if wanted in (None, event))

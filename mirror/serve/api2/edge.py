@@ -258,7 +258,7 @@ def find_workspace(connection: sqlite3.Connection, asked: Api2Request) -> Accoun
 
 def find_workspace_rows(connection: sqlite3.Connection, asked: Api2Request) -> list[AccountRow]:
     """Find the rows of a workspace: with several upstreams there may be more than one."""
-    found = owners_named(connection, asked.names[0])
+    found = owners_named(connection, asked.caller, asked.names[0])
     if not found:
         raise no_workspace(asked.names[0])
     return found

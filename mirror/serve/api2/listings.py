@@ -171,10 +171,11 @@ def memberships(caller: Caller, among: Sequence[int] | None = None) -> Listing:
     return Listing(source=source, fields=fields, default=_BY_USERNAME)
 
 
-def members(workspace: int, member: int | None = None) -> Listing:
+def members(caller: Caller, workspace: int, member: int | None = None) -> Listing:
     """List the members of a workspace, or the membership of one of them."""
     fields = {"permission": Field("m.permission"), **_prefixed("user", _USER)}
-    return Listing(source=sources.members(workspace, member), fields=fields, default=SortOrder("m.user_id"))
+    source = sources.members(caller, workspace, member)
+    return Listing(source=source, fields=fields, default=SortOrder("m.user_id"))
 
 
 def projects(caller: Caller, workspaces: Sequence[int]) -> Listing:
@@ -190,9 +191,10 @@ def projects(caller: Caller, workspaces: Sequence[int]) -> Listing:
     return Listing(source=source, fields=fields, default=SortOrder("p.key COLLATE NOCASE"))
 
 
-def watchers(repository: int) -> Listing:
+def watchers(caller: Caller, repository: int) -> Listing:
     """List who follows a repository."""
-    return Listing(source=sources.watchers(repository), fields=_USER, default=SortOrder("f.user_id"))
+    source = sources.watchers(caller, repository)
+    return Listing(source=source, fields=_USER, default=SortOrder("f.user_id"))
 
 
 def refs(repository: int, *kinds: RefKind) -> Listing:

@@ -125,7 +125,7 @@ def _open_workspace(connection: sqlite3.Connection, asked: Api2Request) -> Accou
 def members(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET workspaces/W/members, for members of the workspace only, as on Bitbucket."""
     row, membership = _open_workspace(connection, asked), asked.shapes.membership
-    listing = listings.members(row.id)
+    listing = listings.members(asked.caller, row.id)
     return accounts_of(connection, asked, listing, lambda one, right: membership(one, row, right), row)
 
 
@@ -133,7 +133,11 @@ def team_members(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET teams/T/members: only the accounts, as teams had them."""
     row = _open_workspace(connection, asked)
     return accounts_of(
-        connection, asked, listings.members(row.id), lambda user, _: asked.shapes.account(user), row
+        connection,
+        asked,
+        listings.members(asked.caller, row.id),
+        lambda user, _: asked.shapes.account(user),
+        row,
     )
 
 
@@ -141,7 +145,7 @@ def member(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET workspaces/W/members/U: one membership, by uuid, account id or name."""
     row = _open_workspace(connection, asked)
     found = accounts.account_named(connection, asked.caller, asked.names[1])
-    membership = _first(connection, listings.members(row.id, found.id)) if found else None
+    membership = _first(connection, listings.members(asked.caller, row.id, found.id)) if found else None
     if found is None or membership is None:
         raise ApiError(404, asked.names[1])
     return Answer(body=asked.shapes.membership(found, row, membership[-1]), synced_at=found.last_seen_at)
@@ -270,7 +274,11 @@ def watchers(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     if row.followers_count != 0 and not accounts.has_followers(connection, row.id):
         raise not_mirrored("watchers of this repository", asked, row.upstream_id)
     return accounts_of(
-        connection, asked, listings.watchers(row.id), lambda user, _: asked.shapes.account(user), row
+        connection,
+        asked,
+        listings.watchers(asked.caller, row.id),
+        lambda user, _: asked.shapes.account(user),
+        row,
     )
 
 

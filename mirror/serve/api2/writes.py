@@ -69,7 +69,8 @@ async def _slug_of_workspace(writing: Writing, name: str) -> str | None:
     """Return the slug of a workspace that is named by its slug or uuid; None for an unknown uuid."""
     if not name.startswith("{"):  # the upstream may have a slug that is not mirrored yet
         return name
-    found = await writing.database.execute_fn(lambda connection: owner_named(connection, name))
+    caller = writing.asked.caller
+    found = await writing.database.execute_fn(lambda connection: owner_named(connection, caller, name))
     return found.username if found else None
 
 

@@ -253,7 +253,7 @@ def project_rights(connection: sqlite3.Connection, asked: DataCenterRequest) -> 
     kept = Filter()
     kept.containing("filter", asked.text("filter"), "u.username", "u.display_name")
     width = len(AccountRow.__struct_fields__)
-    found = read_rows(connection, sources.members(row.id), window, _BY_KEY, kept)
+    found = read_rows(connection, sources.members(asked.caller, row.id), window, _BY_KEY, kept)
     return page(
         [(AccountRow(*one[:width]), one[width]) for one in found],
         window,

@@ -38,7 +38,11 @@ async def history(visit: Visit) -> Response:
 
     def work(connection: sqlite3.Connection) -> tuple[ChangesPage, Mapping[int, str], list[UpstreamSummary]]:
         found = latest_changes(connection, visit.caller, wanted, limit=PER_PAGE)
-        return found, WebLinks(connection, visit.caller).changes(found.rows), upstreams(connection)
+        return (
+            found,
+            WebLinks(connection, visit.caller).changes(found.rows),
+            upstreams(connection, visit.caller),
+        )
 
     found, there, known = await visit.read(work)
     context: dict[str, Any] = {

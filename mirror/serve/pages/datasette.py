@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from mirror.queries.crawl import upstreams
 from mirror.readable import visible_html
-from mirror.serve.auth import LOGIN_SECONDS, is_closed, login_cookie
+from mirror.serve.auth import LOGIN_SECONDS, caller_of, is_closed, login_cookie
 from mirror.serve.exchange import fields_in, mirror_of, plain_error, served_of, unread
 from mirror.serve.guarded_database import mirror_named, mirrors
 from mirror.serve.pages.templates import ago, shortened
@@ -92,10 +92,13 @@ async def template_variables(
     if database is None and not await _may_look(datasette, request.actor, found.name):
         return {}
 
+    caller = caller_of(request.actor, found.name)
+
     def read(connection: sqlite3.Connection) -> list[str]:
         now, moment = utc_now(), snapshot_moment(connection)
         dated = [] if moment is None else [f"a published snapshot of {ago(moment, now)}"]
-        return dated + [f"{one.name}: complete {ago(one.complete_at, now)}" for one in upstreams(connection)]
+        known = upstreams(connection, caller)
+        return dated + [f"{one.name}: complete {ago(one.complete_at, now)}" for one in known]
 
     text = ", ".join(await found.execute_fn(read))
     is_open = not await is_closed(datasette, None, found.name)

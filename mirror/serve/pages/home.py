@@ -138,5 +138,7 @@ def _inventory_page(
     connection: sqlite3.Connection, visit: Visit, after: InventoryPlace, size: int
 ) -> InventoryPage:
     owner = _owner_asked(visit)
-    owner_ids = tuple(row.id for row in owners_named(connection, owner)) or (NOBODY,) if owner else ()
+    owner_ids = (
+        tuple(row.id for row in owners_named(connection, visit.caller, owner)) or (NOBODY,) if owner else ()
+    )
     return inventory_page(connection, visit.caller, owner_ids=owner_ids, after=after, size=size)

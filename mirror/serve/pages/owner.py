@@ -9,10 +9,9 @@ from datasette.utils.asgi import Response
 from mirror.errors import NotFound
 from mirror.queries.accounts import known_account_by_id, known_account_named, members_of, workspaces_of
 from mirror.queries.changes import ChangeFilter, latest_changes, timeline
-from mirror.queries.crawl import upstreams
 from mirror.queries.past import past_copy, pasts_owned
 from mirror.queries.repositories import OWNED_ORDERS, owned_page, updates_by_month
-from mirror.queries.rows import AccountRow
+from mirror.queries.rows import AccountRow, upstreams_of
 from mirror.queries.visibility import Caller
 from mirror.queries.web_links import WebLinks
 from mirror.serve.pages.status import Bar, bar_chart
@@ -40,7 +39,7 @@ def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
         pasts = pasts_owned(connection, visit.caller, row, visit.at)
     except NotFound as error:
         raise NotHere(f"{error}."[:400]) from None
-    with past_copy(connection, pasts) as copy:
+    with past_copy(connection, visit.caller, pasts) as copy:
         then = known_account_by_id(copy, visit.caller, row.id) or row
         state = _state(copy, visit, then)
     return {**state, **_latest(connection, visit, row.id), "timeline": moments, "members": None}
@@ -84,7 +83,7 @@ def everything_of(
     web = WebLinks(connection, caller)
     return {
         "owner": row,
-        "upstream": next(one for one in upstreams(connection) if one.id == row.upstream_id),
+        "upstream": upstreams_of(connection)[row.upstream_id],
         "url": web.owner(row),
         "owned": owned,
         "web": web.repositories(owned.rows),

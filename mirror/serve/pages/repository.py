@@ -13,12 +13,12 @@ from mirror.errors import NotFound
 from mirror.model import RefKind
 from mirror.queries import refs
 from mirror.queries.changes import ChangeFilter, Timeline, latest_changes, timeline
-from mirror.queries.crawl import failures_of, upstreams
+from mirror.queries.crawl import failures_of
 from mirror.queries.forks import family_of
 from mirror.queries.past import known_since, past_copy, past_named, past_of
 from mirror.queries.past_state import Past
 from mirror.queries.repositories import namesakes, repository_by_id, repository_named
-from mirror.queries.rows import RefRow, RepositoryRow
+from mirror.queries.rows import RefRow, RepositoryRow, upstreams_of
 from mirror.queries.visibility import Caller
 from mirror.queries.web_links import WebLinks
 from mirror.serve.pages.view import NotHere, Visit
@@ -39,7 +39,7 @@ def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
         today = _found(connection, visit)
         return {**_state(connection, visit, today), "timeline": _timeline(connection, visit, today.id)}
     past = _past(connection, visit)
-    with past_copy(connection, [past]) as copy:
+    with past_copy(connection, visit.caller, [past]) as copy:
         row = repository_by_id(copy, visit.caller, past.columns["id"])
         if row is None:  # it was private, and was transferred since
             raise NotHere("You may not see that repository as it was then.")
@@ -87,7 +87,7 @@ def everything_of(
         "web": web.repositories([row])[row.id],
         "ref_links": web.refs(row, [one.ref for table in shown.values() for one in table["rows"]]),
         "there": web.changes(history.rows),
-        "upstreams": {one.id: one for one in upstreams(connection)},
+        "upstreams": upstreams_of(connection),
         "website": safe_external(row.website),
         "refs": shown,
         "newest_tag": refs.newest_tag(connection, row.id),

@@ -21,7 +21,7 @@ from mirror.queries import crawl as reads
 from mirror.queries.crawl import Measure
 from mirror.queries.status import BudgetLeft, budget_left
 from mirror.search.find import one_snapshot
-from mirror.serve.auth import ActorVisitor
+from mirror.serve.auth import ActorVisitor, caller_of
 from mirror.serve.exchange import SAFETY, json_response, mirror_of, served_of
 from mirror.serve.pages.home import numbers
 from mirror.serve.pages.view import Visit
@@ -306,12 +306,18 @@ METRICS = r"^/-/metrics$"
 
 
 async def health(request: Request) -> Response:
-    """Answer 200, or 503 with the reasons."""
-    server = served_of(request)
+    """Answer 200, or 503 with the reasons that the caller may know."""
+    server, mirror = served_of(request), mirror_of(request)
+    caller = caller_of(request.actor, mirror.name if mirror else "")
 
     def read(connection: sqlite3.Connection, path: Path) -> Health:
         return read_health(
-            connection, path, utc_now(), patience=server.stale_after, is_copy=server.config.read_only
+            connection,
+            path,
+            utc_now(),
+            patience=server.stale_after,
+            is_copy=server.config.read_only,
+            caller=caller,
         )
 
     found = await _from_file(request, read)

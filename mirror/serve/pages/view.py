@@ -132,7 +132,8 @@ class Visit:
 
     def standing(self, connection: sqlite3.Connection) -> list[UpstreamSummary]:
         """Read the state of each upstream; visitors with access to tables also see the progress of a sync."""
-        return standing(connection, syncing=self.syncing, with_progress=self.is_open_in(connection))
+        is_open = self.is_open_in(connection)
+        return standing(connection, self.caller, syncing=self.syncing, with_progress=is_open)
 
     @property
     def refresh(self) -> int:
@@ -192,7 +193,7 @@ class Visit:
 
         def work(connection: sqlite3.Connection) -> dict[str, Any]:
             self.is_open = self.is_open_in(connection)
-            return {"foot": upstreams(connection), "snapshot": snapshot_moment(connection)}
+            return {"foot": upstreams(connection, self.caller), "snapshot": snapshot_moment(connection)}
 
         context |= {"visit": self, **await self.read(work)}
         return await rendered(self.datasette, self.request, template, context)
