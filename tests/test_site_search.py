@@ -231,13 +231,30 @@ def misspelt(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, An
 
 @pytest.mark.parametrize("typed", MISSPELT)
 def test_typing_errors_are_corrected(misspelt: list[list[dict[str, Any]]], typed: str) -> None:
-    """Among names that contain a half of the text, in four requests."""
+    """Among names that begin or end as the text."""
     meant = MISSPELT[typed]
     for answers in misspelt:
         answer = answers[[*MISSPELT].index(typed)]
         assert (answer["corrected"], answer["more"]) == (meant, False)
         assert answer["count"] == (1 if meant else 0)
-        assert answer["requests"] <= 4
+        assert answer["requests"] <= 7
+
+
+def test_an_error_anywhere_is_corrected(tmp_path: Path) -> None:
+    """Also where thousands of names end alike, and only among the owners that were named."""
+    draw = random.Random(9)
+    rows = [
+        [f"{'big' if number % 9 else 'o'}/{''.join(draw.choices('bcdfghklmnprstvwz', k=5))}-python"]
+        for number in range(2400)
+    ]
+    write_search(tmp_path, [*rows, ["o/only-here"]])
+    owner, _, name = rows[1000][0].partition("/")
+    questions = [f"{name[:at]}x{name[at + 1 :]}" for at in range(len(name))]
+    questions += [f"{owner}/{question}" for question in questions]
+    answers = asked(tmp_path, [*questions, "big/only-hexe"])
+    assert [one["corrected"] for one in answers] == [name] * len(questions) + [""]
+    assert {one["count"] for one in answers} == {0, 1}
+    assert max(one["requests"] for one in answers) <= 7
 
 
 def test_an_old_directory_in_a_cache_is_read_again(tmp_path: Path) -> None:

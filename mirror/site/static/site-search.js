@@ -5,8 +5,7 @@
 (() => {
   const NAME = "\xff", OWNER = "\xfe", GROUP = "\xfd", SHOWN = 50;
   const IS = 0, BEGINS = 1, HAS = 2; // how well a name matches
-  const REQUESTS = 4; // of a question whose typing errors are corrected
-  const LONGEST_CORRECTED = 200;
+  const LONGEST_CORRECTED = 200, END = 3; // letters; fewer are right at the end of too many names
   const WHITE_SPACE = /[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/g;
   const EMPTY = { count: 0, more: false, rows: [] };
 
@@ -29,8 +28,6 @@
     return low - 1;
   }
 
-  class Beyond extends Error {} // one more request than a question may cost
-
   // `read` gives the JSON of a file of the site, with `fresh` not out of a cache. `whole`, of a small site, is
   // everything at once, without it.
   class NameSearch {
@@ -52,9 +49,9 @@
       }
     }
 
-    // This search with what one question costs: several may be under way.
+    // This search with the directory of one question: several may be under way.
     question(fresh = false) {
-      return Object.assign(Object.create(this), { fresh, asked: 0, most: Infinity });
+      return Object.assign(Object.create(this), { fresh });
     }
 
     async answered(text) {
@@ -104,30 +101,37 @@
       return { count: inside.count, more: false, rows: unique([...best, ...found]) };
     }
 
-    // As mirror/search/fuzzy.py, among the names that have the first or the second half of the part, or the best of
-    // them: with one error, one half is right. null where no name is near enough.
+    // As mirror/search/fuzzy.py, among the names that begin or end as the part: with one error, one of the two is right.
+    // null where no name is near enough.
     async corrected(part, { of, rows }) {
-      const letters = Array.from(part), half = letters.length >> 1;
-      const allowed = letters.length < 3 ? 0 : letters.length < 5 ? 1 : 2;
-      if (!allowed || letters.length > LONGEST_CORRECTED) return null;
-      this.most = REQUESTS;
-      const known = [...(rows ?? [])], pieces = rows ? [] : [letters.slice(0, half), letters.slice(half)];
-      let meant = this.nearest(known, part, allowed);
-      while (pieces.length && meant?.errors !== 1) {
-        const piece = pieces.shift().join("");
-        known.push(...(await this.unlessBeyond(() => this.find(of, piece), EMPTY)).rows);
-        meant = this.nearest(known, part, allowed);
+      const length = Array.from(part).length, allowed = length < 3 ? 0 : length < 5 ? 1 : 2;
+      if (!allowed || length > LONGEST_CORRECTED) return null;
+      let meant = null;
+      for await (const some of rows ? [rows] : this.sharing(of, lettersOf(part))) {
+        const found = this.nearest(some, part, allowed);
+        if (found && (!meant || isBefore(found.rank, meant.rank))) meant = found;
+        if (meant?.errors === 1) break;
       }
       if (!meant) return null;
-      const least = this.matching(unique(known), meant.name);
-      const found = await this.unlessBeyond(() => this.named(meant.name, { of, rows }), { count: least.length, more: true, rows: least });
-      return { ...found, part: meant.name, corrected: meant.name };
+      return { ...await this.named(meant.name, { of, rows }), part: meant.name, corrected: meant.name };
     }
 
-    async unlessBeyond(work, otherwise) {
-      try { return await work(); } catch (error) {
-        if (error instanceof Beyond) return otherwise;
-        throw error;
+    // Yields the rows of files near texts that begin as `letters`, and near those that end so: first of whole names, then
+    // of parts of names. The file of an end that many have lists the best of them, so a longer end is looked up too.
+    async *sharing(of, letters) {
+      const near = async (text) => {
+        const { entries, rows } = await this.shardOf(of + text);
+        const places = entries.flatMap(([path, , places]) => path.startsWith(of) ? places : []);
+        return { rows: [...new Set(places)].map((place) => rows[place]), isCommon: entries.some(([path, count]) => path === of + text && count !== null) };
+      };
+      for (const edge of letters === null ? [] : [NAME, ""]) {
+        yield (await near(edge + letters)).rows;
+        for (let at = letters.length, isCommon = true; isCommon && at > 0;) {
+          at = Math.max(at - END, 0);
+          const end = await near(letters.slice(at) + edge);
+          yield end.rows;
+          ({ isCommon } = end);
+        }
       }
     }
 
@@ -170,23 +174,27 @@
     // Looks up a text between letters of the index: {count, more, rows}. A leaf has the count null, and rows
     // of which some may be of other texts; `more` of a leaf: there are others.
     async find(before, text, after = "") {
-      const letters = lettersOf(text), { starts } = this.directory;
+      const letters = lettersOf(text), wanted = before + letters + after;
       if (letters === null) return EMPTY;
-      const wanted = before + letters + after, at = lastUpTo(starts, wanted, (start) => start);
-      if (at < 0) return EMPTY;
-      let shard = await this.file(fileOf(starts[at]));
-      // A directory from before the site was made anew: the shard may end earlier than it did.
-      while (shard.until !== null && wanted >= shard.until) shard = await this.file(fileOf(shard.until));
+      const shard = await this.shardOf(wanted);
       const [path, count, places] = shard.entries[lastUpTo(shard.entries, wanted, (entry) => entry[0])] ?? [];
       const isLeaf = count === null || count < 0;
       if (path === undefined || !(path === wanted || isLeaf && wanted.startsWith(path))) return EMPTY;
       return { count: isLeaf ? null : count, more: isLeaf && count !== null, rows: places.map((place) => shard.rows[place]) };
     }
 
+    // The file in which a text would be.
+    async shardOf(wanted) {
+      const { starts } = this.directory, at = lastUpTo(starts, wanted, (start) => start);
+      if (at < 0) return { rows: [], entries: [] };
+      let shard = await this.file(fileOf(starts[at]));
+      // A directory from before the site was made anew: the shard may end earlier than it did.
+      while (shard.until !== null && wanted >= shard.until) shard = await this.file(fileOf(shard.until));
+      return shard;
+    }
+
     file(path) {
       if (!this.files.has(path)) {
-        if (this.asked === this.most) throw new Beyond();
-        this.asked += 1;
         const asked = this.read(path, this.fresh);
         asked.catch(() => this.files.delete(path)); // asked again next time
         this.files.set(path, asked);
