@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.text import Text
 
+from mirror.cli.main import exit_code_of
 from mirror.cli.printer import Grid, Marked, Printer, clean_console, plain
 from mirror.store import Store
 from mirror.store.files import open_reader
@@ -83,6 +84,25 @@ def test_a_full_disk_under_stdout_is_one_line(synced: Folder, command: str) -> N
     done = shell(synced, f"mirror {command} > /dev/full")
     assert done.stderr == "mirror: the answer cannot be read or written: No space left on device\n"
     assert done.returncode == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "limit"),
+    [(MemoryError(), "ulimit -v"), (RuntimeError("can't start new thread"), "ulimit -u")],
+    ids=["memory", "threads"],
+)
+def test_a_limit_of_the_process_is_one_line(
+    error: Exception, limit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is no fault of this program, so there is no traceback; any other error is one."""
+
+    def work() -> None:
+        raise error
+
+    assert exit_code_of(work) == 4
+    said = capsys.readouterr().err
+    assert limit in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", ["search a", "status", "token list", "changes", "sync"])

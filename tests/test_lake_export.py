@@ -386,7 +386,7 @@ def test_what_cannot_be_used_is_said(mixed_file: Path, tmp_path: Path) -> None:
     name = latest(tmp_path / "lake")["mirror"]
     shutil.copy(mixed_file, tmp_path / "copy.db")
     with (
-        Place(str(tmp_path / "lake")).staging(f"mirror={name}"),
+        Place(str(tmp_path / "lake")).staging(f"mirror={name}", tmp_path / "unused"),
         pytest.raises(StoreLocked, match="exporting"),
     ):
         exported(tmp_path / "copy.db", tmp_path / "lake")

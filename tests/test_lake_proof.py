@@ -114,9 +114,9 @@ class FullPlace(Place):
         self._full = full
 
     @contextmanager
-    def staging(self, owner: str) -> Iterator[Path]:
+    def staging(self, owner: str, local: Path) -> Iterator[Path]:
         """Let the file be one of a device on which nothing has room."""
-        with super().staging(owner) as folder:
+        with super().staging(owner, local) as folder:
             (folder / self._full).parent.mkdir(exist_ok=True)
             (folder / self._full).symlink_to("/dev/full")
             yield folder

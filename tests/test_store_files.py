@@ -3,6 +3,8 @@
 import errno
 import os
 import re
+import resource
+import sqlite3
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -79,9 +81,25 @@ def test_checking_the_lock_blocks_no_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "remedy"),
-    [(errno.EACCES, "another user's?"), (errno.ENOSPC, "free some space"), (errno.EROFS, "is read-only")],
-)
+    [
+        (errno.EACCES, "another user's?"), (errno.ENOSPC, "free some space"), (errno.EROFS, "is read-only"),
+        (errno.EDQUOT, "free some space"), (errno.EIO, "saved data is intact"), (errno.EMFILE, "ulimit -n"),
+    ],
+)  # fmt: skip
 def test_an_error_of_the_system_names_its_remedy(number: int, remedy: str) -> None:
     """Like SQLite's errors: another user's folder is often a volume of a container."""
     with pytest.raises(StoreError, match=re.escape(remedy)), explained(Path("m.db")):
         raise OSError(number, os.strerror(number))
+
+
+def test_a_file_that_cannot_be_opened_for_want_of_descriptors_says_so(tmp_path: Path) -> None:
+    """SQLite tells no reason, and the file is neither read-only nor another user's."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limit[1]))
+    try:
+        with pytest.raises(StoreError, match="ulimit -n"), explained(tmp_path):
+            sqlite3.connect(tmp_path / "mirror.db")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)

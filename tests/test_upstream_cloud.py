@@ -234,12 +234,24 @@ def test_rows_on_the_page_after_a_full_one_are_read() -> None:
         (first.next.replace("page=2", "page=7"), page({}, {}, pagelen=2, size=14)),
         (first.next.replace("page=2", "page=Zx3"), FULL),
         (first.next, page({}, {}, pagelen=2, size=9, next=first.next.replace("page=2", "page=3"))),
-        (first.next, page({}, {}, pagelen=2)),
+        (first.next, page({}, pagelen=2)),
         (first.next, page({}, pagelen=2, size=9)),
     ):
         fake = faked(found)
         fake.upstream.fetch_repositories("acme", "created", asked)
         assert fake.server.urls == [asked]
+
+
+def test_a_full_page_without_total_and_link_is_not_believed_to_be_the_last() -> None:
+    """The next page tells, unless the server ignores its number; an error is not taken for the end."""
+    untold = page({"name": "x"}, {"name": "y"}, pagelen=2)
+    key = RepositoryKey(uuid="{1}", full_name="acme/tools", scm="git")
+    for after, onward in ((page({"name": "z"}, pagelen=2), True), (page(pagelen=2), False), (untold, False)):
+        fake = faked(untold, after)
+        found = fake.upstream.fetch_refs(key, None).next
+        assert found == (fake.server.urls[1] if onward else None)
+    with pytest.raises(UpstreamBusy):
+        faked(untold, answer({}, 503)).upstream.fetch_refs(key, None)
 
 
 def test_refs_are_one_listing() -> None:

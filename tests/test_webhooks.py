@@ -3,8 +3,10 @@
 import asyncio
 import gzip
 import hashlib
+import os
 import shutil
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -304,6 +306,21 @@ def test_acknowledged_deliveries_are_written_by_the_next_process(hook: WebhookCl
     assert broken.with_name("0.json.failed").exists()
     pause = threading.Event()
     assert any(not spooled(hook) or pause.wait(0.05) for _ in range(100))
+
+
+def test_a_delivery_that_a_killed_process_had_not_finished_is_removed(hook: WebhookClient) -> None:
+    """Its name is no other's, so they would pile up; others, and one that is being written, stay."""
+    folder = hook.crawl.path.with_name(f"{hook.crawl.path.name}.webhooks")
+    folder.mkdir()
+    name, long_ago = "2026-11-30T01:00:00.000000Z-abcd", time.time() - 3600
+    for ending in ("", ".json", ".json.failed"):
+        (folder / f"{name}{ending}").touch()
+        os.utime(folder / f"{name}{ending}", (long_ago, long_ago))
+    (folder / f"{name}-young").touch()
+    Spool(hook.crawl.path)
+    assert {path.name for path in folder.iterdir()} == {
+        f"{name}.json", f"{name}.json.failed", f"{name}-young"
+    }  # fmt: skip
 
 
 def test_deliveries_beyond_the_queue_get_503(hook: WebhookClient) -> None:

@@ -282,8 +282,19 @@ def _finished(work: Callable[[], object]) -> int:
         work()
     except SystemExit as left:
         code = left.code
+    except (MemoryError, RuntimeError) as error:
+        if limit := _reached_limit(error):
+            raise MirrorError(f"{limit}; what was saved is kept; allow this process more") from error
+        raise
     sys.stdout.flush()
     return code if isinstance(code, int) else 0
+
+
+def _reached_limit(error: Exception) -> str:
+    """Return the limit of a process that an error shows; "" for any other error."""
+    if isinstance(error, MemoryError):
+        return "no memory is left (ulimit -v)"
+    return "no thread can be started (ulimit -u)" if "start new thread" in str(error) else ""
 
 
 def _interrupted() -> int:

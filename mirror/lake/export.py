@@ -35,7 +35,7 @@ from mirror.store import Store
 from mirror.store.changes import CLOSED
 from mirror.store.export_marks import CHOOSE, MARKED, Begun, begin_export, finish_export, mirror_id
 from mirror.store.files import explained, open_reader, reading_address
-from mirror.store.lock import export_lock
+from mirror.store.lock import beside, export_lock
 from mirror.times import Clock, to_text, utc_now
 
 MOST_ADDITIONS = 100
@@ -96,7 +96,7 @@ def export(
         with store.transaction() as connection:
             name = mirror_id(connection)
         check_place(place)
-        staging = stack.enter_context(place.staging(f"mirror={name}"))
+        staging = stack.enter_context(place.staging(f"mirror={name}", beside(mirror, ".exporting")))
         before = read_latest(place, name)
         # A forgotten --public must not add private rows to a public lake.
         if before is not None and before.public != options.public:

@@ -8,7 +8,6 @@ always has one whole export. The files of the last few manifests are kept for re
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -61,16 +60,13 @@ class Place:
         return f"{self.root}/{name}"
 
     @contextmanager
-    def staging(self, owner: str) -> Iterator[Path]:
+    def staging(self, owner: str, local: Path) -> Iterator[Path]:
         """Yield an empty folder for unfinished files; it is removed at the end.
 
-        Raises StoreLocked while another process of this machine uses the folder of the same owner.
+        It is in the lake, or `local` if that is an object store: always at the same place, so that what a
+        killed process left is removed. Raises StoreLocked while another process of this machine uses it.
         """
-        if not self._is_local:
-            with tempfile.TemporaryDirectory(prefix="mirror-lake-") as name:
-                yield Path(name)
-            return
-        folder = Path(self.root) / f"{STAGING}-{owner}"
+        folder = Path(self.root) / f"{STAGING}-{owner}" if self._is_local else local
         with held(folder.with_name(f"{folder.name}.lock"), f"exporting {owner} into {self}"):
             try:
                 with self.explained():

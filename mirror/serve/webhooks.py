@@ -16,6 +16,7 @@ import queue
 import re
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from datetime import datetime, timedelta
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     from datasette.app import Datasette
 
 MOST_FILES = 1_000  # deliveries in the spool
-SUFFIX = ".json"
+SUFFIX, SET_ASIDE = ".json", ".failed"
+UNFINISHED_SECONDS = 60.0  # much longer than it takes to write a delivery
 
 log = logging.getLogger("mirror.webhooks")
 
@@ -75,6 +77,7 @@ class Spool:
         resolved = Path(os.path.realpath(mirror))
         self._folder = resolved.with_name(resolved.name + ".webhooks")
         self._most_files = most_files
+        self._drop_unfinished()
 
     def add(self, kept: Kept) -> None:
         """Save a delivery; it is on the disk when this returns. Raises TooMany and OSError."""
@@ -96,6 +99,14 @@ class Spool:
             raise
         _sync(self._folder)
 
+    def _drop_unfinished(self) -> None:
+        """Remove what killed processes had not finished, so was never acknowledged."""
+        with contextlib.suppress(OSError):
+            for path in self._folder.iterdir():
+                is_old = path.stat().st_mtime < time.time() - UNFINISHED_SECONDS  # one may be written now
+                if is_old and path.suffix not in (SUFFIX, SET_ASIDE):
+                    path.unlink()
+
     def waiting(self) -> Iterator[tuple[str, Kept]]:
         """Yield names and deliveries in the order of arrival; set aside a file that is not a delivery."""
         for name in self._names():
@@ -116,8 +127,8 @@ class Spool:
     def set_aside(self, name: str) -> None:
         """Rename a delivery that cannot be written, so that it is not retried."""
         with contextlib.suppress(OSError):
-            (self._folder / name).rename(self._folder / f"{name}.failed")
-        log.warning("%s.failed: this webhook could not be read and was set aside", self._folder / name)
+            (self._folder / name).rename(self._folder / f"{name}{SET_ASIDE}")
+        log.warning("%s%s: this webhook could not be read and was set aside", self._folder / name, SET_ASIDE)
 
     def is_empty(self) -> bool:
         """Return whether no delivery waits."""

@@ -3,6 +3,7 @@
 A mirror is in WAL mode: readers see every commit and never wait for the writer.
 """
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -375,10 +376,17 @@ DAMAGED = "the file is damaged: restore a copy, or move it away and `mirror sync
 _FULL = "the disk is full; saved data is intact; free some space and run it again"
 _READ_ONLY = "the file or its folder is read-only"
 _ANOTHER_USER = "cannot be opened; is it, or its folder, read-only or another user's?"
+_BROKEN_DISK = (
+    "the disk could not be read or written, or a quota is spent; saved data is intact if the disk is"
+)
+_TOO_MANY_FILES = "this process may not open more files; allow it more (ulimit -n), and run it again"
 _REMEDIES = (
     ("disk is full", _FULL),
     ("no space left", _FULL),
-    ("disk i/o error", "the disk could not be read or written; saved data is intact if the disk is"),
+    ("quota exceeded", _FULL),
+    ("disk i/o error", _BROKEN_DISK),  # SQLite's for a spent quota, too
+    ("input/output error", _BROKEN_DISK),
+    ("too many open files", _TOO_MANY_FILES),
     ("readonly", _READ_ONLY),
     ("read-only file system", _READ_ONLY),
     ("unable to open", _ANOTHER_USER),
@@ -394,7 +402,18 @@ _REMEDIES = (
 def _remedy(message: str) -> str:
     """Return the remedy for a message of SQLite, or the message."""
     text = known_remedy(message)
+    if text == _ANOTHER_USER and _is_out_of_descriptors():
+        text = _TOO_MANY_FILES
     return f"{text} ({message.splitlines()[0][:200]})" if text else message
+
+
+def _is_out_of_descriptors() -> bool:
+    """Return whether this process may open no more files, which SQLite does not tell."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False
 
 
 def known_remedy(message: str) -> str:

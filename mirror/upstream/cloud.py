@@ -244,25 +244,30 @@ class Cloud(HttpUpstream):
             bad=bad,
             full_length=most if len(envelope.values) >= most else 0,
         )
-        return page if page.next or not page.full_length else self._surely_last(target, page)
+        return page if page.next or not page.full_length else self._surely_last(target, page, envelope.values)
 
-    def _surely_last(self, target: str, page: Page[Row]) -> Page[Row]:
-        """Request the page after a full one without `next`, if the reported total promises more rows.
+    def _surely_last(self, target: str, page: Page[Row], values: list[msgspec.Raw]) -> Page[Row]:
+        """Request the page after a full one without `next`, unless the reported total shows it is the last.
 
         The total may include rows that are hidden from the caller, or the link may be missing: only the next
-        page shows which. The page is returned as the last one, or with a link to the next, or unchanged if
-        the answer shows neither.
+        page shows which. The page with these `values` is returned as the last one, or with a link to the
+        next, or unchanged if the answer shows neither. Without a total, an error is raised: nothing else
+        would show that rows are missing.
         """
         after = page_after(self._http.address(target))
-        if after is None or page.size is None or page.size <= after[0] * page.full_length:
+        if after is None or (page.size is not None and page.size <= after[0] * page.full_length):
             return page
         try:
             envelope, _ = self._http.get_json(after[1], _Envelope, attempts=2)
         except UpstreamRefused as error:
             is_last = error.status == 404
         except UpstreamError:
+            if page.size is None:
+                raise
             return page
         else:
+            if envelope.values == values:  # the server ignores numbers of pages
+                return page
             if envelope.values:
                 return msgspec.structs.replace(page, next=after[1])
             is_last = not envelope.next
