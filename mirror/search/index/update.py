@@ -196,7 +196,8 @@ class NodeWriter:
         self._changed = list[NodeRow]()
         self._too_long = list[NodeRow]()  # their lists are to be ranked and cut
         # The lists of a collection have only ids that the index knows there, so no list has another's.
-        self._leaving = _Few(batch.ids[batch.leaves])
+        self._leaving = np.zeros(int(batch.ids.max(initial=0)) + 2, dtype=bool)
+        self._leaving[batch.ids[batch.leaves]] = True
 
     def read(self, paths: Sequence[bytes]) -> list[NodeRow]:
         """Return the rows of those of some paths that are nodes, in order. Every node has one for PUBLIC."""
@@ -299,32 +300,17 @@ def _row_of_each(
     return index
 
 
-class _Few:
-    """Some ids that are looked for among many; their lowest bits reject most, much faster than np.isin."""
-
-    _LOWEST = np.uint32((1 << 20) - 1)
-
-    def __init__(self, ids: Numbers) -> None:
-        self._ids = ids
-        self._sieve = np.zeros(self._LOWEST + 1, dtype=bool)
-        self._sieve[ids & self._LOWEST] = True
-
-    def among(self, ids: Numbers) -> NDArray[np.bool_]:
-        """Return for each id whether it is one of these."""
-        found: NDArray[np.bool_] = self._sieve[ids & self._LOWEST]
-        found[found] = np.isin(ids[found], self._ids)
-        return found
-
-
 def _lists_without(
-    leaving: _Few, lists: Sequence[bytes], sizes: NDArray[np.int64], counts: NDArray[np.int64]
+    leaving: NDArray[np.bool_], lists: Sequence[bytes], sizes: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> Iterator[tuple[int, bytes]]:
     """Yield (index of the row, new packed list) for each list that contains any leaving id.
+
+    `leaving` says of each id whether it leaves, and no higher one than the last does.
 
     A partial list that has lost all its ranked ids becomes empty: nothing is known of the best any more.
     """
     ids = np.frombuffer(b"".join(lists), dtype="<u4")
-    leaves = leaving.among(ids & np.uint32(UNRANKED - 1))
+    leaves = leaving.take(ids & np.uint32(UNRANKED - 1), mode="clip")
     index = np.repeat(np.arange(sizes.size), sizes)
     lost = np.bincount(index[leaves], minlength=sizes.size)
     kept, sizes = ids[~leaves], sizes - lost
@@ -425,9 +411,10 @@ class _Update:
         has = np.zeros(int(batch.row.max()) + 1, dtype=bool)
         has[batch.row[entries[batch.leaves[entries]]]] = True
         new = entries[batch.is_new[entries]]
-        new = np.unique(new[~has[batch.row[new]]])
-        if new.size:
-            add_dense(self._connection, path, batch.ids[new])
+        is_added = np.zeros(batch.ids.size, dtype=bool)
+        is_added[new[~has[batch.row[new]]]] = True
+        if is_added.any():
+            add_dense(self._connection, path, batch.ids[is_added])
 
     def _append(self, paths: Sequence[bytes], entries: Numbers, group: NDArray[np.uint64]) -> None:
         """Append entries to the leaves of their groups' paths."""
