@@ -83,15 +83,17 @@ class Batch:
 
 
 def batch_of(changed: PreparedRows) -> Batch:
-    """Return the entries of changed rows: all that leave, then the others that join."""
+    """Return the entries of changed rows, in their order: of each, what leaves before what joins."""
     same_text = np.array(list(map(eq, changed.was_texts, changed.texts)), dtype=bool)
     same = same_text & list(map(eq, changed.was_collections, changed.collections))
     was_there = np.array(list(map(bool, changed.was_texts)), dtype=bool)
     joining = ~same & list(map(bool, changed.texts))
     texts = [*compress(changed.was_texts, was_there.tolist()), *compress(changed.texts, joining.tolist())]
-    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)) + 1
     row = np.concatenate([np.flatnonzero(was_there), np.flatnonzero(joining)])
-    leaves = np.arange(row.size) < np.count_nonzero(was_there)
+    order = np.argsort(row, kind="stable")
+    row, leaves = row[order], order < np.count_nonzero(was_there)
+    texts = list(map(texts.__getitem__, order.tolist()))
+    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)) + 1
     collections = [
         *compress(changed.was_collections, was_there.tolist()),
         *compress(changed.collections, joining.tolist()),
@@ -104,7 +106,7 @@ def batch_of(changed: PreparedRows) -> Batch:
         leaves=leaves,
         joins=~leaves | same[row],
         is_new=~leaves & ~same_text[row],
-        collection=np.array(collections, dtype=np.uint8),
+        collection=np.array(collections, dtype=np.uint8)[order],
         followers=np.array(changed.followers, dtype=np.int64)[row],
     )
 
@@ -387,34 +389,29 @@ class _Update:
             nodes = {row[0] for row in rows}
             common = np.fromiter(map(nodes.__contains__, paths), dtype=bool, count=len(paths))
             for index in [index for index, path in enumerate(paths) if path in self._dense]:
-                self._add_dense(paths[index], entries[slice(*bounds[index : index + 2])])
+                here = entries[slice(*bounds[index : index + 2])]
+                here = here[self._is_new(here, np.zeros(here.size, dtype=np.uint64))]
+                if here.size:
+                    add_dense(self._connection, paths[index], self._batch.ids[here])
             rare = ~common & ~ended
-            _, new, leaf = self._new(*keep_groups(positions, entries, starts, rare))
-            self._append(list(compress(paths, rare.tolist())), new, leaf)
-            its = self._new(*keep_groups(positions, entries, starts, ended))
-            ends.append((list(compress(paths, ended.tolist())), *its))
+            _, new, leaf = keep_groups(positions, entries, starts, rare)
+            is_new = self._is_new(new, leaf)
+            self._append(list(compress(paths, rare.tolist())), new[is_new], leaf[is_new])
+            at, its, end = keep_groups(positions, entries, starts, ended)
+            # A crowd lists whole texts alone: an old text with the same end may not be listed there.
+            is_new = self._batch.is_new[its] & (differs_from_previous(end) | differs_from_previous(its))
+            ends.append((list(compress(paths, ended.tolist())), at[is_new], its[is_new], end[is_new]))
             positions, entries, group = keep_groups(positions, entries, starts, common)
             once = differs_from_previous(group) | differs_from_previous(entries)
             self._nodes.change(rows, list(compress(paths, common.tolist())), group[once], entries[once])
         self._append_ended(ends)
 
-    def _new(
-        self, positions: Numbers, entries: Numbers, group: NDArray[np.uint64]
-    ) -> tuple[Numbers, Numbers, NDArray[np.uint64]]:
-        """Return the suffixes whose ids are new to the leaves, each entry once in a group."""
-        new = self._batch.is_new[entries] & (differs_from_previous(group) | differs_from_previous(entries))
-        return positions[new], entries[new], group[new]
-
-    def _add_dense(self, path: bytes, entries: Numbers) -> None:
-        """Set the bits of those of some entries that are new to a dense path."""
-        batch = self._batch
-        has = np.zeros(int(batch.row.max()) + 1, dtype=bool)
-        has[batch.row[entries[batch.leaves[entries]]]] = True
-        new = entries[batch.is_new[entries]]
-        is_added = np.zeros(batch.ids.size, dtype=bool)
-        is_added[new[~has[batch.row[new]]]] = True
-        if is_added.any():
-            add_dense(self._connection, path, batch.ids[is_added])
+    def _is_new(self, entries: Numbers, group: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Return which entries are new to the paths of their groups: no old text of their rows had these."""
+        row = self._batch.row[entries]
+        new: NDArray[np.bool_] = differs_from_previous(group) | differs_from_previous(row)
+        new &= self._batch.is_new[entries]
+        return new
 
     def _append(self, paths: Sequence[bytes], entries: Numbers, group: NDArray[np.uint64]) -> None:
         """Append entries to the leaves of their groups' paths."""
