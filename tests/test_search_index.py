@@ -15,7 +15,13 @@ from search_oracle import Oracle, Playground, naive
 from mirror.model import Owner, Repository
 from mirror.search import search
 from mirror.search.index import format as index_format
-from mirror.search.index.backlog import FLUSH_FROM, flush_step, rebuild_index, update_after_page
+from mirror.search.index.backlog import (
+    FLUSH_FROM,
+    apply_backlog,
+    flush_step,
+    rebuild_index,
+    update_after_page,
+)
 from mirror.search.index.build import build_index
 from mirror.search.index.check import check_index
 from mirror.search.names import normalise, normalise_all, searched_text, searched_texts
@@ -103,6 +109,21 @@ def test_a_follower_more_rewrites_one_column(tmp_path: Path) -> None:
     written = [said for said in statements if said.startswith("INSERT OR REPLACE INTO search_columns")]
     assert [said.split("'")[1] for said in written if "'stamp'" not in said] == ["followers"]
     assert not [said for said in statements if said.startswith("INSERT OR REPLACE INTO search_dense")]
+    assert check_index(mirror.connection) == []
+
+
+def test_a_text_leaves_and_joins_a_crowd_with_the_same_ends(tmp_path: Path) -> None:
+    """A crowd is not in the lists of its ends, so that a text that keeps an end may be new to its list."""
+    mirror = Playground(tmp_path / "mirror.db")
+    for number in range(20):
+        mirror.add("dot" if number < 10 else f"{number} dot")
+    with mirror.store.transaction() as connection:
+        rebuild_index(connection, 3)
+    assert mirror.store.row("SELECT count(*) FROM search_crowds")[0] == 1
+    mirror.change(3, name="a dot", slug="a-dot")
+    mirror.change(12, name="dot", slug="dot")
+    with mirror.store.transaction() as connection:
+        apply_backlog(connection, 3)
     assert check_index(mirror.connection) == []
 
 
