@@ -63,6 +63,23 @@ def test_an_error_costs_its_own_transaction(store: Store) -> None:
     assert seen(store) == "ad"
 
 
+@pytest.mark.parametrize("what", ["moved", "removed", "replaced"])
+def test_a_file_that_is_not_in_its_place_is_not_written_to(store: Store, what: str) -> None:
+    """What is saved would be lost, and nobody would know; another file in its place stays as it is."""
+    learn(store, "a")
+    if what == "removed":
+        store.path.unlink()
+    else:
+        store.path.rename(store.path.with_name("other.db"))
+    if what == "replaced":
+        store.path.write_text("another")
+    for write in (store.transaction, store.together):
+        with pytest.raises(StoreError, match="was moved, removed or replaced"), write():
+            raise AssertionError
+    assert store.path.exists() == (what == "replaced")
+    assert what != "replaced" or store.path.read_text() == "another"
+
+
 def test_a_commit_that_fails_writes_none_of_them(store: Store) -> None:
     """The next transaction starts anew."""
 

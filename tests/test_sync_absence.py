@@ -113,6 +113,23 @@ def test_an_early_empty_page_is_read_again(tmp_path: Path) -> None:
         assert_matches_sandbox(crawl, sandbox, FIVE["workspaces"])
 
 
+def test_a_first_listing_without_rows_and_without_a_total_is_read_again(tmp_path: Path) -> None:
+    """Nothing would show that the rows are missing; a workspace that is empty stays so."""
+    with crawling(tmp_path, **FIVE) as (sandbox, crawl):
+        real, asked = crawl.transport, list[str]()
+        assert real is not None
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            asked.append(request.url.path)
+            if request.url.path.endswith("/repositories/jespern") and asked.count(request.url.path) == 1:
+                return httpx.Response(200, json={"values": []})
+            return real.handle_request(request)
+
+        crawl.transport = httpx.MockTransport(answer)
+        assert crawl.sync().state == "complete"
+        assert_matches_sandbox(crawl, sandbox, FIVE["workspaces"])
+
+
 class LostPages(ShortPages):
     """Answers a page of every listing of some kind without its link onward, and perhaps without its rows.
 

@@ -308,6 +308,18 @@ def test_acknowledged_deliveries_are_written_by_the_next_process(hook: WebhookCl
     assert any(not spooled(hook) or pause.wait(0.05) for _ in range(100))
 
 
+def test_a_file_that_replaces_the_mirror_gets_the_next_delivery(hook: WebhookClient) -> None:
+    """Not the one that was there, which nobody would read again."""
+    copy = hook.crawl.path.with_name("copy.db")
+    shutil.copy(hook.crawl.path, copy)
+    assert hook.push(OLD, NEW).status_code == 200
+    copy.replace(hook.crawl.path)
+    for journal in hook.crawl.path.parent.glob("mirror.db-*"):  # SQLite would apply it to the new file
+        journal.unlink()
+    assert hook.push(OLD, NEWER).status_code == 200
+    assert hook.main() == NEWER
+
+
 def test_a_delivery_that_a_killed_process_had_not_finished_is_removed(hook: WebhookClient) -> None:
     """Its name is no other's, so they would pile up; others, and one that is being written, stay."""
     folder = hook.crawl.path.with_name(f"{hook.crawl.path.name}.webhooks")

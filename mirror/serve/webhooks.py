@@ -230,12 +230,18 @@ class WebhookWriter:
         return True
 
     def _opened(self) -> Store:
+        if self._store is not None and not self._store.is_in_place:
+            self._close()
         self._store = self._store or Store(self._path)
         return self._store
 
     def _close_after(self, error: Exception) -> None:
-        """Close the file after an error, so that it is opened again: it may have been replaced."""
-        if isinstance(error, StoreError) and self._store is not None:
+        """Close the file after one of its errors, so that it is opened again."""
+        if isinstance(error, StoreError):
+            self._close()
+
+    def _close(self) -> None:
+        if self._store is not None:
             self._store.close()
             self._store = None
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, overload
 
+from mirror.errors import StoreError
 from mirror.model import Owner, Repository
 from mirror.search.index.backlog import flush_step, rebuild_index, update_after_page
 from mirror.search.index.refs.changes import (
@@ -42,6 +43,7 @@ class Store:
     def __init__(self, path: Path, mode: int = PRIVATE) -> None:
         self.path = path
         self.connection = open_writer(path, mode)
+        self._file = _identity(path)
         self._turn = threading.RLock()
         self._is_together = False
 
@@ -56,6 +58,19 @@ class Store:
         with self._turn, explained(self.path):
             self.connection.close()
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file was neither moved nor removed nor replaced since it was opened."""
+        return _identity(self.path) == self._file
+
+    def _must_be_in_place(self) -> None:
+        # SQLite would go on to write into the file that was there.
+        if not self.is_in_place:
+            raise StoreError(
+                f"{self.path}: was moved, removed or replaced meanwhile, so what was read may be lost;"
+                " run it again"
+            )
+
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Group writes; an inner transaction is part of the outer one."""
@@ -66,6 +81,7 @@ class Store:
                 return
             with explained(self.path):
                 if not is_inner:  # also in `together`, where a full disk may have ended the outer one
+                    self._must_be_in_place()
                     # IMMEDIATE: one that reads before it writes could not wait for another process.
                     with self._between("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
                         yield self.connection
@@ -87,6 +103,7 @@ class Store:
         is_saved = False
         with self._turn, explained(self.path):
             try:
+                self._must_be_in_place()
                 self.connection.execute("BEGIN IMMEDIATE")
                 self._is_together = True
                 yield
@@ -256,3 +273,12 @@ class Store:
                        AND ?6 = (SELECT main_branch FROM repositories WHERE id = ?4), 1, NULL))""",
                 rows,
             )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what distinguishes a file from any other at its place; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -265,6 +265,8 @@ def may_have_missed(state: WorkspaceState, listing: ListingProgress, seen: int) 
 
     `seen` is how many of the workspace's repositories have been seen since the listing began.
     """
+    if not state.whole and listing.passes == 1 and listing.last_size is None and listing.rows == 0:
+        return True  # the first listing had nothing, not even a total: the second pass decides
     return rows_left_the_listing(listing) or shortfall(listing, seen) > max(state.count_offset, listing.short)
 
 
