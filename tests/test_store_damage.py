@@ -148,6 +148,20 @@ def test_a_dump_of_python_is_restored_and_read(folder: Folder) -> None:
     assert folder.run("verify", "--sample", "0").code == 0
 
 
+def test_what_a_dump_of_tables_left_out_is_made_again(folder: Folder) -> None:
+    """Without its triggers, later changes would be missing in searches."""
+    path, new = folder.path / "data/mirror.db", folder.path / "new.db"
+    beside = "SELECT type, name FROM sqlite_master WHERE type <> 'table' ORDER BY name"
+    with closing(sqlite3.connect(path)) as old, closing(sqlite3.connect(new)) as restored:
+        whole = old.execute(beside).fetchall()
+        left_out = ("CREATE INDEX", "CREATE UNIQUE INDEX", "CREATE TRIGGER", "CREATE VIEW")
+        restored.executescript("\n".join(each for each in old.iterdump() if not each.startswith(left_out)))
+    shutil.move(new, path)
+    assert folder.run("search", "tool").out.startswith("3 found")
+    with Store(path) as store:
+        assert store.rows(beside) == whole
+
+
 def test_a_migration_that_fails_says_what_to_do(tmp_path: Path) -> None:
     """The file stays unchanged, for the version that made it."""
     path = tmp_path / "mirror.db"

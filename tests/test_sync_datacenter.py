@@ -75,3 +75,20 @@ def test_a_project_whose_listing_answers_404_is_not_gone(tmp_path: Path) -> None
         summary = crawl.sync(confirm_absence=True)
         assert (summary.exit_code, [each.kind for each in summary.failures]) == (1, ["workspace"])
         assert crawl.gone() == {}
+
+
+def test_projects_are_mirrored_while_personal_ones_cannot_be_listed(tmp_path: Path) -> None:
+    """The list of all repositories, which names those, fails: no run is complete before it is read."""
+    clock = Clock()
+    with running(Sandbox(World(30, now=clock.now))) as served:
+        crawl = SyncHarness(
+            served.origin, tmp_path / "mirror.db", clock, kind="datacenter", url=served.origin,
+            secret="jespern:sandbox", workspaces=None,
+        )  # fmt: skip
+        served.sandbox.add_fault(Fault("500", where="/rest/api/1.0/repos", nth=None))
+        summary = crawl.sync()
+        assert (summary.exit_code, [each.kind for each in summary.failures]) == (1, ["workspaces"])
+        assert "personal projects" in summary.failures[0].error
+        assert crawl.rows("SELECT 1 FROM repositories")
+        served.sandbox.clear_faults()
+        assert crawl.sync(later=7200).state == "complete"

@@ -31,8 +31,8 @@ class Cloud:
     """A Bitbucket of one workspace, without repositories at first, whose lists a test writes page by page.
 
     `leads_to` says which page follows where that is not the next; `members_then` are the members once a
-    page has been told; `refused` are paths and pages that answer 404, `broken` pages of repositories
-    that answer 500.
+    page has been told; `refused` are paths and pages that answer 404, `forbidden` paths that answer 403,
+    `broken` pages of repositories that answer 500.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,6 +41,7 @@ class Cloud:
         self.workspaces: list[list[Any]] = [[{"workspace": ONE}]]
         self.repositories: list[list[Any]] = [[]]
         self.refused = set[tuple[str, int]]()
+        self.forbidden = set[str]()
         self.broken = set[int]()
         self.leads_to = dict[int, int]()
         self.members_then: list[list[Any]] | None = None
@@ -51,8 +52,11 @@ class Cloud:
         path = request.url.path.removeprefix("/2.0/")
         number = int(request.url.params.get("page", 1))
         self.asked.append(path)
-        if (path, number) in self.refused:
-            return answer({"type": "error", "error": {"message": "Resource not found"}}, 404)
+        if path in self.forbidden or (path, number) in self.refused:
+            status, words = (
+                (403, "A scope is missing") if path in self.forbidden else (404, "Resource not found")
+            )
+            return answer({"type": "error", "error": {"message": words}}, status)
         if path == "repositories/one" and number in self.broken:
             leads_on = request.url.params.get("fields") == "next"
             return answer({"next": f"{CLOUD}/{path}?page={number + 1}"}) if leads_on else answer({}, 500)
@@ -246,6 +250,26 @@ def test_a_listing_that_answers_404_later_drops_nothing(cloud: Cloud) -> None:
     cloud.refused = {("repositories/one", 1)}
     for full in (False, True):
         assert cloud.sync(full=full, confirm_absence=True).exit_code == 1
+    assert cloud.rows("SELECT 1 FROM repositories WHERE deleted_at IS NOT NULL") == []
+
+
+def test_both_answers_are_told_of_a_workspace_that_may_have_another_name(cloud: Cloud) -> None:
+    """Its listing answers 404, and the credential may not ask who it is now."""
+    cloud.repositories = [[repository(1)]]
+    cloud.sync()
+    cloud.refused, cloud.forbidden = {("repositories/one", 1)}, {"workspaces/{u}"}
+    (failure,) = cloud.sync(full=False).failures
+    assert failure.error.index("404: Resource not found") < failure.error.index("403: A scope is missing")
+
+
+def test_an_empty_listing_without_a_total_is_not_believed(cloud: Cloud) -> None:
+    """An incremental one is followed by a full one, and that by the brake."""
+    cloud.repositories = [[repository(1), repository(2)]]
+    cloud.sync()
+    cloud.repositories = [[]]
+    summary = cloud.sync(full=False)
+    assert (summary.state, summary.exit_code) == ("incomplete", 1)
+    assert [failure.kind for failure in summary.failures] == ["absence"]
     assert cloud.rows("SELECT 1 FROM repositories WHERE deleted_at IS NOT NULL") == []
 
 

@@ -14,6 +14,7 @@ from mirror.upstream.environment import named_certificates, proxy_of, trusting
 from mirror.upstream.transport import Connections, Deadline
 
 ONCE = "retry = { attempts = 1 }"
+HASTY = 'retry = { attempts = 3, first_delay = "0.01s", max_delay = "0.01s" }'
 PROXIES = {"https": "http://proxy.example:3128", "all": "other.example"}
 
 
@@ -75,6 +76,13 @@ class Refusing(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
+    def do_CONNECT(self) -> None:
+        """Want a login."""
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        self.send_response(407)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
         """Say nothing."""
 
@@ -96,6 +104,27 @@ def test_a_sync_uses_the_proxy_and_no_proxy(tmp_path: Path) -> None:
     assert (through.code, around.code, socks.code) == (4, 4, 2)
     assert [httpx.URL(path).host for path in server.asked] == ["upstream.invalid"]  # type: ignore[attr-defined]
     assert "all_proxy: SOCKS" in socks.err
+
+
+def test_an_error_names_the_proxy_without_its_password(tmp_path: Path) -> None:
+    """One that does not answer; one that wants a login, which is asked once, since more may lock it."""
+    folder = Folder(tmp_path)
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        server.asked = []  # type: ignore[attr-defined]
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        folder.configure("https://upstream.invalid/2.0", HASTY)
+        refused = folder.run("sync", https_proxy=f"http://u:geheim@127.0.0.1:{server.server_port}").out
+        server.shutdown()
+        thread.join()
+    folder.configure("http://upstream.invalid/2.0", ONCE)
+    dead = folder.run("sync", all_proxy=f"http://u:geheim@127.0.0.1:{server.server_port}").out
+    assert server.asked == ["upstream.invalid:443"]  # type: ignore[attr-defined]
+    proxy = f"cannot connect through the proxy 127.0.0.1:{server.server_port}"
+    assert f"{proxy} (https_proxy): 407" in refused
+    assert "http://USER:PASSWORD@HOST:PORT" in refused
+    assert f"{proxy} (all_proxy): " in dead
+    assert "geheim" not in refused + dead
 
 
 def test_unreadable_certificates_name_their_variable(tmp_path: Path) -> None:

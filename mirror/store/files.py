@@ -396,6 +396,7 @@ _REMEDIES = (
     ("malformed", DAMAGED),
     ("could not decode", DAMAGED),
     ("no such table", DAMAGED),
+    ("no such index", DAMAGED),
 )
 
 

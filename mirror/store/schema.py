@@ -44,19 +44,46 @@ def awaits_listing(connection: sqlite3.Connection) -> bool:
 
 
 def bring_up_to_date(connection: sqlite3.Connection) -> None:
-    """Apply the missing migrations in one transaction: if the process is killed, the file is as before."""
+    """Apply the missing migrations in one transaction: if the process is killed, the file is as before.
+
+    A file that has tables and no mark was restored from a dump: what the dump left out beside them is made.
+    """
     # Most files are up to date, and these imports take more time than a search.
     from sqlite_utils import Database  # noqa: PLC0415
 
     from mirror.store.migrations import migrations  # noqa: PLC0415
 
     database = Database(connection, execute_plugins=False)
+    is_restored = connection.execute(
+        "SELECT application_id <> ? AND EXISTS (SELECT 1 FROM sqlite_master) FROM pragma_application_id",
+        (APPLICATION_ID,),
+    ).fetchone()[0]
     with database.atomic():
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         migrations.apply(database)
         # Missing if an earlier version was killed while it created the file.
         connection.execute(_INDEX_OF_MIGRATIONS)
+        if is_restored:
+            _add_missing(connection)
         connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _add_missing(connection: sqlite3.Connection) -> None:
+    """Make the indexes, views and triggers that a file lacks; some programs dump only tables."""
+    present = _beside_tables(connection)
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as new:
+        bring_up_to_date(new)
+        for name, sql in _beside_tables(new).items():
+            if name not in present:
+                connection.execute(sql)
+
+
+def _beside_tables(connection: sqlite3.Connection) -> dict[str, str]:
+    """Map the indexes, views and triggers of a file to their statements."""
+    found = connection.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type <> 'table' AND sql IS NOT NULL"
+    )
+    return dict(found.fetchall())
 
 
 _INDEX_OF_MIGRATIONS = """CREATE UNIQUE INDEX IF NOT EXISTS idx__sqlite_migrations_migration_set_name

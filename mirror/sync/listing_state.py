@@ -332,14 +332,17 @@ def another_pass(listing: ListingProgress, seen: int) -> ListingProgress:
 def wants_sweep(
     state: WorkspaceState, listing: ListingProgress, alive: int, now: datetime, sweep_every: float
 ) -> bool:
-    """Return whether the total of an incremental listing calls for a full one ahead of its time.
+    """Return whether the total of an incremental listing, or its being empty, calls for a full one now.
 
     `alive` is how many of the workspace's repositories the mirror holds, without those known to be absent. A
     large workspace gets such a sweep at most once in a seventh of `sweep_every` seconds.
     """
     if listing.purpose != "incremental":
         return False
-    agrees = listing.last_size is None or listing.last_size - alive == state.count_offset
+    if listing.last_size is None:
+        agrees = not alive or listing.rows + listing.bad + listing.holes > 0
+    else:
+        agrees = listing.last_size - alive == state.count_offset
     if agrees and not state.uncertain:
         return False
     recently = state.swept_at is not None and now - from_text(state.swept_at) < timedelta(

@@ -226,7 +226,8 @@ class RenamedStep(WorkspaceStep):
         status = self.run.isolate(error)
         if status == 404:
             return self.missed(error)
-        self.run.fail(Failure("workspace", self.workspace, str(error), status=status))
+        text = f"{self.refused}; asked by its identity: {error}"
+        self.run.fail(Failure("workspace", self.workspace, text, status=status))
         return []
 
 

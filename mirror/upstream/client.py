@@ -29,6 +29,7 @@ from mirror.times import Clock
 from mirror.upstream.budget import Budget, RequestKind, retry_delay
 from mirror.upstream.environment import distrust_remedy
 from mirror.upstream.response import (
+    PROXY_LOGIN,
     NotSent,
     Response,
     RetryPolicy,
@@ -43,6 +44,7 @@ from mirror.upstream.response import (
 from mirror.upstream.transport import (
     NETWORK_ERRORS,
     NEVER_SENT,
+    PROXY_ERRORS,
     TIMEOUTS,
     Connections,
     Deadline,
@@ -282,8 +284,9 @@ class Http:
         if redacted != location:  # addresses are shown and stored, so they must hold no secret
             target = None
         if call.method != "GET" or target is None:
+            where = shown_url(redacted) or "no address"
             raise UpstreamRefused(
-                f"{answer.url}: {answer.status}: redirected to {shown_url(redacted)}, which is not followed:"
+                f"{answer.url}: {answer.status}: redirected to {where}, which is not followed:"
                 " credentials go to the configured address only; if the server has moved, set `url`",
                 status=answer.status,
             )
@@ -308,7 +311,7 @@ class Http:
             ) from None
         except NETWORK_ERRORS as error:
             problem = self._problem(error, call.url)
-            if isinstance(problem, NotSent):  # the upstream did not count it either
+            if isinstance(error, NEVER_SENT):  # the upstream did not count it either
                 self._budget.take_back(call.kind, reservation)
             raise problem from None
         finally:
@@ -335,17 +338,25 @@ class Http:
             )
         return request
 
-    def _problem(self, error: Exception, url: str) -> UpstreamBusy:
-        """Return our error for one of httpx's: NotSent if the request was never sent."""
+    def _problem(self, error: Exception, url: str) -> UpstreamError:
+        """Return our error for one of httpx's: NotSent if the request was never sent.
+
+        UpstreamRefused for a proxy that wants a login: more tries may lock it.
+        """
         cause = shown(self.redacted(str(error))) or type(error).__name__
         where = shown_url(url)
         if "CERTIFICATE_VERIFY_FAILED" in cause:
             cause += distrust_remedy(os.environ)
+        proxy = self._connections.proxy_for(url)
+        through = f" through the proxy {proxy}" if proxy else ""
         if isinstance(error, NEVER_SENT):
-            return NotSent(f"{where}: cannot connect: {cause}")
+            line = f"{where}: cannot connect{through}: {cause}"
+            if isinstance(error, PROXY_ERRORS) and cause.startswith("407"):
+                return UpstreamRefused(f"{line}{PROXY_LOGIN}", status=407)
+            return NotSent(line)
         if isinstance(error, TIMEOUTS):
-            return UpstreamBusy(f"{where}: no answer in time: {cause}")
-        return UpstreamBusy(f"{where}: the connection broke: {cause}")
+            return UpstreamBusy(f"{where}: no answer in time{through}: {cause}")
+        return UpstreamBusy(f"{where}: the connection broke{through}: {cause}")
 
     def _with_token(self, token: str) -> Credential:
         return Credential("basic" if self._token_user else "bearer", self._token_user, token)

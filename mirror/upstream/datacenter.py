@@ -28,7 +28,7 @@ from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, Reposito
 from mirror.upstream import datacenter_decode as decode
 from mirror.upstream.client import Http, HttpUpstream, LargeAnswer
 from mirror.upstream.git import GitRefs
-from mirror.upstream.protocol import SHRINKS_BY, ListingOrder, Page, RowDecoder, is_reached
+from mirror.upstream.protocol import SHRINKS_BY, BadRow, ListingOrder, Page, RowDecoder, is_reached
 from mirror.upstream.response import NotSent, Response
 
 Row = TypeVar("Row")
@@ -105,6 +105,12 @@ class DataCenter(HttpUpstream):
         except UpstreamRefused as error:
             note = f"personal projects are not mirrored unless `workspaces` names them: {error}"
             return Page(rows=(), next=None, size=None, date=self._http.clock(), note=note)
+        except UpstreamBusy as error:
+            if error.status is None or error.status == 429:
+                raise
+            # The projects that are known are mirrored; the list is asked for again.
+            unread = BadRow(what="personal projects", error=str(error))
+            return Page(rows=(), next=None, size=None, date=self._http.clock(), bad=(unread,))
         return Page(
             rows=tuple({row.owner.uuid: row.owner for row in owned.rows}.values()),
             next=f"{_ALL}{owned.next}" if owned.next else None,

@@ -24,11 +24,10 @@ def proxy_of(scheme: str, host: str, port: int | None, proxies: Mapping[str, str
     `port` None means the scheme's own. Raises ConfigError for a proxy that cannot be used; the error names
     the variable but not its value, which may hold a password.
     """
-    kind = scheme if proxies.get(scheme) else "all"
-    value = proxies.get(kind, "").strip()
+    name = proxy_variable(scheme, proxies)
+    value = proxies.get(name.removesuffix("_proxy"), "").strip()
     if not value or _is_exempt(host, port or _PORTS.get(scheme), proxies.get("no", "")):
         return None
-    name = f"{kind}_proxy"
     remedy = f'write it as "http://HOST:PORT", or add {host} to no_proxy'
     if "://" not in value:
         value = f"http://{value}"
@@ -44,6 +43,11 @@ def proxy_of(scheme: str, host: str, port: int | None, proxies: Mapping[str, str
     if parts.scheme not in _PORTS:
         raise ConfigError(f"{name}: proxies of the kind {parts.scheme!r} are not supported; {remedy}")
     return value
+
+
+def proxy_variable(scheme: str, proxies: Mapping[str, str]) -> str:
+    """Return the name of the variable that holds the proxy for a scheme, if one does."""
+    return f"{scheme if proxies.get(scheme) else 'all'}_proxy"
 
 
 def _is_exempt(host: str, port: int | None, no_proxy: str) -> bool:

@@ -14,7 +14,7 @@ import httpcore
 import httpx
 
 from mirror.errors import ConfigError
-from mirror.upstream.environment import named_certificates, proxy_of, trusting
+from mirror.upstream.environment import named_certificates, proxy_of, proxy_variable, trusting
 from mirror.upstream.response import shown
 
 Transport = httpx.BaseTransport  # what tests pass in instead of a network
@@ -46,14 +46,17 @@ NETWORK_ERRORS = (
     UnicodeError,  # the resolver's, for a host name with empty or too long parts
 )
 """What a failed exchange raises: httpcore's errors, or httpx's where a transport is handed in."""
+PROXY_ERRORS = (httpx.ProxyError, httpcore.ProxyError)
 TIMEOUTS = (httpx.TimeoutException, httpcore.TimeoutException)
 NEVER_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
     httpx.PoolTimeout,
+    httpx.ProxyError,
     httpcore.ConnectError,
     httpcore.ConnectTimeout,
     httpcore.PoolTimeout,
+    httpcore.ProxyError,  # it opened no connection to the upstream
     UnicodeError,
 )
 """The errors after which the request certainly did not leave this machine."""
@@ -115,6 +118,8 @@ class Connections:
         self._direct: httpcore.ConnectionPool | None = None
         self._through = dict[tuple[bytes, bytes], httpcore.ConnectionPool]()
         """The connections to origins that are reached through a proxy, by scheme and host."""
+        self._proxies = dict[tuple[str, str], str]()
+        """The host and port of such a proxy, and the variable that names it, for errors."""
         if transport is not None:
             return
         limits = httpx.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency + 1)
@@ -126,6 +131,8 @@ class Connections:
             if proxy is not None:
                 try:
                     self._through[scheme.encode(), host.encode()] = make(proxy)
+                    address = httpx.URL(proxy).netloc.decode()
+                    self._proxies[scheme, host] = f"{address} ({proxy_variable(scheme, getproxies())})"
                 except httpx.InvalidURL:
                     raise ConfigError(
                         f"the proxy for {scheme} in the environment is not an address"
@@ -155,6 +162,11 @@ class Connections:
         return httpx.Request(
             method, url, headers={**self._headers, **headers}, content=content, extensions=self._timeout
         )
+
+    def proxy_for(self, url: str) -> str:
+        """Return the host and port of the proxy to an address, and its variable; "" without one."""
+        address = httpx.URL(url)
+        return self._proxies.get((address.scheme, address.host), "")
 
     def send(self, request: Request) -> Incoming:
         """Send a request; the body of the answer is to be read, and then closed. Raises NETWORK_ERRORS.
