@@ -154,6 +154,8 @@ APIS = (
         for what in ("users", "workspaces")
         for name in ("jespern", "brodie", "mcatalbas")
     ),
+    *(f"/{what}/ins" for what in ("1.0/users", "2.0/users", "2.0/workspaces", "2.0/repositories")),
+    "/2.0/users/%7Bins-uuid%7D",
     "/2.0/workspaces",
     "/2.0/workspaces/jespern/projects",
     "/2.0/workspaces/jespern/projects/TOOLS",

@@ -24,6 +24,7 @@ from mirror.queries.visibility import (
     IS_OWN_ID,
     Caller,
     account_columns,
+    is_confirmed,
     is_known,
     may_see_members,
     project_columns,
@@ -47,7 +48,8 @@ def owner_named(connection: sqlite3.Connection, caller: Caller, name: str) -> Ac
 
 def owners_named(connection: sqlite3.Connection, caller: Caller, name: str) -> list[AccountRow]:
     """Find all owners with a name or a uuid: with several upstreams there may be more than one."""
-    condition = f"WHERE {_is_named(name)} AND u.deleted_at IS NULL AND u.is_owner ORDER BY u.id"
+    condition = f"""WHERE {_is_named(name)} AND u.deleted_at IS NULL AND u.is_owner
+        AND {is_confirmed(caller, "u")} ORDER BY u.id"""
     return _read(connection, caller, condition, {"name": name})
 
 
@@ -66,11 +68,10 @@ def users_named(connection: sqlite3.Connection, caller: Caller, username: str) -
 
 def _told(connection: sqlite3.Connection, caller: Caller, condition: str, name: str) -> list[AccountRow]:
     """Read owners of namespaces, and other accounts that the caller may know."""
-    # As at the upstream, every caller may see an owner.
     return _read(
         connection,
         caller,
-        f"""WHERE {condition} AND u.deleted_at IS NULL AND (u.is_owner OR {is_known(caller, "u")})
+        f"""WHERE {condition} AND u.deleted_at IS NULL AND {is_confirmed(caller, "u")}
             ORDER BY u.is_owner DESC, u.id""",
         {"name": name},
     )

@@ -23,7 +23,7 @@ from mirror.queries.visibility import (
     account_seen,
     first_seen,
     forks_count,
-    is_known,
+    is_confirmed,
     is_own,
     visible,
 )
@@ -265,7 +265,7 @@ def _owner(connection: sqlite3.Connection, caller: Caller, past: Past) -> dict[s
         connection,
         f"""SELECT u.*, {account_seen(caller)} AS seen FROM users u
             WHERE u.id = :id OR (:id IS NULL AND u.upstream_id = :upstream
-            AND u.username = :name COLLATE NOCASE AND (u.is_owner OR {is_known(caller, "u")}))
+            AND u.username = :name COLLATE NOCASE AND {is_confirmed(caller, "u")})
             ORDER BY NOT u.is_owner, u.id LIMIT 1""",
         {"id": row["owner_id"], "upstream": row["upstream_id"], "name": name, **caller.values},
     )

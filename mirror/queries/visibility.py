@@ -158,6 +158,15 @@ def is_known(caller: Caller, alias: str) -> str:
         OR {alias}.id IN (SELECT user_id FROM members WHERE workspace_id IN ({_OWN_OWNERS})))"""
 
 
+def is_confirmed(caller: Caller, alias: str) -> str:
+    """Return the condition under which a caller who names an account is told that it exists.
+
+    Bitbucket tells everybody that a namespace exists; Data Center only those who see something in it.
+    """
+    told = f"EXISTS (SELECT 1 FROM upstreams WHERE id = {alias}.upstream_id AND kind <> 'datacenter')"
+    return f"(({alias}.is_owner AND {told}) OR {is_known(caller, alias)})"
+
+
 def first_seen(caller: Caller, alias: str) -> str:
     """Return when a repository was first seen, to strangers not before it was made public."""
     if caller.sees_all:
