@@ -16,10 +16,15 @@ from mirror.serve.sql_limits import RESERVED, BoundedConnection
 
 ALL = frozenset[str]()  # means all columns of a table
 
-# Withheld from everybody: the tokens, the writes made with them, and what is to be exported.
+# Withheld from everybody: the tokens, the writes made with them, what is to be exported, and SQLite's
+# statistics, which may hold samples of all indexed values.
 SECRET: Mapping[str, frozenset[str]] = dict.fromkeys(
-    ("api_tokens", "writes", "webhook_deliveries", "extras", "exports", "export_marks", "export_epoch"), ALL
-)
+    (
+        "api_tokens", "writes", "webhook_deliveries", "extras", "exports", "export_marks", "export_epoch",
+        "sqlite_stat1", "sqlite_stat3", "sqlite_stat4",
+    ),
+    ALL,
+)  # fmt: skip
 
 # Withheld from strangers, as in the APIs: what is not public, or may name something that is not.
 WITHHELD_FROM_STRANGERS: Mapping[str, frozenset[str]] = {
