@@ -15,15 +15,15 @@ run: .venv/installed ## sync, search and serve: the whole product on http://127.
 
 install: .venv/installed ## prepare .venv, with .venv/bin/mirror
 
-dev: .venv/installed-dev ## prepare .venv for development
+dev: .venv/installed .venv/installed-dev ## prepare .venv for development
 
-# The checks run beside the tests, which often wait for something, and what one test needs is installed beside the rest.
-test: .venv/installed ## ruff, mypy strict, pytest
+# The checks run beside the tests, which often wait for something, and one part is installed while another is compiled.
+test: ## ruff, mypy strict, pytest
 	@$(MAKE) --no-print-directory --jobs=2 check pytest
 
 # Without bytecode, every Python that a test starts would compile the program anew. Each process takes tests
 # that stand side by side, so that what a file prepares is prepared once.
-pytest: .venv/installed-dev .venv/installed-clients .venv/installed-plugins
+pytest: .venv/installed .venv/installed-dev .venv/installed-clients .venv/installed-plugins
 	env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest -n auto --dist worksteal
 
 test-long: ## the same with ten times as many random examples, and a longer soak
@@ -66,25 +66,30 @@ wheel: .venv/installed ## build dist/*.whl
 clean: ## remove .venv and what the tools left; data/ stays
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
+# Where Python has pip already, to unpack another one takes longer than to read what it has.
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "bitbucket-mirror needs Python 3.11 or newer; name one with: make PYTHON=python3.11 ..."; exit 2; }
-	@$(PYTHON) -m venv .venv >/dev/null 2>&1 \
-	    || { rm -rf .venv; $(PYTHON) -m pip --version >/dev/null 2>&1 && $(PYTHON) -m venv --without-pip .venv; } \
+	@if $(PYTHON) -m pip --version >/dev/null 2>&1; then pip=--without-pip; fi; \
+	    $(PYTHON) -m venv $$pip .venv >/dev/null 2>&1 \
 	    || { rm -rf .venv; echo "$(PYTHON) has neither venv nor pip; on Debian: apt install python3-venv python3-pip"; exit 2; }
 
-# The stamp is written last: an installation cut short is done again, not trusted.
-.venv/installed: .venv/bin/python requirements.lock pyproject.toml
+# The stamps are written last: an installation cut short is done again, not trusted.
+.venv/unpacked: .venv/bin/python requirements.lock pyproject.toml
 	@echo "Installing into .venv (only the first time) ..."
 	@if .venv/bin/python -m pip --version >/dev/null 2>&1; then pip=".venv/bin/python -m pip"; \
 	    else pip="$(PYTHON) -m pip --python .venv/bin/python"; fi; \
-	    $$pip --disable-pip-version-check install -q --require-hashes -r requirements.lock && \
-	    $$pip --disable-pip-version-check install -q --no-deps --no-build-isolation -e .
-	@.venv/bin/python -m compileall -q mirror  # where PYTHONDONTWRITEBYTECODE is set, each start would do it
+	    $$pip --disable-pip-version-check install -q --no-compile --require-hashes -r requirements.lock && \
+	    $$pip --disable-pip-version-check install -q --no-compile --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Where PYTHONDONTWRITEBYTECODE is set, each start would compile the program anew.
+.venv/installed: .venv/unpacked
+	@.venv/bin/python -m compileall -qq mirror .venv/lib/python*/site-packages || true
 	@touch $@
 
 # Not compiled: most of it is never imported, and compiling all would take a third of the time.
-.venv/installed-dev: .venv/installed requirements-dev.lock
+.venv/installed-dev: .venv/unpacked requirements-dev.lock
 	@.venv/bin/python -m pip --disable-pip-version-check install -q --no-compile --require-hashes \
 	    -r requirements-dev.lock
 	@touch $@
@@ -100,14 +105,14 @@ clean: ## remove .venv and what the tools left; data/ stays
 	@touch $@
 
 # Two programs that the tests run, whose packages have names that others have, so they are apart (tests/clients.in).
-.venv/installed-clients: .venv/installed requirements-clients.lock
+.venv/installed-clients: .venv/unpacked requirements-clients.lock
 	@rm -rf .venv/clients
 	@.venv/bin/python -m pip --disable-pip-version-check install -q --no-deps --no-compile --no-warn-script-location \
 	    --require-hashes -r requirements-clients.lock --target .venv/clients
 	@touch $@
 
 # Plugins that one test attaches, apart from what all other tests run with (tests/plugins.in).
-.venv/installed-plugins: .venv/installed requirements-plugins.lock
+.venv/installed-plugins: .venv/unpacked requirements-plugins.lock
 	@rm -rf .venv/plugins
 	@.venv/bin/python -m pip --disable-pip-version-check install -q --no-deps --no-compile --no-warn-script-location \
 	    --require-hashes -r requirements-plugins.lock --target .venv/plugins

@@ -25,8 +25,10 @@ from mirror.cli import main
 from mirror.cli.main import FILES
 
 LAZY = (
-    "mirror.search.fuzzy", "mirror.search.index.build", "mirror.store.migrations", "mirror.serve.plugin",
-    "compiled_pages",
+    "mirror.search.fuzzy", "mirror.search.index.build", "mirror.search.index.update",
+    "mirror.search.index.check", "mirror.search.index.refs.rebuild", "mirror.store.migrations",
+    "mirror.upstream.cloud", "mirror.site.build", "mirror.background.service", "mirror.serve.plugin",
+    "compiled_pages", "numpy.ma", "tenacity",
 )  # fmt: skip
 """What commands import when they need it, beside the files of `mirror.cli`."""
 
