@@ -1,6 +1,7 @@
 """Soak test: everything at once for a long time, to show that the mirror stays stable and ends up right.
 
-    python benchmarks/soak.py [--minutes 20] [--repositories 1000] [--seed 1] [--folder DIR]
+    python benchmarks/soak.py [--minutes 20] [--repositories 1000] [--seed 1] [--pause 0.05]
+        [--folder DIR]
 
 A real `mirror run` syncs a sandbox where people edit, responses fail and the server goes down. Meanwhile
 webhooks arrive (some lost, late, repeated or forged), readers read, `mirror sync` runs beside it as by
@@ -50,13 +51,14 @@ MOST_SECONDS_TO_END = 3.0
 class Soak:
     """One soak test: its parts, and the threads that use them."""
 
-    def __init__(self, folder: Path, repositories: int, seed: int) -> None:
+    def __init__(self, folder: Path, repositories: int, seed: int, pause: float) -> None:
         ports = free_ports(2)
         self.random = random.Random(seed)
         self.service = Service(folder, f"http://127.0.0.1:{ports[0]}/2.0", ports[1])
         self.courier = Courier(self.service, seed)
         self.hostile = Hostile(repositories, ports[0], seed, self.courier.take)
         self.by_cron = Counter[int]()
+        self.pause = pause
         self.path = folder / "data/mirror.db"
 
     def run(self, seconds: float) -> tuple[Readers, list[str], float]:
@@ -65,7 +67,7 @@ class Soak:
         if self.service.run("sync") != 0:
             raise SystemExit("the first sync did not come to its end")
         token = self._token()
-        readers = Readers(self.service, token, self.hostile.still, 1)
+        readers = Readers(self.service, token, self.hostile.still, 1, self.pause)
         self.service.start()
         with working(*(lambda stop, n=n: readers.work(n, stop) for n in range(READERS)), self._watch):
             with working(self.courier.work), working(self._edit, self._fail, self._cron):
@@ -265,12 +267,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--repositories", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--pause", type=float, default=0.05, help="seconds between the requests of a reader")
     parser.add_argument("--folder", type=Path, help="an empty one, kept; default: a temporary one")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        soak = Soak(folder, options.repositories, options.seed)
+        soak = Soak(folder, options.repositories, options.seed, options.pause)
         problems = report(soak, *soak.run(options.minutes * 60))
     for problem in problems[:50]:
         print(f"NOT AS IT SHOULD BE: {' '.join(problem.split())[:300]}")

@@ -5,6 +5,7 @@ counts as a restart if the service was down since the request, otherwise as a fa
 """
 
 import random
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,8 @@ from urllib.parse import quote, urlencode
 import httpx
 from soak_service import Service
 
-PAUSE = 0.05
+WITHOUT_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Trusts nobody: to read certificates takes longer than a request, and each failure makes a client."""
 
 
 class Read(NamedTuple):
@@ -28,13 +30,19 @@ class Read(NamedTuple):
 
 
 class Readers:
-    """Threads that read; `latencies` are seconds by kind, `problems` the failures."""
+    """Threads that read, each with a pause in seconds after a request.
 
-    def __init__(self, service: Service, token: str, still: list[dict[str, Any]], seed: int) -> None:
+    `latencies` are seconds by kind, `problems` the failures.
+    """
+
+    def __init__(
+        self, service: Service, token: str, still: list[dict[str, Any]], seed: int, pause: float
+    ) -> None:
         self.latencies = dict[str, list[float]]()
         self.problems = list[str]()
         self.restarts = 0
-        self._service, self._token, self._still, self._seed = service, token, still, seed
+        self._service, self._token, self._still = service, token, still
+        self._seed, self._pause = seed, pause
         self._turn = threading.Lock()
 
     def work(self, number: int, stop: threading.Event) -> None:
@@ -46,11 +54,11 @@ class Readers:
                 client.close()
                 client = self._client()
                 stop.wait(0.2)
-            stop.wait(PAUSE)
+            stop.wait(self._pause)
         client.close()
 
     def _client(self) -> httpx.Client:
-        return httpx.Client(base_url=self._service.address, trust_env=False, timeout=10)
+        return httpx.Client(base_url=self._service.address, trust_env=False, timeout=10, verify=WITHOUT_TLS)
 
     def _ask(self, client: httpx.Client, read: Read) -> bool:
         """Send one request; return whether there was a response."""

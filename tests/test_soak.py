@@ -26,6 +26,8 @@ def test_the_mirror_is_correct_after_a_soak(tmp_path: Path) -> None:
         str(MINUTES),
         "--repositories",
         "60",
+        "--pause",
+        "0.2",
         "--folder",
         str(tmp_path),
     ]
