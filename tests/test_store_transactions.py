@@ -49,6 +49,33 @@ def test_transactions_are_committed_together(store: Store) -> None:
     assert seen(store) == "abcd"
 
 
+def test_items_are_written_together_before_anything_else(store: Store) -> None:
+    """Those that follow at once; an error undoes all of them, and outside of `together` each is alone."""
+    written = list[list[str]]()
+
+    def write(items: list[str]) -> None:
+        written.append(items)
+        learn(store, *items)
+
+    with store.together():
+        store.write_later("a", write)
+        store.write_later("b", write)
+        assert written == []
+        learn(store, "c")
+        assert written == [["a", "b"]]
+        store.write_later("d", write)
+        assert store.value("SELECT count(*) FROM request_limits") == 4
+        store.write_later("e", write)
+    assert (written, seen(store)) == ([["a", "b"], ["d"], ["e"]], "abcde")
+    with suppress(KeyboardInterrupt), store.together():
+        learn(store, "f")
+        store.write_later("g", write)
+        store.write_later("bad", write)
+    assert seen(store) == "abcdef"
+    store.write_later("h", write)
+    assert (written[-1], seen(store)) == (["h"], "abcdefh")
+
+
 def test_an_error_costs_its_own_transaction(store: Store) -> None:
     """Earlier and later transactions stay; the error is raised."""
     with suppress(KeyboardInterrupt), store.together():

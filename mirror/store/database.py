@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, Self, TypeVar, overload
 
 from mirror.errors import StoreError
 from mirror.model import Owner, Repository
@@ -32,6 +32,8 @@ from mirror.store.owners import save_owner, save_project, save_projects_of
 from mirror.store.repair import rebuild_descriptions
 from mirror.store.repositories import SavedRepositories, save_repositories, split_identifiable
 
+Item = TypeVar("Item")
+
 
 class Store:
     """A mirror file opened for writing. Threads may share it: transactions take turns.
@@ -46,6 +48,8 @@ class Store:
         self._file = _identity(path)
         self._turn = threading.RLock()
         self._is_together = False
+        self._later = list[Any]()
+        self._write_later: Callable[[list[Any]], None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -75,6 +79,7 @@ class Store:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Group writes; an inner transaction is part of the outer one."""
         with self._turn:
+            self._catch_up()
             is_inner = self.connection.in_transaction
             if is_inner and not self._is_together:
                 yield self.connection
@@ -106,9 +111,13 @@ class Store:
                 self._must_be_in_place()
                 self.connection.execute("BEGIN IMMEDIATE")
                 self._is_together = True
-                yield
+                try:
+                    yield
+                finally:
+                    self._catch_up()
             finally:
                 self._is_together = False
+                self._later.clear()
                 try:
                     if self.connection.in_transaction:  # a full disk ends it
                         self._commit()
@@ -116,6 +125,26 @@ class Store:
                 finally:
                     if not is_saved:
                         lost()
+
+    def write_later(self, item: Item, write: Callable[[list[Item]], None]) -> None:
+        """Call `write` with this item and those that follow at once.
+
+        It is called before anything else is read or written, at the latest at the end of `together`; outside
+        of that, at once.
+        """
+        with self._turn:
+            if self._write_later != write:
+                self._catch_up()
+            self._later.append(item)
+            self._write_later = write
+            if not self._is_together:
+                self._catch_up()
+
+    def _catch_up(self) -> None:
+        if self._later:
+            items, self._later = self._later, []
+            assert self._write_later is not None  # noqa: S101 - it came with the items
+            self._write_later(items)
 
     @contextmanager
     def _between(self, begin: str, end: str, *undo: str) -> Iterator[None]:
@@ -146,6 +175,7 @@ class Store:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Yield the connection for reading, while no other thread uses it."""
         with self._turn, explained(self.path):
+            self._catch_up()
             yield self.connection
 
     def value(self, sql: str, values: Values = ()) -> Any:

@@ -37,7 +37,7 @@ _SAVE = """INSERT INTO extras (kind, row_id, name, anonymous, value) VALUES (?, 
 _OWNER_FIELDS = ("id", "uuid", "username", "display_name", "nickname", "account_id", "kind", "avatar_url")
 
 
-class _Extra(NamedTuple):
+class Extra(NamedTuple):
     """A row of `extras`, in the order of its columns."""
 
     kind: ExtraKind
@@ -64,7 +64,7 @@ def save_repository_extras(
         return
     owners = _owners(connection, owner_ids.values())
     compared = {row_id: _OwnerComparison(owner) for row_id, owner in owners.items()}
-    extras, accounts = list[_Extra](), dict[int, tuple[Told, Json]]()
+    extras, accounts = list[Extra](), dict[int, tuple[Told, Json]]()
     for row_id, row, told in new:
         owner = owners[owner_ids[row.owner.uuid]]
         of_owner = compared[owner.id].of(told.value)
@@ -121,24 +121,27 @@ def save_ref_extras(
     held = "SELECT 1 FROM extras WHERE kind IN ('branch', 'tag') AND row_id = ? LIMIT 1"
     if unread and fetch_row(connection, held, (repository_id,)):  # refs read by git never have any
         drop_ref_extras(connection, unread)
-    connection.executemany(
-        _SAVE,
-        [
-            _as_told("branch-1.0" if ref.kind == "branch" else "tag-1.0", repository_id, ref.told, ref.name)
-            for ref in refs
-            if ref.told and ref.told.api == "1.0"
-        ],
-    )
-    new = [(ref, ref.told) for ref in refs if ref.told and ref.told.api == "2.0"]
-    if new:
-        connection.executemany(_SAVE, _ref_extras(repository_id, repository, new))
+    save_extras(connection, ref_extras(repository_id, repository, refs))
 
 
-def _ref_extras(repository_id: int, repository: Any, refs: Iterable[tuple[Ref, Told]]) -> list[_Extra]:
-    """Return the differences between refs as API 2.0 sent them and as their columns give them."""
-    usual, extras = RefComparison(repository), list[_Extra]()
+def save_extras(connection: sqlite3.Connection, extras: Iterable[Extra]) -> None:
+    """Write extras."""
+    connection.executemany(_SAVE, extras)
+
+
+def ref_extras(repository_id: int, repository: Any, refs: Iterable[Ref]) -> list[Extra]:
+    """Return the extras of refs, as `save_ref_extras` writes them."""
+    usual, extras = RefComparison(repository), list[Extra]()
     last, kept = Json(), _kept("branch", {})
-    for ref, told in refs:
+    for ref in refs:
+        told = ref.told
+        if told is None:
+            continue
+        if told.api == "1.0":
+            extras.append(
+                _as_told("branch-1.0" if ref.kind == "branch" else "tag-1.0", repository_id, told, ref.name)
+            )
+            continue
         if isinstance(told.value, UsualRef):
             extra = usual.extra_of(told.value, ref)
         else:
@@ -155,7 +158,7 @@ def drop_ref_extras(connection: sqlite3.Connection, refs: Sequence[tuple[str, in
     connection.executemany("DELETE FROM extras WHERE kind = ? AND row_id = ? AND name = ?", both)
 
 
-def _extra(kind: ExtraKind, row_id: int, told: Told, value: Json, ours: Json) -> _Extra:
+def _extra(kind: ExtraKind, row_id: int, told: Told, value: Json, ours: Json) -> Extra:
     """Compare an object as sent with the one that the columns give; return the row of the difference."""
     return _row(kind, row_id, "", told, _kept(kind, difference(value, ours)))
 
@@ -168,13 +171,13 @@ def _kept(kind: ExtraKind, extra: Json) -> bytes:
     return packed(public_part(extra, PUBLIC["ref" if kind in ("branch", "tag") else kind]))
 
 
-def _as_told(kind: ExtraKind, row_id: int, told: Told, name: str = "") -> _Extra:
+def _as_told(kind: ExtraKind, row_id: int, told: Told, name: str = "") -> Extra:
     """Return the row with all data of an object of API 1.0."""
     return _row(kind, row_id, name, told, packed(difference(told.value, {})))
 
 
-def _row(kind: ExtraKind, row_id: int, name: str, told: Told, kept: bytes) -> _Extra:
-    return _Extra(kind, row_id, name, int(told.anonymous), kept if len(kept) <= LARGEST else packed({}))
+def _row(kind: ExtraKind, row_id: int, name: str, told: Told, kept: bytes) -> Extra:
+    return Extra(kind, row_id, name, int(told.anonymous), kept if len(kept) <= LARGEST else packed({}))
 
 
 def _owners(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, Any]:

@@ -17,8 +17,8 @@ from mirror.search.index.refs.changes import update_after_refs
 from mirror.store.changes import CLOSED, Change, RefTarget, ref_change, ref_changes
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
-from mirror.store.extras import drop_ref_extras, save_ref_extras
-from mirror.store.files import fetch_row
+from mirror.store.extras import Extra, drop_ref_extras, ref_extras, save_extras, save_ref_extras
+from mirror.store.files import fetch_as, fetch_row
 
 _COMMON = (
     "target_hash", "target_date", "target_author", "target_author_name", "target_author_uuid",
@@ -54,8 +54,9 @@ class SavedRefs(NamedTuple):
 
 
 class _Before(NamedTuple):
-    """What the file holds of a repository before a page of its refs is written, read in one statement."""
+    """What the file holds of a repository before a page of its refs is written."""
 
+    id: int
     previous_look: str | None
     is_hidden: bool
     has_refs: bool
@@ -65,13 +66,46 @@ class _Before(NamedTuple):
     name: str
     avatar_url: str | None
 
+    @property
+    def is_unread(self) -> bool:
+        """Whether its refs were never listed, and none of them is in the file."""
+        return self.previous_look is None and not (self.has_refs or self.has_names or self.is_hidden)
 
-_BEFORE = f"""SELECT refs_synced_at, public_from = {CLOSED},
+
+_BEFORE = f"""SELECT id, refs_synced_at, public_from = {CLOSED},
         EXISTS (SELECT 1 FROM branches WHERE repository_id = r.id)
             OR EXISTS (SELECT 1 FROM tags WHERE repository_id = r.id),
         EXISTS (SELECT 1 FROM seen_refs WHERE repository_id = r.id),
         uuid, full_name, name, avatar_url
-    FROM repositories r WHERE id = ?"""
+    FROM repositories r WHERE id IN (SELECT value FROM json_each(?))"""
+
+
+def _before(connection: sqlite3.Connection, *repository_ids: int) -> list[_Before]:
+    return fetch_as(_Before, connection, _BEFORE, (json.dumps(repository_ids),))
+
+
+def save_unread(
+    connection: sqlite3.Connection, pages: Mapping[int, Sequence[Ref]], *, seen_at: str
+) -> dict[int, int]:
+    """Write all refs of repositories that have none in the file yet; map those to the number of their refs.
+
+    `pages` are the refs by repository. Others are left out: they are to be compared (`save_refs`). A first
+    sync writes nearly all of its refs here, of several repositories by one statement for each table.
+    """
+    new, extras = dict[int, int](), list[Extra]()
+    rows: dict[str, list[Sequence[Any]]] = {kind: [] for kind in TABLES}
+    for before in [each for each in _before(connection, *pages) if each.is_unread]:
+        refs = {(ref.kind, ref.name): ref for ref in pages[before.id]}.values()
+        new[before.id] = len(refs)
+        extras += ref_extras(before.id, before, refs)
+        for ref in refs:
+            rows[ref.kind].append(_values(before.id, ref))
+    for kind, values in rows.items():
+        connection.executemany(_SAVE[kind], values)
+    save_extras(connection, extras)
+    connection.executemany(_LISTED, [{"at": seen_at, "id": row_id} for row_id in new])
+    update_after_refs(connection)
+    return new
 
 
 def save_refs(
@@ -90,7 +124,7 @@ def save_refs(
     """
     page = list(refs)
     by_kind = {kind: {ref.name: ref for ref in page if ref.kind == kind} for kind in TABLES}
-    before = _Before(*fetch_row(connection, _BEFORE, (repository_id,)))
+    (before,) = _before(connection, repository_id)
     is_first_listing, is_only_page = before.previous_look is None, first_page and last_page
     if not is_only_page:  # a list of one page is compared in memory
         _note_names(connection, repository_id, page, fresh=first_page)
@@ -163,9 +197,7 @@ _LISTED = """UPDATE repositories SET refs_known_since = coalesce(refs_known_sinc
 def write_refs(connection: sqlite3.Connection, repository_id: int, refs: Iterable[Ref]) -> None:
     """Insert or replace single refs of a repository."""
     refs = list(refs)
-    save_ref_extras(
-        connection, repository_id, refs, _Before(*fetch_row(connection, _BEFORE, (repository_id,)))
-    )
+    save_ref_extras(connection, repository_id, refs, *_before(connection, repository_id))
     for kind, kindred in groupby(refs, key=attrgetter("kind")):
         _write(connection, kind, repository_id, kindred)
 

@@ -30,6 +30,7 @@ from mirror.store.refs import (
     mark_old_refs_stale,
     save_main_branch,
     save_refs,
+    save_unread,
 )
 from mirror.store.runs import Failure
 from mirror.sync.engine import Step
@@ -101,6 +102,21 @@ def refs_steps(run: Run, *, new_since: str | None = None) -> Iterator[Step]:
         last = rows[-1].row_id
 
 
+def _save_together(answered: "list[tuple[RefsStep, Page[Ref], RefsListing]]") -> None:
+    """Write whole listings: those of repositories without refs in few statements, others one by one."""
+    run = answered[0][0].run
+    pages = {step.row_id: answer.rows for step, answer, _ in answered}
+    with run.store.transaction() as connection:
+        new = save_unread(connection, pages, seen_at=run.now_text())
+    run.counts.refs_new += sum(new.values())
+    for step, answer, listing in answered:
+        if step.row_id in new:
+            run.hear()
+            run.progress.step()
+        else:
+            step.save_compared(answer, listing)
+
+
 class RefsStep(Step):
     """Request a page of a repository's branches and tags."""
 
@@ -114,11 +130,29 @@ class RefsStep(Step):
         return self.run.upstream.fetch_refs(self.key, self.listing.next)
 
     def save(self, answer: Page[Ref]) -> Sequence[Step]:
-        """Write it, with the cursor of a listing of several pages."""
+        """Write it, a whole listing with those that follow at once."""
         run, listing = self.run, refs_advanced(self.listing, answer, self.asked_at)
         if self._is_doubtful(answer, listing):
             return [RefsStep(run, self.row_id, self.key, RefsListing(passes=2))]
-        now = run.now_text()
+        if self._is_simple(answer, listing):
+            run.store.write_later((self, answer, listing), _save_together)
+            return []
+        return self.save_compared(answer, listing)
+
+    def _is_simple(self, answer: Page[Ref], listing: RefsListing) -> bool:
+        """Return whether this is a whole listing that never failed, and has refs that were all understood."""
+        return (
+            self.listing == RefsListing()
+            and listing.next is None
+            and bool(answer.rows)
+            and not answer.bad
+            and not self.run.ever_failed_refs(self.row_id)
+            and not self._listing_tells_main_branch
+        )
+
+    def save_compared(self, answer: Page[Ref], listing: RefsListing) -> Sequence[Step]:
+        """Compare a page with the file, and write it with the cursor of a listing of several pages."""
+        run, now = self.run, self.run.now_text()
         with run.store.transaction() as connection:
             moved = self._save_main_branch(answer, listing)  # first: it asks whether refs were ever read
             is_only_page = listing.next is None and listing.pages == 1

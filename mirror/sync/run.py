@@ -228,6 +228,10 @@ class Run:
         """Return the subjects of one kind that have failed, in this run or before it."""
         return {subject for failed, subject in self._failed if failed == kind}
 
+    def ever_failed_refs(self, repository_id: int) -> bool:
+        """Return whether refs of a repository have failed, in this run or before it."""
+        return repository_id in self._failed_rows
+
     def answered(self, kind: str, subject: str) -> None:
         """Forget a failure, because what failed has been answered."""
         self.hear()
@@ -242,7 +246,7 @@ class Run:
     def answered_refs(self, repository_id: int, *, understood: bool) -> None:
         """Drop the failure of a repository's refs, and if all were `understood`, those of single refs."""
         self.hear()
-        if repository_id not in self._failed_rows:
+        if not self.ever_failed_refs(repository_id):
             return
         with self.store.transaction() as connection:
             Failures(connection, self.upstream_id).drop_refs(repository_id, single=understood)
