@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 LOOKAHEAD = 128
 
+MOMENT = 0.01
+"""For how many seconds an answer that is there waits for each other one, to be saved together."""
+
 
 class Step(Protocol):
     """One thing to ask of the upstream."""
@@ -188,9 +191,7 @@ def _save_all(
             workers.put(under_way[-1])
         if not under_way:
             break
-        while not under_way[0].done and not stop.is_set():
-            workers.wait(0.2)  # short enough that `stop` and the progress are noticed
-            tick()
+        _await(under_way, workers, most=most, stop=stop, tick=tick)
         if stop.is_set():
             raise Interrupted("stopped; the next run resumes from here")
         with together():
@@ -203,6 +204,24 @@ def _save_all(
         tick()
     if paused is not None:
         raise paused
+
+
+def _await(
+    under_way: Sequence[_Task],
+    workers: _Workers,
+    *,
+    most: int,
+    stop: threading.Event,
+    tick: Callable[[], None],
+) -> None:
+    """Wait for the first answer, and a moment for half of them, which are saved by fewer statements."""
+    while not under_way[0].done and not stop.is_set():
+        workers.wait(0.2)  # short enough that `stop` and the progress are noticed
+        tick()
+    half = most // 2
+    for _ in range(half if len(under_way) == most else 0):
+        if not under_way[half - 1].done:
+            workers.wait(MOMENT)
 
 
 def _save(task: _Task) -> Sequence[Step]:
