@@ -73,7 +73,7 @@ class Credential:
         """Remove the secret, in every spelling, from a text."""
         if len(self.secret) < SHORTEST_REDACTED:
             return text
-        return redacting([self.secret, self.basic.removeprefix("Basic ")])(text)
+        return redacting([self.secret, self.basic.removeprefix("Basic ").rstrip("=")])(text)
 
 
 def redacting(secrets: Iterable[str]) -> Redact:
@@ -81,10 +81,14 @@ def redacting(secrets: Iterable[str]) -> Redact:
     spellings = set[str]()
     for secret in secrets:
         if len(secret) >= SHORTEST_REDACTED:
-            encoded = base64.b64encode(secret.encode()).decode()
+            # Without the signs that fill it up, since not all write them.
+            encoded = {
+                encode(secret.encode()).decode().rstrip("=")
+                for encode in (base64.b64encode, base64.urlsafe_b64encode)
+            }
             in_json = {json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
             # Errors of libraries quote what they got as Python, JSON or an address does.
-            spellings |= {secret, repr(secret)[1:-1], quote(secret, safe=""), encoded, *in_json}
+            spellings |= {secret, repr(secret)[1:-1], quote(secret, safe=""), *encoded, *in_json}
     ordered = sorted(spellings, key=len, reverse=True)  # a shorter one may be part of a longer one
 
     def redact(text: str) -> str:

@@ -45,6 +45,18 @@ def test_a_file_of_every_version_migrates_to_the_schema_of_a_new_one(tmp_path: P
     assert check_file(path, repair=False) == []
 
 
+@pytest.mark.parametrize("table", ["search_state", "search_ref_state"])
+def test_an_index_with_rows_that_are_never_written_is_a_fault_and_mended(tmp_path: Path, table: str) -> None:
+    """The check says so in a line, and the repair makes the index anew."""
+    path = tmp_path / "mirror.db"
+    Store(path).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"DELETE FROM {table}")
+    assert [complaint.mended for complaint in check_file(path, repair=False)] == [False]
+    assert [complaint.mended for complaint in check_file(path, repair=True)] == [True]
+    assert check_file(path, repair=False) == []
+
+
 def test_a_half_migrated_file_is_completed(tmp_path: Path) -> None:
     """Such a file can only have migrations before the eleventh."""
     path = tmp_path / "mirror.db"

@@ -90,6 +90,19 @@ def test_next_elsewhere_is_refused(place: str) -> None:
     assert str(caught.value).isprintable()
 
 
+def test_a_secret_in_a_link_or_a_bad_row_is_neither_stored_nor_shown() -> None:
+    """A link becomes a cursor, a bad row a failure."""
+    for link in ("https://elsewhere.invalid/s3cret-token", f"{API}/repositories/w?page=2&key=s3cret-token"):
+        ours = faked(page(ROW, next=link), credential="s3cret-token")
+        with pytest.raises(UpstreamShapeError, match="the next page is said to be at") as caught:
+            ours.upstream.fetch_repositories("w", "created", None)
+        assert "s3cret" not in str(caught.value)
+    bad = {"full_name": f"{'x' * 90}/s3cret-token", "uuid": 5}
+    found = faked(page(bad), credential="s3cret-token").upstream.fetch_repositories("w", "created", None)
+    assert "s3cret" not in str(found.bad)
+    assert found.bad
+
+
 def test_a_server_of_another_address_is_not_bitbucket_org() -> None:
     """A mirror with API 2.0 may use its three prefixes, not Bitbucket's host."""
     home = "http://mirror.example:8001"

@@ -50,7 +50,7 @@ def secrets_of(config: Config) -> list[str]:
             credential = read_credential(upstream.credential)
         except ConfigError:
             continue
-        basic = credential.basic.removeprefix("Basic ")
+        basic = credential.basic.removeprefix("Basic ").rstrip("=")
         found += [credential.secret, basic] if credential.secret else []
     for upstream in config.upstreams:
         try:

@@ -251,7 +251,7 @@ class Api1(HttpUpstream):
                 f'{error} - name in the configuration what to mirror: workspaces = ["some-user"]',
                 status=error.status,
             ) from None
-        rows, bad = _TO_OWNED.decode(listing)
+        rows, bad = _TO_OWNED.decode(listing, redact=self._http.redacted)
         owners = tuple({owner.uuid: owner for owner in rows}.values())
         return Page(rows=owners, next=None, size=len(owners), date=answer.date, bad=bad)
 
@@ -269,7 +269,7 @@ class Api1(HttpUpstream):
         found, answer = self._http.get_json(f"users/{segment(workspace)}/", UserAnswer)
         owner = to_user(found.user)
         rows = RowDecoder(RepositoryJson, lambda row: to_repository(row, owner))
-        good, bad = rows.decode(found.repositories, self._keep)
+        good, bad = rows.decode(found.repositories, self._keep, redact=self._http.redacted)
         return Page(rows=good, next=None, size=len(found.repositories), date=answer.date, bad=bad)
 
     def fetch_repository(self, key: RepositoryKey) -> Repository:
@@ -283,7 +283,9 @@ class Api1(HttpUpstream):
         if kind not in _REFS:
             raise UpstreamShapeError(f"{cursor!r} is not a cursor of a listing of refs")
         found, answer = self._http.get_json(f"{_path(key)}/{kind}/", dict[str, msgspec.Raw])
-        rows, bad = _REFS[kind].decode((with_name(name, raw) for name, raw in found.items()), self._keep)
+        rows, bad = _REFS[kind].decode(
+            (with_name(name, raw) for name, raw in found.items()), self._keep, redact=self._http.redacted
+        )
         onward = "tags" if kind == "branches" else None
         return Page(rows=rows, next=onward, size=None, date=answer.date, bad=bad)
 

@@ -234,7 +234,7 @@ class Cloud(HttpUpstream):
             if shorter is None:
                 raise
             return self._page(shorter, rows, usual)
-        good, bad = rows.decode(envelope.values, self._with_told, usual)
+        good, bad = rows.decode(envelope.values, self._with_told, usual, redact=self._http.redacted)
         most = count(envelope.pagelen) or PAGE_LENGTH
         page = Page(
             rows=good,
@@ -297,7 +297,7 @@ class Cloud(HttpUpstream):
         return Page(rows=(), next=following, size=None, date=answer.date, skipped=True)
 
     def _next(self, link: str | None, answer: Response) -> str | None:
-        return checked_next(link, answer.address, self._http.url) if link else None
+        return checked_next(link, answer.address, self._http.url, self._http.redacted) if link else None
 
     def _written(self, answer: Response) -> Repository:
         return self._with_told(decode.to_repository(self._http.decoded(answer, RepositoryJson)), answer.body)

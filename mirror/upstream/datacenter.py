@@ -251,7 +251,7 @@ class DataCenter(HttpUpstream):
     def _page(self, path: str, start: str | None, rows: RowDecoder[Row], more: str = "") -> Page[Row]:
         """Request a page that begins at `start`, and decode its rows."""
         listing, answer = self._ask(path, f"&start={start or 0}{more}")
-        good, bad = rows.decode(listing.values)
+        good, bad = rows.decode(listing.values, redact=self._http.redacted)
         return Page(
             rows=good,
             next=_onward(listing, int(start or 0), answer.url),

@@ -9,6 +9,7 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 
 from mirror.addresses import API_PATHS, origins_of
+from mirror.credentials import Redact
 from mirror.decoding import decoded_bytes
 from mirror.errors import UpstreamShapeError
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
@@ -134,14 +135,16 @@ def is_reached(commit: str, left: Sequence[str | None], *, more: bool) -> bool |
     return False if left[0] == commit else None
 
 
-def checked_next(link: str, asked: str, api: str) -> str:
+def checked_next(link: str, asked: str, api: str, redact: Redact) -> str:
     """Return a `next` link, made absolute, that was found at the address `asked`.
 
-    Raises UpstreamShapeError for one that leaves the API at the address `api`, or leads back to `asked`.
+    Raises UpstreamShapeError for one that leaves the API at the address `api`, or leads back to `asked`, or
+    has a secret in it that `redact` removes: addresses are shown and stored.
     """
+    clean = redact(link)
     paths = tuple(f"{path}/" for path in (urlsplit(api).path.rstrip("/"), *API_PATHS))
     try:
-        is_plain = link.isprintable() and " " not in link
+        is_plain = link.isprintable() and " " not in link and clean == link
         link = urljoin(asked, link)
         parts = urlsplit(link)
         is_known = is_plain and f"{parts.scheme}://{parts.netloc}" in origins_of(api)
@@ -150,7 +153,7 @@ def checked_next(link: str, asked: str, api: str) -> str:
         is_known = False
     if not is_known:
         raise UpstreamShapeError(
-            f"{shown_url(asked)}: the next page is said to be at {shown_url(link)}, which is not part of"
+            f"{shown_url(asked)}: the next page is said to be at {shown_url(clean)}, which is not part of"
             f" {shown_url(api)}: not followed"
         )
     if link == asked:
@@ -220,8 +223,10 @@ class RowDecoder(Generic[Row]):
         values: Iterable[msgspec.Raw],
         keep: Callable[[Row, bytes], Row] | None = None,
         usual: Callable[[msgspec.Raw], Row | None] | None = None,
+        *,
+        redact: Redact,
     ) -> tuple[tuple[Row, ...], tuple[BadRow, ...]]:
-        """Return the good rows and the bad ones.
+        """Return the good rows and the bad ones, of which `redact` removes secrets.
 
         `keep` adds to each row the JSON that it was made from; `usual` returns a row with that, or None.
         """
@@ -234,7 +239,8 @@ class RowDecoder(Generic[Row]):
                 row = self._decode_row(raw)
                 rows.append(row if keep is None else keep(row, bytes(raw)))
             except (msgspec.MsgspecError, UpstreamShapeError, ValueError, RecursionError) as error:
-                bad.append(BadRow(what=_name_of(bytes(raw)), error=shown(str(error))))
+                what = shown(redact(_name_of(bytes(raw))), 100)
+                bad.append(BadRow(what=what, error=shown(redact(str(error)))))
         return tuple(rows), tuple(bad)
 
 
@@ -255,4 +261,4 @@ def _name_of(raw: bytes) -> str:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return "a row"
     names = (found.full_name, found.name, found.displayId, found.slug, found.uuid)
-    return next((shown(name, 100) for name in names if isinstance(name, str) and name), "a row")
+    return next((name for name in names if isinstance(name, str) and name), "a row")

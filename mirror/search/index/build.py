@@ -60,7 +60,11 @@ def _rebuild(connection: sqlite3.Connection, leaf_size: int, at_once: int) -> No
     for table in ("common", "rare", "crowds", "pending", "columns", "languages", "dense"):
         connection.execute(f"DELETE FROM search_{table}")
     corpus = read_corpus(connection)
-    connection.execute("UPDATE search_state SET up_to = ?", (corpus.highest_id,))
+    connection.execute(  # damage may have taken the row
+        """INSERT INTO search_state (id, up_to) VALUES (1, ?)
+           ON CONFLICT (id) DO UPDATE SET up_to = excluded.up_to""",
+        (corpus.highest_id,),
+    )
     if corpus.size:
         at_once = max(at_once, corpus.text.size // SHARE_AT_ONCE)
         for rows in _Build(corpus, leaf_size, at_once).rows():

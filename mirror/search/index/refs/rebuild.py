@@ -56,7 +56,11 @@ def build_refs_index(connection: sqlite3.Connection, sizes: Sizes = SIZES) -> No
     for table in TABLES_OF_INDEX:
         connection.execute(f"DELETE FROM search_ref_{table}")
     refs = read_refs(connection)
-    connection.execute("UPDATE search_ref_state SET up_to = ?", (refs.highest_id,))
+    connection.execute(  # damage may have taken the row
+        """INSERT INTO search_ref_state (id, up_to) VALUES (1, ?)
+           ON CONFLICT (id) DO UPDATE SET up_to = excluded.up_to""",
+        (refs.highest_id,),
+    )
     if has_hashes(connection):
         _write_hashes(connection, refs)
     lists = _write_names_and_lists(connection, refs)
