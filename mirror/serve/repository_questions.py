@@ -32,7 +32,9 @@ class Question(msgspec.Struct, frozen=True):
 
 
 OWNER = {"owner": "only repositories of this owner (empty: of all)"}
-IS_THEIRS = "(:owner = '' or u.username = :owner collate nocase)"
+# Without a join, as strangers read `users` by a view that decides for each row who may be named.
+_IDS = "(select id from users where username = :owner collate nocase)"
+IS_THEIRS = f"(:owner = '' or r.owner_id in {_IDS})"
 
 
 def days(default: int) -> dict[str, str]:
@@ -62,7 +64,7 @@ CLEANING = {
         "Repositories without a push or an edit for a number of days, oldest first.",
         f"""
 select r.full_name, r.updated_at, {age("r.updated_at")} as days, r.scm, r.size, r.is_private, r.description
-from repositories r join users u on u.id = r.owner_id
+from repositories r
 where r.deleted_at is null and r.updated_at < {ago(365)}
   and {IS_THEIRS}
 order by r.updated_at limit 1000""",
@@ -74,7 +76,7 @@ order by r.updated_at limit 1000""",
         f"""
 select r.full_name, b.name as branch, b.target_date as last_commit, {age("b.target_date")} as days,
        b.target_author as author, b.target_hash as hash
-from branches b cross join repositories r on r.id = b.repository_id join users u on u.id = r.owner_id
+from branches b cross join repositories r on r.id = b.repository_id
 where b.target_date < {ago(365)}
   and r.deleted_at is null and b.name is not r.main_branch and {IS_THEIRS}
 order by b.target_date limit 1000""",
@@ -89,7 +91,7 @@ order by b.target_date limit 1000""",
 select r.full_name, b.name as branch, b.target_date as last_commit, {age("b.target_date")} as days,
        b.target_author as author, b.target_hash as hash,
        case when m.target_hash = b.target_hash then 'is the main branch' else 'was merged' end as why
-from branches b cross join repositories r on r.id = b.repository_id join users u on u.id = r.owner_id
+from branches b cross join repositories r on r.id = b.repository_id
 left join branches m on m.repository_id = r.id and m.name = r.main_branch
 where b.target_date < {ago(365)} and r.deleted_at is null and b.name is not r.main_branch
   and {IS_THEIRS}
@@ -101,12 +103,17 @@ order by b.target_date limit 1000""",
         "Most branches",
         "Repositories with the most branches, and how many of these had no commit for a number of days.",
         f"""
-select r.full_name, b.branches, b.old_branches, r.updated_at
-from (select repository_id, count(*) as branches, sum(target_date < {ago(365)}) as old_branches
-      from branches group by repository_id) b
-cross join repositories r on r.id = b.repository_id join users u on u.id = r.owner_id
-where r.deleted_at is null and r.refs_synced_at is not null and {IS_THEIRS}
-order by b.branches desc, r.full_name limit 100""",
+select r.full_name, b.branches,
+       (select sum(target_date < {ago(365)}) from branches where repository_id = r.id) as old_branches,
+       r.updated_at
+from (select repository_id, count(*) as branches from branches
+      where :owner = '' or repository_id in (select id from repositories where owner_id in {_IDS})
+      group by repository_id order by branches desc, repository_id
+      limit 100 + (select count(*) from repositories where deleted_at is not null)
+                + (select count(*) from repositories where refs_stale)) b -- those never read are stale
+cross join repositories r on r.id = b.repository_id
+where r.deleted_at is null and r.refs_synced_at is not null
+order by b.branches desc, r.id limit 100""",
         days(365) | OWNER,
     ),
     "empty_repositories": Question(
@@ -114,7 +121,7 @@ order by b.branches desc, r.full_name limit 100""",
         "Repositories without any branch or tag, oldest first: created but never used.",
         f"""
 select r.full_name, r.created_at, {age("r.created_at")} as days, r.size, r.is_private, r.description
-from repositories r join users u on u.id = r.owner_id
+from repositories r
 where r.deleted_at is null and r.refs_synced_at is not null and {IS_THEIRS}
   and not exists (select 1 from branches b where b.repository_id = r.id)
   and not exists (select 1 from tags t where t.repository_id = r.id)
@@ -127,7 +134,7 @@ order by r.created_at limit 1000""",
         f"""
 select r.full_name, r.updated_at, p.full_name as parent, p.updated_at as parent_updated_at,
        cast(julianday(p.updated_at) - julianday(r.updated_at) as integer) as days_behind
-from repositories r join repositories p on p.id = r.parent_id join users u on u.id = r.owner_id
+from repositories r join repositories p on p.id = r.parent_id
 where r.parent_id is not null and r.deleted_at is null and p.deleted_at is null
   and julianday(p.updated_at) - julianday(r.updated_at) > cast(coalesce(nullif(:days, ''), 365) as integer)
   and {IS_THEIRS}
@@ -139,7 +146,7 @@ order by days_behind desc, r.full_name limit 1000""",
         "The largest repositories, by the size that the upstream reports.",
         f"""
 select r.full_name, r.size as bytes, round(r.size / 1048576.0, 1) as mebibytes, r.scm, r.updated_at
-from repositories r not indexed join users u on u.id = r.owner_id
+from repositories r not indexed
 where r.deleted_at is null and r.size is not null and {IS_THEIRS}
 order by r.size desc limit 100""",
         OWNER,
@@ -178,15 +185,13 @@ order by hit.key""",
         "Names under many owners",
         "Repository names that several owners use: forks, copies, or coincidence.",
         """
-with shared as materialized (
-    select lower(slug) as slug from repositories not indexed where deleted_at is null
-    group by 1 having min(owner_id) < max(owner_id)
+with most as materialized (
+    select lower(slug) as slug, count(distinct owner_id) as owners from repositories where deleted_at is null
+    group by repositories.slug collate nocase having owners > 1 order by owners desc, 1 limit 1000
 )
-select lower(r.slug) as slug, count(distinct r.owner_id) as owners,
-       sum(r.parent_id is not null) as forks, max(r.updated_at) as last_update
-from repositories r not indexed
-where r.deleted_at is null and lower(r.slug) in (select slug from shared)
-group by 1 order by owners desc, 1 limit 1000""",
+select most.slug, most.owners, sum(r.parent_id is not null) as forks, max(r.updated_at) as last_update
+from most cross join repositories r on r.slug = most.slug collate nocase and r.deleted_at is null
+group by most.slug order by most.owners desc, 1""",
     ),
     "who_owns_most": Question(
         "Who owns most",
@@ -260,10 +265,12 @@ order by date desc, r.full_name limit 1000""",
         "Repositories with a tag of that name",
         "All repositories that have this tag.",
         f"""
-select r.full_name, {_DATE} as date, t.target_hash as hash
-from tags t join repositories r on r.id = t.repository_id
-where t.name = :tag and r.deleted_at is null
-order by date desc limit 1000""",
+select r.full_name, t.date, t.target_hash as hash
+from (select repository_id, target_hash, {_DATE} as date from tags t where name = :tag
+      order by 3 desc, 1 limit 1000 + (select count(*) from repositories where deleted_at is not null)) t
+cross join repositories r on r.id = t.repository_id
+where r.deleted_at is null
+order by t.date desc, r.id limit 1000""",
         {"tag": "its whole name, as in v1.0"},
         needs=("tag",),
     ),
@@ -272,7 +279,7 @@ order by date desc limit 1000""",
         "Repositories that have commits and branches but no tag, last updated first.",
         f"""
 select r.full_name, r.updated_at, r.scm, r.size
-from repositories r not indexed join users u on u.id = r.owner_id
+from repositories r not indexed
 where r.deleted_at is null and r.main_branch is not null and r.refs_synced_at is not null and {IS_THEIRS}
   and not exists (select 1 from tags t where t.repository_id = r.id and t.name <> 'tip')
 order by r.updated_at desc limit 1000""",

@@ -105,7 +105,7 @@ order by c.id desc limit 1000""",
         "Edited descriptions, settings and other details of repositories, before and after.",
         f"""
 select c.at, r.full_name, c.old as before, c.new as after
-from changes c join repositories r on r.id = c.repository_id join users u on u.id = r.owner_id
+from changes c join repositories r on r.id = c.repository_id
 where c.kind = 'updated' and c.at >= {ago(365)} and r.deleted_at is null and {IS_THEIRS}
 order by c.id desc limit 1000""",
         days(365) | OWNER,
@@ -115,7 +115,7 @@ order by c.id desc limit 1000""",
         "Repositories whose visibility changed, latest first.",
         f"""
 select c.at, r.full_name, c.kind, r.is_private as is_private_now
-from changes c join repositories r on r.id = c.repository_id join users u on u.id = r.owner_id
+from changes c join repositories r on r.id = c.repository_id
 where c.kind in ('made_public', 'made_private') and r.deleted_at is null and {IS_THEIRS}
 order by c.id desc limit 1000""",
         OWNER,
@@ -128,7 +128,7 @@ order by c.id desc limit 1000""",
 select r.full_name, r.deleted_at, r.gone_reason, r.updated_at,
        iif(r.refs_synced_at is null, null,
            (select count(*) from tags t where t.repository_id = r.id)) as tags_kept
-from repositories r join users u on u.id = r.owner_id
+from repositories r
 where r.deleted_at is not null and {IS_THEIRS}
 order by r.deleted_at desc limit 1000""",
         OWNER,
@@ -143,7 +143,7 @@ def _unexpected(name: str, about: str) -> Question:
         about,
         f"""
 select c.at, r.full_name, c.ref, c.old, c.new, c.previous_look
-from changes c join repositories r on r.id = c.repository_id join users u on u.id = r.owner_id
+from changes c join repositories r on r.id = c.repository_id
 where {UNEXPECTED[name]} and {IS_THEIRS}
 order by c.id desc limit 1000""",
         OWNER,
@@ -161,7 +161,7 @@ SHOULD_NOT_MOVE = {
 select c.at, r.full_name, c.ref,
        case c.forced when 1 then 'yes' when 0 then 'no' else 'unknown' end as forced,
        c.old, c.new, c.previous_look
-from changes c join repositories r on r.id = c.repository_id join users u on u.id = r.owner_id
+from changes c join repositories r on r.id = c.repository_id
 where c.is_main = 1 and c.at >= {ago(30)} and {IS_THEIRS}
 order by c.forced is 1 desc, c.id desc limit 1000""",
         days(30) | OWNER,

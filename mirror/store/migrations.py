@@ -965,3 +965,12 @@ def _drop_search_tables(db: Database) -> None:
 def m039_pending_rows_without_derived_columns(db: Database) -> None:
     """A page of a sync finds the rows that it made pending, without a look at all that wait."""
     db.execute("CREATE INDEX search_unprepared ON search_pending (id) WHERE text IS NULL")
+
+
+@migrations()
+def m040_slugs(db: Database) -> None:
+    """An index of slugs, so that those of many owners are counted without sorting all of them."""
+    db.execute(
+        """CREATE INDEX repositories_slug ON repositories (slug COLLATE NOCASE, owner_id)
+           WHERE deleted_at IS NULL"""
+    )
