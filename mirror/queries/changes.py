@@ -12,7 +12,7 @@ import msgspec
 
 from mirror.queries.refs import REFS_STATE
 from mirror.queries.rows import ChangeRow, Values
-from mirror.queries.visibility import Caller, visible_changes
+from mirror.queries.visibility import Caller, visible, visible_changes
 from mirror.store.changes import RARE, RARE_KINDS
 from mirror.store.files import fetch, fetch_as, fetch_value
 from mirror.store.refs import PSEUDO_TAG
@@ -160,14 +160,14 @@ class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
             return [msgspec.structs.replace(self, kinds=(kind,)) for kind in self.kinds] or [self]
         return [self]
 
-    def conditions(self) -> list[str]:
-        """Return the conditions in SQL."""
+    def conditions(self, caller: Caller) -> list[str]:
+        """Return the conditions in SQL, for a caller who sees no other changes than `visible_changes`."""
         is_fork = f"r.parent_full_name IS {'NOT ' if self.forks else ''}NULL"
         each = {
             self._of_kinds(): self.kinds,
             " OR ".join(UNEXPECTED[name] for name in self.unexpected).join("()"): self.unexpected,
             "c.repository_id = :repository_id": self.repository_id is not None,
-            self._of_owners(): self.owner_ids,
+            self._of_owners(caller): self.owner_ids,
             "u.username = :owner COLLATE NOCASE": self.owner,
             "up.name = :upstream": self.upstream,
             # LIKE takes a third of the time, and nearly all fail it; `instr` decides on the others.
@@ -189,10 +189,12 @@ class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
             return f"(c.kind IN ({RARE_KINDS}) AND c.kind = json_extract(:kinds, '$[0]'))"
         return "c.kind IN (SELECT value FROM json_each(:kinds))"
 
-    def _of_owners(self) -> str:
+    def _of_owners(self, caller: Caller) -> str:
         """Return the condition that a change is about some owners, or about a repository of theirs."""
         among = "IN (SELECT value FROM json_each(:owner_ids))"
-        of_repositories = f"c.repository_id IN (SELECT id FROM repositories WHERE owner_id {among})"
+        # Changes of hidden repositories are not even read, so that they cost no time.
+        of_repositories = f"""c.repository_id IN
+            (SELECT o.id FROM repositories o WHERE o.owner_id {among} AND {visible(caller, "o")})"""
         if self.kinds and OF_OWNERS.isdisjoint(self.kinds):  # there is an index by repository, none by user
             return of_repositories
         return f"(c.user_id {among} OR {of_repositories})"
@@ -228,7 +230,7 @@ def latest_changes(
         pages = [latest_changes(connection, caller, one, limit=most + 1) for one in each]
         rows = sorted((row for page in pages for row in page.rows), key=lambda row: -row.id)
         return ChangesPage(rows[offset:most], len(rows) > most)
-    by, earlier, _ = _order(connection, wanted)
+    by, earlier, _ = _order(connection, caller, wanted)
     found = fetch_as(
         ChangeRow,
         connection,
@@ -268,7 +270,7 @@ def timeline(
     connection: sqlite3.Connection, caller: Caller, wanted: ChangeFilter, at: str, *, since: str | None = None
 ) -> Timeline:
     """Read the moments of changes around `at`, "" for today; `since` is the first known state."""
-    by, earlier, later = _order(connection, wanted)
+    by, earlier, later = _order(connection, caller, wanted)
 
     def moments(condition: str, order: str) -> list[str]:
         sql = f"""SELECT c.at FROM {_SOURCE} WHERE {_where(caller, wanted)} AND {condition}
@@ -306,7 +308,7 @@ FEW = 20_000
 """The most changes of owners that are all read and sorted."""
 
 
-def _order(connection: sqlite3.Connection, wanted: ChangeFilter) -> tuple[str, str, str]:
+def _order(connection: sqlite3.Connection, caller: Caller, wanted: ChangeFilter) -> tuple[str, str, str]:
     """Return the order by id, and conditions for what is before and after the moment `:at`."""
     # Few changes of owners are found by an index. If there are many, it is faster to read all changes from
     # the moment on, until enough of the owners' are found.
@@ -315,11 +317,12 @@ def _order(connection: sqlite3.Connection, wanted: ChangeFilter) -> tuple[str, s
     count = fetch_value(
         connection,
         f"""SELECT count(*) FROM (SELECT 1 FROM repositories r JOIN changes c ON c.repository_id = r.id
-            WHERE r.owner_id IN (SELECT value FROM json_each(:owner_ids)) LIMIT {FEW + 1})""",
-        wanted.values(),
+            WHERE r.owner_id IN (SELECT value FROM json_each(:owner_ids)) AND {visible(caller, "r")}
+            LIMIT {FEW + 1})""",
+        {**caller.values, **wanted.values()},
     )
     return ("+c.id", "1", "1") if count <= FEW else ("c.id", _last_id(":at"), _first_id(":at"))
 
 
 def _where(caller: Caller, wanted: ChangeFilter) -> str:
-    return " AND ".join([visible_changes(caller), *wanted.conditions()])
+    return " AND ".join([visible_changes(caller), *wanted.conditions(caller)])

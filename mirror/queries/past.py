@@ -76,25 +76,25 @@ def _pasts(
 ) -> Iterator[Past | NotFound]:
     """Rebuild the repositories of some rows that a caller may see; yield an error where nothing is known."""
     must_have_history(connection)
-    values = {"ids_wanted": json.dumps(ids), **caller.values}
     rows = fetch_dicts(
         connection,
         f"""SELECT r.*, {forks_count(caller, "r")} AS forks_count,
                 {first_seen(caller, "r")} AS first_seen_at, {is_own("r")} AS is_own
             FROM json_each(:ids_wanted) w CROSS JOIN repositories r ON r.id = w.value
             WHERE {visible(caller, "r")}""",
-        values,
+        {"ids_wanted": json.dumps(ids), **caller.values},
     )
+    shown_ids = [row["id"] for row in rows]
     lines = defaultdict[int, list[Line]](list)
     of_row = "" if with_refs else "AND kind NOT GLOB 'branch_*' AND kind NOT GLOB 'tag_*'"
     for row_id, *line in fetch(
         connection,
         f"""SELECT repository_id, {", ".join(Line._fields)} FROM changes
             WHERE repository_id IN (SELECT value FROM json_each(:ids_wanted)) {of_row} ORDER BY id""",
-        values,
+        {"ids_wanted": json.dumps(shown_ids)},
     ):
         lines[row_id].append(Line(*line))
-    moved = _measures_of(connection, ids, at)
+    moved = _measures_of(connection, shown_ids, at)
     compacted = compacted_before(connection) or ""
     for row in rows:
         hidden = _hidden(caller, row)
