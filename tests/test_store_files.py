@@ -7,10 +7,10 @@ import resource
 import sqlite3
 import threading
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from forked_command import fork_server
 from older_files import MIGRATIONS, older
 
 from mirror.errors import StoreError, StoreLocked
@@ -28,7 +28,7 @@ def opened(path: Path) -> int:
 @pytest.mark.parametrize("up_to", [None, MIGRATIONS[4]])
 def test_processes_that_open_one_file_at_once_wait_for_each_other(tmp_path: Path, up_to: str | None) -> None:
     """For a new file, and for one that must be migrated first."""
-    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(4, mp_context=fork_server()) as pool:
         for turn in range(8):
             path = tmp_path / f"{turn}.db"
             if up_to:
