@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from asgi_client import client_of
+from fixtures_db import FixtureDb, repository
 from sync_harness import crawling
 
 from mirror.observe.health import LEAST_FREE, Health, read_health
+from mirror.queries.visibility import ANONYMOUS
 from mirror.store import Store
 from mirror.store.crawl_state import WorkspaceState
 from mirror.store.cursors import Cursors
@@ -168,6 +170,24 @@ def test_a_damaged_file_is_reported_not_raised(damaged: Path) -> None:
         found = read_health(connection, damaged, NOW, free=10**12)
     assert found.status == "unwell"
     assert "the file" in found.reasons[0]
+
+
+def test_strangers_are_told_what_is_public(tmp_path: Path) -> None:
+    """The status, late syncs of upstreams with public rows, and no faults or upstreams besides."""
+    file = File(tmp_path / "mirror.db")
+    file.ran(timedelta(days=9))
+    filled = FixtureDb(file.path)
+    filled.repositories([repository("ann/open"), repository("ann/hidden", is_private=True)])
+    inside = filled.store.save_upstream("inside", "sandbox", "http://y")
+    with closing(filled.store) as store, store.transaction() as connection:
+        connection.execute("UPDATE repositories SET upstream_id = ?", (file.upstream,))
+        connection.execute("UPDATE users SET upstream_id = ?", (file.upstream,))
+        Cursors(connection, inside).integrity.save("row of ann/hidden", at=to_text(NOW))
+    late = "box: the last sync ended 9 days ago"
+    assert file.health().reasons == [late, "inside: the last check of the file found: row of ann/hidden"]
+    told = file.health(caller=ANONYMOUS)
+    assert told.status == "unwell"
+    assert told.reasons == [late, "a token of the whole mirror is told what is wrong"]
 
 
 def test_the_route_answers_200_or_503(tmp_path: Path) -> None:

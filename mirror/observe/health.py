@@ -31,7 +31,7 @@ LEAST_FREE = 256 * 1024 * 1024  # the free space on the disk below which the mir
 _ENDED = "('complete', 'incomplete')"
 _LISTINGS = "('full', 'incremental')"
 _LAST_RUN = "FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 1"
-_UNTOLD = "a token of the whole mirror is told what else is wrong"
+_UNTOLD = "a token of the whole mirror is told what is wrong"
 _WAITING = """SELECT f.kind, count(*) FROM sync_failures f LEFT JOIN repositories r ON r.id = f.repository_id
     WHERE f.upstream_id = :upstream AND NOT f.accepted AND %s GROUP BY f.kind"""
 _OWN_NUMBER = "the % requests of this run are used%"
