@@ -112,6 +112,23 @@ def test_a_follower_more_rewrites_one_column(tmp_path: Path) -> None:
     assert check_index(mirror.connection) == []
 
 
+def test_a_longer_name_changes_only_the_lists_that_it_is_new_to(tmp_path: Path) -> None:
+    """Its old name was listed in the others, which would grow with each change."""
+    mirror = Playground(tmp_path / "mirror.db")
+    for number in range(30):
+        mirror.add(f"tool-{number}")
+    with mirror.store.transaction() as connection:
+        rebuild_index(connection, 3)
+    before = set(mirror.store.rows("SELECT path, ids FROM search_rare"))
+    mirror.change(8, name="tool-7-next", slug="tool-7-next")
+    mirror.store.finish_search_index()
+    after = set(mirror.store.rows("SELECT path, ids FROM search_rare"))
+    changed = [path.rstrip(b"\xfe") for path, _ in after - before]
+    assert len(changed) > 3
+    assert not [path for path in changed if path in searched_text("tool-7", "tool-7")]
+    assert check_index(mirror.connection) == []
+
+
 def test_a_text_leaves_and_joins_a_crowd_with_the_same_ends(tmp_path: Path) -> None:
     """A crowd is not in the lists of its ends, so that a text that keeps an end may be new to its list."""
     mirror = Playground(tmp_path / "mirror.db")
