@@ -100,6 +100,8 @@ def save_unread(
         extras += ref_extras(before.id, before, refs)
         for ref in refs:
             rows[ref.kind].append(_values(before.id, ref))
+    if not new:  # as in most later syncs
+        return new
     for kind, values in rows.items():
         connection.executemany(_SAVE[kind], values)
     save_extras(connection, extras)
