@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures_db import LATER, FixtureDb, repository
 from older_files import DUMPS, restored
 from sqlite_utils import Database
 
@@ -65,3 +66,13 @@ def test_a_half_migrated_file_is_completed(tmp_path: Path) -> None:
         migrations.apply(Database(connection, execute_plugins=False), stop_before="m011_pending_in_full")
     Store(path).close()
     assert check_file(path, repair=False) == []
+
+
+def test_rows_that_wait_for_the_index_are_no_fault(tmp_path: Path) -> None:
+    """They are prepared for searches as they are written, through an API for instance."""
+    filled = FixtureDb(tmp_path / "mirror.db")
+    filled.repositories([repository("ann/new")], at=LATER)
+    filled.store.close()
+    with closing(open_reader(filled.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM search_pending WHERE text IS NOT NULL").fetchone()[0]
+    assert check_file(filled.path, repair=False) == []

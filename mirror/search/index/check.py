@@ -124,7 +124,7 @@ class _Check:
 
     def _pending_entries(self) -> dict[int, IndexedText | None]:
         """Return pending rows as they were; compare their derived columns with what they should be."""
-        known = {row[-1]: row for row in self.connection.execute(_DERIVED)}
+        known = {row[-1]: tuple(row) for row in self.connection.execute(_DERIVED)}
         collections = dict(self.connection.execute("SELECT id, was_collection FROM search_pending"))
         pending = dict[int, IndexedText | None]()
         for derived in derived_columns(self.connection):
