@@ -176,6 +176,16 @@ def test_a_number_or_nesting_beyond_measure_is_refused(text: str) -> None:
         from_toml(text)
 
 
+@pytest.mark.parametrize("text", ["a" + ".a" * 20_000 + " = 1", "[" + '"a" . ' * 20_000 + "b]"])
+def test_a_key_of_thousands_of_parts_is_refused(text: str) -> None:
+    """Before Python's parser takes many seconds for it; a long list of short texts is no such key."""
+    with pytest.raises(ConfigError, match="a key has more than 100 parts"):
+        from_toml(text)
+    names = ", ".join(f'"a.b{number}"' for number in range(300))
+    config = from_toml(f"[[upstream]]\nname = 'cloud'\nworkspaces = [{names}]")
+    assert len(config.upstreams[0].workspaces or ()) == 300
+
+
 def test_a_file_without_an_end_is_refused(tmp_path: Path) -> None:
     """Also one that a configuration names."""
     with pytest.raises(ConfigError, match="/dev/zero: has more than 10,000,000 characters"):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 from contextlib import closing
@@ -19,6 +20,7 @@ from mirror.queries.visibility import OPERATOR
 from mirror.search import search
 from mirror.store import Store
 from mirror.store.files import damage_explained, open_reader
+from mirror.store.repair import faults_of
 from mirror.store.schema import VERSION
 from mirror.times import utc_now
 
@@ -191,3 +193,31 @@ def test_a_read_only_mount_is_read(folder: Folder) -> None:
     refused = run("status")
     assert refused.returncode == 4
     assert "copy both into a folder that can be written" in refused.stderr
+
+
+def test_a_long_check_handles_signals_meanwhile(tmp_path: Path) -> None:
+    """Python handles none while SQLite reads a large file in one call."""
+    sqlite3.enable_callback_tracebacks(False)
+    path, handled = tmp_path / "large.db", [0]
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (a INTEGER)")
+        connection.execute("CREATE INDEX i ON t (a)")
+        connection.execute(
+            "INSERT INTO t WITH RECURSIVE n(v) AS (SELECT 1 UNION ALL SELECT v + 1 FROM n LIMIT 300000)"
+            " SELECT v FROM n"
+        )
+        connection.commit()
+
+    def interrupt(*_: object) -> None:
+        handled[0] += 1
+        if handled[0] == 6:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGPROF, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)  # CPU time, so that other programs do not matter
+        with pytest.raises(KeyboardInterrupt):
+            faults_of(path)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)

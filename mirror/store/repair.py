@@ -30,6 +30,7 @@ from mirror.store.ledger import count_future_now
 from mirror.times import to_text
 
 MOST = 20  # faults that a check names
+STEPS = 100_000  # of SQLite between two looks at signals: some milliseconds
 
 
 class Complaint(NamedTuple):
@@ -42,8 +43,15 @@ class Complaint(NamedTuple):
 def faults_of(path: Path, most: int = 1) -> list[str]:
     """Return the faults that SQLite finds in a file: at most `most` of each kind."""
     with closing(sqlite3.connect(reading_address(path), uri=True, timeout=BUSY_SECONDS)) as connection:
-        lines = [row[0] for row in connection.execute(f"PRAGMA integrity_check({most})")]
-        dangling = connection.execute("PRAGMA foreign_key_check").fetchmany(most)
+        # Python handles signals in its own code only, and a check of a large file is one call for minutes.
+        connection.set_progress_handler(lambda: 0, STEPS)
+        try:
+            lines = [row[0] for row in connection.execute(f"PRAGMA integrity_check({most})")]
+            dangling = connection.execute("PRAGMA foreign_key_check").fetchmany(most)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:  # by what handled a signal
+                raise KeyboardInterrupt from None
+            raise
     return [
         *(f"integrity: {line}" for line in lines if line != "ok"),
         *(f"reference: {table}, row {row}: no such {parent}" for table, row, parent, _ in dangling),
