@@ -27,6 +27,7 @@ Form = Literal["basic", "bearer", "oauth", "anonymous"]
 
 LARGEST_FILE = 65_536
 SHORTEST_SECRET = 12
+REDACTED = "[secret]"
 SHORTEST_REDACTED = 4  # redacting a shorter secret would remove letters from many words
 _FORMS = 'it holds "user:token", "token" or "oauth:KEY:SECRET"'
 
@@ -93,7 +94,7 @@ def redacting(secrets: Iterable[str]) -> Redact:
 
     def redact(text: str) -> str:
         for spelling in ordered:
-            text = text.replace(spelling, "[secret]")
+            text = text.replace(spelling, REDACTED)
         return text
 
     return redact

@@ -103,6 +103,15 @@ def test_a_secret_in_a_link_or_a_bad_row_is_neither_stored_nor_shown() -> None:
     assert found.bad
 
 
+def test_a_secret_that_is_a_part_of_the_asked_address_may_be_in_the_next() -> None:
+    """A short password may be the name of the workspace, or a part of the host."""
+    ours = faked(page(ROW, next=f"{API}/repositories/sandbox?page=2"), credential="sandbox")
+    assert ours.upstream.fetch_repositories("sandbox", "created", None).next is not None
+    ours = faked(page(ROW, next=f"{API}/repositories/sandbox?page=sandbox"), credential="sandbox")
+    with pytest.raises(UpstreamShapeError, match="the next page is said to be at"):
+        ours.upstream.fetch_repositories("sandbox", "created", None)
+
+
 def test_a_server_of_another_address_is_not_bitbucket_org() -> None:
     """A mirror with API 2.0 may use its three prefixes, not Bitbucket's host."""
     home = "http://mirror.example:8001"

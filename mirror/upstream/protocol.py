@@ -9,7 +9,7 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 
 from mirror.addresses import API_PATHS, origins_of
-from mirror.credentials import Redact
+from mirror.credentials import REDACTED, Redact
 from mirror.decoding import decoded_bytes
 from mirror.errors import UpstreamShapeError
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
@@ -139,12 +139,14 @@ def checked_next(link: str, asked: str, api: str, redact: Redact) -> str:
     """Return a `next` link, made absolute, that was found at the address `asked`.
 
     Raises UpstreamShapeError for one that leaves the API at the address `api`, or leads back to `asked`, or
-    has a secret in it that `redact` removes: addresses are shown and stored.
+    has more in it than `asked` of the secret that `redact` removes: addresses are shown and stored.
     """
     clean = redact(link)
+    # A short secret may be a part of the host or of a workspace's name.
+    adds_secret = clean.count(REDACTED) > link.count(REDACTED) + redact(asked).count(REDACTED)
     paths = tuple(f"{path}/" for path in (urlsplit(api).path.rstrip("/"), *API_PATHS))
     try:
-        is_plain = link.isprintable() and " " not in link and clean == link
+        is_plain = link.isprintable() and " " not in link and not adds_secret
         link = urljoin(asked, link)
         parts = urlsplit(link)
         is_known = is_plain and f"{parts.scheme}://{parts.netloc}" in origins_of(api)
