@@ -32,6 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell ignores Ctrl-C for what it starts with `&`, and so would the commands that tests interrupt.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.setdefault("npm_config_prefer_offline", "true")  # ask no registry about what is in the cache
     if config.getoption("numprocesses", None) and not sys.dont_write_bytecode:
         _rewrite_asserts(config)
     _use_memory()
