@@ -78,6 +78,13 @@ def test_an_immutable_file_with_changes_beside_it_is_closed(public_db: FixtureDb
     public_db.repositories([repository("mcatalbas/codeigniter", is_private=True)])
     assert served.get("/mirror.json", params={"sql": READ}).status_code == 403
     assert served.get("/mirror/repositories.csv").status_code == 403
+    repository_there = "mcatalbas/codeigniter"
+    for path in (f"/2.0/repositories/{repository_there}", f"/1.0/repositories/{repository_there}"):
+        assert served.get(path).status_code == 503, path
+    for path in (f"/-/r/{repository_there}", "/-/search.json?q=codeigniter", "/-/changes.atom", "/"):
+        answer = served.get(path)
+        assert answer.status_code == 503, path
+        assert repository_there not in answer.text, path
 
 
 def test_a_file_that_becomes_a_mirror_while_it_is_served_is_closed(tmp_path: Path) -> None:

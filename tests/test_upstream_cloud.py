@@ -363,6 +363,16 @@ def test_the_caller_is_decoded() -> None:
     assert not anonymous.server.asked
 
 
+@pytest.mark.parametrize("words", ["", "<html>no such page</html>", {"error": {"message": "Not Found"}}])
+def test_a_404_without_a_word_asks_about_the_address(words: Any) -> None:
+    """Of the user, any 404 does: Bitbucket has one."""
+    with pytest.raises(UpstreamRefused, match=r"404.* - is `url` right, with its path\?$"):
+        faked(answer(words, 404), credential="t").upstream.fetch_current_user()
+    if isinstance(words, str):
+        with pytest.raises(UpstreamRefused, match="is `url` right"):
+            faked(answer(words, 404)).upstream.fetch_workspace("one")
+
+
 @pytest.mark.parametrize("body", [["jespern", "erik"], {"workspaces": ["jespern", {"slug": "erik"}]}])
 def test_the_sandbox_tells_all_of_its_workspaces(body: Any) -> None:
     """At an address of its own, and its requests count without a limit."""

@@ -163,8 +163,8 @@ def test_a_locked_account_stops_at_once() -> None:
         (404, recorded("cloud/error-no-repository.json"), "Repository dev/null not found"),
         (404, {"error": {"message": "ijroioifeef"}}, "ijroioifeef"),
         (404, "Not Found", "404: Not Found"),
-        (404, b"", "pagelen=100: 404$"),
-        (404, "<html>nothing</html>", "pagelen=100: 404$"),
+        (404, b"", "pagelen=100: 404 - is `url` right"),
+        (404, "<html>nothing</html>", "pagelen=100: 404 - is `url` right"),
         (404, "line\r\none\x1b[31m\x00" + "x" * 9000, "line one"),
         (410, recorded("cloud/error-change-2770.json"), r'CHANGE-2770.*workspaces = \["your-workspace"\]'),
         (

@@ -66,7 +66,8 @@ def reading_for(kind: ReadKind) -> Iterator[None]:
 
 
 async def read_in_thread(database: "GuardedDatabase", _: Key, fn: Limited, limit: int) -> Any:
-    """Run a function in a thread."""
+    """Run a function in a thread; raises OperationalError as `refuse_outdated` does."""
+    database.refuse_outdated()
     return await database.execute_fn(lambda connection: fn(connection, limit))
 
 
@@ -87,6 +88,7 @@ class QuickReads:
     async def read(self, database: "GuardedDatabase", kind: Key, fn: Limited, limit: int) -> Any:
         """Run a function here if its kind of reads is quick, else in a thread for `limit` milliseconds."""
         with suppress(sqlite3.OperationalError):  # a real error occurs again in the thread
+            database.refuse_outdated()
             if self._is_quick(database, kind):
                 return self._read_here(database, kind, fn, min(self._milliseconds, limit))
         return await read_in_thread(database, kind, fn, limit)
@@ -176,6 +178,13 @@ class GuardedDatabase(Database):  # type: ignore[misc]
             return not self.is_mutable and Path(f"{self.path}-wal").stat().st_size > 0
         except OSError:
             return False
+
+    def refuse_outdated(self) -> None:
+        """Raise OperationalError if the file lacks changes: they may hide a repository, or revoke a token."""
+        if self.lacks_changes():
+            raise sqlite3.OperationalError(
+                f"{self.path}-wal has data that is not in the file; serve it without -i, or checkpoint it"
+            )
 
     def inode(self) -> object:
         """Return the identity of the file at the path, which one that replaces it does not have."""

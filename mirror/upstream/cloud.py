@@ -40,7 +40,7 @@ from mirror.upstream.protocol import (
     with_fields,
     with_shorter_pages,
 )
-from mirror.upstream.response import Response
+from mirror.upstream.response import WRONG_ADDRESS, Response
 
 Row = TypeVar("Row")
 Answered = TypeVar("Answered")
@@ -118,6 +118,8 @@ class Cloud(HttpUpstream):
         except UpstreamRefused as error:
             if error.status == 403:  # it belongs to no person, or may not read accounts
                 return None
+            if error.status == 404 and WRONG_ADDRESS not in str(error):
+                raise UpstreamRefused(f"{error}{WRONG_ADDRESS}", status=404) from None
             raise
         return decode.to_account(account)
 

@@ -38,6 +38,7 @@ _REFS_HEADER = "x-mirror-refs"
 
 _NO_REFS = ' - set refs = "git" for this upstream, or refs = "none" to mirror no branches and tags'
 
+WRONG_ADDRESS = " - is `url` right, with its path?"
 PROXY_LOGIN = " - the proxy wants a login: write its address as http://USER:PASSWORD@HOST:PORT"
 
 _SECRET_PARAMS = {"access_token", "jwt", "oauth_token", "token"}
@@ -132,6 +133,8 @@ def error_for(
         return UpstreamRefused(line, status=answer.status, retry_after=retry_after)
     if answer.status >= 500 or answer.status in _RETRIED:
         return UpstreamBusy(line, status=answer.status, retry_after=retry_after)
+    if answer.status == 404 and not words:  # a page of HTML, or nothing: Bitbucket says what is missing
+        line += WRONG_ADDRESS
     if answer.status == 407:
         line += PROXY_LOGIN
     if answer.status == 410:

@@ -269,6 +269,7 @@ async def _visit(datasette: "Datasette", request: Request) -> Visit:
     allowed = datasette.metadata("allow", database=database.name, fallback=False)
     if not actor_matches_allow(request.actor, allowed):
         raise Forbidden("view-database")
+    database.refuse_outdated()
     return Visit(datasette, request, database, caller_of(request.actor, database.name))
 
 
