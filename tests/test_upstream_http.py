@@ -140,10 +140,21 @@ def test_a_401_without_a_credential_is_one_refusal() -> None:
     assert (caught.value.status, len(ours.server.asked)) == (401, 1)
 
 
-def test_a_locked_account_stops_at_once() -> None:
-    """A 403 after too many wrong passwords ends the run."""
-    body = {"error": {"message": "Too many invalid password attempts. Log in at https://bitbucket.org/"}}
-    ours = faked(answer(body, 403), credential=TOKEN)
+@pytest.mark.parametrize(
+    ("words", "headers"),
+    [
+        ("Too many invalid password attempts. Log in at https://bitbucket.org/", {}),
+        (
+            "CAPTCHA required",
+            {"x-authentication-denied-reason": "CAPTCHA_CHALLENGE; login-url=https://d/login"},
+        ),
+    ],
+)
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_locked_account_stops_at_once(words: str, headers: dict[str, str], status: int) -> None:
+    """An answer after too many wrong passwords ends the run, of Cloud or of a Data Center."""
+    refusal = httpx.Response(status, headers=headers, json={"error": {"message": words}})
+    ours = faked(refusal, credential=TOKEN)
     with pytest.raises(CredentialsRefused, match="browser"):
         ask(ours)
     assert len(ours.server.asked) == 1

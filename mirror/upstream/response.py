@@ -119,15 +119,15 @@ def error_for(
     """
     words = _upstream_message(answer, redact)
     line = f"{answer.url}: {answer.status}" + (f": {words}" if words else "")
+    if answer.status in (401, 403) and _is_locked(answer, words):
+        return CredentialsRefused(
+            f"{line} - the account is locked: log in with a browser to unlock it, then wait"
+        )
     if answer.status == 401 and _has_exception(answer, "AuthorisationException"):
         # Data Center's answer for a single thing that a known caller may not see.
         return UpstreamRefused(line, status=401, words=words)
     if answer.status == 401:
         return _refused_credential(line, credential)
-    if answer.status == 403 and "invalid password attempts" in words.lower():
-        return CredentialsRefused(
-            f"{line} - the account is locked: log in with a browser to unlock it, then wait"
-        )
     if _REFS_HEADER in answer.headers:
         line += _NO_REFS if answer.status == 501 else ""
         return UpstreamRefused(line, status=answer.status, retry_after=retry_after)
@@ -141,6 +141,12 @@ def error_for(
         line += _removed(answer, words)
     message, fields = _told_error(answer, redact)
     return UpstreamRefused(line, status=answer.status, words=message or words, fields=fields)
+
+
+def _is_locked(answer: Response, words: str) -> bool:
+    """Return whether an account is locked; Data Center wants a CAPTCHA then, and says so in a header."""
+    why = answer.headers.get("x-authentication-denied-reason", "")
+    return "invalid password attempts" in words.lower() or why.upper().startswith("CAPTCHA")
 
 
 def shown(text: str, length: int = 300) -> str:
