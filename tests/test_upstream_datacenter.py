@@ -361,6 +361,19 @@ def test_pages_shrink_when_they_are_too_large_or_too_slow(most: int, count: int,
     assert names == [str(number) for number in range(count)]
 
 
+def test_pages_shrink_to_one_row_after_they_grew() -> None:
+    """Of ten rows, twenty and then two, of which only one can be read at a time."""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        start, length = int(request.url.params["start"]), int(request.url.params["limit"])
+        return by_length(10 if start + length <= 10 else 1, answer(b"", 500), 12)(request)
+
+    ours = connected(respond, credential="t", attempts=1)
+    first = ours.upstream.fetch_refs(KEY, None)
+    assert [len(ours.upstream.fetch_refs(KEY, place).rows) for place in (first.next, "branches:11")] == [1, 1]
+    assert len(first.rows) == 10
+
+
 def test_a_page_of_one_row_that_fails_is_a_failure() -> None:
     """Pages do not shrink further."""
     ours = connected(answer(b"", 500), credential="t", attempts=1)

@@ -269,11 +269,11 @@ class DataCenter(HttpUpstream):
             try:
                 found = self._http.get_json(f"{path}?limit={length}{more}", _Envelope, attempts=2)
             except LargeAnswer:
-                self._lengths[path] = length // SHRINKS_BY
+                self._lengths[path] = max(1, length // SHRINKS_BY)
             except UpstreamBusy as error:
                 if isinstance(error, NotSent) or error.status == 429:
                     break  # fewer rows would not help
-                self._lengths[path] = length // SHRINKS_BY
+                self._lengths[path] = max(1, length // SHRINKS_BY)
             else:
                 self._lengths.pop(path, None)
                 if 2 * length < PAGE_LENGTH:
