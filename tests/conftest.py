@@ -21,6 +21,8 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own there
 ROOM = 2 << 30
 """Bytes; a whole run leaves less than half of them."""
 LONGEST = ("test_package", "test_soak")
+FORKING = ("test_publish", "test_store_backup", "test_store_restore")
+"""They fork their process hundreds of times, which takes four times as long once other tests made it grow."""
 
 
 settings.register_profile("no times", deadline=None)  # a busy machine takes ten times as long
@@ -67,8 +69,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what waits longest, so that no process is left with it alone in the end."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    """Begin with what waits longest, so that no process is left with it alone in the end, and what forks."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST + FORKING)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -182,7 +181,7 @@ def test_a_killed_copy_leaves_the_old_one_or_the_new(public_db: FixtureDb) -> No
         old = old or all_rows(back_up(public_db.path, copy))
         public_db.repositories([repository(f"later/row-{moment}")], at=SEEN)
         new = all_rows(public_db.path)
-        if not killed_at(moment, partial(back_up, public_db.path, copy), where="mirror/store"):
+        if not killed_at(moment, lambda: back_up(public_db.path, copy), where="mirror/store"):
             break
         found = all_rows(copy)
         assert found in (old, new), moment

@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -297,8 +296,7 @@ def test_a_killed_restore_leaves_the_old_file_or_the_new_one(copied: FixtureDb) 
     old, new = unmarked(all_rows(mirror)), unmarked(all_rows(copy))
     whole = mirror.read_bytes()
     moment = killed = 0
-    work = partial(restore_copy, copy, mirror, NOW, mode=0o600, trust=DOUBT, limits={})
-    while killed_at(moment, work, where="mirror/store/"):
+    while killed_at(moment, lambda: put_back(copy, mirror), where="mirror/store/"):
         found = unmarked(all_rows(mirror))
         assert found in (old, new), moment
         for kept in mirror.parent.glob("*.before-*"):

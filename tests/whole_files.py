@@ -10,8 +10,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from forked_command import fork_server
-
 Rows = dict[str, list[tuple[Any, ...]]]
 
 
@@ -30,26 +28,23 @@ def killed_at(moment: int, work: Callable[[], object], *, where: str) -> bool:
     """Do something in a child that is killed before its call number `moment` of a C function.
 
     Calls count that are made by files with `where` in their path. Return whether it was killed: else it came
-    to its end. The child gets the work pickled, as a function of `mirror` and its arguments: it is forked
-    from a small process, since to fork one that has collected all tests takes six times as long.
+    to its end.
     """
-    child = fork_server().Process(target=_counted, args=(moment, work, where), daemon=True)
-    child.start()
-    child.join()
-    assert child.exitcode in (0, -signal.SIGKILL), child.exitcode
-    return child.exitcode != 0
+    child = os.fork()
+    if child == 0:
+        left = moment
 
+        def count(frame: FrameType, event: str, _: object) -> None:
+            nonlocal left
+            if event == "c_call" and where in frame.f_code.co_filename:
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
-def _counted(moment: int, work: Callable[[], object], where: str) -> None:
-    left = moment
-
-    def count(frame: FrameType, event: str, _: object) -> None:
-        nonlocal left
-        if event == "c_call" and where in frame.f_code.co_filename:
-            left -= 1
-            if left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.setprofile(count)
-    work()
-    sys.setprofile(None)
+        try:
+            sys.setprofile(count)
+            work()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
