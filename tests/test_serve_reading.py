@@ -84,6 +84,7 @@ def test_an_immutable_file_with_changes_beside_it_is_closed(public_db: FixtureDb
     for path in (f"/-/r/{repository_there}", "/-/search.json?q=codeigniter", "/-/changes.atom", "/"):
         answer = served.get(path)
         assert answer.status_code == 503, path
+        assert "the log says why" in answer.text, path
         assert repository_there not in answer.text, path
 
 

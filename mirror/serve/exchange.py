@@ -15,7 +15,7 @@ from datasette.utils.asgi import Request, Response
 
 from mirror.queries.rows import AccountRow, ProjectRow, RepositoryRow, Upstreams
 from mirror.queries.visibility import Caller
-from mirror.store.files import DAMAGED, known_remedy
+from mirror.store.files import DAMAGED, is_busy, known_remedy
 from mirror.times import from_text, utc_now
 
 if TYPE_CHECKING:
@@ -220,8 +220,8 @@ def unauthorized(reason: str = "") -> ApiError:
 
 
 def unread(path: str, error: Exception) -> ApiError:
-    """Log why the file could not be read (busy or damaged), and return the error."""
-    if isinstance(error, sqlite3.OperationalError):
+    """Log why the file could not be read, and return the error."""
+    if is_busy(error):
         log.warning("%s: %s", path, error)
         return ApiError(503, "The mirror is busy", headers={"Retry-After": "1"})
     log.error("%s: %s (%s)", path, known_remedy(str(error)) or DAMAGED, error)

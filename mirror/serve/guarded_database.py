@@ -182,9 +182,7 @@ class GuardedDatabase(Database):  # type: ignore[misc]
     def refuse_outdated(self) -> None:
         """Raise OperationalError if the file lacks changes: they may hide a repository, or revoke a token."""
         if self.lacks_changes():
-            raise sqlite3.OperationalError(
-                f"{self.path}-wal has data that is not in the file; serve it without -i, or checkpoint it"
-            )
+            raise sqlite3.OperationalError(f"{self.path} lacks changes")
 
     def inode(self) -> object:
         """Return the identity of the file at the path, which one that replaces it does not have."""

@@ -397,6 +397,7 @@ _REMEDIES = (
     ("could not decode", DAMAGED),
     ("no such table", DAMAGED),
     ("no such index", DAMAGED),
+    ("lacks changes", "its -wal file has newer data: serve it without -i, or checkpoint it"),
 )
 
 
@@ -421,3 +422,9 @@ def known_remedy(message: str) -> str:
     """Return the remedy for a message of SQLite; "" if it is not about the file."""
     low = message.lower()
     return next((text for part, text in _REMEDIES if part in low), "")
+
+
+def is_busy(error: Exception) -> bool:
+    """Return whether a read that failed may succeed in a moment: others write, or it took too long."""
+    text = str(error)
+    return isinstance(error, sqlite3.OperationalError) and ("locked" in text or not known_remedy(text))

@@ -31,7 +31,7 @@ from mirror.serve.guarded_database import reading_for
 from mirror.serve.middleware import PAGE
 from mirror.serve.state import WAIT_SECONDS
 from mirror.serve.urls import SiteLinks, assets, origin_of
-from mirror.store.files import snapshot_moment
+from mirror.store.files import is_busy, snapshot_moment
 from mirror.store.lock import is_syncing
 from mirror.times import past_moment, utc_now
 
@@ -241,6 +241,8 @@ def page(view: Callable[[Visit], Awaitable[Response]]) -> View:
             response = await _problem(datasette, request, 503, UNCONFIRMED, UNTIL_LISTED)
             response.headers["Retry-After"] = str(RESTORED_SECONDS)
         except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise  # Datasette passes it to `unread`
             log.warning("%s: %s", request.path, error)
             message = "This page took too long. Narrow the request, or try again in a moment."
             response = await _problem(datasette, request, 503, "The mirror is busy", message)
