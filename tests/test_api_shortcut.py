@@ -132,6 +132,9 @@ class FakeDatabase:
     def __init__(self, *, fails: bool = False) -> None:
         self.reads, self._fails = list[str](), fails
 
+    def refuse_outdated(self) -> None:
+        """It lacks no changes."""
+
     def read_at_once(self, fn: Any) -> Any:
         """Read here."""
         self.reads.append("here")
