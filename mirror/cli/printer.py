@@ -89,7 +89,7 @@ class Grid:
                 return None
             filled.append(column)
         lines = [_GAP.join(cells) for cells in zip(*filled, strict=True)]
-        return lines if len(lines[0]) <= most else None
+        return [line.rstrip() for line in lines] if len(lines[0]) <= most else None
 
 
 class Printer:
@@ -150,7 +150,11 @@ class Printer:
                 for begin, end in cell.parts:
                     text.stylize("bold yellow", begin, end)
             shown.add_row(*cells)
-        self.console.print(shown, width=most)
+        with self.console.capture() as captured:
+            self.console.print(shown, width=most)
+        for line in captured.get().splitlines():  # rich fills each line up to the width of the table
+            print(line.rstrip(), file=self._stream)
+        self._stream.flush()
 
 
 @contextmanager
