@@ -250,7 +250,7 @@ def print_summary(printer: Printer, summary: Summary) -> None:
     printer.say(
         f"  requests      {counts.requests:,}{git} in {seconds_text(summary.seconds)}{slept}", wraps=False
     )
-    if summary.error:
+    if summary.error and all(failure.error != summary.error for failure in summary.failures):
         printer.say(f"  {summary.state:<13} {summary.error}", wraps=False)
     print_missing(printer, summary)
 
