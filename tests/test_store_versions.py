@@ -10,9 +10,11 @@ from fixtures_db import LATER, FixtureDb, repository
 from older_files import DUMPS, restored
 from sqlite_utils import Database
 
+from mirror.errors import StoreError
 from mirror.queries.repositories import repository_details
 from mirror.queries.visibility import OPERATOR
 from mirror.search import search
+from mirror.search.refs.find import search_refs
 from mirror.store import Store
 from mirror.store.files import open_reader
 from mirror.store.migrations import migrations
@@ -48,11 +50,13 @@ def test_a_file_of_every_version_migrates_to_the_schema_of_a_new_one(tmp_path: P
 
 @pytest.mark.parametrize("table", ["search_state", "search_ref_state"])
 def test_an_index_with_rows_that_are_never_written_is_a_fault_and_mended(tmp_path: Path, table: str) -> None:
-    """The check says so in a line, and the repair makes the index anew."""
+    """Searches and the check say so in a line, and the repair makes the index anew."""
     path = tmp_path / "mirror.db"
     Store(path).close()
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"DELETE FROM {table}")
+        with pytest.raises(StoreError, match="--repair"):
+            (search if table == "search_state" else search_refs)(connection, "django")
     assert [complaint.mended for complaint in check_file(path, repair=False)] == [False]
     assert [complaint.mended for complaint in check_file(path, repair=True)] == [True]
     assert check_file(path, repair=False) == []

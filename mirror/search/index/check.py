@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mirror.search.index.backlog import IndexedText, derived_columns
-from mirror.search.index.format import END, SHORTEST_LISTED, unpack_best, unpack_list
+from mirror.search.index.format import END, SHORTEST_LISTED, state_of_index, unpack_best, unpack_list
 from mirror.search.names import collection_of, searched_text
 
 MOST = 100
@@ -108,7 +108,7 @@ class _Check:
 
         pending = self._pending_entries()
         self._read_nodes(set(pending))
-        up_to = self.connection.execute("SELECT up_to FROM search_state").fetchone()[0]
+        up_to = state_of_index(self.connection, "SELECT up_to FROM search_state")[0]
         # For each id, the sum of the hashes of its lists: 8 bytes instead of the lists themselves.
         hashes = array("Q", bytes(8 * (up_to + 1)))
         for row_id, entry in self._expected_entries(pending):

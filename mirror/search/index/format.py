@@ -10,9 +10,11 @@ import struct
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, islice
 from operator import sub
+from typing import Any
 
 import msgspec
 
+from mirror.errors import StoreError
 from mirror.search.names import BOUNDARY
 from mirror.search.query import plain_cursor
 
@@ -157,6 +159,17 @@ class Leaf(msgspec.Struct, frozen=True):
     path: bytes = b""
 
 
+def state_of_index(connection: sqlite3.Connection, sql: str) -> Any:
+    """Return what a statement reads of the one row that tells the state of an index.
+
+    Raises StoreError if that row is missing, which only damage does.
+    """
+    row = plain_cursor(connection).execute(sql).fetchone()
+    if row is None:
+        raise StoreError("a search index has lost its state; `mirror verify --repair` builds it anew")
+    return row
+
+
 class IndexReader:
     """The index of one file, within one snapshot."""
 
@@ -170,7 +183,7 @@ class IndexReader:
         """Whether rows changed since the index was updated."""
         self.has_new: bool
         """Whether there are rows above `up_to`."""
-        self.up_to, self.has_pending, self.has_new = self._cursor.execute(_STATE).fetchone()
+        self.up_to, self.has_pending, self.has_new = state_of_index(connection, _STATE)
 
     def find(self, path: bytes) -> Node | Leaf:
         """Look up a path. It takes two seeks at most, however many repositories have the path."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from itertools import compress, product
 from typing import Any, NamedTuple
 
+from mirror.search.index.format import state_of_index
 from mirror.search.index.refs.layout import (
     COLLECTION,
     HASH_DIGITS,
@@ -99,7 +100,7 @@ def changed_refs(
     :param which: an SQL condition on a ref, with `{row}` for the alias of its row
     :param values: the values that the condition names
     """
-    known, *waiting = plain_cursor(connection).execute(_WAITING).fetchone()
+    known, *waiting = state_of_index(connection, _WAITING)
     parts = compress(((_PENDING, "p"), (_MOVED, "t"), (_NEW, "t")), waiting)
     for (sql, row), (kind, table) in product(parts, enumerate(TABLES)):
         rows = plain_cursor(connection).execute(
@@ -120,10 +121,11 @@ def _entry_of(which: int | None, order: int, digits: str | None) -> RefEntry | N
 def update_after_refs(connection: sqlite3.Connection) -> None:
     """Apply the backlog once it is long; call it in the transaction that wrote refs or repositories."""
     # An index that was never built (`up_to` is 0) is left alone, so that a first load pays nothing.
-    ((waiting,),) = connection.execute(
+    (waiting,) = state_of_index(
+        connection,
         """SELECT iif(up_to, (SELECT coalesce(max(id), 0) FROM search_ref_pending)
                 + (SELECT count(*) FROM search_ref_moved)
-                + (SELECT coalesce(max(id), 0) FROM repositories) - up_to, 0) FROM search_ref_state"""
+                + (SELECT coalesce(max(id), 0) FROM repositories) - up_to, 0) FROM search_ref_state""",
     )
     if waiting >= FLUSH_FROM:
         apply_refs_backlog(connection)

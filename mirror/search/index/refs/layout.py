@@ -18,7 +18,7 @@ from array import array
 from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
-from mirror.search.index.format import END
+from mirror.search.index.format import END, state_of_index
 from mirror.search.names import BOUNDARY, COLLECTIONS, normalise
 
 KINDS = range(2)
@@ -205,9 +205,9 @@ def hash_number(target: str) -> int | None:
 
 def up_to(connection: sqlite3.Connection) -> int:
     """Return the highest id of a repository whose refs the index knows; 0 if it was never built."""
-    return int(connection.execute("SELECT up_to FROM search_ref_state").fetchone()[0])
+    return int(state_of_index(connection, "SELECT up_to FROM search_ref_state")[0])
 
 
 def has_hashes(connection: sqlite3.Connection) -> bool:
     """Return whether commits are searched: whether the index has the hashes of refs, or will have them."""
-    return bool(connection.execute("SELECT commits FROM search_ref_state").fetchone()[0])
+    return bool(state_of_index(connection, "SELECT commits FROM search_ref_state")[0])
