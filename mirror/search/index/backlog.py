@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from mirror.search.index.format import LEAF_SIZE, state_of_index
+from mirror.search.index.format import LEAF_SIZE
 from mirror.search.names import collection_of, popularity, searched_texts
 from mirror.search.query import plain_cursor
 
@@ -76,14 +76,15 @@ def prepare_pending(connection: sqlite3.Connection, most_new: int = -1) -> None:
     )
 
 
+# Damage may have taken the row of the state: searches tell so, and `verify --repair` mends it.
 _SIZE = """SELECT (SELECT count(*) FROM search_pending)
-    + max(0, coalesce((SELECT max(id) FROM repositories), 0) - up_to) FROM search_state"""
+    + max(0, coalesce((SELECT max(id) FROM repositories), 0) - coalesce(max(up_to), 0)) FROM search_state"""
 
 
 def backlog_size(connection: sqlite3.Connection) -> int:
     """Return the number of pending and new rows; unused ids among the new ones count too."""
-    (size,) = state_of_index(connection, _SIZE)
-    return int(size)
+    row = connection.execute(_SIZE).fetchone()
+    return int(row[0])
 
 
 def _derived(found: Iterable[Sequence[Any]]) -> list[Derived]:

@@ -164,7 +164,7 @@ def state_of_index(connection: sqlite3.Connection, sql: str) -> Any:
 
     Raises StoreError if that row is missing, which only damage does.
     """
-    row = plain_cursor(connection).execute(sql).fetchone()
+    row = connection.execute(sql).fetchone()
     if row is None:
         raise StoreError("a search index has lost its state; `mirror verify --repair` builds it anew")
     return row

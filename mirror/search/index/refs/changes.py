@@ -121,11 +121,10 @@ def _entry_of(which: int | None, order: int, digits: str | None) -> RefEntry | N
 def update_after_refs(connection: sqlite3.Connection) -> None:
     """Apply the backlog once it is long; call it in the transaction that wrote refs or repositories."""
     # An index that was never built (`up_to` is 0) is left alone, so that a first load pays nothing.
-    (waiting,) = state_of_index(
-        connection,
-        """SELECT iif(up_to, (SELECT coalesce(max(id), 0) FROM search_ref_pending)
+    ((waiting,),) = connection.execute(
+        """SELECT iif(max(up_to), (SELECT coalesce(max(id), 0) FROM search_ref_pending)
                 + (SELECT count(*) FROM search_ref_moved)
-                + (SELECT coalesce(max(id), 0) FROM repositories) - up_to, 0) FROM search_ref_state""",
+                + (SELECT coalesce(max(id), 0) FROM repositories) - max(up_to), 0) FROM search_ref_state"""
     )
     if waiting >= FLUSH_FROM:
         apply_refs_backlog(connection)
