@@ -34,7 +34,7 @@ from mirror.errors import (
 from mirror.model import Repository, RepositoryKey, RepositorySettings, slug_of
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
-from mirror.times import from_text, utc_now
+from mirror.times import Clock, from_text, utc_now
 from mirror.upstream.connect import connect
 from mirror.upstream.protocol import Upstream
 from mirror.upstream.response import NotSent
@@ -74,11 +74,13 @@ class PassThrough:
         config: Config,
         *,
         environ: Mapping[str, str] = os.environ,
+        clock: Clock = utc_now,
         sleep: Callable[[float], None] = time.sleep,
         transport: Transport | None = None,
     ) -> None:
         self._config = config
         self._environ = environ
+        self._clock = clock
         self._sleep = sleep
         self._transport = transport
 
@@ -93,8 +95,8 @@ class PassThrough:
         slug = slug or _slug_of(settings.name or "")
         with self._store() as store:
             chosen, owner = choose_upstream(self._config, store, owner, upstream)
-            record = WriteRecord(store, chosen, by, utc_now)
-            full_name, since = f"{owner}/{slug}", utc_now()
+            record = WriteRecord(store, chosen, by, self._clock)
+            full_name, since = f"{owner}/{slug}", self._clock()
             known_uuid = record.uuid_of(full_name)
             with self._connected(chosen, store) as there, record.auditing("create", full_name):
                 if settings.scm is None:
@@ -116,7 +118,7 @@ class PassThrough:
         with self._store() as store:
             target = find_target(self._config, store, full_name, upstream)
             settings = msgspec.structs.replace(settings, scm=None)  # it cannot be changed
-            record = WriteRecord(store, target.upstream, by, utc_now)
+            record = WriteRecord(store, target.upstream, by, self._clock)
             with self._connected(target.upstream, store) as there, record.auditing("update", full_name):
                 # With its present name: a PUT to an unused name would create a repository.
                 before = there.fetch_repository(target.key)
@@ -136,7 +138,7 @@ class PassThrough:
         """Delete a repository upstream; its row becomes a tombstone, with its refs."""
         with self._store() as store:
             target = find_target(self._config, store, full_name, upstream)
-            record = WriteRecord(store, target.upstream, by, utc_now)
+            record = WriteRecord(store, target.upstream, by, self._clock)
             with self._connected(target.upstream, store) as there, record.auditing("delete", full_name):
                 key = there.fetch_repository(target.key).key
                 if key.full_name.lower() != target.key.full_name.lower():
@@ -164,8 +166,8 @@ class PassThrough:
                 settings = msgspec.structs.replace(settings, is_private=True)
             name = settings.name or target.key.slug
             settings = msgspec.structs.replace(settings, name=name, scm=None)
-            record = WriteRecord(store, target.upstream, by, utc_now)
-            fork_name, since = f"{owner}/{_slug_of(name)}", utc_now()
+            record = WriteRecord(store, target.upstream, by, self._clock)
+            fork_name, since = f"{owner}/{_slug_of(name)}", self._clock()
             known_uuid = record.uuid_of(fork_name)
             with self._connected(target.upstream, store) as there, record.auditing("fork", fork_name):
                 made = do_once(
@@ -187,7 +189,7 @@ class PassThrough:
             try:
                 yield store
             except BudgetSpent as error:  # a sync would pause, but this write was not done
-                seconds = max(0.0, (error.resumes_at - utc_now()).total_seconds())
+                seconds = max(0.0, (error.resumes_at - self._clock()).total_seconds())
                 raise UpstreamBusy(f"{error}; nothing was changed", status=429, retry_after=seconds) from None
 
     @contextmanager
@@ -204,7 +206,7 @@ class PassThrough:
             wait=self._wait,
             for_write=True,
             may_wait=False,
-            clock=utc_now,
+            clock=self._clock,
             environ=self._environ,
             transport=self._transport,
         )
@@ -213,7 +215,7 @@ class PassThrough:
 
     def _wait(self, seconds: float, why: str) -> None:
         if seconds > LONGEST_PAUSE:
-            raise BudgetSpent(why, resumes_at=utc_now() + timedelta(seconds=seconds))
+            raise BudgetSpent(why, resumes_at=self._clock() + timedelta(seconds=seconds))
         self._sleep(seconds)
 
 
