@@ -6,7 +6,6 @@ other reads.
 """
 
 import asyncio
-import os
 import re
 import sqlite3
 import threading
@@ -28,7 +27,7 @@ from mirror.search.find import one_snapshot
 from mirror.serve.sql_access import Nobody, Reach, SqlVisitor, current_visitor, functions_of, restrict
 from mirror.serve.sql_limits import BoundedConnection
 from mirror.serve.table_metadata import HIDDEN
-from mirror.store.files import must_be_immutable, reading_address, schema_version
+from mirror.store.files import file_identity, must_be_immutable, reading_address, schema_version
 from mirror.store.schema import APPLICATION_ID, VERSION
 
 if TYPE_CHECKING:
@@ -186,11 +185,7 @@ class GuardedDatabase(Database):  # type: ignore[misc]
 
     def inode(self) -> object:
         """Return the identity of the file at the path, which one that replaces it does not have."""
-        try:
-            found = os.stat(self.path or "")  # noqa: PTH116 - twice for each answer; a Path takes longer
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
+        return file_identity(self.path or "")
 
     def connect(self, write: bool = False) -> sqlite3.Connection:  # noqa: FBT001, FBT002 - as Datasette calls it
         """Open a connection as Datasette does; unlike there, the path may contain any characters."""

@@ -26,6 +26,7 @@ from mirror.store.files import (
     fetch_as,
     fetch_row,
     fetch_value,
+    file_identity,
     open_writer,
 )
 from mirror.store.owners import save_owner, save_project, save_projects_of
@@ -45,7 +46,7 @@ class Store:
     def __init__(self, path: Path, mode: int = PRIVATE) -> None:
         self.path = path
         self.connection = open_writer(path, mode)
-        self._file = _identity(path)
+        self._file = file_identity(path)
         self._turn = threading.RLock()
         self._is_together = False
         self._later = list[Any]()
@@ -65,7 +66,7 @@ class Store:
     @property
     def is_in_place(self) -> bool:
         """Whether the file was neither moved nor removed nor replaced since it was opened."""
-        return _identity(self.path) == self._file
+        return file_identity(self.path) == self._file
 
     def _must_be_in_place(self) -> None:
         # SQLite would go on to write into the file that was there.
@@ -303,12 +304,3 @@ class Store:
                        AND ?6 = (SELECT main_branch FROM repositories WHERE id = ?4), 1, NULL))""",
                 rows,
             )
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what distinguishes a file from any other at its place; None if there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

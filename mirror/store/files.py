@@ -371,6 +371,15 @@ def is_damaged(path: Path) -> bool:
         return True
 
 
+def file_identity(path: Path | str) -> tuple[int, int] | None:
+    """Return what distinguishes a file from any other at its place; None if there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - twice for each answer; a Path takes longer
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 DAMAGED = "the file is damaged: restore a copy, or move it away and `mirror sync` fills a new one"
 
 _FULL = "the disk is full; saved data is intact; free some space and run it again"
