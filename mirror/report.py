@@ -21,7 +21,7 @@ class Reporter:
         """Report that a phase begins, and its number of steps, None if unknown."""
 
     def progress(self, progress: Progress) -> None:
-        """Report the progress: after every step, and every two seconds while waiting for one."""
+        """Report the progress: after each save, and every two seconds while waiting for one."""
 
     def waiting(self, seconds: float, why: str) -> None:
         """Report that no request is sent for a number of seconds, and why."""

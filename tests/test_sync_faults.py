@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sync_harness import SyncHarness, assert_matches_sandbox, crawling
+from sync_harness import SyncHarness, WithoutNetwork, assert_matches_sandbox, crawling
 
 from mirror.config import Duration, Retry
 from mirror.sandbox import Fault, repository_refs
+from mirror.sandbox.exchange import Request, SandboxResponse
 
 TWO: dict[str, Any] = {"workspaces": ("jespern", "ubernostrum")}
 BAD = "jespern/django-piston"
@@ -208,6 +209,34 @@ def test_a_repository_without_refs_costs_one_more_request(tmp_path: Path) -> Non
         crawl.sync()
         assert sandbox.state()["by_kind"]["refs"] == 2
         assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
+
+
+MEANWHILE = {
+    "main branch": "UPDATE repositories SET main_branch = 'main' WHERE slug = 'fresh'",
+    "branch": """INSERT OR IGNORE INTO branches (repository_id, name, target_hash)
+        SELECT id, 'main', 'c0ffee' FROM repositories WHERE slug = 'fresh'""",
+}
+
+
+@pytest.mark.parametrize("what", MEANWHILE)
+def test_what_came_while_no_ref_was_listed_stays(tmp_path: Path, what: str) -> None:
+    """A webhook wrote it while the request was under way: such refs count as missing until the next run."""
+    with crawling(tmp_path, **TWO) as (sandbox, crawl):
+        sandbox.do("create", "jespern/fresh")
+
+        def answer(request: Request) -> SandboxResponse:
+            if request.path.endswith("/refs"):
+                with crawl.writing() as connection:
+                    connection.execute(MEANWHILE[what])
+            return sandbox.answer(request)
+
+        crawl.transport = WithoutNetwork(answer)
+        summary = crawl.sync()
+        assert (summary.state, summary.refs_waiting) == ("incomplete", 1)
+        assert crawl.rows(
+            """SELECT refs_stale, refs_synced_at, coalesce(main_branch, b.name) FROM repositories r
+               LEFT JOIN branches b ON b.repository_id = r.id WHERE slug = 'fresh'"""
+        ) == [(1, None, "main")]
 
 
 @pytest.mark.parametrize("what", ["page_500", "nonsense"])

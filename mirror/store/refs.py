@@ -61,6 +61,7 @@ class _Before(NamedTuple):
     is_hidden: bool
     has_refs: bool
     has_names: bool  # of pages that were listed so far
+    main_branch: str | None
     uuid: str
     full_name: str
     name: str
@@ -76,7 +77,7 @@ _BEFORE = f"""SELECT id, refs_synced_at, public_from = {CLOSED},
         EXISTS (SELECT 1 FROM branches WHERE repository_id = r.id)
             OR EXISTS (SELECT 1 FROM tags WHERE repository_id = r.id),
         EXISTS (SELECT 1 FROM seen_refs WHERE repository_id = r.id),
-        uuid, full_name, name, avatar_url
+        main_branch, uuid, full_name, name, avatar_url
     FROM repositories r WHERE id IN (SELECT value FROM json_each(?))"""
 
 
@@ -89,12 +90,15 @@ def save_unread(
 ) -> dict[int, int]:
     """Write all refs of repositories that have none in the file yet; map those to the number of their refs.
 
-    `pages` are the refs by repository. Others are left out: they are to be compared (`save_refs`). A first
-    sync writes nearly all of its refs here, of several repositories by one statement for each table.
+    `pages` are the refs by repository. Others are left out: they are to be compared (`save_refs`). So are
+    those without refs that have a main branch. A first sync writes nearly all of its refs here, of several
+    repositories by one statement for each table.
     """
     new, extras = dict[int, int](), list[Extra]()
     rows: dict[str, list[Sequence[Any]]] = {kind: [] for kind in TABLES}
-    for before in [each for each in _before(connection, *pages) if each.is_unread]:
+    for before in _before(connection, *pages):
+        if not before.is_unread or not (pages[before.id] or before.main_branch is None):
+            continue
         refs = {(ref.kind, ref.name): ref for ref in pages[before.id]}.values()
         new[before.id] = len(refs)
         extras += ref_extras(before.id, before, refs)

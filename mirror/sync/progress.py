@@ -88,10 +88,10 @@ class RunProgress:
         self._pages[workspace] = now
         self.step()
 
-    def step(self) -> None:
-        """Count a step."""
-        self._done += 1
-        self.refs_done += self._what == REFS
+    def step(self, number: int = 1) -> None:
+        """Count one or several steps."""
+        self._done += number
+        self.refs_done += number * (self._what == REFS)
         if self._total is not None:
             self._total = max(self._total, self._done)  # there may be more than was expected
         self._told()

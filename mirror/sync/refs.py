@@ -50,10 +50,13 @@ _STALE = """
 
 
 class _Stale(NamedTuple):
+    """A repository whose refs are to be requested; `is_bare` says that nothing is known of any."""
+
     row_id: int
     uuid: str
     full_name: str
     scm: str | None
+    is_bare: int
 
 
 def count_stale(run: Run) -> int:
@@ -85,7 +88,8 @@ def refs_steps(run: Run, *, new_since: str | None = None) -> Iterator[Step]:
     last, new = 0, "" if new_since is None else "AND refs_synced_at IS NULL AND first_seen_at >= :since"
     while True:
         rows = run.store.rows(
-            f"SELECT id, uuid, full_name, scm {_STALE} {new} AND id > :last ORDER BY id LIMIT {_CHUNK}",
+            f"""SELECT id, uuid, full_name, scm, refs_synced_at IS NULL AND main_branch IS NULL
+                {_STALE} {new} AND id > :last ORDER BY id LIMIT {_CHUNK}""",
             {"upstream": run.upstream_id, "now": run.now_text(), "since": new_since, "last": last},
             _Stale,
         )
@@ -93,12 +97,12 @@ def refs_steps(run: Run, *, new_since: str | None = None) -> Iterator[Step]:
             return
         with run.cursors() as cursors:
             begun = cursors.begun_refs()
-        for row_id, uuid, full_name, scm in rows:
+        for row_id, uuid, full_name, scm, is_bare in rows:
             key, listing = RepositoryKey(uuid=uuid, full_name=full_name, scm=scm), RefsListing()
             if row_id in begun:
                 with run.cursors() as cursors:
                     listing = cursors.refs(row_id).read() or listing
-            yield RefsStep(run, row_id, key, listing)
+            yield RefsStep(run, row_id, key, listing, is_bare=bool(is_bare))
         last = rows[-1].row_id
 
 
@@ -109,19 +113,22 @@ def _save_together(answered: "list[tuple[RefsStep, Page[Ref], RefsListing]]") ->
     with run.store.transaction() as connection:
         new = save_unread(connection, pages, seen_at=run.now_text())
     run.counts.refs_new += sum(new.values())
+    if new:
+        run.hear()
+        run.progress.step(sum(step.row_id in new for step, *_ in answered))
     for step, answer, listing in answered:
-        if step.row_id in new:
-            run.hear()
-            run.progress.step()
-        else:
+        # None, where something is known of them since: they stay stale, and are requested again.
+        if step.row_id not in new and answer.rows:
             step.save_compared(answer, listing)
 
 
 class RefsStep(Step):
-    """Request a page of a repository's branches and tags."""
+    """Request a page of a repository's branches and tags; none surprise where it `is_bare` (`_Stale`)."""
 
-    def __init__(self, run: Run, row_id: int, key: RepositoryKey, listing: RefsListing) -> None:
-        self.run, self.row_id, self.key, self.listing = run, row_id, key, listing
+    def __init__(
+        self, run: Run, row_id: int, key: RepositoryKey, listing: RefsListing, *, is_bare: bool = False
+    ) -> None:
+        self.run, self.row_id, self.key, self.listing, self.is_bare = run, row_id, key, listing, is_bare
         self.asked_at = ""
 
     def ask(self) -> Page[Ref]:
@@ -132,19 +139,20 @@ class RefsStep(Step):
     def save(self, answer: Page[Ref]) -> Sequence[Step]:
         """Write it, a whole listing with those that follow at once."""
         run, listing = self.run, refs_advanced(self.listing, answer, self.asked_at)
-        if self._is_doubtful(answer, listing):
-            return [RefsStep(run, self.row_id, self.key, RefsListing(passes=2))]
         if self._is_simple(answer, listing):
             run.store.write_later((self, answer, listing), _save_together)
             return []
+        if self._is_doubtful(answer, listing):
+            return [RefsStep(run, self.row_id, self.key, RefsListing(passes=2))]
         return self.save_compared(answer, listing)
 
     def _is_simple(self, answer: Page[Ref], listing: RefsListing) -> bool:
-        """Return whether this is a whole listing that never failed, and has refs that were all understood."""
+        """Return whether this is a whole listing that never failed, of as many refs as may be expected."""
         return (
             self.listing == RefsListing()
             and listing.next is None
-            and bool(answer.rows)
+            and (bool(answer.rows) or self.is_bare)
+            and len(answer.rows) >= (answer.size or 0)
             and not answer.bad
             and not self.run.ever_failed_refs(self.row_id)
             and not self._listing_tells_main_branch
