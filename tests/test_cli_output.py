@@ -20,6 +20,7 @@ from rich.text import Text
 
 from mirror.cli.main import exit_code_of
 from mirror.cli.printer import Grid, Marked, Printer, clean_console, plain
+from mirror.sandbox.faults import Fault
 from mirror.store import Store
 from mirror.store.files import open_reader
 
@@ -111,6 +112,32 @@ def test_closed_stdout_is_no_error(synced: Folder, command: str) -> None:
     done = shell(synced, f"mirror {command} >&-")
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
     assert shell(synced, f"mirror {command} >&- 2>&-").returncode == 0
+
+
+@pytest.mark.parametrize("stream", ["2> /dev/full", "2> >(true)"], ids=["full", "gone"])
+def test_messages_that_cannot_be_written_change_nothing(tmp_path: Path, stream: str) -> None:
+    """Neither the exit code, nor what a sync does."""
+    folder = Folder(tmp_path)
+    with small_sandbox() as box:
+        folder.configure(box.url)
+        # The pause lets the reader of the messages end first.
+        for command, code in (("status", 4), ("nosuch", 2), ("sync nosuch", 2), ("sync", 0)):
+            assert shell(folder, f"(sleep 0.2; mirror {command}) {stream}").returncode == code, command
+    assert json.loads(folder.run("status", "--json").out)["upstreams"][0]["last_run"]["state"] == "complete"
+
+
+def test_a_reader_that_goes_does_not_change_what_is_found(tmp_path: Path) -> None:
+    """The exit code says it; without an alert nobody would know."""
+    folder, told = Folder(tmp_path), tmp_path / "told"
+    with small_sandbox() as box:
+        folder.configure(box.url, f'[[alert]]\ncommand = ["tee", "{told}"]\non = ["success"]')
+        box.sandbox.add_fault(Fault("404", where="refs", nth=None))
+        for command, code in (("sync", 1), ("check", 0), ("verify --sample 1", 1)):
+            assert shell(folder, f"(sleep 0.2; mirror {command}) | true").returncode == code, command
+        assert told.exists()
+    folder.configure("http://127.0.0.1:9/2.0", "retry = { attempts = 1 }")
+    for command, code in (("sync", 4), ("check", 4), ("check --json", 4), ("verify", 4)):
+        assert shell(folder, f"(sleep 0.2; mirror {command}) | true").returncode == code, command
 
 
 @pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])

@@ -19,7 +19,7 @@ import click
 
 from mirror import __version__
 from mirror.cli import signals
-from mirror.cli.printer import Printer, clean_console, plain
+from mirror.cli.printer import Printer, Unfailing, clean_console, plain
 from mirror.config import DEFAULT_FILE, Config, read_config
 from mirror.errors import ConfigError, Interrupted, MirrorError, StoreError
 from mirror.readable import did_you_mean
@@ -221,6 +221,15 @@ def errors() -> "Console":
     return clean_console(stderr=True)
 
 
+@contextmanager
+def unread() -> Iterator[None]:
+    """Go on without printing if the reader of the output has gone: the exit code tells more."""
+    try:
+        yield
+    except BrokenPipeError:
+        _silence()
+
+
 def leave(code: int) -> NoReturn:
     """End with an exit code."""
     raise SystemExit(code)
@@ -234,6 +243,8 @@ def main(arguments: list[str] | None = None) -> None:
     """
     if arguments is None:
         signals.interrupt()
+        if isinstance(sys.stderr, TextIOWrapper):
+            sys.stderr = Unfailing(sys.stderr)
     # Python has None for a stream that the caller has closed.
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
@@ -252,7 +263,7 @@ def exit_code_of(work: Callable[[], object]) -> int:  # noqa: PLR0911 - one for 
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as error:
-        error.show()
+        error.show(sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return _interrupted()
@@ -315,7 +326,7 @@ def _silence() -> None:
 
 
 def _say(text: str) -> None:
-    click.echo(plain(f"mirror: {text}"), err=True)
+    print(plain(f"mirror: {text}"), file=sys.stderr, flush=True)
 
 
 Option = Callable[[Any], Any]

@@ -7,8 +7,9 @@ needs no layout is written directly into files and pipes; both ways write the sa
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from mirror.readable import visible
@@ -45,6 +46,25 @@ def clean_console(**settings: Any) -> "Console":
             raise BrokenPipeError  # which `main` handles: it is not an error
 
     return CleanConsole(highlight=False, **settings)
+
+
+class Unfailing(TextIOWrapper):
+    """A stream of messages. If they cannot be written (a full disk, a reader that is gone), work goes on."""
+
+    def __init__(self, stream: TextIOWrapper) -> None:
+        super().__init__(stream.buffer, stream.encoding, stream.errors, line_buffering=True)
+        self._stream = stream  # which closes the buffer when it is forgotten
+
+    def write(self, text: str) -> int:
+        """Write a text if possible."""
+        with suppress(OSError):
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is left, if possible."""
+        with suppress(OSError):
+            super().flush()
 
 
 class Marked(NamedTuple):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from mirror.cli.main import configured, json_option, leave, out
+from mirror.cli.main import configured, json_option, leave, out, unread
 from mirror.cli.printer import Grid, Printer
 from mirror.errors import ConfigError
 from mirror.queries.crawl import progress_text
@@ -187,7 +187,8 @@ def check(as_json: bool) -> None:
     code = exit_code(found)
     if as_json:
         told = {"ok": code == 0, "checks": [each.public() for each in found]}
-        click.echo(msgspec.json.encode(told))
+        with unread():
+            click.echo(msgspec.json.encode(told))
     leave(code)
 
 
@@ -201,7 +202,8 @@ def _found(*, as_json: bool) -> "list[Check]":
     def add(one: "Check") -> None:
         found.append(one)
         if not as_json:
-            _print(one)
+            with unread():
+                _print(one)
 
     try:
         config = configured()

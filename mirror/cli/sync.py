@@ -4,13 +4,13 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import click
 
-from mirror.cli.main import configured, errors, leave, number_option, out
+from mirror.cli.main import configured, errors, leave, number_option, out, unread
 from mirror.cli.printer import Printer
 from mirror.config_checks import warn
 from mirror.errors import ConfigError, StoreError, StoreLocked
@@ -92,11 +92,12 @@ def sync(
                 raise
     for summary in summaries:
         alerts.send_for(summary)
-        if as_json:
-            log_run(summary)
-        else:
-            print_summary(out(), summary)
-    alerts.close()  # waits until they are delivered
+    with closing(alerts), unread():  # closing waits until they are delivered
+        for summary in summaries:
+            if as_json:
+                log_run(summary)
+            else:
+                print_summary(out(), summary)
     leave(max((summary.exit_code for summary in summaries), default=0))
 
 
@@ -135,8 +136,9 @@ def verify(names: tuple[str, ...], sample: str, repair: bool, no_wait: bool) -> 
     config = configured()
     number = None if sample == "all" else _whole(sample)
     complaints = check_file(Path(config.database), repair=repair)
-    for complaint in complaints:
-        click.echo(f"{complaint.text}{' (mended)' if complaint.mended else ''}")
+    with unread():
+        for complaint in complaints:
+            click.echo(f"{complaint.text}{' (mended)' if complaint.mended else ''}")
     code = 0 if all(complaint.mended for complaint in complaints) else 1
     if number != 0:
         options = SyncOptions(names=names, may_wait=not no_wait)
@@ -144,7 +146,8 @@ def verify(names: tuple[str, ...], sample: str, repair: bool, no_wait: bool) -> 
             summaries, findings = verify_all(
                 config, options, sample=number, repair=repair, report=reporter, stop=threading.Event()
             )
-        print_findings(out(), summaries, findings)
+        with unread():
+            print_findings(out(), summaries, findings)
         wrong = any(finding.is_fault and not finding.mended for finding in findings)
         code = max([code, int(wrong), *(summary.exit_code for summary in summaries)])
     elif not complaints:
