@@ -72,7 +72,7 @@ def chosen(config: Config, names: Sequence[str]) -> list[UpstreamConfig]:
         if name not in known:
             near = did_you_mean(name, known)
             raise ConfigError(f"unknown upstream {name!r} (configured: {', '.join(known)}){near}")
-    return [known[name] for name in names] if names else list(config.upstreams)
+    return [known[name] for name in dict.fromkeys(names)] if names else list(config.upstreams)
 
 
 @contextmanager

@@ -101,6 +101,11 @@ def test_a_first_sync_prints_its_counts(folder: Folder, box: RunningSandbox) -> 
     assert "repositories  0 new, 0 changed, 0 gone" in second.out
 
 
+def test_an_upstream_that_is_named_twice_is_synced_once(synced: Folder) -> None:
+    """A second run would only repeat the requests."""
+    assert synced.run("sync", "box", "box").out.count("box: complete") == 1
+
+
 def test_a_plan_asks_nothing_that_the_mirror_knows(synced: Folder) -> None:
     """If everything is listed, it sends no request and plans one for each workspace."""
     before = ledger(synced)
@@ -297,6 +302,20 @@ def test_verify_checks_and_rebuilds_the_search_index(folder: Folder, box: Runnin
         (["token", "revoke", "nobody"], 1, "nobody"),
         (["init"], 2, "mirror.toml exists"),
         (["serve", "--port", "99999"], 2, "--port"),
+        (["serve", "--public", "--host", "127.0.0.1"], 2, "--host and --public exclude each other"),
+        (["serve", "--host", "192.0.2.1"], 4, "`host` must be an address of this machine"),
+        (["backup", ""], 2, "FILE is empty"),
+        (["backup", "s3://bucket/copies/"], 2, "FILE is s3://bucket/copies/; give a path on this machine"),
+        (["restore", " "], 2, "FILE is empty"),
+        (["publish", ""], 2, "FILE is empty"),
+        (["site", ""], 2, "DIR is empty"),
+        (["init", ""], 2, "PATH is empty"),
+        (["--config", "", "status"], 2, "--config is empty"),
+        (["init", "none/mirror.toml"], 2, "its folder does not exist"),
+        (["publish", "none/public.db"], 4, "the file or its folder does not exist"),
+        (["publish", "data"], 2, "data: a folder; give a file"),
+        (["plan-split", "--mirrors", "999"], 2, "run `mirror sync` first"),
+        (["completions", "ksh"], 2, "Invalid value for 'SHELL'"),
     ],
 )
 def test_wrong_input_is_one_line_and_the_right_code(
@@ -315,6 +334,14 @@ def test_reading_without_a_mirror_says_how_to_get_one(folder: Folder) -> None:
         ran = folder.run(*arguments)
         assert ran.code == 4
         assert "`mirror sync` makes one" in ran.err
+
+
+def test_a_write_into_a_folder_says_that_it_is_one(folder: Folder, box: RunningSandbox) -> None:
+    """As every other command."""
+    folder.configure(box.url, 'credential = "env:TOKEN"')
+    (folder.path / "data/mirror.db").mkdir(parents=True)
+    ran = folder.run("repo", "create", "jespern/new", TOKEN="sandbox")
+    assert (ran.code, "a folder; give the path of a file" in ran.err) == (4, True)
 
 
 def test_sync_reads_what_init_writes(folder: Folder) -> None:

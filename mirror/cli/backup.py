@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mirror.cli.main import configured, number_option
+from mirror.cli.main import LocalPath, configured, number_option
 from mirror.cli.printer import progress_bar
 from mirror.config import Config
 from mirror.errors import ConfigError, StoreError
@@ -22,7 +22,7 @@ from mirror.upstream.connect import accounts_by_upstream
 
 
 @click.command()
-@click.argument("target", metavar="FILE")
+@click.argument("target", metavar="FILE", type=LocalPath())
 @number_option("--keep", "In a folder: remove all but the newest N copies. Default: keep all.", least=1)
 def backup(target: str, keep: int | None) -> None:
     """Copy the mirror, also while a sync writes to it.
@@ -48,7 +48,7 @@ def backup(target: str, keep: int | None) -> None:
 
 
 @click.command()
-@click.argument("copy", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("copy", metavar="FILE", type=LocalPath(path_type=Path))
 @click.option("--keep-tokens", is_flag=True, help="Keep the copy's tokens valid, instead of revoking all.")
 @click.option(
     "--keep-public",

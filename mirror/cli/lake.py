@@ -7,12 +7,12 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 import msgspec
 
-from mirror.cli.main import WholeSummaries, configured, json_option
+from mirror.cli.main import LocalPath, WholeSummaries, configured, json_option
 from mirror.cli.printer import progress_bar
 from mirror.errors import ConfigError
 from mirror.lake.columns import TABLES
@@ -20,18 +20,6 @@ from mirror.readable import size_text
 from mirror.store.files import damage_explained, open_reader
 
 Engine = Literal["duckdb", "spark"]
-
-
-class LocalPath(click.Path):
-    """A path on this machine. An empty text, as from an unset variable, does not mean this folder."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the Path; raises ConfigError for an empty text and for an address."""
-        said = str(value).strip()
-        if not said or "://" in said:
-            name = param.get_error_hint(ctx).strip("'") if param else "the path"
-            raise ConfigError(f"{name} {f'is {said}' if said else 'is empty'}; give a path on this machine")
-        return super().convert(value, param, ctx)
 
 
 @click.group(cls=WholeSummaries)

@@ -84,6 +84,18 @@ def _unless_the_reader_has_gone() -> Iterator[None]:
         raise click.exceptions.Exit(0) from None
 
 
+class LocalPath(click.Path):
+    """A path on this machine. An empty text, as from an unset variable, does not mean this folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the Path; raises ConfigError for an empty text and for an address."""
+        said = str(value).strip()
+        if not said or "://" in said:
+            name = param.get_error_hint(ctx).strip("'[]") if param else "the path"
+            raise ConfigError(f"{name} {f'is {said}' if said else 'is empty'}; give a path on this machine")
+        return super().convert(value, param, ctx)
+
+
 class WholeSummaries(click.Group):
     """A group whose `--help` shows whole first sentences, and that suggests the command that was meant."""
 
@@ -163,7 +175,7 @@ class Commands(WholeSummaries):
 @click.option(
     "--config",
     "config_path",
-    type=click.Path(path_type=Path),
+    type=LocalPath(path_type=Path),
     metavar="FILE",
     help="The configuration. Default: mirror.toml in this folder, else the built-in sandbox.",
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from mirror.cli.main import configured, errors, json_option
+from mirror.cli.main import LocalPath, configured, errors, json_option
 from mirror.cli.printer import progress_bar
 from mirror.errors import ConfigError
 from mirror.publish.snapshot import (
@@ -28,13 +28,13 @@ EPOCH = "SOURCE_DATE_EPOCH"
 
 
 @click.command()
-@click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("target", metavar="FILE", type=LocalPath(path_type=Path))
 @click.option("--no-authors", is_flag=True, help="Omit names and addresses of people in refs, and messages.")
 @click.option("--check", is_flag=True, help="Search the file for private names; exit 1 if one is found.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.option(
     "--inspect",
-    type=click.Path(path_type=Path),
+    type=LocalPath(path_type=Path),
     metavar="FILE",
     help="Also write this FILE for `datasette --inspect-file`, so that it need not count rows.",
 )
@@ -124,7 +124,7 @@ def _warn_of_hosts(hosts: list[str]) -> None:
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=LocalPath(path_type=Path))
 @click.option(
     "--base-url", default="", metavar="URL", help="Where the site will be, for its feed and sitemap."
 )

@@ -205,7 +205,9 @@ def announce(address: str) -> None:
 def with_options(
     config: Config, *, host: str | None, port: int | None, public: bool, workers: int | None
 ) -> Config:
-    """Override the configuration of the server by options of the command line."""
+    """Override the configuration of the server by options of the command line; raises ConfigError."""
+    if public and host:
+        raise ConfigError("--host and --public exclude each other; choose one")
     told = {
         "host": "0.0.0.0" if public else host or config.serve.host,  # noqa: S104 - asked for by --public
         "port": config.serve.port if port is None else port,

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from mirror import __version__
-from mirror.cli.main import mirror
+from mirror.cli.main import LocalPath, mirror
 from mirror.config import DEFAULT_FILE, Config, from_toml
 from mirror.errors import ConfigError
 from mirror.readable import did_you_mean
@@ -165,7 +165,7 @@ def _row(name: str, setting: Setting) -> str:
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path), default=DEFAULT_FILE)
+@click.argument("path", type=LocalPath(path_type=Path), default=DEFAULT_FILE)
 @click.option(
     "--from-env", is_flag=True, help="Take settings from variables like MIRROR_UPSTREAM_WORKSPACES."
 )
@@ -193,6 +193,8 @@ def init(path: Path, from_env: bool) -> None:
             file.write(text)
     except FileExistsError:
         raise ConfigError(f"{path} exists; remove it first, or name another file") from None
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: its folder does not exist; make it first") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     step = "look at it" if from_env else "name your workspaces in it, and its credential"
@@ -204,7 +206,7 @@ _VARIABLE = "_MIRROR_COMPLETE"
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(SHELLS))
+@click.argument("shell", metavar="SHELL", type=click.Choice(SHELLS))
 def completions(shell: str) -> None:
     """Print the script that completes commands and options in a shell.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -220,9 +221,11 @@ def listening(host: str, port: int) -> Iterator[Listener]:
             listener.bind(where)
             listener.listen(BACKLOG)
         except OSError as error:
+            remedy = "another program may use the port: choose another with --port"
+            if error.errno == errno.EADDRNOTAVAIL:
+                remedy = "`host` must be an address of this machine"
             raise MirrorError(
-                f"{_address(host, port)} cannot be served: {error.strerror}; another program may use the "
-                "port: choose another with --port"
+                f"{_address(host, port)} cannot be served: {error.strerror}; {remedy}"
             ) from error
         yield Listener(listener, _address(host, listener.getsockname()[1]))
 

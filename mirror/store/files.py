@@ -396,6 +396,7 @@ _REMEDIES = (
     ("disk i/o error", _BROKEN_DISK),  # SQLite's for a spent quota, too
     ("input/output error", _BROKEN_DISK),
     ("too many open files", _TOO_MANY_FILES),
+    ("no such file", "the file or its folder does not exist"),
     ("readonly", _READ_ONLY),
     ("read-only file system", _READ_ONLY),
     ("unable to open", _ANOTHER_USER),

@@ -234,7 +234,7 @@ def place_of_copy(mirror: Path, target: Path) -> Path:
     if real in taken or (real.exists() and ours.exists() and real.samefile(ours)):
         raise ConfigError(f"{target}: is the mirror itself; give another file")
     if real.exists() and not real.is_file():
-        raise ConfigError(f"{target}: not a regular file; give a file or a folder")
+        raise ConfigError(f"{target}: {'a folder' if real.is_dir() else 'not a regular file'}; give a file")
     with explained(target):
         head = _head(real)
     # In the header of a copy; mirrors in use are in WAL mode.

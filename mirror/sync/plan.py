@@ -203,7 +203,8 @@ def split(workspaces: Sequence[KnownWorkspace], mirrors: int) -> list[Share]:
         raise ConfigError(f"--mirrors {mirrors}: give at least 1")
     if len(workspaces) < mirrors:
         known = "1 workspace is" if len(workspaces) == 1 else f"{len(workspaces):,} workspaces are"
-        raise ConfigError(f"--mirrors {mirrors}: only {known} known")
+        remedy = "name all in `workspaces`, or run `mirror sync` first"
+        raise ConfigError(f"--mirrors {mirrors}: only {known} known; {remedy}")
     # The largest first, always to the least load: at most a third worse than the best split.
     shares = [Share(workspaces=[]) for _ in range(mirrors)]
     loads = [(0.0, number) for number in range(mirrors)]

@@ -183,7 +183,7 @@ class PassThrough:
     def _store(self) -> Iterator[Store]:
         """Open the existing database; a spent budget becomes UpstreamBusy."""
         path = Path(self._config.database)
-        if not path.is_file():
+        if not path.exists():
             raise StoreError(f"{path}: no mirror there yet; `mirror sync` makes one")
         with Store(path) as store:
             try:
