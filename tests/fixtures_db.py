@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from prepared_files import copy_empty, copy_made
+from prepared_files import copy_made, opened
 
 from mirror.model import Member, Owner, Ref, Repository
-from mirror.store import Store
 from mirror.store.changes import reopen
 from mirror.store.owners import save_members
 from mirror.store.refs import save_refs
@@ -147,9 +146,7 @@ class FixtureDb:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.exists():
-            copy_empty(path)
-        self.store = Store(path)
+        self.store = opened(path)
         self.upstream_id = self.store.save_upstream("cloud", "cloud", "https://api.example.com/2.0")
 
     def repositories(self, rows: Sequence[Repository], *, at: str = SEEN, first: bool = False) -> None:

@@ -14,6 +14,13 @@ def copy_empty(path: Path) -> None:
     copy_made(path, _make_empty)
 
 
+def opened(path: Path) -> Store:
+    """Open a mirror for writing; a new one begins as a copy of an empty one."""
+    if not path.exists():
+        copy_empty(path)
+    return Store(path)
+
+
 def copy_made(path: Path, make: Callable[[Path], None]) -> None:
     """Put the file that `make` makes and closes at a path; one that is there already is filled."""
     if path.exists():

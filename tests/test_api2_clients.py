@@ -22,6 +22,8 @@ from mirror.model import Project
 from mirror.store import tokens
 
 BACKSTAGE = ("@backstage/integration@1.20.1", "@backstage/config@1")
+OF_OTHER_HOSTS = ("@azure/identity", "@azure/storage-blob", "@octokit/auth-app", "@octokit/rest")
+"""Packages that Backstage needs for other hosts only: three quarters of what npm would install."""
 BY_URL = """
 const { ScmIntegrations } = require("@backstage/integration")
 const { ConfigReader } = require("@backstage/config")
@@ -211,16 +213,20 @@ def test_backstage_recognises_a_repository_by_its_link(clients: Clients) -> None
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         pytest.skip("node and npm are not installed")
+    folder = clients.folder / "backstage"
+    folder.mkdir()
+    instead = {"overrides": dict.fromkeys(OF_OTHER_HOSTS, "npm:ms@2")}
+    (folder / "package.json").write_text(json.dumps(instead))
     install = [npm, "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", *BACKSTAGE]
     try:
-        subprocess.run(install, cwd=clients.folder, capture_output=True, timeout=90, check=True)
+        subprocess.run(install, cwd=folder, capture_output=True, timeout=90, check=True)
     except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
         pytest.skip(f"npm could not install {BACKSTAGE[0]}")
-    (clients.folder / "by-url.js").write_text(BY_URL)
+    (folder / "by-url.js").write_text(BY_URL)
     address = f"{clients.address}/2.0/repositories/busy/project-1"
     done = subprocess.run(
         ["node", "by-url.js", address],
-        cwd=clients.folder,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=60,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fixtures_db import FixtureDb
 from live_server import serving
+from prepared_files import opened
 
 from mirror.config import Config, UpstreamConfig
 from mirror.operations import SyncOptions, sync_all
@@ -43,6 +44,7 @@ def synced(path: Path, url: str, secret: str | None = None, **said: Any) -> list
     upstream = UpstreamConfig(
         **{"name": "other", "kind": "cloud", "url": url, "credential": credential, **said}
     )
+    opened(path).close()
     config = Config(database=str(path), upstreams=(upstream,))
     return sync_all(config, SyncOptions(may_wait=False), report=Reporter(), stop=threading.Event())
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
+from prepared_files import opened
 from sync_harness import Notes
 
 from mirror.background.jobs import LastRun, Work, is_missed, next_run, next_runs, read_last, scheduled_work
@@ -23,7 +24,6 @@ from mirror.config import AlertConfig, Config, from_toml
 from mirror.errors import ConfigError
 from mirror.sandbox import Sandbox, World, running
 from mirror.serve.workers import set_by_signals
-from mirror.store import Store
 from mirror.store.files import open_reader
 from mirror.store.lock import service_runs
 from mirror.store.runs import finish_run, start_run
@@ -196,7 +196,7 @@ def scheduled(path: Path, schedule: str) -> Config:
 
 def has_synced(path: Path, at: datetime) -> None:
     """Record a complete sync."""
-    with Store(path) as store, store.transaction() as connection:
+    with opened(path) as store, store.transaction() as connection:
         upstream, moment = store.save_upstream("box", "sandbox", "http://127.0.0.1:1/2.0"), to_text(at)
         run = start_run(connection, upstream, "full", at=moment)
         finish_run(connection, run, kind="full", state="complete", at=moment, counts={}, error=None)
@@ -300,7 +300,7 @@ def test_work_that_spent_the_budget_waits_until_there_is_room(tmp_path: Path) ->
 def test_a_signal_that_interrupts_another_one_stops_too(tmp_path: Path) -> None:
     """A handler never waits for a lock that the interrupted code may hold, such as an event's."""
     path = tmp_path / "mirror.db"
-    Store(path).close()
+    opened(path).close()
     stop = threading.Event()
     background = Background(scheduled(path, "0 0 1 1 *"), report=Told(), stop=stop)
     with background.signals():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from asgi_client import client_of
 from fixtures_db import FixtureDb, repository
+from prepared_files import opened
 from sync_harness import crawling
 
 from mirror.observe.health import LEAST_FREE, Health, read_health
@@ -27,7 +28,7 @@ class File:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with Store(path) as store:
+        with opened(path) as store:
             self.upstream = store.save_upstream("box", "sandbox", "http://x")
 
     def ran(

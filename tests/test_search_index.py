@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prepared_files import opened
 from search_oracle import Oracle, Playground, naive
 
 from mirror.model import Owner, Repository
@@ -64,7 +65,7 @@ def same_as_rows(store: Store) -> bool:
 
 def test_a_first_load_defers_the_index_and_later_pages_update_it(tmp_path: Path) -> None:
     """Searches are exact without an index, with one, and with pending rows."""
-    with Store(tmp_path / "mirror.db") as store:
+    with opened(tmp_path / "mirror.db") as store:
         store.save_upstream("cloud", "cloud", "https://bitbucket.example")
         for first in range(0, 600, 100):
             save(store, page(first), first=True)
@@ -244,7 +245,7 @@ def test_many_names_are_normalised_as_each_alone(names: list[str]) -> None:
 )
 def test_the_check_finds_damage_and_a_rebuild_repairs_it(tmp_path: Path, damage: str) -> None:
     """In any part of the index, or in the rows."""
-    with Store(tmp_path / "mirror.db") as store:
+    with opened(tmp_path / "mirror.db") as store:
         store.save_upstream("cloud", "cloud", "https://bitbucket.example")
         for first in range(0, 500, 100):
             save(store, page(first), first=True)
@@ -262,7 +263,7 @@ def test_the_check_finds_damage_and_a_rebuild_repairs_it(tmp_path: Path, damage:
 )
 def test_the_check_finds_wrong_derived_columns(tmp_path: Path, damage: str) -> None:
     """A search counts prepared rows by these columns alone."""
-    with Store(tmp_path / "mirror.db") as store:
+    with opened(tmp_path / "mirror.db") as store:
         store.save_upstream("cloud", "cloud", "https://bitbucket.example")
         save(store, page(0), first=True)
         store.finish_search_index()

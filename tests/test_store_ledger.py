@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from prepared_files import opened
 
 from mirror.model import NoRoom
-from mirror.store import Store
 from mirror.store.ledger import AHEAD, SHARE, RequestLedger
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -19,7 +19,7 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[RequestLedger]:
     """An empty one."""
-    with Store(tmp_path / "mirror.db") as store:
+    with opened(tmp_path / "mirror.db") as store:
         yield RequestLedger(store)
 
 
@@ -98,7 +98,7 @@ def rows(path: Path) -> list[tuple[int, int, int]]:
 def both(tmp_path: Path) -> Iterator[tuple[RequestLedger, RequestLedger]]:
     """Two processes' ledgers of one file, each with its own connection, which reserve ahead."""
     path = tmp_path / "mirror.db"
-    with Store(path) as one, Store(path) as other:
+    with opened(path) as one, opened(path) as other:
         yield RequestLedger(one, ahead=AHEAD), RequestLedger(other, ahead=AHEAD)
 
 

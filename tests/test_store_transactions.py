@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from prepared_files import opened
 
 from mirror.errors import StoreError
 from mirror.store import Store
@@ -15,7 +16,7 @@ from mirror.store import Store
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     """An empty mirror."""
-    with Store(tmp_path / "mirror.db") as store:
+    with opened(tmp_path / "mirror.db") as store:
         yield store
 
 

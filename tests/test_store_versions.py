@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fixtures_db import LATER, FixtureDb, repository
 from older_files import DUMPS, restored
+from prepared_files import copy_empty
 from sqlite_utils import Database
 
 from mirror.errors import StoreError
@@ -34,7 +35,7 @@ def test_a_file_of_every_version_migrates_to_the_schema_of_a_new_one(tmp_path: P
     path, new = tmp_path / "mirror.db", tmp_path / "new.db"
     restored(path, dump.read_text("utf-8"))
     Store(path).close()
-    Store(new).close()
+    copy_empty(new)
     assert objects(path) == objects(new)
     assert check_file(path, repair=False) == []
     with closing(open_reader(path)) as connection:

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prepared_files import opened
 from sync_harness import HASTY, Clock, Notes
 from upstream_fakes import answer
 
@@ -17,7 +18,6 @@ from mirror.cli.sync import print_summary
 from mirror.config import UpstreamConfig
 from mirror.queries.status import read_status
 from mirror.report import Summary
-from mirror.store import Store
 from mirror.store.files import open_reader
 from mirror.store.ledger import RequestLedger
 from mirror.sync.crawl import Run, sync_upstream
@@ -97,7 +97,7 @@ class Cloud:
             workspaces=workspaces,
             members=members,
         )
-        with Store(self.path) as store:
+        with opened(self.path) as store:
             connection = connect(
                 config, ledger=RequestLedger(store), wait=self.clock.wait, clock=self.clock.now,
                 may_wait=False, max_requests=60, random=Random(0), environ={"SECRET": "a@b.c:token"},
@@ -112,7 +112,7 @@ class Cloud:
 
     def rows(self, sql: str) -> list[Any]:
         """Read from the mirror."""
-        with Store(self.path) as store:
+        with opened(self.path) as store:
             return store.rows(sql)
 
     @property

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 import httpx
 import pytest
+from prepared_files import copy_empty
 from upstream_fakes import Script, answer
 
 from mirror.config import Config, UpstreamConfig, UpstreamKind
@@ -44,7 +45,7 @@ class Wired:
         refs: Literal["api", "none"] = "none",
     ) -> None:
         self.path = path / "mirror.db"
-        Store(self.path).close()
+        copy_empty(self.path)
         upstream = UpstreamConfig(
             name="u",
             kind=kind,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from prepared_files import opened
 
 from mirror.config import Config, Duration, Retry, UpstreamConfig
 from mirror.operations import SyncOptions, sync_all
@@ -57,6 +58,7 @@ class WriteHarness:
         token = self.path.with_name("token")
         token.write_text(SECRET, "utf-8")
         config = self.with_credential(f"file:{token}")
+        opened(self.path).close()
         for summary in sync_all(config, SyncOptions(), report=Reporter(), stop=threading.Event()):
             assert summary.exit_code == 0, summary
 
