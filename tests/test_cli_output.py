@@ -140,6 +140,22 @@ def test_a_reader_that_goes_does_not_change_what_is_found(tmp_path: Path) -> Non
         assert shell(folder, f"(sleep 0.2; mirror {command}) | true").returncode == code, command
 
 
+@pytest.mark.parametrize(("command", "code"), [("mcp", 0), ("repo delete alice/x", 2), ("status", 0)])
+def test_closed_stdin_is_no_error(synced: Folder, command: str, code: int) -> None:
+    """As some job runners start programs: there is nothing to read, and nobody to ask."""
+    if command == "mcp":
+        pytest.importorskip("mcp")
+    done = shell(synced, f"mirror {command} <&-")
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+
+
+def test_a_removed_folder_is_one_line(synced: Folder) -> None:
+    """A shell may stay in one, and start commands there."""
+    done = shell(synced, "mkdir gone && cd gone && rmdir ../gone && mirror sync")
+    said = "mirror: the current folder no longer exists; change into another one\n"
+    assert (done.returncode, done.stderr.splitlines()[-1] + "\n") == (4, said)
+
+
 @pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
 def test_an_ascii_terminal_shows_escapes(synced: Folder, environment: dict[str, str]) -> None:
     """Characters that the encoding lacks are escaped; JSON is UTF-8 everywhere."""

@@ -14,7 +14,7 @@ def test_a_plan_counts_what_a_first_sync_asks(tmp_path: Path) -> None:
     """To the request, except for its own requests."""
     with crawling(tmp_path, workspaces=TWO) as (_, crawl):
         plan = crawl.plan()
-        assert plan.notes == ["2 requests were asked to find this out"]
+        assert plan.notes == ["2 requests were sent to find this out"]
         assert plan.api.total == crawl.sync().counts.requests
         assert plan.git.total == 0
 

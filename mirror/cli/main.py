@@ -258,6 +258,7 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(sys.stderr, TextIOWrapper):
             sys.stderr = Unfailing(sys.stderr)
     # Python has None for a stream that the caller has closed.
+    sys.stdin = sys.stdin or Path(os.devnull).open()  # noqa: SIM115
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     _show_all_characters()
@@ -289,7 +290,7 @@ def exit_code_of(work: Callable[[], object]) -> int:  # noqa: PLR0911 - one for 
         return ConfigError.exit_code
     except OSError as error:
         _silence()
-        _say(f"{error.filename or 'the answer'} cannot be read or written: {error.strerror or error}")
+        _say(_text_of(error))
         return StoreError.exit_code
     except Exception:
         if signals.interrupted():
@@ -318,6 +319,12 @@ def _reached_limit(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "no memory is left (ulimit -v)"
     return "no thread can be started (ulimit -u)" if "start new thread" in str(error) else ""
+
+
+def _text_of(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError) and not error.filename:  # of os.getcwd
+        return "the current folder no longer exists; change into another one"
+    return f"{error.filename or 'the answer'} cannot be read or written: {error.strerror or error}"
 
 
 def _interrupted() -> int:

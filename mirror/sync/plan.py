@@ -74,7 +74,8 @@ def plan_upstream(run: Run) -> Plan:
     if by_git and unlisted:
         notes.append("what was never listed is taken for git; the API is asked for refs of Mercurial")
     if run.budget.requests > asked_before:
-        notes.append(f"{run.budget.requests - asked_before} requests were asked to find this out")
+        sent = run.budget.requests - asked_before
+        notes.append(f"{sent:,} {'request was' if sent == 1 else 'requests were'} sent to find this out")
     return _timed(run, requests, by_git, notes)
 
 
