@@ -130,6 +130,8 @@ def from_text(text: str, *, where: str) -> Credential:
         raise ConfigError(f"credential {where}: it is empty; write it so that {_FORMS}")
     if not text.isprintable():
         raise ConfigError(f"credential {where}: it has several lines or control characters; {_FORMS}")
+    if is_quoted(text):
+        raise ConfigError(f"credential {where}: it is in quotation marks; write it without them")
     user, colon, secret = text.partition(":")
     if not colon:
         if not text.isascii() or " " in text:
@@ -140,6 +142,11 @@ def from_text(text: str, *, where: str) -> Credential:
     if not user or not secret:
         raise ConfigError(f"credential {where}: one part of it is empty; {_FORMS}")
     return Credential("oauth" if text.startswith("oauth:") else "basic", user, secret)
+
+
+def is_quoted(text: str) -> bool:
+    """Return whether a text is in quotation marks, which a shell removes, but not docker's `--env-file`."""
+    return len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
 
 
 def bare(text: str) -> str:

@@ -41,6 +41,16 @@ def test_an_invalid_credential_is_refused_without_repeating_it(text: str) -> Non
     assert "s3" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ['"me@example.com:s3cret"', "'s3cret'", '"oauth:key:s3cret"\n', '""'])
+def test_a_credential_in_quotation_marks_is_refused(tmp_path: Path, text: str) -> None:
+    """Sent with them, it would be a wrong password, which may lock the account."""
+    (tmp_path / "token").write_text(text)
+    for source in ("env:TOKEN", f"file:{tmp_path}/token"):
+        with pytest.raises(ConfigError, match="in quotation marks; write it without them") as refused:
+            read_credential(source, {"TOKEN": text})
+        assert "s3cret" not in str(refused.value)
+
+
 def test_an_unreadable_credential_says_what_to_do(tmp_path: Path) -> None:
     """Missing variables and files, directories and binary files each get a remedy."""
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")

@@ -210,6 +210,13 @@ def test_a_configuration_is_written_from_the_environment(tmp_path: Path) -> None
     assert "hunter2" not in path.read_text()
 
 
+@pytest.mark.parametrize("text", ['"one,two"', "'one'", '"one","two"'])
+def test_a_variable_in_quotation_marks_is_refused(tmp_path: Path, text: str) -> None:
+    """They would be part of a name."""
+    with pytest.raises(ConfigError, match="MIRROR_UPSTREAM_WORKSPACES is in quotation marks"):
+        _init(tmp_path, MIRROR_UPSTREAM_WORKSPACES=text)
+
+
 def test_variables_of_other_programs_do_no_harm(tmp_path: Path) -> None:
     others = {"MIRROR_TOKEN": "x", "MIRROR_URL": "y", "MIRROR": "z", "MIRRORS_DATABASE": "w"}
     assert read_config(_init(tmp_path, **others)).database == f"{tmp_path}/data/mirror.db"

@@ -12,6 +12,7 @@ import click
 from mirror import __version__
 from mirror.cli.main import LocalPath, mirror
 from mirror.config import DEFAULT_FILE, Config, from_toml
+from mirror.credentials import is_quoted
 from mirror.errors import ConfigError
 from mirror.readable import did_you_mean
 from mirror.settings import Setting, settings_of, toml_text
@@ -91,6 +92,8 @@ def _told(section: str, setting: Setting, environ: Mapping[str, str]) -> str | N
     text = environ.get(name, "")
     if not text:
         return None
+    if is_quoted(text):
+        raise ConfigError(f"{name} is in quotation marks; write it without them")
     if setting.name in _POINTERS and not text.startswith(("env:", "file:")):
         raise ConfigError(f"{name} must not contain a secret but its place: env:NAME or file:PATH")
     shape = setting.default or setting.example
