@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from forked_command import fork_server
+from prepared_files import copy_empty
 from sync_harness import START, Clock, SyncHarness, assert_matches_sandbox, contents, crawling, sync_in_child
 
 from mirror.sandbox import Sandbox, World
@@ -90,6 +91,8 @@ def test_killed_at_every_request(tmp_path: Path, start: Callable[..., BaseProces
             crawl.sync()
             edit(sandbox)
             shutil.copy(crawl.path, before)
+        else:
+            copy_empty(before)
         sandbox.reset()
         assert crawl.sync().state == "complete"
         assert_matches_sandbox(crawl, sandbox, SMALL["workspaces"])
@@ -98,8 +101,7 @@ def test_killed_at_every_request(tmp_path: Path, start: Callable[..., BaseProces
         assert asked > 15
         for k in range(1, asked + 1):
             path = tmp_path / f"{k}.db"
-            if later:
-                shutil.copy(before, path)
+            shutil.copy(before, path)
             moment = crawl.clock.moment
             killed_at(sandbox, k, lambda path=path, moment=moment: start(origin, path, moment, SMALL))  # type: ignore[misc]
             again = SyncHarness(origin, path, crawl.clock, **SMALL)
@@ -119,6 +121,7 @@ def test_killed_anywhere_with_four_threads(tmp_path: Path, start: Callable[..., 
         expected, asked = contents(crawl), sandbox.state()["total"]
         for number in range(8):
             path = tmp_path / f"{number}.db"
+            copy_empty(path)
             k = random.randrange(5, asked)
             killed_at(
                 sandbox,
