@@ -37,6 +37,8 @@ def older(path: Path, up_to: str) -> None:
         [(number, str(number), f"tool-{number}", f"Tool {number}") for number in range(1, 9)],
     )
     if at >= MIGRATIONS.index("m033_columns_of_the_search_index") + 1:
+        if at <= MIGRATIONS.index("m041_segments"):
+            connection.execute("CREATE TEMP TABLE search_segments (data)")  # which a rebuild empties
         rebuild_index(connection)
     elif at >= MIGRATIONS.index("m004_search_index") + 1:
         connection.execute("UPDATE search_state SET up_to = 8")  # what the index had is dropped anyway

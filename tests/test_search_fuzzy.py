@@ -7,7 +7,7 @@ import pytest
 from search_oracle import Playground
 
 from mirror.search import search
-from mirror.search.index.backlog import rebuild_index
+from mirror.search.index.backlog import rebuild_index, update_after_page
 
 
 def plain_distance(one: str, other: str) -> int:
@@ -62,6 +62,27 @@ def test_almost_every_typing_error_is_corrected(tmp_path: Path, errors: int) -> 
             assert all(0 < plain_distance(typed, other) <= errors for other in found.corrected)
         assert asked > 200
         assert missed <= asked * (0.02 if errors == 1 else 0.2)
+
+
+@pytest.mark.parametrize("visible_private", [True, False])
+def test_names_that_wait_for_the_index_are_meant_too(tmp_path: Path, *, visible_private: bool) -> None:
+    """As soon as a page has them; private ones only for those who may see them."""
+    draw = random.Random(3)
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store:
+        with mirror.store.transaction() as connection:
+            for number in range(300):
+                mirror.add(f"{draw.choice(('alpha', 'beta', 'gamma'))}-{number}")
+            rebuild_index(connection, leaf_size=12)
+        with mirror.store.transaction() as connection:
+            mirror.add("zebrafinch")
+            mirror.change(7, name="kingfisher", slug="kingfisher")
+            mirror.add("nightingale", is_private=1)
+            update_after_page(connection)
+        for typed, meant in (("zebrafnch", "zebrafinch"), ("kingfihser", "kingfisher")):
+            assert search(mirror.connection, typed, visible_private=visible_private).corrected == (meant,)
+        found = search(mirror.connection, "nightigale", visible_private=visible_private)
+        assert found.corrected == (("nightingale",) if visible_private else ())
 
 
 @pytest.mark.parametrize("indexed", [True, False])

@@ -1,5 +1,6 @@
 """The index as the store uses it: pages, bulk loads, interruptions, damage."""
 
+import random
 import signal
 import subprocess
 import sys
@@ -8,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from prepared_files import opened
-from search_oracle import Oracle, Playground, naive
+from search_oracle import Oracle, Playground, found_in_each_way, naive
 
+from mirror.errors import StoreError
 from mirror.model import Owner, Repository
 from mirror.search import search
 from mirror.search.index import format as index_format
 from mirror.search.index.backlog import (
     FLUSH_FROM,
+    MERGED_AT_ONCE,
     apply_backlog,
     flush_step,
     rebuild_index,
@@ -27,6 +31,7 @@ from mirror.search.index.build import build_index
 from mirror.search.index.check import check_index
 from mirror.search.names import normalise, normalise_all, searched_text, searched_texts
 from mirror.store import Store
+from mirror.store.repair import check_file
 
 OWNER = Owner(uuid="ann", username="ann")
 SEEN = "2026-01-01T00:00:00.000000Z"
@@ -104,9 +109,10 @@ def test_a_follower_more_rewrites_one_column(tmp_path: Path) -> None:
     assert mirror.store.row("SELECT count(*) FROM search_dense")[0]
     statements = list[str]()
     mirror.change(3, followers_count=70)
-    mirror.connection.set_trace_callback(statements.append)
-    mirror.store.finish_search_index()
-    mirror.connection.set_trace_callback(None)
+    with mirror.store.transaction() as connection:
+        connection.set_trace_callback(statements.append)
+        apply_backlog(connection)
+        connection.set_trace_callback(None)
     written = [said for said in statements if said.startswith("INSERT OR REPLACE INTO search_columns")]
     assert [said.split("'")[1] for said in written if "'stamp'" not in said] == ["followers"]
     assert not [said for said in statements if said.startswith("INSERT OR REPLACE INTO search_dense")]
@@ -122,7 +128,8 @@ def test_a_longer_name_changes_only_the_lists_that_it_is_new_to(tmp_path: Path) 
         rebuild_index(connection, 3)
     before = set(mirror.store.rows("SELECT path, ids FROM search_rare"))
     mirror.change(8, name="tool-7-next", slug="tool-7-next")
-    mirror.store.finish_search_index()
+    with mirror.store.transaction() as connection:
+        apply_backlog(connection)
     after = set(mirror.store.rows("SELECT path, ids FROM search_rare"))
     changed = [path.rstrip(b"\xfe") for path, _ in after - before]
     assert len(changed) > 3
@@ -258,21 +265,139 @@ def test_the_check_finds_damage_and_a_rebuild_repairs_it(tmp_path: Path, damage:
 
 
 @pytest.mark.parametrize(
-    "damage",
-    ["text = x'ff78ff'", "was_text = x''", "collection = 1", "by_followers = -5", "by_creation = x''"],
+    ("damage", "fault"),
+    [
+        (
+            "UPDATE search_pending SET turn = 9 WHERE id = 3",
+            "no segment has the pending repository 3 as it is",
+        ),
+        (
+            "DROP TRIGGER search_updated; UPDATE repositories SET followers_count = 99 WHERE id = 3",
+            "no segment has the pending repository 3 as it is",
+        ),
+        (
+            "DROP TRIGGER search_updated; UPDATE repositories SET scm = 'hg' WHERE id = 3",
+            "no segment has the pending repository 3 as it is",
+        ),
+        ("DELETE FROM search_pending WHERE id = 3", "a segment has 3, which is not pending"),
+        (
+            """UPDATE search_pending SET turn = NULL, was_name = 'x', was_slug = 'x', was_collection = 0
+                WHERE id = 3""",
+            "segments disagree about the pending repository 3",
+        ),
+        ("DELETE FROM search_segments", "no segment has the pending repository 3 as it is"),
+    ],
 )
-def test_the_check_finds_wrong_derived_columns(tmp_path: Path, damage: str) -> None:
-    """A search counts prepared rows by these columns alone."""
+def test_the_check_finds_wrong_segments(tmp_path: Path, damage: str, fault: str) -> None:
+    """Searches count and rank pending rows by segments alone."""
     with opened(tmp_path / "mirror.db") as store:
         store.save_upstream("cloud", "cloud", "https://bitbucket.example")
         save(store, page(0), first=True)
         store.finish_search_index()
         save(store, page(0, suffix="-next"), first=False)
         assert check_index(store.connection) == []
-        store.connection.execute(f"UPDATE search_pending SET {damage} WHERE id = 3")
-        assert check_index(store.connection) == ["pending repository 3 has wrong derived columns"]
+        store.connection.executescript(damage)
+        assert fault in check_index(store.connection)
         store.rebuild_search_index()
-        assert same_as_rows(store)
+        assert check_index(store.connection) == []
+
+
+def test_a_damaged_segment_is_one_line(tmp_path: Path) -> None:
+    """A search does not answer with what a damaged segment says; a repair needs no segment."""
+    path = tmp_path / "mirror.db"
+    with Store(path) as store:
+        store.save_upstream("cloud", "cloud", "https://bitbucket.example")
+        save(store, page(0), first=True)
+        store.finish_search_index()
+        save(store, page(0, suffix="-next"), first=False)
+        store.connection.execute(
+            "UPDATE search_segments SET data = CAST(replace(data, x'6e657874', x'6e657875') AS BLOB)"
+        )
+        with pytest.raises(StoreError, match="is damaged; `mirror verify --repair` builds it anew"):
+            search(store.connection, "next")
+    assert not [one for one in check_file(path, repair=False) if one.mended]
+    assert check_file(path, repair=True)[-1].mended
+    assert check_file(path, repair=False) == []
+
+
+def changed_at_random(mirror: Playground, choose: random.Random, rows: int) -> None:
+    """Change some of the first `rows` rows, and add two."""
+    for row_id in choose.sample(range(1, rows + 1), choose.choice((1, 2, 30))):
+        name = choose.choice(("django", "flask", f"tool-{choose.randrange(40)}", "É x"))
+        said = choose.choice(
+            (
+                {"name": name, "slug": name},
+                {"followers_count": choose.randrange(9)},
+                {"is_private": choose.randrange(2)},
+                {"deleted_at": choose.choice((None, SEEN))},
+                {"scm": choose.choice(("git", "hg", "svn"))},
+                {"language": choose.choice(("go", "Go", None))},
+                {"created_at": choose.choice((None, SEEN, "odd"))},
+                {"owner_id": choose.randint(1, 5)},
+            )
+        )
+        mirror.change(row_id, **said)
+    mirror.fill(2, seed=choose.randrange(999))
+
+
+_ASKED: list[dict[str, Any]] = [
+    {},
+    {"visible_private": False},
+    {"scm": "hg"},
+    {"language": "go", "gone": True},
+]
+
+
+@pytest.mark.parametrize("seed", range(examples(2)))
+def test_many_pages_are_searched_like_one(tmp_path: Path, seed: int) -> None:
+    """Segments supersede each other and are merged, so that there are never many."""
+    choose = random.Random(seed)
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store:
+        with mirror.store.transaction():
+            mirror.fill(400)
+        mirror.store.rebuild_search_index()
+        for turn in range(70):
+            with mirror.store.transaction() as connection:
+                changed_at_random(mirror, choose, 400)
+                update_after_page(connection)
+            if turn % 7 == 0:
+                changed_at_random(mirror, choose, 40)  # by another writer, which prepares nothing
+            if turn % 5:
+                continue
+            oracle = Oracle(mirror.connection)
+            for query in ("", "d", "django", "tool-1", "flask", "kit", "é", "bob/t"):
+                for asked in (
+                    {},
+                    {"visible_private": False},
+                    {"scm": "hg"},
+                    {"language": "go", "gone": True},
+                ):
+                    for offset in (0, 40):
+                        found = found_in_each_way(mirror.connection, query, offset=offset, **asked)
+                        assert found == oracle.find(query, offset=offset, **asked)
+        sizes = [size for (size,) in mirror.store.rows("SELECT rows FROM search_segments ORDER BY last_turn")]
+        assert len(sizes) < 3 * MERGED_AT_ONCE
+        assert max(sizes) > 200
+        assert check_index(mirror.connection) == []
+        with mirror.store.transaction() as connection:
+            apply_backlog(connection, 3)
+        assert check_index(mirror.connection) == []
+
+
+def test_a_short_backlog_is_kept_and_a_long_one_is_flushed(tmp_path: Path) -> None:
+    """The end of a sync writes no lists for a few changes; a rebuild is quicker than many."""
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store:
+        with mirror.store.transaction():
+            mirror.fill(300)
+        mirror.store.finish_search_index()
+        for changed, waiting in ((18, 18), (19, 0)):  # a fifteenth of the others is 18
+            for row_id in range(1, changed + 1):
+                mirror.change(row_id, followers_count=50 + changed)
+            mirror.store.finish_search_index()
+            assert mirror.store.row("SELECT count(*) FROM search_pending")[0] == waiting
+            assert same_as_rows(mirror.store)
 
 
 def test_a_reused_row_id_is_one_repository(tmp_path: Path) -> None:
@@ -302,6 +427,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_search_index import page, save
 from mirror.store import Store
+from mirror.store.repair import check_file
 with Store(Path(sys.argv[1])) as store:
     print("ready", flush=True)
     for turn in range(1000):

@@ -79,5 +79,5 @@ def test_rows_that_wait_for_the_index_are_no_fault(tmp_path: Path) -> None:
     filled.repositories([repository("ann/new")], at=LATER)
     filled.store.close()
     with closing(open_reader(filled.path)) as connection:
-        assert connection.execute("SELECT count(*) FROM search_pending WHERE text IS NOT NULL").fetchone()[0]
+        assert connection.execute("SELECT count(*) FROM search_pending WHERE turn IS NOT NULL").fetchone()[0]
     assert check_file(filled.path, repair=False) == []

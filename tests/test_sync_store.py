@@ -26,7 +26,7 @@ def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(tmp_path: Path) -> No
     """The run ends with the reason; each page is saved in full or not at all."""
     with crawling(tmp_path, 400, concurrency=4) as (sandbox, crawl):
         Store(crawl.path).close()
-        pages = 200
+        pages = 220
 
         def limited(path: Path) -> Store:
             store = Store(path)

@@ -110,8 +110,8 @@ EMPTY = frozenset(
 MADE = frozenset(
     {
         "mirror_meta", "_sqlite_migrations",
-        "search_state", "search_common", "search_rare", "search_crowds", "search_pending", "search_columns",
-        "search_languages", "search_dense",
+        "search_state", "search_common", "search_rare", "search_crowds", "search_pending", "search_segments",
+        "search_columns", "search_languages", "search_dense",
         "search_ref_state", "search_ref_names", "search_ref_lists", "search_ref_paths",
         "search_ref_common", "search_ref_rare", "search_ref_spans", "search_ref_blocks", "search_ref_counts",
         "search_ref_hashes", "search_ref_pending", "search_ref_moved",

@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.search.index.columns import CHUNK, COLLECTION, VALUES, ColumnWriter, chunk_rows, encoded
-from mirror.search.index.format import DEEPEST, END
+from mirror.search.index.columns import CHUNK, ColumnWriter, chunk_rows, encoded
+from mirror.search.index.format import COLLECTION, DEEPEST, END, VALUES
 from mirror.search.names import COLLECTIONS, searched_texts
 from mirror.search.query import plain_cursor
 

@@ -9,19 +9,22 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property
 from itertools import count
 from typing import NamedTuple, Unpack
 
 import msgspec
 
 from mirror.search.index.format import IndexReader, Leaf, Node, unpack_best
-from mirror.search.names import BOUNDARY, EXACT, PREFIX, SUBSTRING
+from mirror.search.names import EXACT, SUBSTRING
+from mirror.search.pending import PendingMatches, PendingRows
 from mirror.search.query import Filters, Query, owned_ids, parse_query, sql_conditions
-from mirror.search.scan import Hit, KeptReads, PendingMatches, RowReader, described_hits, new_hits
+from mirror.search.scan import Hit, KeptReads, RowReader, described_hits, new_hits
 
 FEW = 1_500
 """So many rows are read by their ids and compared one by one, in 8 ms; more are found with arrays."""
+
+DEEPEST_LISTED = 1_000
+"""The last hit of a page that the lists of the index may have: no node lists so many, in all collections."""
 
 _MORE = 5
 """How many more ids of a collection are ranked than its share of a page."""
@@ -179,9 +182,13 @@ class QueryEngine:
         few: int = FEW,
         index: IndexReader | None = None,
         rows: RowReader | None = None,
+        pending: PendingRows | None = None,
         kept: KeptReads | None = None,
     ) -> None:
-        """Prepare an answer; `few` is for tests, `index` and `rows` are of a query with the same filters."""
+        """Prepare an answer; `few` is for tests.
+
+        `index`, `rows` and `pending` are of a query with the same filters.
+        """
         kept = kept or KeptReads()
         kept.forget_the_most()
         self.connection = connection
@@ -190,12 +197,9 @@ class QueryEngine:
         conditions = rows.conditions if rows else sql_conditions(connection, query, kept.owners)
         self.rows = rows or RowReader(connection, conditions, self.index.up_to, kept)
         self.conditions = conditions
+        self._pending_rows = pending or PendingRows(connection, has_any=self.index.has_pending)
+        self.pending = PendingMatches(self._pending_rows, query, self.rows)
         self._few = few
-
-    @cached_property
-    def pending(self) -> PendingMatches:
-        """The rows of which the index is out of date."""
-        return PendingMatches(self.connection, self.query, has_any=self.index.has_pending)
 
     def has_exact_match(self) -> bool:
         """Return whether the query is the whole name of a repository."""
@@ -208,11 +212,11 @@ class QueryEngine:
         # Most queries match something, and this import takes longer than they do.
         from mirror.search.fuzzy import nearest_name  # noqa: PLC0415
 
-        name = nearest_name(self.connection, self.index, self.rows, self.query.part, self.query.collections)
+        name = nearest_name(self.connection, self.index, self.rows, self._pending_rows, self.query)
         if name is None:
             return None
         query = msgspec.structs.replace(self.query, part=name)
-        return QueryEngine(self.connection, query, self._few, self.index, self.rows)
+        return QueryEngine(self.connection, query, self._few, self.index, self.rows, self._pending_rows)
 
     def answer(self, start: int, stop: int) -> ResultPage:
         """Return the number of all hits, and hits `start` to `stop` of them."""
@@ -226,7 +230,7 @@ class QueryEngine:
         ids = self._few_candidates(found)
         if ids is None:
             return self._by_arrays(start, stop)
-        return _count_and_cut([*self._matching(ids | self.pending.ids), *self._new_hits()], start, stop)
+        return _count_and_cut([*self._matching(ids), *self._new_hits()], start, stop)
 
     def described(self, start: int, stop: int) -> ResultPage:
         """Return how many repositories match only by their description, and some of them in order."""
@@ -243,6 +247,8 @@ class QueryEngine:
         stop = min(total, stop)
         if start >= stop:
             return ResultPage(total, [])
+        if stop > DEEPEST_LISTED:
+            return None
         # Few of a small collection are on the page: a share of its list is nearly always enough.
         hits = self._best_hits(found, fresh, stop, share=True) or self._best_hits(found, fresh, stop)
         return None if hits is None else ResultPage(total, hits[start:])
@@ -252,18 +258,24 @@ class QueryEngine:
         from mirror.search.many import TURNS, ManyHits  # noqa: PLC0415 - numpy is slow to import
 
         with TURNS.one():
-            fresh = [*self._matching(self.pending.ids), *self._new_hits()]
-            many = ManyHits(self.connection, self.index, self.rows, self.query, fresh, self._few)
-            return ResultPage(many.count(), many.page(start, stop, self._class_paths()))
+            fresh = [*self._matching(self.pending.unprepared), *self._new_hits()]
+            many = ManyHits(
+                self.connection, self.index, self.rows, self._pending_rows, self.query, fresh, self._few
+            )
+            return ResultPage(many.count(), many.page(start, stop))
 
     def _few_candidates(self, found: Node | Leaf) -> set[int] | None:
-        """Return the ids of all indexed repositories that may match; None if they are not few."""
+        """Return the ids of all repositories that may match, without new ones; None if they are not few."""
+        listed: set[int] | None
         if isinstance(found, Leaf):
-            return set(found.ids)
-        shown = [found.summaries[key].count for key in self.query.collections if key in found.summaries]
-        if sum(shown) <= self._few:
-            return self.index.ids_below(self.query.needle)
-        return owned_ids(self.connection, self.conditions, self._few)
+            listed = set(found.ids)
+        else:
+            shown = [found.summaries[key].count for key in self.query.collections if key in found.summaries]
+            listed = self.index.ids_below(self.query.needle) if sum(shown) <= self._few else None
+        pending = None if listed is None else self.pending.ids(self._few)
+        if listed is None or pending is None:
+            return owned_ids(self.connection, self.conditions, self._few)
+        return listed | pending
 
     def _best_hits(
         self, found: Node, fresh: list[Hit], stop: int, *, share: bool = False
@@ -277,7 +289,7 @@ class QueryEngine:
         hits = [*fresh, *self.pending.best(stop)]
         known = set[int]()
         cut_at = list[tuple[int, int]]()  # (match class, id): the list of that class ends with that id
-        for match, path in self._class_paths():
+        for match, path in self.query.class_paths:
             of_path = found if match == SUBSTRING else self.index.find(path)
             ids, lasts = self._best_ids(of_path, stop, share=share)
             cut_at += [(match, last) for last in lasts]
@@ -306,13 +318,13 @@ class QueryEngine:
         id of each list that is neither complete nor `limit` long; 0 for an empty list.
         """
         if isinstance(found, Leaf):
-            return set(found.ids) - self.pending.among(found.ids), []
+            return set(found.ids) - self._pending_rows.among(found.ids), []
         best, lasts = set[int](), list[int]()
         summaries = [found.summaries[key] for key in self.query.collections if key in found.summaries]
         total = sum([summary.count for summary in summaries])
         for summary in summaries:
             ranked, unranked = unpack_best(summary.best)
-            pending = self.pending.among([*ranked, *unranked])
+            pending = self._pending_rows.among([*ranked, *unranked])
             ids = [row_id for row_id in ranked if row_id not in pending]
             if len(ranked) + len(unranked) < summary.count:
                 ids = ids[: min(limit, limit * summary.count // total + _MORE) if share else limit]
@@ -320,15 +332,6 @@ class QueryEngine:
                     lasts.append(ids[-1] if ids else 0)
             best |= {*ids, *unranked} - pending
         return best, lasts
-
-    def _class_paths(self) -> list[tuple[int, bytes]]:
-        """Return the match classes, the best first, each with the path of its hits and all better ones.
-
-        Example for `flask`: (EXACT, ``^flask^``), (PREFIX, ``^flask``), (SUBSTRING, ``flask``).
-        """
-        needle = self.query.needle
-        paths = [(EXACT, BOUNDARY + needle + BOUNDARY), (PREFIX, BOUNDARY + needle)] if needle else []
-        return [*paths, (SUBSTRING, needle)]
 
     def _matching(self, ids: set[int]) -> list[Hit]:
         return self.rows.matching(ids, self.query.part) if ids else []

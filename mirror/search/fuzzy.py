@@ -11,18 +11,22 @@ import re
 import sqlite3
 from collections.abc import Callable, Collection, Mapping
 from functools import cache
-from itertools import chain
+from itertools import chain, islice
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from mirror.search.index.format import IndexReader, Leaf, Node
 from mirror.search.names import BOUNDARY
-from mirror.search.query import Conditions, plain_cursor
+from mirror.search.pending import PendingRows, found_in
+from mirror.search.query import Conditions, Query, plain_cursor
 from mirror.search.scan import RowReader
 
 MAX_CANDIDATES = 300
 """The highest number of repositories whose names are compared; it takes half a millisecond."""
+
+MAX_PENDING = 24
+"""The highest number of pending repositories that are added to each list of the index."""
 
 _LONGEST_CORRECTED = 200
 
@@ -39,21 +43,19 @@ def nearest_name(
     connection: sqlite3.Connection,
     index: IndexReader,
     rows: RowReader,
-    part: str,
-    collections: Collection[int],
+    pending: PendingRows,
+    query: Query,
 ) -> str | None:
     """Return the name, or the words within one, that was probably meant; None if none is near enough.
 
     Fewest errors first, then whole names, then the most popular.
-
-    :param part: the normalised query
-    :param collections: the collections that may be shown
     """
+    part, collections = query.part, query.collections
     allowed = errors_allowed(part)
     if not allowed or len(part) > _LONGEST_CORRECTED:
         return None
     if index.up_to:
-        ids = _candidates(index, part, collections)
+        ids = _candidates(index, pending, part, collections)
     else:
         ids = _all_ids(connection, rows.conditions, len(part) - allowed)
     meant = _nearest(part, allowed, rows.names(ids))
@@ -117,15 +119,24 @@ def _word_runs(words: int) -> Callable[[str], list[str]]:
     return re.compile(rf"{start}(?=({word}(?:[-._]{word}){{{words - 1}}}))").findall
 
 
-def _candidates(index: IndexReader, part: str, collections: Collection[int]) -> list[int]:
+def _candidates(
+    index: IndexReader, pending: PendingRows, part: str, collections: Collection[int]
+) -> list[int]:
     """Return the ids of repositories that may be meant, short lists first; those of nodes come last."""
     sure, popular = list[list[int]](), list[list[int]]()
+
+    def listed(found: Node | Leaf, path: bytes) -> list[int]:
+        lists = pending.lists_with(path, collections) if path else ()
+        changed = islice(found_in(lists, path), MAX_PENDING)
+        return [*index.listed_ids(found, collections), *(one.id for one in changed)]
+
     for boundary in (BOUNDARY, b""):  # as a whole name, then as words within one
         beginning, before = _rare_beginning(index, part, boundary)
         end, after = _rare_end(index, part, boundary)
-        sure += (beginning.ids, end.ids)
+        sure += (listed(one, one.path) for one in (beginning, end))
         if before < after:
-            sure.append(index.listed_ids(index.find(part[before:after].encode()), collections))
+            middle = part[before:after].encode()
+            sure.append(listed(index.find(middle), middle))
         shorter_end = part[after + 1 :].encode() + boundary
         shorter_beginning = boundary + part[: max(before - 1, 0)].encode()
         for path in (shorter_end, shorter_beginning):

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.search.index.columns import (
+from mirror.search.index.columns import kept_columns, language_code, read_column, read_dense
+from mirror.search.index.format import (
     ARCHIVED,
     COLLECTION,
     FORK,
@@ -23,12 +24,13 @@ from mirror.search.index.columns import (
     HG,
     KNOWN,
     UNSURE,
-    kept_columns,
-    language_code,
-    read_column,
-    read_dense,
+    IndexReader,
+    Leaf,
+    Node,
 )
-from mirror.search.index.format import IndexReader, Leaf
+from mirror.search.names import SUBSTRING
+from mirror.search.overlay import overlaid, overlay_names
+from mirror.search.pending import PendingRows
 from mirror.search.query import Query, plain_cursor
 from mirror.search.scan import Hit, RowReader
 
@@ -85,7 +87,8 @@ class ManyHits:
     """The hits of one query within one snapshot.
 
     :param rows: reads the rows that the arrays are not sure of
-    :param pending: the hits among pending and new rows, of which the index is out of date
+    :param pending: the pending rows, which overlay the arrays
+    :param fresh: the hits among new rows, and among pending ones of no segment
     :param few: up to how many repositories that pass the filters are read and compared one by one
     """
 
@@ -94,42 +97,41 @@ class ManyHits:
         connection: sqlite3.Connection,
         index: IndexReader,
         rows: RowReader,
+        pending: PendingRows,
         query: Query,
-        pending: list[Hit],
+        fresh: list[Hit],
         few: int,
     ) -> None:
         self._cursor = plain_cursor(connection)
         self._query, self._conditions = query, rows.conditions
-        self._index, self._rows = index, rows
-        self._kept = kept_columns(self._cursor)
+        self._index, self._rows, self._pending = index, rows, pending
+        self._kept = kept_columns(self._cursor, pending.digests)
         self._columns = dict[str, NDArray[Any]]()
         self._size = self._column("flags").size
         passing, unsure = self._passing()
-        self._read = pending
+        self._read = fresh
         """The hits whose rows were read; `_sure` marks the others."""
         if np.count_nonzero(passing) + unsure.size <= few:
-            self._read = [*pending, *self._matching([*np.flatnonzero(passing), *unsure])]
+            self._read = [*fresh, *self._matching([*np.flatnonzero(passing), *unsure])]
             passing[:] = False
         elif query.part:
-            named = self._named(query.needle)
-            self._read = [*pending, *self._matching(unsure[named[unsure]])]
+            named = self._named(SUBSTRING, query.needle)
+            self._read = [*fresh, *self._matching(unsure[named[unsure]])]
             passing &= named
         else:
-            self._read = [*pending, *self._matching(unsure)]
+            self._read = [*fresh, *self._matching(unsure)]
         self._sure = passing
 
     def count(self) -> int:
         """Return the number of all hits."""
         return int(np.count_nonzero(self._sure)) + len(self._read)
 
-    def page(self, start: int, stop: int, classes: Iterable[tuple[int, bytes]]) -> list[Hit]:
-        """Return hits `start` to `stop` in order.
-
-        :param classes: the match classes, the best first, each with the path of its hits
-        """
+    def page(self, start: int, stop: int) -> list[Hit]:
+        """Return hits `start` to `stop` in order."""
         page, before, rest = list[Hit](), 0, self._sure
-        for match, path in classes:
-            here = self._of_class(match, path, rest)
+        for match, path in self._query.class_paths:
+            # Hits of better classes have left the rest, whose rows all have the needle.
+            here = rest if match == SUBSTRING else rest & self._named(match, path)
             read = [hit for hit in self._read if hit[0] == match]
             upto = before + int(np.count_nonzero(here)) + len(read)
             if max(start, before) < min(stop, upto):
@@ -181,30 +183,17 @@ class ManyHits:
         lowest = self._ranked(ids[values == low], 0, stop - not_below, keys[1:])
         return np.concatenate([ties, between, lowest])
 
-    def _of_class(self, match: int, path: bytes, rest: Marks) -> Marks:
-        """Return which of the `rest` match as the given class; hits of better classes have left it."""
-        if path == self._query.needle:
-            return rest
-        found = self._index.find(path)
-        if isinstance(found, Leaf):  # it may list others, too
-            ids = [row_id for row_id in set(found.ids) if row_id < rest.size and rest[row_id]]
-            here = np.zeros(rest.size, dtype=bool)
-            here[[hit[-1] for hit in self._matching(ids) if hit[0] == match]] = True
-            return here
-        return rest & self._named(path)
-
     def _passing(self) -> tuple[Marks, Ids]:
-        """Return which repositories pass the filters, and those whose rows must be read; none is pending."""
+        """Return which repositories pass the filters, and those whose rows must be read."""
         query, flags = self._query, self._column("flags")
         of_flags = self._passing_flags(np.arange(256))
         # A table of 256 answers, looked up by the bytes of the column.
         passing = np.frombuffer(bytearray(flags.tobytes().translate(of_flags.tobytes())), bool)
         unsure = np.flatnonzero(flags >= KNOWN | UNSURE)
-        if self._index.has_pending:
-            found = self._cursor.execute("SELECT id FROM search_pending WHERE id < ?", (self._size,))
-            pending = np.array([row_id for (row_id,) in found.fetchall()], np.int64)
-            passing[pending] = False
-            unsure = np.setdiff1d(unsure, pending)
+        unprepared = np.array(self._pending.unprepared_below(self._size), np.int64)  # read elsewhere
+        if unprepared.size:
+            passing[unprepared] = False
+            unsure = np.setdiff1d(unsure, unprepared)
         if query.language is not None:
             code = language_code(self._cursor, self._conditions.values["language"])
             passing &= self._column("language") == code if code else False
@@ -237,14 +226,23 @@ class ManyHits:
         owned: NDArray[np.bool_] = wanted.take(column, mode="clip")
         return owned
 
-    def _named(self, path: bytes) -> NDArray[np.bool_]:
-        """Return which repositories the index lists under a common path; of UNSURE ones it may be wrong."""
-        named = read_dense(self._cursor, path, self._size)
+    def _named(self, match: int, path: bytes) -> Marks:
+        """Return which repositories have the path of a match class; of UNSURE ones it may be wrong."""
+        found = self._index.find(path)
+        named = None if isinstance(found, Leaf) else read_dense(self._cursor, path, self._size)
         if named is None:
             named = np.zeros(self._size, dtype=bool)
-            ids = unpack_lists(self._index.lists_below(path))
-            named[ids[ids < self._size]] = True
+            named[self._listed(match, path, found)] = True
+        overlay_names(named, path, self._pending)
         return named
+
+    def _listed(self, match: int, path: bytes, found: Node | Leaf) -> Ids:
+        """Return the ids of the index that have a path, read from a leaf or from all lists below a node."""
+        if isinstance(found, Leaf):  # it may list others, too
+            hits = self._matching([row_id for row_id in set(found.ids) if row_id < self._size])
+            return np.array([hit[-1] for hit in hits if hit[0] <= match], np.int64)
+        ids = unpack_lists(self._index.lists_below(path))
+        return ids[ids < self._size]
 
     def _matching(self, ids: Iterable[int]) -> list[Hit]:
         """Read the rows with these ids; return those that are hits."""
@@ -254,8 +252,14 @@ class ManyHits:
     def _column(self, name: str) -> NDArray[Any]:
         """Return a column; each is read once."""
         if name not in self._columns:
-            self._columns[name] = self._kept.get(name, lambda: read_column(self._cursor, name))
+            self._columns[name] = self._kept.get(name, partial(self._read_column, name))
         return self._columns[name]
+
+    def _read_column(self, name: str) -> NDArray[Any]:
+        if not self._pending.segments:
+            return read_column(self._cursor, name)
+        indexed = kept_columns(self._cursor).get(name, partial(read_column, self._cursor, name))
+        return overlaid(indexed, name, self._pending)
 
 
 def unpack_lists(lists: Iterable[bytes]) -> NDArray[np.int64]:

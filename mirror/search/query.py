@@ -8,7 +8,18 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 
 import msgspec
 
-from mirror.search.names import COLLECTIONS, GONE_PRIVATE, GONE_PUBLIC, PRIVATE, PUBLIC, normalise
+from mirror.search.names import (
+    BOUNDARY,
+    COLLECTIONS,
+    EXACT,
+    GONE_PRIVATE,
+    GONE_PUBLIC,
+    PREFIX,
+    PRIVATE,
+    PUBLIC,
+    SUBSTRING,
+    normalise,
+)
 
 _ODD_OWNERS = "SELECT id, username FROM users WHERE username GLOB '*[^!-~]*'"
 _NAMED = "username = :owner COLLATE NOCASE"
@@ -81,6 +92,16 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     def needle(self) -> bytes:
         """The part as bytes, as searched texts and the index have it."""
         return self.part.encode()
+
+    @property
+    def class_paths(self) -> list[tuple[int, bytes]]:
+        """The match classes, the best first, each with the path of its hits and all better ones.
+
+        Example for `flask`: (EXACT, ``^flask^``), (PREFIX, ``^flask``), (SUBSTRING, ``flask``).
+        """
+        needle = self.needle
+        paths = [(EXACT, BOUNDARY + needle + BOUNDARY), (PREFIX, BOUNDARY + needle)] if needle else []
+        return [*paths, (SUBSTRING, needle)]
 
     @property
     def is_encodable(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, overload
 
 from mirror.errors import StoreError
 from mirror.model import Owner, Repository
-from mirror.search.index.backlog import flush_step, rebuild_index, update_after_page
+from mirror.search.index.backlog import finish_step, rebuild_index, update_after_page
 from mirror.search.index.refs.changes import (
     flush_refs_step,
     rebuild_refs_index,
@@ -262,12 +262,12 @@ class Store:
         return saved._replace(refused=refused)
 
     def finish_search_index(self) -> None:
-        """Flush the backlogs of both indexes: without it, searches are exact, but slower."""
-        for flush in (flush_step, flush_refs_step):
+        """Finish the indexes at the end of a sync: without it, searches are exact, but slower."""
+        for step in (finish_step, flush_refs_step):
             more = True
             while more:
                 with self.transaction():
-                    more = flush(self.connection)
+                    more = step(self.connection)
 
     def search_commits(self, *, wanted: bool) -> None:
         """Turn the search for refs by commit on or off; a change may rebuild their index."""

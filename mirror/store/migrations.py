@@ -826,15 +826,6 @@ def m033_columns_of_the_search_index(db: Database) -> None:
     Lists also have one more end of a text, so the next sync rebuilds the index. Three SQL indexes are no
     longer needed.
     """
-    forks = "({0}.parent_id IS NOT NULL OR {0}.parent_uuid IS NOT NULL OR {0}.parent_full_name IS NOT NULL)"
-    seen = (
-        "name", "slug", "is_private", "deleted_at", "followers_count", "forks_count", "created_at",
-        "owner_id", "scm", "language", "archived",
-    )  # fmt: skip
-    changed = [f"old.{name} IS NOT new.{name}" for name in seen]
-    changed.append(f"{forks.format('old')} <> {forks.format('new')}")
-    columns = ", ".join((*seen, "parent_id", "parent_uuid", "parent_full_name"))
-    was = "old.name, old.slug, (old.is_private <> 0) + 2 * (old.deleted_at IS NOT NULL)"
     for statement in (
         "DROP INDEX repositories_followed",
         "DROP INDEX repositories_forked",
@@ -856,15 +847,29 @@ def m033_columns_of_the_search_index(db: Database) -> None:
             PRIMARY KEY (path, chunk)
         ) WITHOUT ROWID""",
         "DROP TRIGGER search_updated",
-        f"""CREATE TRIGGER search_updated AFTER UPDATE OF {columns} ON repositories
-            WHEN old.id <= (SELECT up_to FROM search_state) AND ({" OR ".join(changed)})
-            BEGIN INSERT INTO search_pending (id, was_name, was_slug, was_collection, name, slug)
-                VALUES (old.id, {was}, new.name, new.slug) ON CONFLICT (id)
-                DO UPDATE SET name = excluded.name, slug = excluded.slug, text = NULL; END""",
+        _trigger_of_updates("text = NULL"),
         *(f"DELETE FROM search_{table}" for table in ("common", "rare", "crowds", "pending")),
         "UPDATE search_state SET up_to = 0",
     ):
         db.execute(statement)
+
+
+def _trigger_of_updates(latest: str) -> str:
+    """Return the trigger that makes a changed row pending; `latest` is what else it sets of a pending one."""
+    forks = "({0}.parent_id IS NOT NULL OR {0}.parent_uuid IS NOT NULL OR {0}.parent_full_name IS NOT NULL)"
+    seen = (
+        "name", "slug", "is_private", "deleted_at", "followers_count", "forks_count", "created_at",
+        "owner_id", "scm", "language", "archived",
+    )  # fmt: skip
+    changed = [f"old.{name} IS NOT new.{name}" for name in seen]
+    changed.append(f"{forks.format('old')} <> {forks.format('new')}")
+    columns = ", ".join((*seen, "parent_id", "parent_uuid", "parent_full_name"))
+    was = "old.name, old.slug, (old.is_private <> 0) + 2 * (old.deleted_at IS NOT NULL)"
+    return f"""CREATE TRIGGER search_updated AFTER UPDATE OF {columns} ON repositories
+            WHEN old.id <= (SELECT up_to FROM search_state) AND ({" OR ".join(changed)})
+            BEGIN INSERT INTO search_pending (id, was_name, was_slug, was_collection, name, slug)
+                VALUES (old.id, {was}, new.name, new.slug) ON CONFLICT (id)
+                DO UPDATE SET name = excluded.name, slug = excluded.slug, {latest}; END"""
 
 
 @migrations()
@@ -974,3 +979,46 @@ def m040_slugs(db: Database) -> None:
         """CREATE INDEX repositories_slug ON repositories (slug COLLATE NOCASE, owner_id)
            WHERE deleted_at IS NULL"""
     )
+
+
+@migrations()
+def m041_segments(db: Database) -> None:
+    """Pending rows are searched in segments, which pages write, instead of one by one.
+
+    `turn` is that of the segment that has a row as it is now, NULL if none has it yet. What the row was is
+    what the index contains, or the last segment that had it. Rows that are pending already are in none.
+    """
+    was = ("was_name", "was_slug", "was_collection")
+    latest = ", ".join(f"{one} = iif(turn IS NULL, {one}, excluded.{one})" for one in was) + ", turn = NULL"
+    for statement in (
+        "DROP TRIGGER IF EXISTS search_updated",  # a dump of tables alone has none
+        "DROP TRIGGER IF EXISTS search_deleted",
+        "ALTER TABLE search_pending RENAME TO old_search_pending",
+        """CREATE TABLE search_pending (
+            id INTEGER PRIMARY KEY,
+            was_name TEXT,
+            was_slug TEXT,
+            was_collection INTEGER,
+            name TEXT,
+            slug TEXT,
+            turn INTEGER
+        )""",
+        """INSERT INTO search_pending (id, was_name, was_slug, was_collection, name, slug)
+            SELECT id, was_name, was_slug, was_collection, name, slug FROM old_search_pending""",
+        "DROP TABLE old_search_pending",
+        "CREATE INDEX search_unprepared ON search_pending (id) WHERE turn IS NULL",
+        """CREATE TABLE search_segments (
+            last_turn INTEGER PRIMARY KEY,
+            first_turn INTEGER NOT NULL,
+            rows INTEGER NOT NULL,
+            digest BLOB NOT NULL,
+            data BLOB NOT NULL
+        )""",
+        _trigger_of_updates(latest),
+        f"""CREATE TRIGGER search_deleted AFTER DELETE ON repositories
+            WHEN old.id <= (SELECT up_to FROM search_state)
+            BEGIN INSERT INTO search_pending (id, was_name, was_slug, was_collection)
+                VALUES (old.id, old.name, old.slug, (old.is_private <> 0) + 2 * (old.deleted_at IS NOT NULL))
+                ON CONFLICT (id) DO UPDATE SET name = NULL, slug = NULL, {latest}; END""",
+    ):
+        db.execute(statement)

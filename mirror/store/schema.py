@@ -15,7 +15,7 @@ APPLICATION_ID = 0x4D495252
 
 MIGRATIONS = "bitbucket-mirror"  # the name of the list of migrations in a file
 
-VERSION = 40  # the number of migrations: `PRAGMA user_version` of an up-to-date file
+VERSION = 41  # the number of migrations: `PRAGMA user_version` of an up-to-date file
 
 # Keys of `mirror_meta`, and the value of the first in a published file.
 KIND, PUBLISHED_AT, SNAPSHOT = "kind", "published_at", "snapshot"

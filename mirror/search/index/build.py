@@ -57,7 +57,7 @@ def build_index(
 
 
 def _rebuild(connection: sqlite3.Connection, leaf_size: int, at_once: int) -> None:
-    for table in ("common", "rare", "crowds", "pending", "columns", "languages", "dense"):
+    for table in ("common", "rare", "crowds", "pending", "segments", "columns", "languages", "dense"):
         connection.execute(f"DELETE FROM search_{table}")
     corpus = read_corpus(connection)
     connection.execute(  # damage may have taken the row

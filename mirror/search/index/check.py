@@ -5,11 +5,13 @@ from array import array
 from collections import defaultdict
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
-from mirror.search.index.backlog import IndexedText, derived_columns
+from mirror.search.index.backlog import IndexedText, prepared_rows, unprepared_rows, written_segments
 from mirror.search.index.format import END, SHORTEST_LISTED, state_of_index, unpack_best, unpack_list
 from mirror.search.names import collection_of, searched_text
+from mirror.search.segments import PendingRow
 
 MOST = 100
 """The highest number of faults that are reported; one is enough to rebuild the index."""
@@ -19,8 +21,7 @@ _BY_POPULARITY = """SELECT id, name, slug, is_private, deleted_at FROM repositor
     ORDER BY coalesce(followers_count, 0) DESC, coalesce(forks_count, 0) DESC,
         coalesce(created_at, '') DESC, id"""
 
-_DERIVED = """SELECT was_text, text, collection, by_followers, by_forks, by_creation, id
-    FROM search_pending WHERE text IS NOT NULL"""
+_TURNS = "SELECT id, turn FROM search_pending WHERE turn IS NOT NULL"
 
 _HASH_BITS = 0xFFFFFFFFFFFFFFFF
 
@@ -123,16 +124,34 @@ class _Check:
         return self.faults[:MOST]
 
     def _pending_entries(self) -> dict[int, IndexedText | None]:
-        """Return pending rows as they were; compare their derived columns with what they should be."""
-        known = {row[-1]: tuple(row) for row in self.connection.execute(_DERIVED)}
-        collections = dict(self.connection.execute("SELECT id, was_collection FROM search_pending"))
-        pending = dict[int, IndexedText | None]()
-        for derived in derived_columns(self.connection):
-            was_text, row_id = derived[0], derived[-1]
-            pending[row_id] = IndexedText(was_text, collections[row_id]) if was_text else None
-            if known.get(row_id, derived) != derived:
-                self.faults.append(f"pending repository {row_id} has wrong derived columns")
-        return pending
+        """Return pending rows as the index has them; compare what segments say with the rows as they are."""
+        first, last = dict[int, PendingRow](), dict[int, PendingRow]()
+        turns = dict[int, range]()
+        for segment in written_segments(self.connection):
+            for row in segment.rows:
+                self._follow(row, last.get(row.id))
+                first.setdefault(row.id, row)
+                last[row.id] = row
+                turns[row.id] = range(segment.first_turn, segment.last_turn + 1)
+        said, now = dict(self.connection.execute(_TURNS)), dict[int, PendingRow]()
+        for row in prepared_rows(self.connection):
+            now[row.id] = row
+            if row.id not in last or row[3:] != last[row.id][3:] or said[row.id] not in turns[row.id]:
+                self.faults.append(f"no segment has the pending repository {row.id} as it is")
+        for row in chain(*unprepared_rows(self.connection)):
+            self._follow(row, last.get(row.id))
+            first.setdefault(row.id, row)
+            now[row.id] = row
+        self.faults.extend(f"a segment has {row_id}, which is not pending" for row_id in last.keys() - now)
+        return {
+            row.id: IndexedText(row.was_text, row.was_collection) if row.was_text else None
+            for row in first.values()
+        }
+
+    def _follow(self, row: PendingRow, before: PendingRow | None) -> None:
+        """Compare what a change says of the row before with what the one before it says."""
+        if before is not None and (before.text, before.collection) != (row.was_text, row.was_collection):
+            self.faults.append(f"segments disagree about the pending repository {row.id}")
 
     def _read_nodes(self, pending: set[int]) -> None:
         rows = self.connection.execute("SELECT path, collection, repositories, best FROM search_common")

@@ -8,7 +8,6 @@ id. The lists of such paths would be long to read. Like those, the bits may have
 the path, but never lack one. A path that becomes dense later gets its bits at the next rebuild.
 """
 
-import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
@@ -20,15 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirror.search.index.backlog import IndexedText, PreparedRows
-from mirror.search.query import SWITCHES, plain_cursor
-
-COLLECTION = 3
-FORK, ARCHIVED, GIT, HG, KNOWN, UNSURE = (1 << bit for bit in range(2, 8))
-"""Bits of `flags`: two for the collection, one for each of the others.
-
-KNOWN: the index has the row. UNSURE: read the row, because lists have it by an earlier name, or because it
-has what no array can hold: another scm, a time in another form, a number out of bounds.
-"""
+from mirror.search.index.format import (
+    KNOWN,
+    MOST_COUNTED,
+    MOST_LANGUAGES,
+    TIME_SIZES,
+    UNSURE,
+    VALUES,
+    time_number,
+)
+from mirror.search.query import plain_cursor
 
 TYPES = {
     "flags": "u1",
@@ -45,22 +45,6 @@ _STAMP = "stamp"
 """Stands beside the names of columns; its data differ for each state of them."""
 
 CHUNK = 1 << 14
-MOST_LANGUAGES = (1 << 16) - 1
-_MOST = (1 << 32) - 1
-
-VALUES = (
-    "language",
-    f"""(is_private <> 0) + 2 * (deleted_at IS NOT NULL)
-        + {FORK} * {SWITCHES["forks"]} + {ARCHIVED} * {SWITCHES["archived"]} + {KNOWN}
-        + CASE scm COLLATE NOCASE
-            WHEN 'git' THEN {GIT} WHEN 'hg' THEN {HG} ELSE {UNSURE} * (scm IS NOT NULL) END""",
-    "owner_id",
-    "coalesce(followers_count, 0)",
-    "coalesce(forks_count, 0)",
-    "created_at",
-)
-"""What SQL reads of a row of `repositories`: its language, then what `encoded` takes besides its code."""
-
 _VALUES = ", ".join(VALUES)
 
 _PUT = "INSERT OR REPLACE INTO search_columns VALUES (?, ?, ?)"
@@ -151,7 +135,7 @@ def encoded(
     times, odd = times_as_numbers(created)
     unsure = odd | (codes > MOST_LANGUAGES)
     popularity = np.array([followers, forks, times], np.int64)
-    counts = popularity[:2].clip(0, _MOST)
+    counts = popularity[:2].clip(0, MOST_COUNTED)
     unsure |= (counts != popularity[:2]).any(axis=0)
     columns = {
         "flags": np.array(flags) | UNSURE * unsure,
@@ -214,8 +198,6 @@ def read_column(cursor: sqlite3.Cursor, name: str, size: int | None = None) -> N
 
 
 _TIME = "0000-00-00T00:00:00.000000Z"  # the form that `mirror.times` writes
-_SIZES = (13, 32, 24, 60, 61, 1_000_000)
-"""How many values a month, day, hour, minute, second and the rest can have."""
 _DIGITS = np.array([index for index, letter in enumerate(_TIME) if letter == "0"])
 _SIGNS = np.array([index for index, letter in enumerate(_TIME) if letter != "0"])
 _SIGN_BYTES = np.frombuffer(b"--T::.Z", dtype=np.uint8)[:, None]
@@ -234,7 +216,7 @@ def times_as_numbers(texts: Sequence[str | None]) -> tuple[NDArray[np.int64], ND
     digits = letters[_DIGITS] - np.uint8(ord("0"))  # letters below "0" wrap around and become large
     odd |= (letters[_SIGNS] != _SIGN_BYTES).any(axis=0) | (digits > 9).any(axis=0)
     numbers = _decimal(digits[:4])
-    for begin, size in zip(range(4, 14, 2), _SIZES, strict=False):
+    for begin, size in zip(range(4, 14, 2), TIME_SIZES, strict=False):
         part = _decimal(digits[begin : begin + 2])
         odd |= part >= size
         numbers = numbers * size + part
@@ -252,8 +234,9 @@ def _decimal(digits: NDArray[np.uint8]) -> NDArray[np.int64]:
 MOST_KEPT = 96_000_000
 """How many bytes of columns are kept of a state: all of four million repositories, the first ones of more."""
 
-MOST_STATES = 2
-"""The states that are kept: of the mirror that is served, and of a published file beside it."""
+MOST_STATES = 4
+"""The states that are kept: of the mirror that is served, and of a published file beside it, each as the
+index has it and with its pending rows."""
 
 
 class KeptColumns:
@@ -278,19 +261,22 @@ class KeptColumns:
         return column
 
 
-_kept = dict[bytes, KeptColumns]()  # by stamp, the last used one at the end
+_kept = dict[bytes, KeptColumns]()  # by stamp and digests, the last used one at the end
 _keeping = Lock()
 
 
-def kept_columns(cursor: sqlite3.Cursor) -> KeptColumns:
-    """Return the columns of the snapshot that is read; older states are forgotten."""
+def kept_columns(cursor: sqlite3.Cursor, segments: Iterable[bytes] = ()) -> KeptColumns:
+    """Return the columns of the snapshot that is read; older states are forgotten.
+
+    `segments` are the digests of those that the columns have, beside what the index contains.
+    """
     stamp = read_stamp(cursor)
     if stamp is None:
         return KeptColumns()
+    state = b"".join([stamp, *segments])
     with _keeping:
-        kept = _kept.get(stamp) or KeptColumns()
-        _kept.pop(stamp, None)
-        _kept[stamp] = kept
+        kept = _kept.pop(state, None) or KeptColumns()
+        _kept[state] = kept
         for old in list(_kept)[:-MOST_STATES]:
             del _kept[old]
     return kept
@@ -309,26 +295,13 @@ def column_faults(connection: sqlite3.Connection, up_to: int) -> Iterator[str]:
     for row_id, language, _, flags, owner, followers, forks, created in rows:
         is_left[row_id] = False
         has_flags, code, *rest = (column[row_id].item() for column in columns)
-        expected = [flags, language, owner, followers, forks, _number_of(created)]
+        expected = [flags, language, owner, followers, forks, time_number(created)]
         found = [has_flags, languages.get(code), *rest]
         is_right = has_flags & KNOWN if has_flags & UNSURE else found == expected
         if row_id not in pending and not is_right:
             yield f"columns of {row_id} are {found}, should be {expected}"
     left = set(np.flatnonzero(is_left).tolist()) - pending
     yield from (f"columns have {row_id}, which is no row" for row_id in sorted(left))
-
-
-def _number_of(time: str | None) -> int | None:
-    """Return what `times_as_numbers` does of one time; None of an odd one."""
-    if time is None:
-        return -1
-    match = re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)\.(\d{6})Z", time, re.ASCII)
-    number, *parts = map(int, match.groups()) if match else (0, 99)
-    for part, size in zip(parts, _SIZES, strict=False):
-        if part >= size:
-            return None
-        number = number * size + part
-    return number
 
 
 DENSE_LEAVES, DENSE_SHARE = 20, 16

@@ -5,6 +5,7 @@ The index is a trie of all suffixes of all searched texts. A path that many text
 node that is not common is *rare*: its *leaf*, in `search_rare`, holds the complete list.
 """
 
+import re
 import sqlite3
 import struct
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,7 @@ import msgspec
 
 from mirror.errors import StoreError
 from mirror.search.names import BOUNDARY
-from mirror.search.query import plain_cursor
+from mirror.search.query import SWITCHES, plain_cursor
 
 END = b"\xfe"
 """Stands at the end of each searched text in a path. Like BOUNDARY, a byte that UTF-8 never uses."""
@@ -44,6 +45,53 @@ def list_limit(count: int) -> int:
     With few matches, a deeper page is answered as fast by reading all of them.
     """
     return 24 if count < LONG_LIST_FROM else 60
+
+
+COLLECTION = 3
+FORK, ARCHIVED, GIT, HG, KNOWN, UNSURE = (1 << bit for bit in range(2, 8))
+"""Bits of `flags`: two for the collection, one for each of the others.
+
+KNOWN: the index has the row. UNSURE: read the row, because lists have it by an earlier name, or because it
+has what no array can hold: another scm, a time in another form, a number out of bounds.
+"""
+
+MOST_LANGUAGES = (1 << 16) - 1
+MOST_COUNTED = (1 << 32) - 1
+"""The highest code of a language, and the highest number of followers or forks, that a column holds."""
+
+VALUES = (
+    "language",
+    f"""(is_private <> 0) + 2 * (deleted_at IS NOT NULL)
+        + {FORK} * {SWITCHES["forks"]} + {ARCHIVED} * {SWITCHES["archived"]} + {KNOWN}
+        + CASE scm COLLATE NOCASE
+            WHEN 'git' THEN {GIT} WHEN 'hg' THEN {HG} ELSE {UNSURE} * (scm IS NOT NULL) END""",
+    "owner_id",
+    "coalesce(followers_count, 0)",
+    "coalesce(forks_count, 0)",
+    "created_at",
+)
+"""What SQL reads of a row of `repositories`: its language, then what `encoded` takes besides its code."""
+
+TIME_SIZES = (13, 32, 24, 60, 61, 1_000_000)
+"""How many values a month, day, hour, minute, second and the rest of a time can have."""
+
+_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)\.(\d{6})Z", re.ASCII)
+
+
+def time_number(time: str | None) -> int | None:
+    """Return a number that sorts like a time in the form that `mirror.times` writes.
+
+    It is -1 for an unknown time, None for one in another form.
+    """
+    if time is None:
+        return -1
+    match = _TIME.fullmatch(time)
+    number, *parts = map(int, match.groups()) if match else (0, 99)
+    for part, size in zip(parts, TIME_SIZES, strict=False):
+        if part >= size:
+            return None
+        number = number * size + part
+    return number
 
 
 _HIGH_BYTES = bytes(range(128, 256))

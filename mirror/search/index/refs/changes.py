@@ -161,8 +161,6 @@ def rebuild_refs_index(connection: sqlite3.Connection, sizes: Sizes = SIZES) -> 
 
 def apply_refs_backlog(connection: sqlite3.Connection, sizes: Sizes = SIZES) -> None:
     """Apply the backlog of REPOSITORIES_AT_ONCE repositories, the changed ones first."""
-    from mirror.search.index.refs.apply import apply_ref_changes  # noqa: PLC0415 - numpy is slow to import
-
     known = up_to(connection)
     highest = connection.execute("SELECT coalesce(max(id), 0) FROM repositories").fetchone()[0]
     found = connection.execute(
@@ -175,7 +173,10 @@ def apply_refs_backlog(connection: sqlite3.Connection, sizes: Sizes = SIZES) -> 
     ids = json.dumps([*changed, *range(known + 1, upper + 1)])
     wanted = "repository_id IN (SELECT value FROM json_each(:ids))"
     changes = list(changed_refs(connection, f"{{row}}.{wanted}", {"ids": ids}))
-    apply_ref_changes(connection, changes, sizes)
+    if changes:
+        from mirror.search.index.refs.apply import apply_ref_changes  # noqa: PLC0415 - numpy is slow to import
+
+        apply_ref_changes(connection, changes, sizes)
     for table in ("pending", "moved"):
         connection.execute(f"DELETE FROM search_ref_{table} WHERE {wanted}", {"ids": ids})
     connection.execute("UPDATE search_ref_state SET up_to = ?", (upper,))
