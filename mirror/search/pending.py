@@ -63,7 +63,7 @@ class ReadSegment:
 
 
 _MOST_KEPT = 32_000_000
-"""How many bytes of segments are kept: eight times as many as wait in one file."""
+"""How many bytes of segments are kept: 60 for each pending row, of several states of several files."""
 
 _kept = dict[bytes, ReadSegment]()  # by digest, the last used one at the end
 _keeping = Lock()
