@@ -137,9 +137,7 @@ class PendingRows:
 
     def among(self, ids: Iterable[int]) -> set[int]:
         """Return which of these repositories are pending, regardless of their name."""
-        return (
-            {row_id for row_id, _ in self.read(_TURNS, (json.dumps(list(ids)),))} if self._cursor else set()
-        )
+        return set(self._turns(ids))
 
     def gained(self, path: bytes, collections: Collection[int]) -> int:
         """Return how many more texts contain a path by the segments than by the index."""
