@@ -308,7 +308,7 @@ def test_turns_are_given_back() -> None:
 
 @pytest.mark.parametrize(
     ("query", "most"),
-    [("to", 11), ("", 8), ("django-tool-x", 10), ("django-tool-flask-kit", 21), ("djngo-tool", 33)],
+    [("to", 11), ("", 8), ("django-tool-x", 10), ("django-tool-flask-kit", 22), ("djngo-tool", 34)],
 )
 def test_few_statements_answer_a_keystroke(tmp_path: Path, query: str, most: int) -> None:
     """Common, empty, rare, unmatched and corrected queries, with rows and links."""

@@ -22,6 +22,7 @@ from mirror.search.index import format as index_format
 from mirror.search.index.backlog import (
     FLUSH_FROM,
     MERGED_AT_ONCE,
+    PREPARE_FROM,
     apply_backlog,
     flush_step,
     rebuild_index,
@@ -161,11 +162,11 @@ def test_a_page_looks_only_at_the_rows_that_it_changed(tmp_path: Path) -> None:
         rebuild_index(connection)
 
     def steps(first: int) -> int:
-        """Return how many tens of steps SQLite takes to prepare ten rows."""
+        """Return how many tens of steps SQLite takes to prepare twenty rows."""
         counted = list[None]()
         with mirror.store.transaction() as connection:
             connection.execute(
-                "UPDATE repositories SET name = name || ' x' WHERE id BETWEEN ? AND ?", (first, first + 9)
+                "UPDATE repositories SET name = name || ' x' WHERE id BETWEEN ? AND ?", (first, first + 19)
             )
             connection.set_progress_handler(lambda: counted.append(None), 10)
             update_after_page(connection)
@@ -176,8 +177,30 @@ def test_a_page_looks_only_at_the_rows_that_it_changed(tmp_path: Path) -> None:
     with mirror.store.transaction() as connection:
         connection.execute("UPDATE repositories SET name = name || ' x' WHERE id > 50")
         update_after_page(connection)
-    assert mirror.store.row("SELECT count(*) FROM search_pending")[0] == 560
-    assert steps(11) < 1.5 * alone
+    assert mirror.store.row("SELECT count(*) FROM search_pending")[0] == 570
+    assert steps(21) < 1.5 * alone
+
+
+def test_few_rows_are_read_one_by_one_until_a_sync_ends(tmp_path: Path) -> None:
+    """As a write leaves them: a segment of a row each would make many, and a write longer."""
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store.transaction() as connection:
+        for number in range(600):
+            mirror.add(f"tool-{number}")
+        rebuild_index(connection)
+    segments = "SELECT rows FROM search_segments"
+    for number in range(1, PREPARE_FROM + 1):
+        assert mirror.store.rows(segments) == []
+        with mirror.store.transaction() as connection:
+            mirror.change(number, name=f"kingfisher {number}", slug=f"kingfisher-{number}")
+            update_after_page(connection)
+        assert search(mirror.connection, "kingfisher").count == number
+    assert mirror.store.rows(segments) == [(PREPARE_FROM,)]
+    with mirror.store.transaction() as connection:
+        mirror.change(50, name="nightingale", slug="nightingale")
+        update_after_page(connection)
+    mirror.store.finish_search_index()
+    assert mirror.store.rows(segments) == [(PREPARE_FROM,), (1,)]
 
 
 def test_a_long_sync_applies_the_backlog(tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ MAX_PENDING = 24
 
 _LONGEST_CORRECTED = 200
 
+_UNPREPARED = f"""SELECT id FROM (SELECT id FROM search_pending WHERE turn IS NULL LIMIT {MAX_PENDING})
+    UNION ALL SELECT id FROM (SELECT id FROM repositories WHERE id > ? LIMIT {MAX_PENDING})"""
+
 _WITHOUT_INDEX = """SELECT id FROM repositories NOT INDEXED
     WHERE (length(name) >= :shortest OR length(slug) >= :shortest) AND {} LIMIT 20000"""
 
@@ -55,7 +58,7 @@ def nearest_name(
     if not allowed or len(part) > _LONGEST_CORRECTED:
         return None
     if index.up_to:
-        ids = _candidates(index, pending, part, collections)
+        ids = [*_candidates(index, pending, part, collections), *_unprepared_ids(connection, index)]
     else:
         ids = _all_ids(connection, rows.conditions, len(part) - allowed)
     meant = _nearest(part, allowed, rows.names(ids))
@@ -68,6 +71,12 @@ def nearest_name(
 def _all_ids(connection: sqlite3.Connection, conditions: Conditions, shortest: int) -> list[int]:
     values = conditions.values | {"shortest": shortest}
     found = plain_cursor(connection).execute(_WITHOUT_INDEX.format(conditions.sql), values)
+    return [row_id for (row_id,) in found]
+
+
+def _unprepared_ids(connection: sqlite3.Connection, index: IndexReader) -> list[int]:
+    """Return ids of rows that neither the index nor a segment has, as a write leaves them, with any names."""
+    found = plain_cursor(connection).execute(_UNPREPARED, (index.up_to,))
     return [row_id for (row_id,) in found]
 
 

@@ -195,13 +195,19 @@ def _is_smaller(size: int, segment: tuple[int, int]) -> bool:
 
 
 # Damage may have taken the row of the state: searches tell so, and `verify --repair` mends it.
-_SIZE = """SELECT (SELECT count(*) FROM search_pending)
+_SIZE = """SELECT (SELECT count(*) FROM search_pending {which})
     + max(0, coalesce((SELECT max(id) FROM repositories), 0) - coalesce(max(up_to), 0)) FROM search_state"""
 
 
 def backlog_size(connection: sqlite3.Connection) -> int:
     """Return the number of pending and new rows; unused ids among the new ones count too."""
-    row = connection.execute(_SIZE).fetchone()
+    row = connection.execute(_SIZE.format(which="")).fetchone()
+    return int(row[0])
+
+
+def _unprepared_size(connection: sqlite3.Connection) -> int:
+    """Return the same without the rows that are in segments."""
+    row = connection.execute(_SIZE.format(which="WHERE turn IS NULL")).fetchone()
     return int(row[0])
 
 
@@ -210,6 +216,10 @@ FLUSH_FROM = 20_000
 
 REBUILD_SHARE = 15
 """Rebuild the index rather than update it if the backlog exceeds 1/REBUILD_SHARE of the indexed rows."""
+
+
+PREPARE_FROM = 20
+"""Prepare rows once there are so many. Searches read fewer, as writes and webhooks leave them, one by one."""
 
 
 def update_after_page(connection: sqlite3.Connection) -> None:
@@ -222,7 +232,7 @@ def update_after_page(connection: sqlite3.Connection) -> None:
     indexed = _highest_id(connection) - size
     if size >= FLUSH_FROM and not indexed // 10 < size < indexed:
         flush_step(connection)
-    elif size:
+    elif size >= PREPARE_FROM and _unprepared_size(connection) >= PREPARE_FROM:
         prepare_pending(connection)
 
 
@@ -234,7 +244,8 @@ def finish_step(connection: sqlite3.Connection) -> bool:
     """
     size = backlog_size(connection)
     if size < FLUSH_FROM and size <= (_highest_id(connection) - size) // REBUILD_SHARE:
-        update_after_page(connection)
+        if size:
+            prepare_pending(connection)
         return False
     return flush_step(connection)
 
