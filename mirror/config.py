@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from mirror.config_checks import complaints, workspace_complaint
+from mirror.config_checks import NAME_SOME, complaints, workspace_complaint
 from mirror.errors import ConfigError
 from mirror.times import seconds_of
 
@@ -380,7 +380,7 @@ def _names_in(path: Path, upstream: str) -> tuple[str, ...]:
         if complaint := workspace_complaint(name):
             raise ConfigError(f"upstream {upstream}: workspaces_from: {path}: {complaint}")
     if not names:
-        raise ConfigError(f"upstream {upstream}: workspaces_from: {path}: has no workspace")
+        raise ConfigError(f"upstream {upstream}: workspaces_from: {path}: names no workspace; {NAME_SOME}")
     return tuple(names)
 
 

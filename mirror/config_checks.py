@@ -85,6 +85,8 @@ def _url_complaints(text: str, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _name_complaints(upstream: "UpstreamConfig", path: str) -> Iterator[tuple[str, str]]:
+    if upstream.workspaces is not None and not upstream.workspaces:
+        yield f"{path}.workspaces", f"names no workspace; {NAME_SOME}"
     for workspace in upstream.workspaces or ():
         if complaint := workspace_complaint(workspace):
             yield f"{path}.workspaces", complaint
@@ -93,6 +95,9 @@ def _name_complaints(upstream: "UpstreamConfig", path: str) -> Iterator[tuple[st
     for name in upstream.accept_missing:
         if not re.fullmatch(r"[^\s/?#]+/[^\s/?#]+", name):
             yield f"{path}.accept_missing", f"{name!r} is not a repository name"
+
+
+NAME_SOME = "name some, or leave the setting out to mirror those of the credential"
 
 
 def workspace_complaint(name: str) -> str | None:

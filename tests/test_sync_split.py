@@ -116,7 +116,7 @@ def test_the_command_writes_configurations_that_are_read(tmp_path: Path) -> None
     ("text", "why"),
     [
         (None, "No such file"),
-        ("# nothing\n\n", "has no workspace"),
+        ("# nothing\n\n", "names no workspace; name some, or leave"),
         ("ann\nbob/tool\n", "'bob/tool' is not a workspace"),
     ],
 )
