@@ -203,7 +203,7 @@ def test_a_file_that_is_not_a_copy_is_refused(public_path: Path, what: str) -> N
 
 @pytest.mark.parametrize("damage", ["foreign", "text", "cut", "page", "empty"])
 def test_a_copy_with_faults_is_refused(copied: FixtureDb, damage: str) -> None:
-    """The mirror stays, byte by byte, under its one name."""
+    """The mirror stays, byte by byte; the message names the copy and says what to give."""
     copied.store.close()
     copy = copy_of(copied)
     whole, before = copy.read_bytes(), copied.path.read_bytes()
@@ -221,7 +221,7 @@ def test_a_copy_with_faults_is_refused(copied: FixtureDb, damage: str) -> None:
                 "empty": b"",
             }[damage]
         )
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match=rf"^{copy}: .*; give a copy that `mirror backup` made$"):
         put_back(copy, copied.path)
     assert copied.path.read_bytes() == before
     assert not [one for one in copied.path.parent.iterdir() if "before" in one.name or "restor" in one.name]

@@ -27,6 +27,8 @@ from mirror.store.files import (
     fetch_row,
     one_at_a_time,
     open_reader,
+    reading_address,
+    schema_version,
     snapshot_moment,
 )
 from mirror.store.ledger import count_all_as_spent, take_over
@@ -89,10 +91,18 @@ def dated_copies(mirror: Path, folder: Path) -> list[Path]:
     return []
 
 
-def copy_checked(source: Path, part: Path, *, target: Path, progress: OnProgress | None = None) -> None:
+def copy_checked(
+    source: Path,
+    part: Path,
+    *,
+    target: Path,
+    advice: str = "see: mirror verify",
+    progress: OnProgress | None = None,
+) -> None:
     """Copy one state of a mirror into an empty file, and check the copy; errors name the `target`.
 
-    Raises StoreError, also for a mirror with faults: its copy must not replace a good one.
+    Raises StoreError, also for a mirror with faults: its copy must not replace a good one. Then the error
+    names the `source`, with this advice.
     """
     with closing(open_reader(source, older=True)) as reading:
         with explained(source):
@@ -104,9 +114,19 @@ def copy_checked(source: Path, part: Path, *, target: Path, progress: OnProgress
             reading.backup(copy, pages=PAGES, progress=_reporting(progress))
             copy.execute("PRAGMA journal_mode = DELETE")
     with explained(target):
-        faults = faults_of(part)
+        faults = _faults_in(part)
     if faults:
-        raise StoreError(f"{source}: has faults, and was not copied: {faults[0]}; see: mirror verify")
+        raise StoreError(f"{source}: has faults, and was not copied: {faults[0]}; {advice}")
+
+
+def _faults_in(part: Path) -> list[str]:
+    """Return the faults of a copy, also those that end the search for faults."""
+    try:
+        return faults_of(part)
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        if isinstance(error, sqlite3.OperationalError):  # of the disk
+            raise
+        return [str(error)]
 
 
 def _reporting(progress: OnProgress | None) -> Callable[[int, int, int], None]:
@@ -173,7 +193,7 @@ def restore_copy(
         part, kept = beside(mirror, ".restoring"), _kept_name(mirror, now)
         # The stack is closed last, when the copy is in its place.
         with ExitStack() as alone, replacing(mirror, part=part, mode=_mode_of(mirror, mode)):
-            copy_checked(copy, part, target=mirror, progress=progress)
+            copy_checked(copy, part, target=mirror, advice=GIVE_ANOTHER, progress=progress)
             restored = _marked(part, mirror, now, trust, limits)
             _give_to_owner(part, mirror)
             alone.enter_context(one_at_a_time(mirror.parent))
@@ -182,19 +202,41 @@ def restore_copy(
     return msgspec.structs.replace(restored, kept=kept if kept.exists() else None)
 
 
+GIVE_ANOTHER = "give a copy that `mirror backup` made"
+
+
 def _refuse_unfit(copy: Path, mirror: Path) -> None:
     """Raise ConfigError for a file that cannot be a copy of the mirror, StoreError for no mirror at all."""
     if copy.is_dir():
         raise ConfigError(f"{copy}: a folder; give one of the copies in it")
     if not copy.exists():
-        raise ConfigError(f"{copy}: no such file; give a copy that `mirror backup` made")
+        raise ConfigError(f"{copy}: no such file; {GIVE_ANOTHER}")
     if mirror.exists() and copy.samefile(mirror):
         raise ConfigError(f"{copy}: is the mirror itself; give a copy of it")
+    with explained(copy):
+        if fault := _fault_of(copy):
+            raise StoreError(f"{copy}: {fault}; {GIVE_ANOTHER}")
     with closing(open_reader(copy, older=True)) as connection, explained(copy):
         if snapshot_moment(connection) is not None:
             raise ConfigError(
                 f"{copy}: a published file, without private rows; give one that `mirror backup` made"
             )
+
+
+def _fault_of(copy: Path) -> str | None:
+    """Return why a file is no copy of any mirror; None if it may be one."""
+    # `open_reader` would advise about the setting `database`, which is another file.
+    if not copy.is_file():
+        return "not a regular file"
+    if not copy.stat().st_size:
+        return "is empty"
+    try:
+        with closing(sqlite3.connect(reading_address(copy), uri=True)) as connection:
+            return None if schema_version(connection) else "a database, but not a mirror"
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        return f"cannot be read ({error})"
 
 
 def _mode_of(mirror: Path, mode: int) -> int:

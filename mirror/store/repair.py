@@ -40,20 +40,25 @@ class Complaint(NamedTuple):
     mended: bool = False
 
 
+_NO_FAULTS = ("ok", "*** in database main ***")
+"""Lines of SQLite's check that say no fault."""
+
+
 def faults_of(path: Path, most: int = 1) -> list[str]:
     """Return the faults that SQLite finds in a file: at most `most` of each kind."""
     with closing(sqlite3.connect(reading_address(path), uri=True, timeout=BUSY_SECONDS)) as connection:
         # Python handles signals in its own code only, and a check of a large file is one call for minutes.
         connection.set_progress_handler(lambda: 0, STEPS)
         try:
-            lines = [row[0] for row in connection.execute(f"PRAGMA integrity_check({most})")]
+            found = connection.execute(f"PRAGMA integrity_check({most})")
+            lines = [line for (text,) in found for line in text.splitlines()]
             dangling = connection.execute("PRAGMA foreign_key_check").fetchmany(most)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:  # by what handled a signal
                 raise KeyboardInterrupt from None
             raise
     return [
-        *(f"integrity: {line}" for line in lines if line != "ok"),
+        *(f"integrity: {line}" for line in lines if line not in _NO_FAULTS),
         *(f"reference: {table}, row {row}: no such {parent}" for table, row, parent, _ in dangling),
     ]
 
