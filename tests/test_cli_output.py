@@ -169,7 +169,7 @@ def test_an_ascii_terminal_shows_escapes(synced: Folder, environment: dict[str, 
     assert "fünf €" in synced.run_anew("show", name, "--json", **environment).out
 
 
-@pytest.mark.parametrize("arguments", [r"show $'\xff/x'", r"token create $'\xff'"])
+@pytest.mark.parametrize("arguments", [r"show $'\xff/x'", r"token revoke $'\xff'"])
 def test_an_argument_that_is_not_utf_8_is_one_line(synced: Folder, arguments: str) -> None:
     """Arguments may be any bytes."""
     done = shell(synced, f"mirror {arguments}")
@@ -200,6 +200,19 @@ def test_token_commands_without_a_mirror_say_so(tmp_path: Path) -> None:
         done = folder.run("token", *arguments)
         assert (done.code, "no mirror there yet" in done.err) == (4, True)
     assert list(tmp_path.rglob("*.db")) == []
+
+
+def test_odd_names_of_older_tokens_are_listed_escaped(tmp_path: Path) -> None:
+    """One line each, so that they can be revoked by number."""
+    folder = Folder(tmp_path)
+    assert folder.run("token", "create", "one").code == 0
+    with Store(tmp_path / "data/mirror.db") as store, store.transaction() as connection:
+        connection.execute("UPDATE api_tokens SET name = ?", ("one\ntwo\x1b[31m",))
+    lines = folder.run("token", "list").out.splitlines()
+    assert [line.split()[:3] for line in lines[1:]] == [["1", "one\\ntwo\\x1b[31m", "read"]]
+    assert folder.run("token", "revoke", "one\ntwo\x1b[31m").out == "one\\ntwo\\x1b[31m is revoked\n"
+    done = folder.run("token", "create", "one\ntwo")
+    assert (done.code, done.err.count("\n"), done.out) == (2, 1, "")
 
 
 def test_foreign_text_cannot_control_the_terminal(synced: Folder) -> None:

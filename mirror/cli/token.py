@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mirror.cli.main import WholeSummaries, configured, out
-from mirror.cli.printer import Grid
+from mirror.cli.printer import Grid, plain
 from mirror.errors import ConfigError
 from mirror.store import Store, tokens
 from mirror.store.files import damage_explained, open_reader
@@ -66,7 +66,7 @@ def list_tokens() -> None:
         for row in tokens.listed(connection):
             moments = (row.created_at, row.last_used_at, row.expires_at, row.revoked_at)
             days = (moment[:10] if moment else "" for moment in moments)
-            table.add(str(row.id), row.name, row.scope, row.user or "", *days)
+            table.add(str(row.id), _escaped(row.name), row.scope, _escaped(row.user or ""), *days)
     out().table(table)
 
 
@@ -83,7 +83,12 @@ def revoke(name: str) -> None:
     """
     with _store() as store:
         tokens.revoke(store, name)
-    click.echo(f"{name} is revoked")
+    click.echo(f"{_escaped(name)} is revoked")
+
+
+def _escaped(text: str) -> str:
+    """Write a name on one line: older versions took any text as one."""
+    return plain(text).replace("\n", "\\n")
 
 
 def _reach(user: str | None, *, writes: bool) -> str:

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from mirror.errors import ConfigError, NotFound
+from mirror.readable import visible
 from mirror.store.database import Store
 from mirror.store.files import fetch, fetch_dicts, fetch_one
 from mirror.times import to_text, utc_now
@@ -35,11 +36,13 @@ def create(
 ) -> str:
     """Create a token and return it; it cannot be read again. `scope` is read, write, or ``read,write``.
 
-    Raises ConfigError for an invalid scope or a name in use, NotFound for a user that is not mirrored.
+    Raises ConfigError for an invalid scope or name and one in use, NotFound for a user that is not mirrored.
     """
     name = name.strip()
     if not name:
         raise ConfigError("a token needs a name, so that it can be revoked")
+    if len(name.splitlines()) > 1 or visible(name) != name:
+        raise ConfigError("the name of a token is one line of visible characters; choose another one")
     token = PREFIX + secrets.token_urlsafe(32)
     moments = (to_text(utc_now()), to_text(expires) if expires else None)
     with store.transaction() as connection:
