@@ -8,15 +8,17 @@ from collections.abc import Coroutine, MutableMapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
-from datasette.app import Datasette
 
 from mirror.config import ServeConfig
 from mirror.serve.connections import Peers
 from mirror.serve.server import build
 from mirror.store import Store, tokens
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
 
 Told = TypeVar("Told")
 
@@ -100,7 +102,7 @@ class InProcess(httpx.BaseTransport):
 class AsgiClient:
     """A Datasette for plain tests to send requests to."""
 
-    def __init__(self, datasette: Datasette) -> None:
+    def __init__(self, datasette: "Datasette") -> None:
         self.datasette = datasette
         self._transport = InProcess(datasette.client.app)
         run(datasette.invoke_startup())

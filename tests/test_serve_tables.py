@@ -134,6 +134,14 @@ def test_pages_are_html_with_titles(public: AsgiClient) -> None:
     assert "owner of the namespace" in public.get("/mirror/repositories").text
 
 
+def test_sizes_are_read_and_written_with_units(public: AsgiClient) -> None:
+    """In a table and in a row; the exact number of bytes is the title."""
+    found = public.json("/mirror/repositories.json?size__gt=0.8GB&_shape=objects")["rows"]
+    assert [row["full_name"] for row in found] == ["jespern/django-piston"]
+    for path in ("/mirror/repositories?_sort_desc=size", f"/mirror/repositories/{found[0]['id']}"):
+        assert '<span title="887,709,436 bytes">888\xa0MB</span>' in public.get(path).text
+
+
 def _write_pages(path: str, pages: int) -> None:
     filled = FixtureDb(Path(path))
     for page in range(pages):

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
-from datasette.app import Datasette
 
 from mirror.cli.main import (
     configuration_reader,
@@ -41,6 +40,8 @@ from mirror.upstream.connect import accounts_by_upstream
 from mirror.write import PassThrough
 
 if TYPE_CHECKING:
+    from datasette.app import Datasette
+
     from mirror.report import Reporter
 
 LONGEST_END = 2.2
@@ -97,7 +98,7 @@ def serve(**given: Any) -> None:
 
 
 def answering(
-    datasette: Datasette,
+    datasette: "Datasette",
     listener: Listener,
     config: Callable[[], Config],
     reread: Callable[[], Config] | None = None,
@@ -134,7 +135,7 @@ def adopt_on_hangup(adopt: Callable[[], None]) -> None:
     threading.Thread(target=obey, daemon=True, name="reread").start()
 
 
-def application(config: Config) -> Datasette:
+def application(config: Config) -> "Datasette":
     """Build the server; if writes are allowed, they pass through to the upstreams.
 
     Raises what `build` raises, and ConfigError for a secret that cannot be read. Starts no thread.
@@ -146,7 +147,7 @@ def application(config: Config) -> Datasette:
     return datasette
 
 
-def arrange(datasette: Datasette, config: Config) -> None:
+def arrange(datasette: "Datasette", config: Config) -> None:
     """Set the parts of a server that may change while it runs: webhooks, limits, thresholds, logs.
 
     Raises ConfigError before anything is changed.
@@ -270,7 +271,7 @@ def run(**given: Any) -> None:
 
 
 def run_in_one(
-    config: Config, datasette: Datasette, listener: Listener, reread: Callable[[], Config]
+    config: Config, datasette: "Datasette", listener: Listener, reread: Callable[[], Config]
 ) -> bool:
     """Sync and serve in this process; return whether its jobs ended in time."""
     from mirror.background.service import Background  # noqa: PLC0415 - as in `schedule`
@@ -297,7 +298,7 @@ def run_in_one(
 
 
 def run_in_processes(
-    config: Config, datasette: Datasette, listener: Listener, reread: Callable[[], Config]
+    config: Config, datasette: "Datasette", listener: Listener, reread: Callable[[], Config]
 ) -> int:
     """Serve in several processes and sync in another one; return the exit code."""
     from mirror.background.service import Background, acceptable  # noqa: PLC0415 - as in `schedule`

@@ -5,3 +5,7 @@
 `auth`.
 Nothing here contacts an upstream: every answer comes from the file, so serving works offline.
 """
+
+from mirror.serve import units
+
+units.postpone()  # before any file of this package imports Datasette

@@ -224,8 +224,12 @@ def asgi_wrapper(datasette: "Datasette") -> Callable[[Application], Application]
 
 
 @hookimpl
-def render_cell(datasette: "Datasette", database: str, column: str, row: Any, value: Any) -> Any:
-    """Link names in tables to their pages."""
+def render_cell(
+    datasette: "Datasette", database: str, table: str | None, column: str, row: Any, value: Any
+) -> Any:
+    """Link names in tables to their pages, and write sizes as these do."""
+    if (table, column) == ("repositories", "size"):
+        return datasette_pages.size_cell(datasette, database, value)
     return datasette_pages.cell(datasette, database, column, row, value)
 
 

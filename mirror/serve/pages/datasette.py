@@ -13,7 +13,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 from markupsafe import Markup
 
 from mirror.queries.crawl import upstreams
-from mirror.readable import visible_html
+from mirror.readable import size_text, visible_html
 from mirror.serve.auth import LOGIN_SECONDS, caller_of, is_closed, login_cookie
 from mirror.serve.exchange import fields_in, mirror_of, plain_error, served_of, unread
 from mirror.serve.guarded_database import mirror_named, mirrors
@@ -59,6 +59,13 @@ def cell(datasette: "Datasette", database: str, column: str, row: Any, value: An
     if not row_id and urlsplit(to).path.endswith(("/-/r", "/-/u")):
         return None  # the name does not fit into an address, and the row's id is unknown
     return Markup('<a href="{}"><bdi>{}</bdi></a>').format(to, shortened(value))
+
+
+def size_cell(datasette: "Datasette", database: str, value: Any) -> Markup | None:
+    """Write the size of a repository; None leaves the cell to Datasette."""
+    if not isinstance(value, int) or mirror_named(datasette, database) is None:
+        return None
+    return Markup('<span title="{:,} bytes">{}</span>').format(value, size_text(value).replace(" ", "\xa0"))
 
 
 def stylesheets(datasette: "Datasette", database: str | None, request: Request | None) -> list[str]:
