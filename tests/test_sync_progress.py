@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -174,6 +175,23 @@ def test_a_killed_run_is_not_called_syncing(watched: tuple[Path, FixtureDb]) -> 
         start_run(writing, other, "full", at=to_text(utc_now()))
     with sync_lock(path):
         assert served.get("/").text.count("syncing now") == 1
+
+
+@pytest.mark.parametrize("state", ["failed", "interrupted", "paused", "running"])
+def test_only_a_run_that_goes_on_has_an_expected_end(watched: tuple[Path, FixtureDb], state: str) -> None:
+    """In texts, JSON and metrics alike; that of a paused run is not shown once it has passed."""
+    path, filled = watched
+    filled.store.connection.execute("UPDATE sync_runs SET state = ?", (state,))
+    syncing = state == "running"
+    progress = stored(path, syncing=syncing)
+    assert progress is not None
+    has_end, now = state in ("paused", "running"), utc_now()
+    assert (progress.done_at is not None) == has_end
+    assert ("done about" in progress_text(progress, now)) == has_end
+    assert ("done about" in progress_text(progress, now + timedelta(days=3))) == syncing
+    with closing(open_reader(path)) as connection:
+        metrics = FileMetrics().text(connection, syncing=syncing)
+    assert (b'sync_end_timestamp_seconds{upstream="cloud"}' in metrics) == has_end
 
 
 def test_strangers_see_no_progress_of_private_rows(watched: tuple[Path, FixtureDb]) -> None:

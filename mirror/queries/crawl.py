@@ -121,7 +121,8 @@ class SyncProgress(msgspec.Struct, frozen=True, kw_only=True):
     """The progress of a sync that is running or has stopped early: paused, interrupted or failed.
 
     `percent` belongs to the current phase, is 100 only if the phase is complete, and None if its total is
-    unknown. For the other fields see `mirror.store.crawl_state.Progress`.
+    unknown. `done_at` is None of a run that failed or was interrupted: nothing says when it will be resumed.
+    For the other fields see `mirror.store.crawl_state.Progress`.
     """
 
     state: str
@@ -157,6 +158,10 @@ def run_now(run: dict[str, Any], *, syncing: bool | None) -> dict[str, Any]:
     return run | ENDED_UNSEEN if run["state"] == "running" and syncing is False else run
 
 
+GOES_ON = ("running", "paused")
+"""The states of a run that has an expected end: a service resumes one that paused; others may fail again."""
+
+
 def _shown(progress: Progress, state: str) -> SyncProgress:
     percent = None
     if progress.total is not None:
@@ -167,7 +172,7 @@ def _shown(progress: Progress, state: str) -> SyncProgress:
         done=progress.done,
         total=progress.total,
         percent=percent,
-        done_at=progress.done_at,
+        done_at=progress.done_at if state in GOES_ON else None,
         waits_until=progress.waits_until,
         why=progress.why,
         at=progress.at,
@@ -183,7 +188,8 @@ def progress_text(progress: SyncProgress, now: datetime) -> str:
         parts.append(progress.state)
     if progress.waits_until and from_text(progress.waits_until) > now:
         parts.append(f"nothing is asked until {minute_text(from_text(progress.waits_until), now)}")
-    if progress.done_at:
+    is_overdue = progress.state != "running" and progress.done_at and from_text(progress.done_at) < now
+    if progress.done_at and not is_overdue:
         parts.append(f"done about {minute_text(max(now, from_text(progress.done_at)), now)}")
     return ", ".join(parts)
 
