@@ -407,7 +407,8 @@ def test_another_programs_database_and_a_newer_mirror_are_refused(
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE t (a)")
     connection.close()
-    for command in (["sync"], ["search", "x"], ["serve"]):
+    commands = (["sync"], ["search", "x"], ["serve"], ["schedule"], ["run", "--port", "0"])
+    for command in commands:
         ran = folder.run(*command)
         assert (ran.code, "not a mirror" in ran.err) == (4, True)
     path.unlink()
@@ -415,7 +416,7 @@ def test_another_programs_database_and_a_newer_mirror_are_refused(
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 9999")
     connection.close()
-    for command in (["sync"], ["search", "x"], ["serve"]):
+    for command in commands:
         ran = folder.run(*command)
         assert (ran.code, "newer version" in ran.err) == (4, True)
 

@@ -33,7 +33,7 @@ from mirror.serve.server import Listener, answer, build, listening
 from mirror.serve.state import served
 from mirror.serve.webhooks import Hook, accept
 from mirror.serve.workers import Ready, Task, Workers
-from mirror.store.files import is_snapshot, refuse_snapshot
+from mirror.store.files import is_snapshot
 from mirror.store.ledger import reported_limits
 from mirror.store.lock import server_mark
 from mirror.upstream.connect import accounts_by_upstream
@@ -217,6 +217,13 @@ def with_options(
     return msgspec.structs.replace(config, serve=msgspec.structs.replace(config.serve, **told))
 
 
+def make_usable(config: Config) -> None:
+    """Make the mirror file, or bring it up to date; raises StoreError if no job could write to it."""
+    from mirror.store import Store  # noqa: PLC0415 - `mirror serve` opens the file another way
+
+    Store(Path(config.database), config.mode).close()
+
+
 @click.command()
 def schedule() -> None:
     """Sync by the schedules of the configuration, until Ctrl-C.
@@ -232,7 +239,7 @@ def schedule() -> None:
     from mirror.operations import built_in_sandbox  # noqa: PLC0415
 
     config = configured()
-    refuse_snapshot(Path(config.database))
+    make_usable(config)
     log_as(config)
     warn(config)
     with built_in_sandbox(config):
@@ -250,8 +257,6 @@ def run(**given: Any) -> None:
     Example:
         mirror run --port 8001
     """
-    from mirror.store import Store  # noqa: PLC0415 - `mirror serve` opens the file another way
-
     read = configuration_reader()
 
     def reread() -> Config:
@@ -260,7 +265,7 @@ def run(**given: Any) -> None:
     config = reread()
     if config.serve.read_only:
         raise ConfigError("[serve] read_only = true is for `mirror serve`: `mirror run` syncs into the file")
-    Store(Path(config.database), config.mode).close()  # there must be a file to serve before the first sync
+    make_usable(config)
     datasette = application(config)
     warn(config)
     with listening(config.serve.host, config.serve.port) as listener:

@@ -292,16 +292,6 @@ def is_snapshot(path: Path) -> bool:
         return False
 
 
-def refuse_snapshot(path: Path) -> None:
-    """Raise StoreError for a published file. Other faults are reported when the file is used."""
-    try:
-        connection = open_reader(path, older=True)
-    except StoreError:
-        return
-    with closing(connection), explained(path):
-        _refuse_snapshot(connection, path)
-
-
 def _refuse_snapshot(connection: sqlite3.Connection, path: Path) -> None:
     """Raise StoreError for a published file: its users rely on its bytes."""
     moment = snapshot_moment(connection)
