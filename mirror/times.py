@@ -107,20 +107,20 @@ def ago(text: str | None, now: datetime) -> str:
     return f"{age_text(seconds)} ago" if seconds > 0 else f"in {age_text(-seconds)}"
 
 
-def moment_of(text: str, now: datetime, zone: tzinfo = UTC) -> datetime:
+def moment_of(text: str, now: datetime, zone: Callable[[], tzinfo] = lambda: UTC) -> datetime:
     """Parse a moment as people write it: ``2026-11-01``, ``2026-11-01T10:00``, or ``12h`` for that long ago.
 
-    Without a zone it is in `zone`. Raises ValueError.
+    Without a zone it is in the one that `zone` returns, which ages do not need. Raises ValueError.
     """
     if _DURATION.fullmatch(text.strip()):
         return now - timedelta(seconds=seconds_of(text))
     try:
-        return from_text(text, zone)
+        return from_text(text, zone())
     except ValueError:
         raise ValueError(f"{text!r} is not a time; write 2026-11-01, 2026-11-01T10:00 or 24h") from None
 
 
-def past_moment(text: str, now: datetime, zone: tzinfo = UTC) -> str:
+def past_moment(text: str, now: datetime, zone: Callable[[], tzinfo] = lambda: UTC) -> str:
     """Parse a moment of the past as `moment_of` does; return it as it is stored. Raises ValueError."""
     moment = moment_of(text, now, zone)
     if moment > now:

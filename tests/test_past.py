@@ -1,5 +1,6 @@
 """The past of a repository: equal to the mirror at each look, and unknown where it was not recorded."""
 
+import json
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -300,6 +301,17 @@ def test_show_tells_the_past(lived: FixtureDb) -> None:
         assert (wrong.code, said in wrong.err, wrong.err.count("\n")) == (2, True, 1)
     early = folder.run("show", "bob/new", "--at", "2026-10-01")
     assert (early.code, "is known since" in early.err) == (1, True)
+
+
+@pytest.mark.parametrize(("zone", "given"), [("UTC", "00:25"), ("XYZ-5", "05:25"), ("XYZ5", "00:25Z")])
+def test_moments_of_options_are_in_the_zone_of_the_machine(lived: FixtureDb, zone: str, given: str) -> None:
+    """Of `--at` and `--since` alike, unless they name one."""
+    folder, when = Folder(lived.path.parent), f"2026-11-01T{given}"
+    (folder.path / "mirror.toml").write_text('database = "mirror.db"\n')
+    shown = json.loads(folder.run("show", "bob/new", "--at", when, "--json", TZ=zone).out)
+    assert shown["at"] == moment(25)
+    lines = folder.run("changes", "--since", when, "--json", TZ=zone).out.splitlines()
+    assert min(json.loads(line)["at"] for line in lines) == moment(30)
 
 
 MINE = Caller(name="ann", username="ann", user_ids=(1,))

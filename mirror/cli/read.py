@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from mirror.queries.inventory import InventoryLine
 
 
+WHEN = (
+    "a day or a moment, in this machine's zone unless it names one, like 2026-11-03, 2026-11-03T10:00 or"
+    " 2026-11-03T10:00Z; or how long ago, like 12h"
+)
+"""How people write a moment: the help of the options that take one."""
+
+
 @click.command()
 @click.argument("name", metavar="OWNER/SLUG")
 @click.option("--web", is_flag=True, help="Open its page at the upstream, and print the address.")
@@ -33,8 +40,7 @@ if TYPE_CHECKING:
 @click.option(
     "--at",
     metavar="WHEN",
-    help="As the mirror knew it then: a day or a moment, in this machine's zone unless it names one, like"
-    " 2026-11-03, 2026-11-03T10:00 or 2026-11-03T10:00Z; or how long ago, like 12h.",
+    help=f"As the mirror knew it then: {WHEN}.",
 )
 @json_option
 def show(name: str, web: bool, refs: int, at: str | None, as_json: bool) -> None:
@@ -71,7 +77,7 @@ def show(name: str, web: bool, refs: int, at: str | None, as_json: bool) -> None
 
 def _moment(at: str) -> str:
     try:
-        return past_moment(at, utc_now(), machine_zone())
+        return past_moment(at, utc_now(), machine_zone)
     except ValueError as error:
         raise ConfigError(f"--at: {error}") from None
 
@@ -199,7 +205,7 @@ _LONGEST_VALUE = 60
     metavar="WHEN",
     default="7d",
     show_default=True,
-    help="A day or a moment in UTC, like 2026-11-01, or how long ago, like 12h.",
+    help=f"From then on: {WHEN}.",
 )
 @json_option
 def changes(since: str, as_json: bool) -> None:
@@ -213,7 +219,7 @@ def changes(since: str, as_json: bool) -> None:
         mirror changes --since 24h
     """
     try:
-        moment = moment_of(since, utc_now())
+        moment = moment_of(since, utc_now(), machine_zone)
     except ValueError as error:
         raise ConfigError(f"--since: {error}") from None
     some = False
