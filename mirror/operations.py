@@ -107,12 +107,20 @@ def sync_all(
     summaries = list[Summary]()
     with _runs(config, options, report=report, stop=stop, clock=clock) as runs:
         for run in runs:
+            _prepare_search_index(run, config, report)
             summaries.append(sync_upstream(run, options.scope))
             _keep_answers(run)
             if summaries[-1].state == "interrupted":
                 break  # at once: the index can be finished by the next run
             run.store.finish_search_index()
     return summaries
+
+
+def _prepare_search_index(run: Run, config: Config, report: Reporter) -> None:
+    """Mend the search index if it is visibly damaged, and let it have commits or not."""
+    if run.store.mend_search_index():
+        report.note("the search index was damaged, and is rebuilt from the rows")
+    run.store.search_commits(wanted=config.search_commits)
 
 
 def _keep_answers(run: Run) -> None:
@@ -166,7 +174,6 @@ def _runs(
     path, mode = Path(config.database), config.mode
     upstreams = chosen(config, options.names)
     with damage_explained(path), sync_lock(path, mode), Store(path, mode) as store, ExitStack() as stack:
-        store.search_commits(wanted=config.search_commits)
         wait = InterruptibleWait(stop, report)
         # Connect all first: an unreadable credential is reported before any request is sent.
         connections = list[ConnectedUpstream]()

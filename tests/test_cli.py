@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -282,6 +283,33 @@ def test_verify_checks_and_rebuilds_the_search_index(folder: Folder, box: Runnin
     mended = folder.run("verify", "--sample", "0", "--repair")
     assert mended.code == 0
     assert "(mended)" in mended.out
+    assert "are whole" in folder.run("verify", "--sample", "0").out
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM search_state",
+        "DELETE FROM search_ref_state",
+        "UPDATE search_segments SET data = CAST(replace(data, x'6661636573', x'7061636573') AS BLOB)",
+    ],
+)
+def test_a_sync_rebuilds_a_damaged_search_index(folder: Folder, damage: str) -> None:
+    """With one line that says so; the next one has nothing to mend."""
+    with small_sandbox() as served:
+        folder.configure(served.url)
+        folder.run("sync")
+        served.sandbox.do("rename", "ubernostrum/django-profiles", name="django-faces")
+        folder.run("sync")
+        with closing(sqlite3.connect(folder.path / "data/mirror.db")) as connection, connection:
+            assert connection.execute(damage).rowcount == 1
+        asks = ("refs", "master") if "ref_state" in damage else ("search", "faces")
+        refused = folder.run(*asks)
+        assert (refused.code, "`mirror sync` or `mirror verify --repair`" in refused.err) == (4, True)
+        said = "the search index was damaged, and is rebuilt from the rows"
+        syncs = [folder.run("sync") for _ in range(2)]
+    assert [(done.code, done.err.count(said)) for done in syncs] == [(0, 1), (0, 0)]
+    assert "ubernostrum/django-faces" in folder.run("search", "faces").out
     assert "are whole" in folder.run("verify", "--sample", "0").out
 
 

@@ -336,7 +336,9 @@ def test_a_damaged_segment_is_one_line(tmp_path: Path) -> None:
         store.connection.execute(
             "UPDATE search_segments SET data = CAST(replace(data, x'6e657874', x'6e657875') AS BLOB)"
         )
-        with pytest.raises(StoreError, match="is damaged; `mirror verify --repair` builds it anew"):
+        with pytest.raises(
+            StoreError, match="is damaged; `mirror sync` or `mirror verify --repair` builds it anew"
+        ):
             search(store.connection, "next")
     assert not [one for one in check_file(path, repair=False) if one.mended]
     assert check_file(path, repair=True)[-1].mended

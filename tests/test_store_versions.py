@@ -74,10 +74,11 @@ def test_a_half_migrated_file_is_completed(tmp_path: Path) -> None:
 
 
 def test_rows_that_wait_for_the_index_are_no_fault(tmp_path: Path) -> None:
-    """They are prepared for searches as they are written, through an API for instance."""
+    """Few rows stay so until a sync ends, as an API writes them for instance."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("ann/new")], at=LATER)
     filled.store.close()
     with closing(open_reader(filled.path)) as connection:
-        assert connection.execute("SELECT count(*) FROM search_pending WHERE turn IS NOT NULL").fetchone()[0]
+        sql = "SELECT max(id) > (SELECT up_to FROM search_state) FROM repositories"
+        assert connection.execute(sql).fetchone()[0]
     assert check_file(filled.path, repair=False) == []

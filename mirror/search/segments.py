@@ -5,6 +5,7 @@ its rows were, by the index or by earlier segments, and what they are. So number
 index counts, and for each segment what came less what left. Later segments supersede earlier ones.
 """
 
+import sqlite3
 from array import array
 from bisect import bisect_right
 from collections import defaultdict
@@ -140,9 +141,17 @@ def _packed(rows: Sequence[PendingRow], *, has_left: bool) -> tuple[bytes, dict[
 def read_segment(data: bytes, digest: bytes) -> Segment:
     """Return the segment that `pack_segment` packed. Raises StoreError if it is not what has this digest."""
     if digest_of(data) != digest:
-        raise StoreError("a search index is damaged; `mirror verify --repair` builds it anew")
+        raise StoreError(
+            "a search index is damaged; `mirror sync` or `mirror verify --repair` builds it anew"
+        )
     lists = msgspec.msgpack.decode(data, type=tuple[_PackedLists, _PackedLists, _PackedLists])
     return Segment(*({key: _unpacked(*one) for key, one in some.items()} for some in lists))
+
+
+def has_damaged_segment(connection: sqlite3.Connection) -> bool:
+    """Return whether a segment of a file is not what its digest names."""
+    found = connection.execute("SELECT data, digest FROM search_segments")
+    return any(digest_of(data) != digest for data, digest in found)
 
 
 def _unpacked(texts: bytes, columns: dict[str, bytes]) -> Texts:

@@ -10,12 +10,14 @@ from typing import Any, Self, TypeVar, overload
 from mirror.errors import StoreError
 from mirror.model import Owner, Repository
 from mirror.search.index.backlog import finish_step, rebuild_index, update_after_page
+from mirror.search.index.format import has_lost_state
 from mirror.search.index.refs.changes import (
     flush_refs_step,
     rebuild_refs_index,
     search_commits,
     update_after_refs,
 )
+from mirror.search.segments import has_damaged_segment
 from mirror.store.changes import Change, close
 from mirror.store.files import (
     PRIVATE,
@@ -273,6 +275,17 @@ class Store:
         """Turn the search for refs by commit on or off; a change may rebuild their index."""
         with self.transaction():
             search_commits(self.connection, wanted=wanted)
+
+    def mend_search_index(self) -> bool:
+        """Rebuild the indexes if searches refuse them as damaged; return whether they did.
+
+        This reads no rows, so that each sync can do it: `mirror.store.repair.check_file` compares them all.
+        """
+        with self.transaction() as connection:
+            is_damaged = has_lost_state(connection) or has_damaged_segment(connection)
+            if is_damaged:
+                self.rebuild_search_index()
+        return is_damaged
 
     def rebuild_search_index(self) -> None:
         """Rebuild the indexes of names, refs and descriptions from the rows, whatever their state."""

@@ -214,8 +214,16 @@ def state_of_index(connection: sqlite3.Connection, sql: str) -> Any:
     """
     row = connection.execute(sql).fetchone()
     if row is None:
-        raise StoreError("a search index has lost its state; `mirror verify --repair` builds it anew")
+        raise StoreError(
+            "a search index has lost its state; `mirror sync` or `mirror verify --repair` builds it anew"
+        )
     return row
+
+
+def has_lost_state(connection: sqlite3.Connection) -> bool:
+    """Return whether one of the two indexes has lost the row that tells its state."""
+    tables = ("search_state", "search_ref_state")
+    return any(not connection.execute(f"SELECT 1 FROM {table}").fetchone() for table in tables)
 
 
 class IndexReader:
