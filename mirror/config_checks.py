@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import msgspec
+
 from mirror.readable import did_you_mean
 from mirror.times import zone_named
 
@@ -47,6 +49,20 @@ def complaints(config: "Config") -> Iterator[tuple[str, str]]:
             yield f"{path}.kind", f"kind {upstream.kind!r} needs a url"
         yield from _secret_complaints(upstream, path)
         yield from _name_complaints(upstream, path)
+    for path in _with_nul(config, "$"):
+        yield path, "has a NUL character; leave it out"
+
+
+def _with_nul(value: object, path: str) -> Iterator[str]:
+    """Yield the path of each text that has a NUL character: no path and no address may have one."""
+    if isinstance(value, str) and "\0" in value:
+        yield path
+    elif isinstance(value, tuple):
+        for index, one in enumerate(value):
+            yield from _with_nul(one, f"{path}[{index}]")
+    elif isinstance(value, msgspec.Struct):
+        for field in msgspec.structs.fields(value):
+            yield from _with_nul(getattr(value, field.name), f"{path}.{field.encode_name}")
 
 
 def _serve_complaints(config: "Config") -> Iterator[tuple[str, str]]:

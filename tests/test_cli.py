@@ -332,6 +332,8 @@ def test_a_sync_rebuilds_a_damaged_search_index(folder: Folder, damage: str) -> 
         (["serve", "--port", "99999"], 2, "--port"),
         (["serve", "--public", "--host", "127.0.0.1"], 2, "--host and --public exclude each other"),
         (["serve", "--host", "192.0.2.1"], 4, "`host` must be an address of this machine"),
+        (["serve", "--host", "a" * 99], 4, "`host` must be an address of this machine"),
+        (["restore", "one\ntwo"], 2, "one\\ntwo: no such file"),
         (["backup", ""], 2, "FILE is empty"),
         (["backup", "s3://bucket/copies/"], 2, "FILE is s3://bucket/copies/; give a path on this machine"),
         (["restore", " "], 2, "FILE is empty"),

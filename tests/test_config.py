@@ -106,6 +106,10 @@ def test_durations_are_read() -> None:
             '[[upstream]]\nname = "a"\naccept_missing = ["x"]',
             ["line 3", "not a repository name", "owner/slug"],
         ),
+        ('backup_folder = "a\\u0000b"', ["line 1", "backup_folder: has a NUL character"]),
+        ('[serve]\npublic_snapshot = "a\\u0000b"', ["line 2", "public_snapshot: has a NUL"]),
+        ('[[upstream]]\nname = "a"\nworkspaces = [\n"a\\u0000b"]', ["line 3", "workspaces: has a NUL"]),
+        ('[[alert]]\ncommand = ["a", "\\u0000"]', ["line 2", "command: has a NUL"]),
         ('[[upstream]]\nname = "A B"', ["line 2", "name"]),
     ],
 )

@@ -345,7 +345,8 @@ def _silence() -> None:
 
 
 def _say(text: str) -> None:
-    print(plain(f"mirror: {text}"), file=sys.stderr, flush=True)
+    line = plain(f"mirror: {text}").replace("\n", "\\n")  # a path may have a line end
+    print(line, file=sys.stderr, flush=True)
 
 
 Option = Callable[[Any], Any]

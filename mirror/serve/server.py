@@ -211,10 +211,9 @@ def listening(host: str, port: int) -> Iterator[Listener]:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # asyncio disables Nagle's algorithm (a delay of 40 ms) only on sockets with an explicit protocol.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    except OSError as error:
-        raise MirrorError(
-            f"{host}: {error.strerror or error}; `host` must be an address of this machine"
-        ) from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: a part of a name is too long
+        reason = getattr(error, "strerror", None) or error
+        raise MirrorError(f"{host}: {reason}; `host` must be an address of this machine") from error
     with contextlib.closing(listener):
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
