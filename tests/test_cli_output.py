@@ -114,6 +114,14 @@ def test_closed_stdout_is_no_error(synced: Folder, command: str) -> None:
     assert shell(synced, f"mirror {command} >&- 2>&-").returncode == 0
 
 
+@pytest.mark.parametrize("arguments", ["init new.toml", "plan-split --mirrors 2 --out new"])
+def test_a_configuration_that_cannot_be_written_leaves_no_part(synced: Folder, arguments: str) -> None:
+    """One line, exit code 4; the next try finds no half of a file in its way."""
+    done = shell(synced, f"ulimit -f 0; mirror {arguments}")
+    assert (done.returncode, done.stderr.count("\n"), done.stdout) == (4, 1, "")
+    assert not [*synced.path.glob("new.toml"), *synced.path.glob("new/*")]
+
+
 @pytest.mark.parametrize("stream", ["2> /dev/full", "2> >(true)"], ids=["full", "gone"])
 def test_messages_that_cannot_be_written_change_nothing(tmp_path: Path, stream: str) -> None:
     """Neither the exit code, nor what a sync does."""

@@ -14,10 +14,11 @@ import msgspec
 
 from mirror.cli.main import LocalPath, WholeSummaries, configured, json_option
 from mirror.cli.printer import progress_bar
+from mirror.cli.setup import write_new
 from mirror.errors import ConfigError
 from mirror.lake.columns import TABLES
 from mirror.readable import size_text
-from mirror.store.files import damage_explained, open_reader
+from mirror.store.files import damage_explained, explained, open_reader
 
 Engine = Literal["duckdb", "spark"]
 
@@ -192,7 +193,6 @@ def _write_configurations(folder: Path, texts: list[str], workspaces: list[list[
     """Write the configurations and the lists of workspaces into a folder that has none of them."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: is a file; give a folder")
-    folder.mkdir(parents=True, exist_ok=True)
     files = dict[Path, str]()
     for number, (text, names) in enumerate(zip(texts, workspaces, strict=True), 1):
         files[folder / f"mirror-{number}.toml"] = text
@@ -200,8 +200,9 @@ def _write_configurations(folder: Path, texts: list[str], workspaces: list[list[
     for path in files:  # all are looked at first: no half of a plan is written
         if path.exists():
             raise ConfigError(f"{path}: exists; give another folder, or remove it")
-    for path, text in files.items():
-        path.write_text(text, "utf-8")
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_new(files)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from mirror.credentials import is_quoted
 from mirror.errors import ConfigError
 from mirror.readable import did_you_mean
 from mirror.settings import Setting, settings_of, toml_text
+from mirror.store.files import PRIVATE, explained
 
 _HEAD = """\
 # What bitbucket-mirror mirrors, how often, and to whom it answers. Durations are written 30s, 15m, 1h, 7d.
@@ -189,19 +190,38 @@ def init(path: Path, from_env: bool) -> None:
     text = template(os.environ if from_env else None)
     if from_env:
         from_toml(text, where="the variables")  # refuse invalid settings before there is a file
+    write_new({path: text}, mode=PRIVATE)
+    step = "look at it" if from_env else "name your workspaces in it, and its credential"
+    click.echo(f"{path} written; {step}, then: mirror sync")
+
+
+def write_new(texts: Mapping[Path, str], *, mode: int = 0o666) -> None:
+    """Write files that do not exist; if one cannot be written, none stays.
+
+    Raises ConfigError for one that exists or has no folder, StoreError for a full disk and the like.
+    """
+    made = list[Path]()
+    try:
+        for path, text in texts.items():
+            with explained(path):
+                _write_new(path, text, mode, made)
+    except BaseException:
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _write_new(path: Path, text: str, mode: int, made: list[Path]) -> None:
     try:
         # O_EXCL never overwrites, even if another process writes the file at the same moment.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except FileExistsError:
         raise ConfigError(f"{path} exists; remove it first, or name another file") from None
     except FileNotFoundError:
         raise ConfigError(f"{path}: its folder does not exist; make it first") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    step = "look at it" if from_env else "name your workspaces in it, and its credential"
-    click.echo(f"{path} written; {step}, then: mirror sync")
+    made.append(path)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 SHELLS = ("bash", "zsh", "fish")
