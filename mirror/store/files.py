@@ -40,6 +40,9 @@ def open_writer(path: Path, mode: int = PRIVATE) -> sqlite3.Connection:
         path.parent.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(path.parent):
             _create(path, mode)
+            # SQLite would open it for reading, and fail at the first write.
+            if path.exists() and not os.access(path, os.W_OK):
+                raise StoreError(f"{path}: {_READ_ONLY}")
             return _prepared(path)
 
 
