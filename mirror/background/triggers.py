@@ -10,6 +10,7 @@ both of two equal hours. So daily work runs once a day, and work every 15 minute
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -121,13 +122,12 @@ def trigger_of(text: str, *, zone: str, jitter: float = 0, last: datetime | None
         start = last + timedelta(seconds=seconds) if last else None
         return Every(seconds=seconds, start_date=start, jitter=jitter or None, timezone=UTC)
     try:
-        fields = _fields(text)
-        lines = [CronTrigger(**each, timezone=UTC) for each in fields]
+        lines, every_hour = _lines(text)
     except ValueError as error:
         raise ConfigError(
             f'schedule {text!r}: {error}; write it as in cron, "*/15 * * * *", or as an interval, "15m"'
         ) from None
-    return LocalTimes(lines, zone_of(zone), every_hour=_is_every_hour(fields[0]["hour"]), jitter=jitter)
+    return LocalTimes(lines, zone_of(zone), every_hour=every_hour, jitter=jitter)
 
 
 def next_time(text: str, *, zone: str, after: datetime) -> datetime | None:
@@ -160,6 +160,14 @@ def interval_of(text: str) -> float | None:
 def zone_of(zone: str) -> tzinfo:
     """Return a time zone by name, or this machine's own for ""."""
     return ZoneInfo(zone) if zone else machine_zone()
+
+
+@lru_cache(100)  # the same schedules are asked again and again, and APScheduler takes 0.2 ms to read one
+def _lines(text: str) -> tuple[list[CronTrigger], bool]:
+    """Return the cron lines of a schedule, and whether they match every hour; raises ValueError."""
+    fields = _fields(text)
+    lines = [CronTrigger(**each, timezone=UTC) for each in fields]
+    return lines, _is_every_hour(fields[0]["hour"])
 
 
 def _fields(text: str) -> list[dict[str, str]]:
