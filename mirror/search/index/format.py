@@ -8,8 +8,8 @@ node that is not common is *rare*: its *leaf*, in `search_rare`, holds the compl
 import re
 import sqlite3
 import struct
-from collections.abc import Iterable, Sequence
-from itertools import accumulate, islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from operator import sub
 from typing import Any
 
@@ -142,22 +142,24 @@ def pack_appended(ids: Iterable[int]) -> bytes:
 
 def unpack_list(packed: bytes) -> list[int]:
     """Return the ids of `pack_list`, then those of `pack_appended`, which may repeat earlier ones."""
-    if packed.isascii() and 0 not in packed:
-        return list(accumulate(packed))  # each difference is one byte, as in most lists of a small mirror
-    ids = list[int]()
+    built, zero, rest = packed.partition(b"\0")  # a 0 begins what was appended
+    ids = list(accumulate(built) if built.isascii() else _unpacked(built))
+    appended = zero + rest
+    ids += [int.from_bytes(appended[at + 1 : at + 5], "little") for at in range(0, len(appended), 5)]
+    return ids
+
+
+def _unpacked(built: bytes) -> Iterator[int]:
+    """Yield the ids of a list with differences of several bytes, which few lists of a small mirror have."""
     row_id = number = shift = 0
-    feed = iter(packed)
-    for byte in feed:
+    for byte in built:
         if byte > 127:
             number |= (byte & 127) << shift
             shift += 7
-        elif byte or shift:
-            row_id += number | byte << shift
-            ids.append(row_id)
-            number = shift = 0
         else:
-            ids.append(int.from_bytes(bytes(islice(feed, 4)), "little"))
-    return ids
+            row_id += number | byte << shift
+            yield row_id
+            number = shift = 0
 
 
 def max_ids(packed: bytes) -> int:
