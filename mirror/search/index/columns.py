@@ -286,7 +286,7 @@ def column_faults(connection: sqlite3.Connection, up_to: int) -> Iterator[str]:
     """Compare the columns with the rows up to an id, one by one; pending rows may be as they were."""
     cursor = plain_cursor(connection)
     arrays = [read_column(cursor, name, up_to + 1) for name in TYPES]
-    columns = [memoryview(each) for each in arrays]  # quicker to look at one by one
+    columns = [each.data for each in arrays]  # quicker to look at one by one
     languages = dict(cursor.execute("SELECT code, lower(language) FROM search_languages").fetchall())
     pending = {row[0] for row in cursor.execute("SELECT id FROM search_pending").fetchall()}
     rows = cursor.execute(
