@@ -499,6 +499,19 @@ def test_an_absence_stays_unconfirmed_while_another_workspace_has_the_name(tmp_p
         assert_matches_sandbox(crawl, sandbox, ["jespern", "noehr"])
 
 
+@pytest.mark.parametrize("action", ["rename_workspace", "delete_workspace"])
+def test_a_workspace_that_goes_before_its_first_listing_is_forgotten(tmp_path: Path, action: str) -> None:
+    """The next run reads the list of workspaces anew; nothing fails for ever."""
+    with crawling(tmp_path) as (sandbox, crawl):
+        more = {"name": "renamed"} if action == "rename_workspace" else {}
+        sandbox.on_request(3, lambda: sandbox.do(action, workspace="ubernostrum", **more))
+        assert crawl.sync().exit_code == 1
+        done = crawl.sync()
+        assert (done.exit_code, done.state) == (0, "complete")
+        assert crawl.one("SELECT count(*) FROM sync_failures WHERE kind = 'workspace'") == 0
+        assert_matches_sandbox(crawl, sandbox, sandbox.workspaces())
+
+
 def test_found_workspaces_may_be_renamed_and_deleted(tmp_path: Path) -> None:
     """Without configured names, a renamed one is followed, and a deleted one needs a confirmation."""
     with crawling(tmp_path) as (sandbox, crawl):

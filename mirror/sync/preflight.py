@@ -83,7 +83,16 @@ def _with_page(run: Run, found: LastCheck) -> LastCheck:
         run.fail(Failure("workspaces", LIST_OF_WORKSPACES, "; ".join(errors)))
     elif link is None and not bad:
         run.answered("workspaces", LIST_OF_WORKSPACES)
+        _drop_failures_of_others(run, names)
     return _checked(run, names=names, next=link, landmark=landmark, pages=pages, bad=bad)
+
+
+def _drop_failures_of_others(run: Run, names: Iterable[str]) -> None:
+    """Drop failures of workspaces that the list no longer names and of which nothing is held."""
+    known = {name.lower() for name in names}
+    for name in run.ever_failed("workspace"):
+        if name.lower() not in known and not run.states.exists(name):
+            run.answered("workspace", name)
 
 
 def formerly_listed(run: Run, names: Iterable[str]) -> list[str]:

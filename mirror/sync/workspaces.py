@@ -67,6 +67,7 @@ class _WorkspaceStep(Step):
         if status != 404 or state.owner_uuid is None:
             if status == 404:
                 run.answered(HIDDEN_MEMBERS, self.workspace)  # no such workspace: it has no members either
+                self._doubt_list()
             run.fail(Failure("workspace", self.workspace, str(error), status=status))
             return []
         if not run.states.exists(self.workspace):
@@ -74,6 +75,16 @@ class _WorkspaceStep(Step):
         if state.owner_uuid.startswith("{") or isinstance(self, ListingStep):
             return [RenamedStep(run, self.workspace, state, self.names, error)]
         return self.missed(error)
+
+    def _doubt_list(self) -> None:
+        """Forget a workspace that is not there and of which nothing is held; read the list of them anew."""
+        # It was renamed or deleted after the caller's list had named it; a configured name stays.
+        run = self.run
+        if run.config.workspaces is None:
+            run.states.forget(self.workspace)
+            if not run.waits("workspace", self.workspace):
+                with run.cursors() as cursors:
+                    cursors.workspace_list.drop()
 
     def report_hidden_members(self, error: UpstreamRefused) -> None:
         """Record that the credential may not see the members, until the next full listing."""
