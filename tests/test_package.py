@@ -8,6 +8,7 @@ import sys
 import sysconfig
 import zipfile
 from importlib import metadata
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,15 @@ def link_locked(packages: Path) -> None:
         for file in found.files or ():
             source, target = here / file, packages / file
             if ".." not in file.parts and source.suffix != ".pyc":
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.symlink_to(source)
+                _link(source, target)
+                compiled = Path(cache_from_source(source))
+                if source.suffix == ".py" and compiled.exists():
+                    _link(compiled, Path(cache_from_source(target)))
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(source)
 
 
 def test_the_wheel_holds_the_package_and_the_scheduler_alone(wheel: Path) -> None:
