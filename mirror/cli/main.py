@@ -75,6 +75,17 @@ FILES = {name: file for name, (file, _) in COMMANDS.items()}
 
 
 @contextmanager
+def importing() -> Iterator[None]:
+    """Keep the garbage collector off what is imported here, as in `mirror.cli`."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@contextmanager
 def _unless_the_reader_has_gone() -> Iterator[None]:
     """Exit with 0 when the reader of the output has gone; click alone would exit with 1."""
     try:
@@ -164,8 +175,8 @@ class Commands(WholeSummaries):
         del ctx
         if cmd_name not in FILES:
             return None
-        module = importlib.import_module(f"mirror.cli.{FILES[cmd_name]}")
-        gc.freeze()  # as in `mirror.cli`
+        with importing():
+            module = importlib.import_module(f"mirror.cli.{FILES[cmd_name]}")
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mirror.cli.main import configured
+from mirror.cli.main import configured, importing
 from mirror.errors import ConfigError
 from mirror.queries.visibility import ANONYMOUS, OPERATOR
 from mirror.store.files import open_reader
@@ -24,7 +24,8 @@ def mcp(public: bool) -> None:
         mirror --config /etc/mirror/mirror.toml mcp --public
     """
     try:
-        from mirror.mcp.server import build  # noqa: PLC0415 - an extra
+        with importing():
+            from mirror.mcp.server import build  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         if not str(error.name).startswith(("mcp", "pydantic", "anyio")):
             raise
