@@ -40,7 +40,8 @@ class Told(msgspec.Struct, frozen=True, eq=False):
 
     - `anonymous`: the crawl had no credential, so everybody may see all of the object.
     - `api`: the API that sent it. For API 1.0, `value` only has the keys without a column.
-    - `value`: the object; a branch or tag in the usual shape is a `mirror.api2_refs.UsualRef`.
+    - `value`: the object; in the usual shape, a branch or tag is a `mirror.api2_refs.UsualRef`, a listed
+      repository a `mirror.api2_repositories.UsualRepository`.
     """
 
     value: Any
@@ -84,6 +85,7 @@ class Teller:
         self._marks = {f"{origin}{path}/": f"{API}/" for origin in origins for path in sorted(paths)} | {
             f"{web}/": f"{WEB}/"
         }
+        self._begins = "\n".join([*self._marks, f"{CLOUD}/"])
         self._is_marked = re.compile("|".join(map(re.escape, self._marks)))
         self._marked = [
             (urlsplit(begin).path.encode(), begin.encode(), mark.encode())
@@ -99,6 +101,10 @@ class Teller:
     def is_page(self, path: str) -> bool:
         """Return whether a path is one of the pages for people, and not of the API."""
         return self._address(f"{self._web}/{path}/") == f"{WEB}/{path}/"
+
+    def looks_for(self, part: str) -> bool:
+        """Return whether a text is part of the addresses that are replaced."""
+        return part in self._begins
 
     def neutral_text(self, raw: bytes) -> bytes | None:
         """Return a JSON text with API and WEB in its addresses; None if the text is not plain enough.

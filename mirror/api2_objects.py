@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -71,12 +71,42 @@ def workspace_object(row: Any, api: str, web: str, *, name: str | None = None) -
     }
 
 
-def repository_object(row: Any, owner: Any, api: str, web: str, *, of_owner: Json | None = None) -> Json:
+def repository_object(row: Any, owner: Any, api: str, web: str) -> Json:
     """Make a repository from its columns and its owner's.
 
-    `row` has the fields of `mirror.model.Repository`. `of_owner` replaces what `owner_objects` makes.
+    `row` has the fields of `mirror.model.Repository`.
     """
-    of_owner = owner_objects(owner, api, web) if of_owner is None else of_owner
+    counted = {name: getattr(row, name) for name in ("followers_count", "forks_count")}
+    return {
+        "type": "repository",
+        "uuid": _known(row.uuid),
+        "full_name": row.full_name,
+        "name": row.name,
+        "slug": row.slug,
+        "description": row.description,
+        "scm": row.scm,
+        "website": row.website,
+        **owner_objects(owner, api, web),
+        "is_private": bool(row.is_private),
+        "project": project_object(row, owner, api, web),
+        "fork_policy": row.fork_policy,
+        "created_on": moment(row.created_at),
+        "updated_on": moment(row.updated_at),
+        "size": row.size,
+        "language": row.language,
+        "has_issues": _flag(row.has_issues),
+        "has_wiki": _flag(row.has_wiki),
+        "mainbranch": main_branch_object(row.main_branch, is_hg=row.scm == "hg"),
+        "override_settings": {"default_merge_strategy": True, "branching_model": True},
+        "enforced_signed_commits": None,
+        "parent": parent_object(row, api, web),
+        "links": repository_links(row, api, web),
+        **{name: value for name, value in counted.items() if value is not None},
+    }
+
+
+def repository_links(row: Any, api: str, web: str) -> Json:
+    """Make the links of a repository."""
     name = escaped(row.full_name)
     here, page = f"{api}/repositories/{name}", f"{web}/{name}"
     children = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks")
@@ -95,34 +125,7 @@ def repository_object(row: Any, owner: Any, api: str, web: str, *, of_owner: Jso
         for kind, address in (("https", row.clone_https), ("ssh", row.clone_ssh))
         if address is not None
     ]
-    counted = {name: getattr(row, name) for name in ("followers_count", "forks_count")}
-    return {
-        "type": "repository",
-        "uuid": _known(row.uuid),
-        "full_name": row.full_name,
-        "name": row.name,
-        "slug": row.slug,
-        "description": row.description,
-        "scm": row.scm,
-        "website": row.website,
-        "owner": of_owner["owner"],
-        "workspace": of_owner["workspace"],
-        "is_private": bool(row.is_private),
-        "project": _project_object(row, owner, api, web),
-        "fork_policy": row.fork_policy,
-        "created_on": moment(row.created_at),
-        "updated_on": moment(row.updated_at),
-        "size": row.size,
-        "language": row.language,
-        "has_issues": _flag(row.has_issues),
-        "has_wiki": _flag(row.has_wiki),
-        "mainbranch": _main_branch(row),
-        "override_settings": {"default_merge_strategy": True, "branching_model": True},
-        "enforced_signed_commits": None,
-        "parent": _parent_object(row, api, web),
-        "links": links,
-        **{name: value for name, value in counted.items() if value is not None},
-    }
+    return links
 
 
 def owner_objects(owner: Any, api: str, web: str) -> Json:
@@ -136,13 +139,13 @@ def _web(address: str, web: str) -> str:
     return address.replace(CLOUD, web, 1) if web == WEB and address.startswith(f"{CLOUD}/") else address
 
 
-def _main_branch(row: Any) -> Json | None:
-    if row.main_branch is None:
-        return None
-    return {"type": "named_branch" if row.scm == "hg" else "branch", "name": row.main_branch}
+def main_branch_object(name: str | None, *, is_hg: bool) -> Json | None:
+    """Make the main branch of a repository."""
+    return None if name is None else {"type": "named_branch" if is_hg else "branch", "name": name}
 
 
-def _project_object(row: Any, owner: Any, api: str, web: str) -> Json | None:
+def project_object(row: Any, owner: Any, api: str, web: str) -> Json | None:
+    """Make the project that a repository is in."""
     if row.project_key is None:
         return None
     slug, key = segment(owner.username or ""), segment(row.project_key)
@@ -156,7 +159,8 @@ def _project_object(row: Any, owner: Any, api: str, web: str) -> Json | None:
     }
 
 
-def _parent_object(row: Any, api: str, web: str) -> Json | None:
+def parent_object(row: Any, api: str, web: str) -> Json | None:
+    """Make the repository that another one was forked from."""
     full_name = row.parent_full_name
     if full_name is None:
         return None
@@ -267,12 +271,6 @@ def _listed(value: Any) -> list[str] | None:
     return list(json.loads(value)) if isinstance(value, str) else list(value)
 
 
-class Compared(NamedTuple):
-    """Stands for a part of our object that is compared already, with the result: {} if nothing differs."""
-
-    extra: Any
-
-
 def difference(told: Json, ours: Json, *, are_texts: bool = False) -> Json:
     """Return the changes that turn our object into the one that was sent.
 
@@ -288,8 +286,9 @@ def difference(told: Json, ours: Json, *, are_texts: bool = False) -> Json:
         known += 1
         if are_texts and value == own:  # which saves a third; among other values, 1 would equal True
             continue
+        changes: Any
         if value.__class__ is not own.__class__:
-            changes = own.extra if own.__class__ is Compared else [value]
+            changes = [value]
         elif value.__class__ is dict:
             changes = difference(value, own, are_texts=are_texts or key == "links")
         else:
@@ -398,8 +397,8 @@ def _public_value(value: Any, scheme: Scheme) -> Any:
     return value if not scheme else None
 
 
-_ENCODE = msgspec.json.Encoder().encode
-_DICTIONARY = _ENCODE(
+encoded = msgspec.json.Encoder().encode
+_DICTIONARY = encoded(
     [
         {"owner": {"links": {"self": [{"href": "~api/2.0"}], "avatar": [{"href": "~web/account/"}]}}},
         {"created_on": ["+00:00"], "account_status": ["active"], "username": [""], "uuid": [""]},
@@ -421,12 +420,12 @@ _DICTIONARY = _ENCODE(
 
 def packed(extra: Json) -> bytes:
     """Compress an extra; the shared dictionary is part of the format, and must not change."""
-    return _pressed(_ENCODE(extra))
+    return pressed(encoded(extra))
 
 
 @lru_cache(maxsize=4096)
-def _pressed(plain: bytes) -> bytes:
-    """Compress a text; cached, because many objects differ from ours in the same way."""
+def pressed(plain: bytes) -> bytes:
+    """Compress the text of an extra; cached, because many objects differ from ours in the same way."""
     press = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=_DICTIONARY)
     return press.compress(plain) + press.flush()
 

@@ -15,6 +15,7 @@ GROUND = frozenset(
         "addresses",
         "api2_objects",
         "api2_refs",
+        "api2_repositories",
         "config",
         "config_checks",
         "credentials",

@@ -6,7 +6,15 @@ from typing import Any
 
 import httpx
 import pytest
+from fixtures_db import owner, repository
 from sync_harness import Clock, SyncHarness
+
+from mirror.errors import UpstreamShapeError
+from mirror.model import Member, Ref
+from mirror.store.crawl_state import Landmark
+from mirror.sync.listing_state import next_landmark
+from mirror.times import utc_now
+from mirror.upstream.protocol import Page
 
 ROWS, LENGTH = 30, 10
 
@@ -147,3 +155,34 @@ def test_a_repository_listed_twice_by_api_1_0_is_one_row(tmp_path: Path) -> None
     crawl.transport = httpx.MockTransport(handle)
     assert crawl.sync().exit_code == 0
     assert crawl.rows("SELECT full_name FROM repositories ORDER BY 1") == [("u/a",), ("u/b",)]
+
+
+def rows_of(kind: str, *names: str, **said: Any) -> Page[Any]:
+    """Make a page of a listing, which does not tell its size."""
+    make: dict[str, Callable[[str], Any]] = {
+        "repositories": lambda name: repository(f"o/{name}", **said),
+        "owners": lambda name: owner(name, **said),
+        "members": lambda name: Member(user=owner(name, **said)),
+        "refs": lambda name: Ref(kind="branch", name=name, target_hash="a", target_message=str(said)),
+    }
+    return Page(rows=tuple(map(make[kind], names)), next=f"https://x/{said}", size=None, date=utc_now())
+
+
+@pytest.mark.parametrize("kind", ["repositories", "owners", "members", "refs"])
+def test_a_page_repeats_the_one_before_also_where_its_rows_have_changed(kind: str) -> None:
+    """The rows are the same by their identity; other names, or another order, make another page."""
+    landmark = next_landmark(rows_of(kind, "a", "b"), asked=None, landmark=None, pages=1)
+    for number, names in enumerate(("bc", "c", "cb"), 2):
+        following = rows_of(kind, *names, avatar_url=str(number))
+        landmark = next_landmark(following, asked=None, landmark=landmark, pages=number)
+    with pytest.raises(UpstreamShapeError, match="repeats"):
+        next_landmark(rows_of(kind, *"cb", avatar_url="new"), asked=None, landmark=landmark, pages=5)
+
+
+def test_a_listing_that_a_former_version_began_goes_on() -> None:
+    """Its numbers are those of no page; from the next page on, repeated ones are recognised."""
+    saved, found = Landmark(link="https://x", rows=7, last=7), rows_of("repositories", "a", "b")
+    landmark = next_landmark(found, asked="https://x/5", landmark=saved, pages=5)
+    assert (landmark.rows, landmark.idle) == (7, 0)
+    with pytest.raises(UpstreamShapeError, match="repeats"):
+        next_landmark(rows_of("repositories", "a", "b", size=2), asked=None, landmark=landmark, pages=6)

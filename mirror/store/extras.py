@@ -11,17 +11,17 @@ import msgspec
 from mirror.addresses import API, WEB, Json, Told
 from mirror.api2_objects import (
     PUBLIC,
-    Compared,
     account_object,
     difference,
-    owner_objects,
+    encoded,
     packed,
+    pressed,
     public_part,
     ref_object,
-    repository_object,
     workspace_object,
 )
 from mirror.api2_refs import RefComparison, UsualRef
+from mirror.api2_repositories import RepositoryComparison, account_within
 from mirror.model import Owner, Ref, Repository
 from mirror.store.files import fetch_dicts, fetch_row
 
@@ -63,14 +63,13 @@ def save_repository_extras(
     if not new:
         return
     owners = _owners(connection, owner_ids.values())
-    compared = {row_id: _OwnerComparison(owner) for row_id, owner in owners.items()}
+    compared = {row_id: RepositoryComparison(owner) for row_id, owner in owners.items()}
     extras, accounts = list[Extra](), dict[int, tuple[Told, Json]]()
     for row_id, row, told in new:
         owner = owners[owner_ids[row.owner.uuid]]
-        of_owner = compared[owner.id].of(told.value)
-        ours = repository_object(row, owner, API, WEB, of_owner=of_owner)
-        extras.append(_extra("repository", row_id, told, told.value, ours))
-        account = told.value.get("owner")
+        plain = compared[owner.id].extra_of(told.value, row)
+        extras.append(_row("repository", row_id, "", told, _kept("repository", plain)))
+        account = account_within(told.value)
         if isinstance(account, dict) and account.get("uuid") == owner.uuid:
             accounts[owner.id] = (told, account)
     extras += [
@@ -78,25 +77,6 @@ def save_repository_extras(
         for row_id, (told, account) in accounts.items()
     ]
     connection.executemany(_SAVE, extras)
-
-
-class _OwnerComparison:
-    """Compares what all repositories of an owner have in common, once for each text."""
-
-    def __init__(self, owner: Any) -> None:
-        self._ours = owner_objects(owner, API, WEB)
-        self._known = dict[tuple[str, bytes], Compared]()
-
-    def of(self, told: Json) -> Json:
-        """Return the result for each of them, of a repository as it was sent."""
-        return {key: self._compared(key, told.get(key)) for key in self._ours}
-
-    def _compared(self, key: str, value: Any) -> Compared:
-        text = msgspec.json.encode(value)
-        if (known := self._known.get((key, text))) is None:
-            extra = difference({key: value}, {key: self._ours[key]})
-            known = self._known[key, text] = Compared(extra.get(key))
-        return known
 
 
 def save_owner_extra(connection: sqlite3.Connection, user_id: int, owner: Owner) -> None:
@@ -132,7 +112,7 @@ def save_extras(connection: sqlite3.Connection, extras: Iterable[Extra]) -> None
 def ref_extras(repository_id: int, repository: Any, refs: Iterable[Ref]) -> list[Extra]:
     """Return the extras of refs, as `save_ref_extras` writes them."""
     usual, extras = RefComparison(repository), list[Extra]()
-    last, kept = Json(), _kept("branch", {})
+    last, kept = Json(), packed({})
     for ref in refs:
         told = ref.told
         if told is None:
@@ -147,7 +127,7 @@ def ref_extras(repository_id: int, repository: Any, refs: Iterable[Ref]) -> list
         else:
             extra = difference(told.value, ref_object(repository, ref, API, WEB))
         if extra is not last:
-            last, kept = extra, _kept("branch", extra)
+            last, kept = extra, _kept("branch", encoded(extra))
         extras.append(_row(ref.kind, repository_id, ref.name, told, kept))
     return extras
 
@@ -160,15 +140,16 @@ def drop_ref_extras(connection: sqlite3.Connection, refs: Sequence[tuple[str, in
 
 def _extra(kind: ExtraKind, row_id: int, told: Told, value: Json, ours: Json) -> Extra:
     """Compare an object as sent with the one that the columns give; return the row of the difference."""
-    return _row(kind, row_id, "", told, _kept(kind, difference(value, ours)))
+    return _row(kind, row_id, "", told, _kept(kind, encoded(difference(value, ours))))
 
 
-def _kept(kind: ExtraKind, extra: Json) -> bytes:
-    """Return an extra as it is stored; if it is too large, only known keys are kept."""
-    kept = packed(extra)
+def _kept(kind: ExtraKind, plain: bytes) -> bytes:
+    """Return the text of an extra as it is stored; if it is too large, only known keys are kept."""
+    kept = pressed(plain)
     if len(kept) <= LARGEST:
         return kept
-    return packed(public_part(extra, PUBLIC["ref" if kind in ("branch", "tag") else kind]))
+    known = PUBLIC["ref" if kind in ("branch", "tag") else kind]
+    return packed(public_part(msgspec.json.decode(plain), known))
 
 
 def _as_told(kind: ExtraKind, row_id: int, told: Told, name: str = "") -> Extra:

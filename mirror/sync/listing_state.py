@@ -9,14 +9,16 @@ listing is read is newer than that, so the next incremental listing meets it. Se
 """
 
 import zlib
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 
 from mirror.errors import UpstreamShapeError
-from mirror.model import Member, Repository
+from mirror.model import Member, Owner, Ref, Repository
 from mirror.store.crawl_state import (
     Landmark,
     ListingProgress,
@@ -149,9 +151,7 @@ def next_landmark(page: Page[Any], *, asked: str | None, landmark: Landmark | No
         return known
     if link is not None and link in (asked, known.link):
         raise UpstreamShapeError("the listing leads back to a page of its own")
-    # What has no form in JSON is how refs were decoded, which tells no pages apart.
-    text = msgspec.json.encode(page.told or page.rows, enc_hook=lambda _: None)
-    rows = zlib.crc32(text) if page.rows else 0
+    rows = _checksum(page)
     if rows and rows == known.last and (page.size is None or len(page.rows) >= LONG_PAGE):
         raise UpstreamShapeError("the listing repeats the rows of the page before")
     is_idle = not (page.rows or page.bad or page.skipped) or (rows != 0 and rows == known.rows)
@@ -161,6 +161,24 @@ def next_landmark(page: Page[Any], *, asked: str | None, landmark: Landmark | No
     if pages & (pages - 1) == 0:  # a power of two
         return Landmark(link=link, rows=rows, last=rows, idle=idle)
     return Landmark(link=known.link, rows=known.rows, last=rows, idle=idle)
+
+
+_IDENTITIES: dict[type, Callable[[Any], Any]] = {
+    Member: attrgetter("user.uuid", "user.username"),
+    Owner: attrgetter("uuid", "username"),
+    Ref: attrgetter("kind", "name"),
+    Repository: attrgetter("uuid", "full_name"),
+}
+
+
+def _checksum(page: Page[Any]) -> int:
+    """Return a number for the rows of a page, by what identifies them: they may change meanwhile.
+
+    It is 0 without rows. Cursors of former versions have other numbers, which are those of no page.
+    """
+    if not page.rows:
+        return 0
+    return zlib.crc32(msgspec.json.encode(page.told or list(map(_IDENTITIES[type(page.rows[0])], page.rows))))
 
 
 def refuse_cut_off(page: Page[Any], *, pages: int, rows: int = 0) -> None:

@@ -27,6 +27,7 @@ from mirror.upstream.cloud_decode import (
     WorkspaceJson,
 )
 from mirror.upstream.cloud_refs import UsualRefs
+from mirror.upstream.cloud_repositories import UsualRepositories
 from mirror.upstream.git import GitRefs
 from mirror.upstream.protocol import (
     SHRINKS_BY,
@@ -104,6 +105,11 @@ class Cloud(HttpUpstream):
         """Reads a ref in the usual shape; made when the first one is read, since most writes read none."""
         return UsualRefs(self._tell).read
 
+    @cached_property
+    def _usual_repository(self) -> Callable[[msgspec.Raw], Repository | None]:
+        """Reads a repository in the usual shape."""
+        return UsualRepositories(self._tell).read
+
     def fetch_current_user(self) -> Owner | None:
         """Request the user of the credential; without a credential, return None without a request.
 
@@ -150,7 +156,7 @@ class Cloud(HttpUpstream):
         """Request repositories; a page that cannot be read is skipped."""
         target = cursor or f"repositories/{segment(workspace)}?{_REPOSITORIES[order]}"
         try:
-            return self._page(target, _TO_REPOSITORY)
+            return self._page(target, _TO_REPOSITORY, self._usual_repository)
         except UpstreamBusy as error:
             if error.status is not None and error.status < 500:  # such as 429: not the fault of the page
                 raise
@@ -278,7 +284,7 @@ class Cloud(HttpUpstream):
     def _page_or_skipped(self, target: str) -> Page[Repository]:
         """Request a page of an unknown shape once more, then skip it."""
         try:  # one such page must not end the listing
-            return self._page(target, _TO_REPOSITORY)
+            return self._page(target, _TO_REPOSITORY, self._usual_repository)
         except UpstreamShapeError as error:
             return self._skipped_page(target, error)
 

@@ -1,0 +1,95 @@
+"""Repositories in the usual shape of API 2.0, and their extras at little cost.
+
+What is sent of such a repository is known but for some parts (`mirror.upstream.cloud_repositories`), which
+many repositories share. So its extra is put together of theirs, as a text, with the same result as a
+comparison of all keys (`mirror.api2_objects.difference`).
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from mirror.addresses import API, WEB, Json, Teller
+from mirror.api2_objects import difference, encoded, owner_objects, project_object, repository_object
+from mirror.model import Owner, Repository
+
+_NOBODY = Owner(uuid="", username="")
+_EMPTY = Repository(
+    uuid="", owner=_NOBODY, slug="", name="", full_name="", followers_count=0, forks_count=0
+)  # fmt: skip
+OURS = repository_object(_EMPTY, _NOBODY, API, WEB)
+"""What the mirror makes of a repository without any values; its keys are those of all repositories."""
+
+OPTIONAL = ("followers_count", "forks_count")
+"""The keys that only repositories with a value have."""
+
+
+class UsualRepository(msgspec.Struct, frozen=True, kw_only=True):
+    """A repository as it was sent, with most values those of its columns.
+
+    - `raw`: the whole of it; `tell` decodes it.
+    - `keys`: in the order in which they were sent.
+    - `is_private`: as sent.
+    - `of_owner`: the text and the value of what has to be compared with the owner's columns, by key.
+    - `differing`: the text of the extras of other keys.
+    """
+
+    raw: bytes
+    tell: Teller
+    keys: tuple[str, ...]
+    is_private: bool
+    of_owner: dict[str, tuple[bytes, Any]]
+    differing: dict[str, bytes]
+
+
+def account_within(sent: UsualRepository | Json) -> Any:
+    """Return the account of the owner within a repository as it was sent."""
+    if isinstance(sent, UsualRepository):
+        return sent.of_owner["owner"][1] if "owner" in sent.of_owner else None
+    return sent.get("owner")
+
+
+def part_extra(key: str, told: Any, ours: Any) -> bytes:
+    """Return the text of the extra of one key; an empty one if nothing differs."""
+    extra = difference({key: told}, {key: ours})
+    return encoded(extra[key]) if extra else b""
+
+
+class RepositoryComparison:
+    """Compares repositories of one owner, as they were sent, with those that their columns give.
+
+    `owner` has the fields of `mirror.model.Owner`.
+    """
+
+    def __init__(self, owner: Any) -> None:
+        self._owner = owner
+        self._ours = owner_objects(owner, API, WEB)
+        self._known = dict[tuple[str, bytes], bytes]()
+
+    def extra_of(self, sent: UsualRepository | Json, row: Repository) -> bytes:
+        """Return the text of the extra of a repository; `row` was made of `sent`."""
+        if not isinstance(sent, UsualRepository):
+            told = sent
+        elif sent.is_private == row.is_private:
+            return self._usual_extra(sent, row)
+        else:  # another row had the same uuid
+            told = sent.tell(sent.raw).value
+        return encoded(difference(told, repository_object(row, self._owner, API, WEB)))
+
+    def _usual_extra(self, sent: UsualRepository, row: Repository) -> bytes:
+        parts = dict(sent.differing)
+        for key, (text, told) in sent.of_owner.items():
+            if (part := self._known.get((key, text))) is None:
+                ours = project_object(row, self._owner, API, WEB) if key == "project" else self._ours[key]
+                part = self._known[key, text] = part_extra(key, told, ours)
+            if part:
+                parts[key] = part
+        found = [b'"%b":%b' % (key.encode(), parts[key]) for key in sent.keys if key in parts]
+        return b"{%b}" % b",".join([*found, *_missing(sent.keys)])
+
+
+@lru_cache(256)
+def _missing(keys: tuple[str, ...]) -> list[bytes]:
+    """Return the texts of the extras of keys that were not sent."""
+    return [b'"%b":[]' % key.encode() for key in OURS if key not in keys and key not in OPTIONAL]
