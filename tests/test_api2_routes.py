@@ -7,6 +7,9 @@ import pytest
 from asgi_client import AsgiClient, bearer, client_of, make_tokens
 from fixtures_db import PISTON, PISTON_REFS, SEEN, FixtureDb, fill_mixed, hg_ref, owner, repository
 
+from mirror.queries.repositories import repository_details
+from mirror.queries.visibility import OPERATOR
+
 PREFIXES = ("/2.0", "/api/2.0", "/!api/2.0", "/%21api/2.0")
 
 
@@ -254,3 +257,17 @@ def test_overlong_addresses_are_refused(world: World) -> None:
     """414 if too long, 400 if not UTF-8."""
     world.refusal(414, "repositories/" + "x" * 3000)
     world.refusal(400, "repositories/%FF")
+
+
+@pytest.mark.parametrize("slug", ["tool", "Tool", "TOOL"])
+def test_slugs_that_differ_by_case_only_are_both_found(public_db: FixtureDb, slug: str) -> None:
+    """As they are written, in each API, on pages and by `show`; any other case finds the first."""
+    public_db.repositories([repository("ann/tool"), repository("ann/Tool", uuid="{other}")])
+    expected = "ann/tool" if slug == "TOOL" else f"ann/{slug}"
+    served = client_of(public_db.path)
+    assert served.json(f"/2.0/repositories/ann/{slug}")["full_name"] == expected
+    assert served.json(f"/1.0/repositories/ann/{slug}")["name"] == expected.partition("/")[2]
+    assert f"<title>{expected}" in served.get(f"/-/r/ann/{slug}").text
+    details = repository_details(public_db.store.connection, OPERATOR, f"ann/{slug}")
+    assert details is not None
+    assert details.row.full_name == expected

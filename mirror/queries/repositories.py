@@ -51,7 +51,8 @@ _PAGE = 100
 _OWNER = "(SELECT username FROM users WHERE id = r.owner_id)"
 _DECODER = msgspec.json.Decoder(list[RepositoryRow])
 BY_NAME = "ORDER BY r.full_name COLLATE NOCASE, r.id"
-FIRST = "ORDER BY r.id LIMIT 1"
+FIRST = "ORDER BY r.slug COLLATE BINARY <> :slug, r.id LIMIT 1"
+"""Of those with a slug in any case: the one that is written so, if there is one."""
 
 
 @cache
@@ -120,7 +121,8 @@ def repository_named(
         caller,
         f"""WHERE r.full_name = :name COLLATE NOCASE AND {visible(caller, "r")}
             {"" if gone else "AND r.deleted_at IS NULL"}
-            ORDER BY r.deleted_at IS NOT NULL, r.deleted_at DESC, r.id LIMIT 1""",
+            ORDER BY r.deleted_at IS NOT NULL, r.deleted_at DESC,
+                r.full_name COLLATE BINARY <> :name, r.id LIMIT 1""",
         {"name": full_name},
     )
     return found[0] if found else None
@@ -156,7 +158,7 @@ def repository_owned(
 ) -> RepositoryRow | None:
     """Find a repository of an owner by its slug, in any case; None if it is hidden or gone."""
     is_named = "r.full_name = :name COLLATE NOCASE AND r.owner_id = :owner"
-    values = {"name": f"{owner.username}/{slug}", "owner": owner.id}
+    values = {"name": f"{owner.username}/{slug}", "slug": slug, "owner": owner.id}
     return next(iter(living_repositories(connection, caller, is_named, values, FIRST)), None)
 
 
