@@ -1,11 +1,13 @@
 """A clock that was wrong, or jumps during a run: it misleads no later run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from sync_harness import Clock, SyncHarness, assert_matches_sandbox, crawling
 
@@ -42,11 +44,26 @@ class OurClock(Clock):
         return super().now()
 
 
+class Dated(httpx.BaseTransport):
+    """Adds the time of the upstream to its answers."""
+
+    def __init__(self, inner: httpx.BaseTransport, clock: Callable[[], datetime]) -> None:
+        self._inner, self._clock = inner, clock
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Ask, and add it."""
+        answer = self._inner.handle_request(request)
+        answer.headers["Date"] = format_datetime(self._clock(), usegmt=True)
+        return answer
+
+
 @contextmanager
 def mirrored(tmp_path: Path, **settings: Any) -> Iterator[tuple[Sandbox, SyncHarness, OurClock]]:
     """Serve a world whose clock is right."""
     clock = OurClock()
     with crawling(tmp_path, World(0, now=clock.true), clock=clock, **TWO, **settings) as (sandbox, crawl):
+        assert crawl.transport is not None
+        crawl.transport = Dated(crawl.transport, clock.true)
         yield sandbox, crawl, clock
 
 
@@ -81,6 +98,27 @@ def test_a_clock_that_was_ahead_misleads_no_later_sync(tmp_path: Path, by: timed
         assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
         assert crawl.sync().exit_code == 0
         assert crawl.notes == []
+
+
+def test_a_clock_that_is_behind_changes_no_recorded_time(tmp_path: Path) -> None:
+    """Where the upstream says that the times in the file are right, its time counts for the run."""
+    with mirrored(tmp_path) as (sandbox, crawl, clock):
+        crawl.sync()
+        sandbox.do("push", PUSHED)
+        crawl.sync()
+        before = crawl.rows("SELECT * FROM changes")
+        clock.error = timedelta(days=-400)
+        sandbox.do("push", BAD)
+        assert crawl.sync().exit_code == 0
+        assert any("this machine's clock is behind" in note for note in crawl.notes)
+        assert crawl.rows("SELECT * FROM changes")[: len(before)] == before
+        assert crawl.one("SELECT min(started_at) FROM sync_runs") > to_text(clock.true() - timedelta(days=1))
+        assert crawl.one("SELECT min(at) FROM changes") > to_text(clock.true() - timedelta(days=1))
+        clock.error = timedelta()
+        sandbox.do("push", PUSHED)
+        assert crawl.sync().exit_code == 0
+        assert crawl.notes == []
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
 
 
 def test_a_member_who_left_is_removed_despite_the_clock(tmp_path: Path) -> None:
@@ -158,5 +196,5 @@ def test_a_clock_jump_during_a_run_does_no_harm(tmp_path: Path, by: timedelta) -
         assert crawl.gone() == {GONE: "deleted"}
         sandbox.do("push", PUSHED)
         assert crawl.sync().exit_code == 0
-        assert moments_ahead(crawl, clock.now()) == []
+        assert moments_ahead(crawl, max(clock.now(), clock.true())) == []
         assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])

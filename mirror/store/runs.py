@@ -36,6 +36,11 @@ def start_run(connection: sqlite3.Connection, upstream_id: int, kind: str, *, at
     return int(cursor.lastrowid or 0)
 
 
+def restart_run(connection: sqlite3.Connection, run_id: int, *, at: str) -> None:
+    """Correct when a run began: the clock was wrong."""
+    connection.execute("UPDATE sync_runs SET started_at = ? WHERE id = ?", (at, run_id))
+
+
 def save_counts(connection: sqlite3.Connection, run_id: int, *, kind: str, counts: dict[str, Any]) -> None:
     """Record what a run has done so far."""
     connection.execute(

@@ -26,7 +26,13 @@ from mirror.sync.hints import (
 )
 from mirror.sync.missing import absence_steps, close_absences, merge_duplicates, settle_restored, uuid_steps
 from mirror.sync.pages import begin_listings, page_steps
-from mirror.sync.preflight import check_caller, find_workspaces, forget_links, formerly_listed
+from mirror.sync.preflight import (
+    check_caller,
+    find_workspaces,
+    forget_links,
+    formerly_listed,
+    tell_time,
+)
 from mirror.sync.refs import count_stale, forced_steps, mark_old, refs_steps
 from mirror.sync.run import Run, carry_progress, record_progress, recorded
 from mirror.sync.workspaces import listing_steps
@@ -107,6 +113,7 @@ def sync_upstream(run: Run, scope: Scope = EVERYTHING) -> Summary:
 
 def prepare(run: Run, scope: Scope) -> list[str]:
     """Put the file in order, check the credential, and return the workspaces to mirror."""
+    tell_time(run)
     run.correct_moments(thoroughly=scope.is_whole)
     RequestLedger(run.store).forget(run.now())
     if run.has_moved:

@@ -1,21 +1,50 @@
 """Checks before a run lists anything: the address, the credential, the workspaces."""
 
 from collections.abc import Iterable
+from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from mirror.errors import CredentialsRefused, UpstreamShapeError
+from mirror.errors import CredentialsRefused, UpstreamRefused, UpstreamShapeError
 from mirror.store.crawl_state import LastCheck
 from mirror.store.cursors import Cursors
 from mirror.store.runs import Failure, Failures
 from mirror.sync.engine import ask_once
 from mirror.sync.listing_state import is_identity, next_landmark, refuse_cut_off
 from mirror.sync.run import Run, record_progress
-from mirror.times import from_text
+from mirror.times import from_text, to_text
+from mirror.upstream.response import moment_of
 
 LIST_OF_WORKSPACES = "the list of workspaces"
+
+
+BEHIND = timedelta(minutes=5)
+"""How far the clock must be behind the upstream's before the upstream's time is taken."""
+
+
+def tell_time(run: Run) -> None:
+    """Take the upstream's time where the times ahead of now are right, and this machine's clock is behind.
+
+    `Run.correct_moments` would give all recorded changes the time of a computer that started in 1970.
+    """
+    now, names = run.now(), [*(run.config.workspaces or ()), *formerly_listed(run, ())]
+    latest = run.latest_ahead(now)
+    if latest is None or not names:
+        return
+    with suppress(UpstreamRefused, UpstreamShapeError):  # each answer tells the time
+        ask_once(
+            lambda: run.upstream.fetch_workspace(names[0]), stop=run.stop, tick=partial(record_progress, run)
+        )
+    date = moment_of(run.budget.heard.get("date", ""))
+    if date is not None and date - now > BEHIND and run.latest_ahead(date) is None:
+        run.note(
+            f"this machine's clock is behind: it says {to_text(now)[:16]}Z, and the upstream"
+            f" {to_text(date)[:16]}Z, which counts; set it (timedatectl set-ntp true)"
+        )
+        run.begin_at(max(date, from_text(latest)))  # a Date has no fractions
 
 
 def check_caller(run: Run, *, since: str | None = None) -> None:

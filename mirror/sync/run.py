@@ -27,7 +27,7 @@ from mirror.store.changes import last_change
 from mirror.store.crawl_state import Progress
 from mirror.store.cursors import Cursors
 from mirror.store.repair import correct_future_moments, latest_ahead
-from mirror.store.runs import Failure, Failures, finish_run, save_counts, start_run
+from mirror.store.runs import Failure, Failures, finish_run, restart_run, save_counts, start_run
 from mirror.sync.progress import RunProgress, usual_pace
 from mirror.sync.workspace_states import WorkspaceStates
 from mirror.times import Clock, to_text
@@ -138,6 +138,18 @@ class Run:
     def now_text(self) -> str:
         """Return the time as a text of the file."""
         return to_text(self.now())
+
+    def begin_at(self, now: datetime) -> None:
+        """Take another time than the clock's as now, until the clock has passed it."""
+        with self._turn:
+            self._latest = now
+        with self.store.transaction() as connection:
+            restart_run(connection, self.id, at=to_text(now))
+
+    def latest_ahead(self, now: datetime) -> str | None:
+        """Return the latest time in the file that is ahead of a moment; None if none is."""
+        with self.store.reading() as connection:
+            return latest_ahead(connection, self.upstream_id, now)
 
     def correct_moments(self, *, thoroughly: bool) -> None:
         """Correct moments ahead of now, which a wrong clock wrote; `thoroughly` searches all rows."""
