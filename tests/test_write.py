@@ -220,8 +220,7 @@ def test_a_write_does_not_disturb_a_running_sync(tmp_path: Path) -> None:
     """In any order of pages and writes, the next sync equals the upstream."""
     with writable(tmp_path, size=450, workspaces=("jespern", "big")) as made:
         made.sandbox.add_fault(Fault("slow", where="listing", nth=None, seconds=0.05))
-        token = made.path.with_name("token")
-        config = made.with_credential(f"file:{token}")
+        config = made.seeing_everything()
         full = SyncOptions(full=True)
         sync = threading.Thread(
             target=lambda: sync_all(config, full, report=Reporter(), stop=threading.Event())
