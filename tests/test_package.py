@@ -12,7 +12,6 @@ from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,6 +41,8 @@ def link_locked(packages: Path) -> None:
 
     They were installed by the lock file as well; to install them once more takes three times as long.
     """
+    from packaging.requirements import Requirement  # slow to import
+
     here = Path(sysconfig.get_path("purelib"))
     for line in re.findall(r"^(\S+==.+) \\$", (ROOT / "requirements.lock").read_text(), re.MULTILINE):
         locked = Requirement(line)
