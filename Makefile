@@ -23,7 +23,7 @@ test: ## ruff, mypy strict, pytest
 
 # Without bytecode, every Python that a test starts would compile the program anew. Each process takes tests
 # that stand side by side, so that what a file prepares is prepared once.
-pytest: .venv/installed .venv/installed-dev .venv/installed-clients .venv/installed-plugins
+pytest: .venv/installed .venv/installed-dev .venv/installed-clients .venv/installed-plugins .venv/installed-npm
 	env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest -n auto --dist worksteal
 
 test-long: ## the same with ten times as many random examples, and a longer soak
@@ -117,3 +117,10 @@ clean: ## remove .venv and what the tools left; data/ stays
 	@.venv/bin/python -m pip --disable-pip-version-check install -q --no-deps --no-compile --no-warn-script-location \
 	    --require-hashes -r requirements-plugins.lock --target .venv/plugins
 	@touch $@
+
+# Packages of npm that tests run: a client of each API, and axe-core. Where they cannot be had, these tests are skipped.
+.venv/installed-npm: .venv/bin/python tests/npm/package.json tests/npm/package-lock.json
+	@rm -rf .venv/npm && cp -R tests/npm .venv/npm
+	@npm ci --prefix .venv/npm --prefer-offline --fetch-retries=0 --fetch-timeout=20000 --no-audit --no-fund \
+	    --ignore-scripts --silent >/dev/null && touch $@ \
+	    || { rm -rf .venv/npm; echo "npm or its registry does not answer: tests with its packages are skipped"; }

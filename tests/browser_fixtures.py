@@ -3,7 +3,6 @@
 import contextlib
 import multiprocessing
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from multiprocessing.connection import Connection
@@ -14,6 +13,7 @@ import pytest
 from fixtures_db import JESPERN, PISTON, PISTON_REFS, PUBLIC, FixtureDb, hg_ref, owner, repository
 from forked_command import fork_server
 from live_server import serve
+from npm_packages import npm_file
 
 from mirror.config import ServeConfig
 from mirror.serve.server import build
@@ -54,26 +54,9 @@ def browser() -> Iterator[Any]:
             running.close()
 
 
-def axe_source(folder: Path) -> str:
-    """Return the source of axe-core, from npm's registry; skips where that cannot be had."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("no npm here to fetch axe-core with")
-    command = [
-        npm,
-        "install",
-        "--no-audit",
-        "--no-fund",
-        "--ignore-scripts",
-        "--prefix",
-        str(folder),
-        "axe-core@4",
-    ]
-    try:
-        subprocess.run(command, check=True, capture_output=True, timeout=40)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        pytest.skip("npm's registry does not answer, so axe-core is not here")
-    return (folder / "node_modules/axe-core/axe.min.js").read_text("utf-8")
+def axe_source() -> str:
+    """Return the source of axe-core; skips the test where it is not installed."""
+    return npm_file("axe-core/axe.min.js").read_text("utf-8")
 
 
 def serious_issues(page: Any, rules: Mapping[str, Any]) -> list[Any]:

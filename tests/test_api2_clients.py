@@ -17,13 +17,11 @@ from typing import Any
 import pytest
 from fixtures_db import FixtureDb, hg_ref, owner, repository
 from live_server import serving
+from npm_packages import node_folder
 
 from mirror.model import Project
 from mirror.store import tokens
 
-BACKSTAGE = ("@backstage/integration@1.20.1", "@backstage/config@1")
-OF_OTHER_HOSTS = ("@azure/identity", "@azure/storage-blob", "@octokit/auth-app", "@octokit/rest")
-"""Packages that Backstage needs for other hosts only: three quarters of what npm would install."""
 BY_URL = """
 const { ScmIntegrations } = require("@backstage/integration")
 const { ConfigReader } = require("@backstage/config")
@@ -208,20 +206,9 @@ print(json.dumps([me.nickname, found.full_name, found.links["clone"]["https"]]))
     assert clone == "https://bitbucket.org/busy/project-1.git"
 
 
-def test_backstage_recognises_a_repository_by_its_link(clients: Clients) -> None:
+def test_backstage_recognises_a_repository_by_its_link(clients: Clients, tmp_path: Path) -> None:
     """The catalog uses `links.html.href`; a link to the mirror matched nothing."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("node and npm are not installed")
-    folder = clients.folder / "backstage"
-    folder.mkdir()
-    instead = {"overrides": dict.fromkeys(OF_OTHER_HOSTS, "npm:ms@2")}
-    (folder / "package.json").write_text(json.dumps(instead))
-    install = [npm, "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", *BACKSTAGE]
-    try:
-        subprocess.run(install, cwd=folder, capture_output=True, timeout=90, check=True)
-    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
-        pytest.skip(f"npm could not install {BACKSTAGE[0]}")
+    folder = node_folder(tmp_path, "@backstage/integration")
     (folder / "by-url.js").write_text(BY_URL)
     address = f"{clients.address}/2.0/repositories/busy/project-1"
     done = subprocess.run(

@@ -1,7 +1,6 @@
 """API 2.0 read by other people's tools: atlassian-python-api, and the npm package `bitbucket`."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any
 import pytest
 from fixtures_db import FixtureDb, fill_mixed, hg_ref, owner, repository
 from live_server import serving
+from npm_packages import node_folder
 
 from mirror.store import tokens
 
-NPM_PACKAGE = "bitbucket@2.12.0"
 BRANCHES = ("main", "feature/one", "feature/two three", 'say"hi"', "50%", *(f"b{n:02}" for n in range(20)))
 SCRIPT = """
 const { Bitbucket } = require("bitbucket")
@@ -132,35 +131,13 @@ def test_atlassian_raises_on_refusals(cloud: Any) -> None:
         cloud.repositories.get("busy", "none")
 
 
-@pytest.fixture(scope="session")
-def npm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the npm package; skips where there is no node, no npm, or no registry."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("node and npm are not installed")
-    folder = tmp_path_factory.mktemp("npm")
-    try:
-        done = subprocess.run(
-            [npm, "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", NPM_PACKAGE],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=45,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"npm could not install {NPM_PACKAGE} within 45 s")
-    if done.returncode != 0:
-        pytest.skip(f"npm could not install {NPM_PACKAGE}: {done.stderr[-300:]}")
-    return folder
-
-
-def test_npm_bitbucket_reads_everything(world: World, npm_folder: Path) -> None:
+def test_npm_bitbucket_reads_everything(world: World, tmp_path: Path) -> None:
     """Workspaces, repositories, refs, one ref, members, following every `next`; and a refusal."""
-    (npm_folder / "script.js").write_text(SCRIPT)
+    folder = node_folder(tmp_path, "bitbucket")
+    (folder / "script.js").write_text(SCRIPT)
     done = subprocess.run(
         ["node", "script.js", f"{world.address}/2.0", world.token, json.dumps(BRANCHES[:5])],
-        cwd=npm_folder,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=60,

@@ -5,7 +5,6 @@ Jenkins and Renovate are not run: their requests, as their sources write them, a
 
 import http.client
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +14,10 @@ from urllib.parse import urlsplit
 import pytest
 from fixtures_db import fill_mixed, hg_ref, owner, repository
 from live_server import serving
+from npm_packages import node_folder
 
 from mirror.store import tokens
 
-NPM_PACKAGE = "@coderabbitai/bitbucket@1.1.4"
 BRANCHES = ("main", "feature/one", "feature/two", *(f"b{number:02}" for number in range(40)))
 SLUGS = [f"project-{number:02}" for number in range(30)]
 SCRIPT = """
@@ -279,29 +278,13 @@ def test_a_lookup_by_renovate_is_answered(world: ServedMirror) -> None:
         assert renovate.send(f"projects/busy/repos/project-03/{refused}")[0] == 501
 
 
-@pytest.fixture(scope="session")
-def npm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the npm package; skips where there is no node, no npm, or no registry."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("node and npm are not installed")
-    folder = tmp_path_factory.mktemp("npm")
-    command = [npm, "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", NPM_PACKAGE]
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=45, check=False)
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"npm could not install {NPM_PACKAGE} within 45 s")
-    if done.returncode != 0:
-        pytest.skip(f"npm could not install {NPM_PACKAGE}: {done.stderr[-300:]}")
-    return folder
-
-
-def test_npm_s_client_reads_everything(world: ServedMirror, npm_folder: Path) -> None:
+def test_npm_s_client_reads_everything(world: ServedMirror, tmp_path: Path) -> None:
     """Projects, repositories, refs, users, following every `nextPageStart`; and refusals."""
-    (npm_folder / "script.mjs").write_text(SCRIPT)
+    folder = node_folder(tmp_path, "@coderabbitai/bitbucket")
+    (folder / "script.mjs").write_text(SCRIPT)
     done = subprocess.run(
         ["node", "script.mjs", world.address, world.token],
-        cwd=npm_folder,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=60,

@@ -346,14 +346,9 @@ def test_nothing_overflows_and_the_console_is_clean(lived_in: tuple[Any, str, st
     context.close()
 
 
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The source of axe-core."""
-    return axe_source(tmp_path_factory.mktemp("axe"))
-
-
-def test_axe_finds_no_serious_issue(lived_in: tuple[Any, str, str], axe: str) -> None:
+def test_axe_finds_no_serious_issue(lived_in: tuple[Any, str, str]) -> None:
     """WCAG 2 A and AA on every page, also with open results; in dark colours, the contrast."""
+    axe = axe_source()
     running, address, token = lived_in
     headers = {"Authorization": f"Bearer {token}"}
     # Without motion: colours that fade from light to dark would be judged halfway.

@@ -365,9 +365,9 @@ def test_a_site_without_script_leads_to_owners(browsed: tuple[Any, str]) -> None
     context.close()
 
 
-def test_axe_finds_no_serious_issue(browsed: tuple[Any, str], tmp_path: Path) -> None:
+def test_axe_finds_no_serious_issue(browsed: tuple[Any, str]) -> None:
     """On a page of every sort; in dark colours, the contrast."""
-    axe = axe_source(tmp_path)
+    axe = axe_source()
     running, address = browsed
     context = running.new_context(bypass_csp=True, reduced_motion="reduce")
     page = context.new_page()
