@@ -6,6 +6,7 @@ below. Nothing here opens a network or a database.
 
 import os
 import re
+import stat
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -319,19 +320,26 @@ def read_config(path: Path | None) -> Config:
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     return _placed(from_toml(text, where=str(path)), path.parent)
 
 
 def _text_of(path: Path) -> str:
     """Read a small file of text; raises OSError, UnicodeDecodeError and ConfigError."""
-    # A device such as /dev/zero has no end, and a pipe may be meant.
+    # A device such as /dev/zero has no end. A pipe may be meant, but not one that nobody writes into.
     # Notepad and PowerShell begin a file with a byte order mark.
-    with path.open(encoding="utf-8-sig") as file:
+    with open(path, encoding="utf-8-sig", opener=_without_waiting) as file:
+        os.set_blocking(file.fileno(), True)
         text = file.read(LARGEST_FILE + 1)
+        if not text and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            raise ConfigError(f"{path}: a pipe that nobody writes into; give a file")
     if len(text) > LARGEST_FILE:
         raise ConfigError(f"{path}: has more than {LARGEST_FILE:,} characters; is it the right file?")
     return text
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _placed(config: Config, folder: Path) -> Config:

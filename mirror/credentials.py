@@ -175,7 +175,8 @@ def _file_content(place: Path, named: str, so_that: str) -> str:
         path = place.expanduser()
         # A named pipe given by mistake would hang the program.
         if not path.is_file():
-            raise ConfigError(f"{named}: no such file; create it with mode 600 {so_that}")
+            why = "not a regular file" if path.exists() else "no such file"
+            raise ConfigError(f"{named}: {why}; create it with mode 600 {so_that}")
         with path.open(encoding="utf-8") as file:
             text = file.read(LARGEST_FILE + 1)
     except (OSError, RuntimeError) as error:

@@ -1,6 +1,8 @@
 """A configuration is read as a whole, or refused with file, line, key and remedy."""
 
+import os
 import re
+import threading
 from pathlib import Path
 
 import msgspec
@@ -199,6 +201,25 @@ def test_a_file_without_an_end_is_refused(tmp_path: Path) -> None:
     path.write_text('[[upstream]]\nname = "cloud"\nworkspaces_from = "/dev/zero"\n')
     with pytest.raises(ConfigError, match="/dev/zero: has more than"):
         read_config(path)
+
+
+def test_a_pipe_is_read_if_somebody_writes_into_it(tmp_path: Path) -> None:
+    """As a shell gives one: mirror --config <(make-it); otherwise it is refused, and not waited for."""
+    pipe, filled = tmp_path / "mirror.toml", b'database = "m.db"'
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="a pipe that nobody writes into; give a file"):
+        read_config(pipe)
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        os.write(writing, filled)
+        os.close(writing)
+
+    writer = threading.Timer(0.05, write)
+    writer.start()
+    assert read_config(Path(f"/dev/fd/{reading}")).database == "/dev/fd/m.db"
+    writer.join()
+    os.close(reading)
 
 
 @pytest.mark.parametrize(

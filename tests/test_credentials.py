@@ -58,7 +58,8 @@ def test_an_unreadable_credential_says_what_to_do(tmp_path: Path) -> None:
     for source, words in [
         ("env:NOT_THERE", "export NOT_THERE"),
         (f"file:{tmp_path}/none", "create it"),
-        (f"file:{tmp_path}", "no such file"),
+        (f"file:{tmp_path}", "not a regular file"),
+        (f"file:{tmp_path}/none", "no such file"),
         (f"file:{tmp_path}/binary", "UTF-8"),
         (f"file:{tmp_path}/huge", "too large"),
         ("s3cret", "never the secret itself"),
