@@ -465,3 +465,20 @@ def test_without_pyarrow_the_command_says_how_to_install_it(mixed_file: Path, tm
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr == "mirror: a lake needs pyarrow: pip install 'bitbucket-mirror[lake]'\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError("Detail: [errno 28] No space left on device"),
+            "free some space",
+        ),
+        (OSError("AWS Error ACCESS_DENIED"), "cannot be read or written: AWS Error ACCESS_DENIED"),
+    ],
+    ids=["full", "other"],
+)
+def test_an_error_of_a_lake_names_its_remedy(tmp_path: Path, error: OSError, said: str) -> None:
+    """As one of the mirror does, if there is one."""
+    with pytest.raises(StoreError, match=rf"^{tmp_path}: .*{said}"), Place(str(tmp_path)).explained():
+        raise error

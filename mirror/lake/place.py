@@ -18,6 +18,7 @@ import msgspec
 from mirror.errors import ConfigError, StoreError
 from mirror.lake import address_of
 from mirror.lake.columns import BUCKETS, LAYOUT, TABLES, Table
+from mirror.store.files import known_remedy
 from mirror.store.lock import held, sync_to_disk
 
 try:
@@ -138,7 +139,10 @@ class Place:
         try:
             yield
         except (ArrowException, OSError) as error:
-            raise StoreError(f"{self}: cannot be read or written: {_first_line(error)}") from error
+            text = _first_line(error)
+            remedy = known_remedy(text)
+            said = f"{remedy} ({text})" if remedy else f"cannot be read or written: {text}"
+            raise StoreError(f"{self}: {said}") from error
 
 
 def _first_line(error: BaseException) -> str:
