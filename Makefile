@@ -52,7 +52,9 @@ lock: ## pin the newest versions that pyproject.toml allows, with hashes (needs 
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
 	    --upgrade --extra build --extra dev --extra mcp -c requirements.lock pyproject.toml -o requirements-dev.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
-	    --upgrade --overrides tests/clients.overrides tests/clients.in -o requirements-clients.lock
+	    --upgrade --overrides tests/clients.overrides -c requirements-dev.lock \
+	    $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements-dev.lock) \
+	    tests/clients.in -o requirements-clients.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q --upgrade \
 	    $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.lock | grep -v dateutil) \
 	    tests/plugins.in -o requirements-plugins.lock
@@ -83,9 +85,10 @@ clean: ## remove .venv and what the tools left; data/ stays
 	    $$pip --disable-pip-version-check install -q --no-compile --no-deps --no-build-isolation -e .
 	@touch $@
 
-# Where PYTHONDONTWRITEBYTECODE is set, each start would compile the program anew.
+# Where PYTHONDONTWRITEBYTECODE is set, each start would compile the program anew. Half of all is never imported.
 .venv/installed: .venv/unpacked
-	@.venv/bin/python -m compileall -qq mirror .venv/lib/python*/site-packages || true
+	@.venv/bin/python -m compileall -qq -x '/(pip|setuptools|distutils|f2py|tests|lexers)/' \
+	    mirror .venv/lib/python*/site-packages || true
 	@touch $@
 
 # Not compiled: most of it is never imported, and compiling all would take a third of the time.
