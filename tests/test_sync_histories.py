@@ -93,6 +93,8 @@ class Play:
         self._uuids = {self._slot(slug).uuid for slug in MIRRORED}
         self._created = 0
         self.out_of_sight = set[str]()
+        self._lately = set[str]()
+        """What went out of sight since the last run began; it may be back."""
 
     @property
     def slugs(self) -> list[str]:
@@ -115,7 +117,8 @@ class Play:
             self._do(edit)
         except ValueError:
             return  # there is a repository of that name already, or no such ref
-        self.out_of_sight |= before - self.visible()
+        self._lately |= before - self.visible()
+        self.out_of_sight |= self._lately
 
     def sync(self, *, meanwhile: bool = False, max_requests: int | None = None) -> None:
         """Sync; whatever happens meanwhile, only what was out of sight may be called gone.
@@ -123,6 +126,7 @@ class Play:
         Then, what was deleted after it was listed has no refs to be asked for, what lost its last branch
         has a main branch and no ref, and nothing else may fail.
         """
+        self._lately.clear()
         summary = self.crawl.sync(max_requests=max_requests)
         unexpected = [
             failure for failure in summary.failures if not (meanwhile and self._is_explained(failure))
@@ -140,7 +144,7 @@ class Play:
         world = self.sandbox.world
         if failure.kind == "refs" and failure.status == 404:
             lost = {row[0] for row in self.crawl.rows("SELECT uuid FROM repositories")} - self.visible()
-            return failure.subject in lost
+            return failure.subject in lost | self._lately
         bare = {
             row["uuid"] for row in visible_repositories(world) if not repository_refs(world, row["full_name"])
         }
@@ -241,6 +245,16 @@ RENAMED_BEFORE_ITS_MEMBERS: list[Any] = [
 ]
 """A run ends before the members of a renamed workspace are listed, and it is renamed again."""
 
+RETURNED_WHILE_REFS_ARE_READ: list[Any] = [
+    (
+        [],
+        None,
+        [Edit("touch", 0, 0), Edit("touch", 28, 0)],
+        [(5, Edit("delete", 0, 0)), (10, Edit("restore", 0, 0))],
+    )
+]
+"""A repository is not there when its refs are read, and back by the end of the run."""
+
 PATIENT = settings(
     max_examples=examples(12),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -263,6 +277,7 @@ def test_a_mirror_with_a_token_equals_its_upstream(theatre: Theatre, part: int, 
 @pytest.mark.parametrize("part", range(2))
 @PATIENT
 @given(history=histories)
+@example(history=RETURNED_WHILE_REFS_ARE_READ)
 def test_an_anonymous_mirror_equals_its_upstream(theatre: Theatre, part: int, history: list[Any]) -> None:
     """The same without a credential, to which private means hidden."""
     play(theatre, history, anonymous=True)
