@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from mirror.store import Store
 
@@ -26,7 +27,23 @@ def copy_made(path: Path, make: Callable[[Path], None]) -> None:
     if path.exists():
         make(path)
         return
-    contents = _contents(make)
+    _write(path, _contents(make))
+
+
+class MirrorOf(NamedTuple):
+    """The contents of a mirror, and the address of the sandbox that it was synced from."""
+
+    origin: str
+    contents: bytes
+
+    def copy(self, path: Path, origin: str) -> None:
+        """Put it at a path, as a mirror of an equal sandbox at another address."""
+        here, there = (address.rpartition("/")[2].encode() for address in (origin, self.origin))
+        assert len(here) == len(there)  # so the file may be edited as it is
+        _write(path, self.contents.replace(there, here))
+
+
+def _write(path: Path, contents: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(contents)

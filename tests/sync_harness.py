@@ -1,17 +1,18 @@
 """A sandbox and a mirror of it, for tests of the crawl: synced with a network or without, compared by row."""
 
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import httpx
-from prepared_files import copy_empty
+from prepared_files import MirrorOf, copy_empty
 from sandbox_comparison import REPOSITORY_COLUMNS, differences
 
 from mirror.config import Duration, Retry, UpstreamConfig
@@ -124,7 +125,8 @@ class SyncHarness:
         secret: str | None = SECRET,
         **settings: Any,
     ) -> None:
-        self.path, self.clock, self.secret, self.page_length = path, clock, secret, page_length
+        self.origin, self.path, self.clock = origin, path, clock
+        self.secret, self.page_length = secret, page_length
         plain: dict[str, Any] = {"name": "here", "kind": "sandbox", "url": f"{origin}/2.0", "retry": HASTY}
         plain |= {"concurrency": 1, "credential": "env:SECRET" if secret else None}
         self.config = UpstreamConfig(**plain | settings)
@@ -252,23 +254,42 @@ def crawling(
     *,
     clock: Clock | None = None,
     network: bool = False,
+    synced: bool = False,
     **settings: Any,
 ) -> Iterator[tuple[Sandbox, SyncHarness]]:
-    """Make a world with the clock of its crawl; with `network`, serve it over real HTTP."""
-    clock = clock or Clock()
+    """Make a world with the clock of its crawl; with `network`, serve it over real HTTP.
+
+    With `synced`, the mirror begins as a copy of a first sync, and the sandbox without a request.
+    """
+    clock, path = clock or Clock(), tmp_path / "mirror.db"
+    first = _first_sync(world, network=network, **settings) if synced else None
     options = {name: settings.pop(name) for name in _SANDBOX_OPTIONS & settings.keys()}
     if "our_limit" in settings:
         settings["requests_per_hour"] = settings.pop("our_limit")
     world = world if isinstance(world, World) else World(world, now=clock.now)
     sandbox = Sandbox(world, **options)
-    path = tmp_path / "mirror.db"
-    if network:
-        with running(sandbox) as served:
-            yield sandbox, SyncHarness(served.origin, path, clock, **settings)
-    else:
-        crawl = SyncHarness("http://sandbox", path, clock, **settings)
-        crawl.transport = WithoutNetwork(sandbox.answer, crawl.page_length or 100)
+    with running(sandbox) if network else nullcontext() as served:
+        crawl = SyncHarness(served.origin if served else "http://sandbox", path, clock, **settings)
+        if served is None:
+            crawl.transport = WithoutNetwork(sandbox.answer, crawl.page_length or 100)
+        if first:
+            mirror, clock.moment = first
+            mirror.copy(path, crawl.origin)
         yield sandbox, crawl
+
+
+_first_syncs = dict[str, tuple[MirrorOf, datetime]]()
+
+
+def _first_sync(world: World | int, **settings: Any) -> tuple[MirrorOf, datetime]:
+    """Sync a new world with some settings, once in a process; return the mirror, and the time after it."""
+    assert isinstance(world, int), "a world that a test made is its own"
+    asked = repr((world, sorted(settings.items())))
+    if asked not in _first_syncs:
+        with tempfile.TemporaryDirectory() as folder, crawling(Path(folder), world, **settings) as (_, crawl):
+            assert crawl.sync().state == "complete"
+            _first_syncs[asked] = MirrorOf(crawl.origin, crawl.path.read_bytes()), crawl.clock.moment
+    return _first_syncs[asked]
 
 
 _SANDBOX_OPTIONS = {"requests_per_hour", "anonymous_requests_per_hour", "faults", "options", "lively"}

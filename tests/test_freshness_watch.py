@@ -22,8 +22,7 @@ from mirror.store.files import open_reader
 @pytest.fixture
 def mirrored(tmp_path: Path) -> Iterator[tuple[Sandbox, SyncHarness]]:
     """A sandbox and its mirror, synced once; nothing was updated lately."""
-    with crawling(tmp_path, 60, network=True) as (sandbox, crawl):
-        assert crawl.sync().state == "complete"
+    with crawling(tmp_path, 60, synced=True, network=True) as (sandbox, crawl):
         yield sandbox, crawl
 
 

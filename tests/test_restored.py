@@ -114,8 +114,7 @@ def as_settings(crawl: SyncHarness) -> dict[str, Any]:
 def test_unconfirmed_repositories_count_as_private(tmp_path: Path) -> None:
     """If the brake holds, unlisted ones may be gone or hidden, until each is seen."""
     gone = ("jespern/django-piston", "jespern/jespern", "jespern/jespern-jekyll")
-    with crawling(tmp_path, **FIVE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **FIVE) as (sandbox, crawl):
         shown = [name for (name,) in crawl.rows("SELECT full_name FROM repositories WHERE NOT is_private")]
         back_up(crawl.path, crawl.path.with_name("copy.db"))
         served = put_back(crawl)

@@ -72,8 +72,7 @@ def _closed(crawl: SyncHarness, name: str = NAME) -> bool:
 
 def test_changes_of_the_private_time_stay_hidden(tmp_path: Path) -> None:
     """Neither its texts nor a branch deleted before it was published; token holders see them."""
-    with crawling(tmp_path, **FRESH) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **FRESH) as (sandbox, crawl):
         _hide(sandbox)
         crawl.sync()
         _publish(sandbox)
@@ -118,8 +117,7 @@ def test_publication_is_recorded_after_the_other_changes() -> None:
 
 def test_unreadable_refs_keep_the_repository_closed(tmp_path: Path) -> None:
     """For any time: they would be compared with those of the private time."""
-    with crawling(tmp_path, **FRESH) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **FRESH) as (sandbox, crawl):
         _hide(sandbox)
         crawl.sync()
         _publish(sandbox)
@@ -193,8 +191,7 @@ def test_a_webhook_before_the_listing_opens_nothing(tmp_path: Path) -> None:
 
 def test_a_repository_made_private_again_is_closed(tmp_path: Path) -> None:
     """A second private time is hidden like the first."""
-    with crawling(tmp_path, **FRESH) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **FRESH) as (sandbox, crawl):
         for _ in range(2):
             _hide(sandbox)
             crawl.sync()
@@ -206,8 +203,7 @@ def test_a_repository_made_private_again_is_closed(tmp_path: Path) -> None:
 
 def test_a_repository_that_was_never_private_loses_nothing(tmp_path: Path) -> None:
     """Its creation and later changes are visible at once."""
-    with crawling(tmp_path, **FRESH) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **FRESH) as (sandbox, crawl):
         sandbox.do("create", workspace="ubernostrum", name="Brand New")
         crawl.sync()
         sandbox.do("create_branch", "ubernostrum/brand-new", name="first-branch")
@@ -220,8 +216,7 @@ def test_a_repository_that_was_never_private_loses_nothing(tmp_path: Path) -> No
 
 def test_a_mirror_without_refs_opens_at_once(tmp_path: Path) -> None:
     """Later changes are visible at once, earlier ones never; refs that are in the file must be read first."""
-    with crawling(tmp_path, refs="none", **FRESH) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, refs="none", **FRESH) as (sandbox, crawl):
         _hide(sandbox)
         crawl.sync()
         _publish(sandbox)

@@ -36,8 +36,7 @@ def test_each_tombstone_has_its_reason_and_keeps_its_refs(
 ) -> None:
     """A hidden repository becomes a tombstone with its reason, and returns with its history."""
     name = "jespern/django-piston"
-    with crawling(tmp_path, secret=secret, **FIVE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, secret=secret, **FIVE) as (sandbox, crawl):
         row = crawl.one("SELECT id FROM repositories WHERE full_name = ?", name)
         sandbox.do(action, name, **({"to": "brodie"} if action == "transfer" else {}))
         summary = crawl.sync()
@@ -58,8 +57,7 @@ def test_each_tombstone_has_its_reason_and_keeps_its_refs(
 
 def test_too_many_missing_need_confirm_absence(tmp_path: Path) -> None:
     """More than the brake allows stop each run, without sweeps; confirmed, all are gone."""
-    with crawling(tmp_path, **FIVE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **FIVE) as (sandbox, crawl):
         for name in ("arriving", "jespern", "jespern-jekyll"):
             sandbox.do("delete", f"jespern/{name}")
         summary = crawl.sync()
@@ -78,8 +76,7 @@ def test_too_many_missing_need_confirm_absence(tmp_path: Path) -> None:
 
 def test_a_brownout_of_410_drops_nothing(tmp_path: Path) -> None:
     """While listings answer 410, nothing is concluded; afterwards the crawl continues."""
-    with crawling(tmp_path, **FIVE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **FIVE) as (sandbox, crawl):
         sandbox.add_fault(Fault("410", where="listing", nth=None))
         summary = crawl.sync(full=True)
         assert (summary.exit_code, len(summary.failures), crawl.gone()) == (1, 2, {})
@@ -91,8 +88,7 @@ def test_a_brownout_of_410_drops_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("full", [False, True])
 def test_empty_listings_are_not_believed(tmp_path: Path, full: bool) -> None:
     """Listings with 200 and no rows change nothing; with rows, the mirror is correct again."""
-    with crawling(tmp_path, **FIVE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **FIVE) as (sandbox, crawl):
         sandbox.add_fault(Fault("empty", where="listing", nth=None))
         for _ in range(3):
             crawl.sync(full=full)
@@ -227,8 +223,7 @@ def test_a_full_page_below_the_total_is_not_the_last_one(tmp_path: Path, listing
 
 def test_a_token_of_nobody_is_detected(tmp_path: Path) -> None:
     """A dead token sees public rows only: exit code 3 before any private row is marked as gone."""
-    with crawling(tmp_path, network=True, **FIVE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, network=True, **FIVE) as (sandbox, crawl):
         sandbox.options.lenient = True
         dead = SyncHarness(
             crawl.config.url.removesuffix("/2.0"),
@@ -248,8 +243,7 @@ def test_a_token_of_nobody_is_detected(tmp_path: Path) -> None:
 
 def test_a_token_that_dies_between_two_runs_concludes_nothing(tmp_path: Path) -> None:
     """The caller was confirmed minutes ago, but is confirmed again before a tombstone."""
-    with crawling(tmp_path, network=True, absence_brake=1.0, **FIVE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, network=True, absence_brake=1.0, **FIVE) as (sandbox, crawl):
         sandbox.options.lenient = True
         sandbox.add_fault(Fault("401", where="user", nth=None))
         listing = crawl.config.url
@@ -301,8 +295,7 @@ def test_a_401_keeps_the_other_threads_from_asking_on(tmp_path: Path) -> None:
 
 def test_a_workspace_that_is_not_found_keeps_its_rows(tmp_path: Path) -> None:
     """404 by name and identity: rows stay until the operator confirms, and may return."""
-    with crawling(tmp_path, **FIVE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **FIVE) as (sandbox, crawl):
         sandbox.do("delete_workspace", workspace="ubernostrum")
         summary = crawl.sync()
         assert (summary.exit_code, crawl.gone()) == (1, {})
@@ -318,8 +311,7 @@ def test_a_workspace_that_is_not_found_keeps_its_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("full", [False, True])
 def test_a_workspace_that_came_back_is_not_gone(tmp_path: Path, full: bool) -> None:
     """Confirmed as gone by an interrupted run, then back: brake and proof apply as always."""
-    with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, workspaces=("jespern",)) as (sandbox, crawl):
         sandbox.do("delete_workspace", workspace="jespern")
         assert crawl.sync().exit_code == 1
         assert crawl.sync(confirm_absence=True, max_requests=3, later=50_000).state == "paused"
@@ -335,8 +327,7 @@ def test_a_workspace_that_came_back_is_not_gone(tmp_path: Path, full: bool) -> N
 
 def test_a_gone_workspace_without_repositories_is_closed(tmp_path: Path) -> None:
     """Without repositories, the confirmation is enough, and no later run requests it."""
-    with crawling(tmp_path) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True) as (sandbox, crawl):
         sandbox.do("delete", "brodie/hg-project")
         crawl.sync()
         sandbox.do("delete_workspace", workspace="brodie")
@@ -348,8 +339,7 @@ def test_a_gone_workspace_without_repositories_is_closed(tmp_path: Path) -> None
 
 def test_a_renamed_workspace_is_followed(tmp_path: Path) -> None:
     """The old name answers 404; its uuid finds the new name, and its rows are renamed."""
-    with crawling(tmp_path, network=True, **FIVE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, network=True, **FIVE) as (sandbox, crawl):
         sandbox.do("rename_workspace", workspace="jespern", name="noehr")
         summary = crawl.sync()
         assert summary.exit_code == 0
@@ -393,8 +383,7 @@ class Rewritten(ShortPages):
 
 def test_a_workspace_with_another_uuid_is_the_one_of_its_name(tmp_path: Path) -> None:
     """Its repositories moved to the new identity, so nothing of the old one is requested."""
-    with crawling(tmp_path, network=True, workspaces=("erik",)) as (_, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, network=True, workspaces=("erik",)) as (_, crawl):
         uuid = crawl.one("SELECT uuid FROM users WHERE username = 'erik'")
         crawl.transport = Rewritten(
             lambda _, body: json.loads(
@@ -441,8 +430,7 @@ def take_the_name(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("later", [900, 8 * 86_400])
 def test_a_workspace_whose_name_was_taken_is_still_mirrored(tmp_path: Path, later: float) -> None:
     """Both are, incrementally and by a sweep; under its new name it continues."""
-    with crawling(tmp_path, workspaces=("erik",)) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, workspaces=("erik",)) as (sandbox, crawl):
         take_the_name(sandbox)
         assert crawl.sync(later=later).exit_code == 0
         assert any("another workspace is called erik" in note for note in crawl.notes)
@@ -466,8 +454,7 @@ def test_a_workspace_whose_name_was_taken_is_still_mirrored(tmp_path: Path, late
 
 def test_a_gone_workspace_whose_name_was_taken_needs_confirm_absence(tmp_path: Path) -> None:
     """Its rows stay and are requested in each run, until the operator confirms."""
-    with crawling(tmp_path, workspaces=("erik",)) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, workspaces=("erik",)) as (sandbox, crawl):
         take_the_name(sandbox)
         sandbox.do("delete_workspace", workspace="erik-old")
         crawl.sync()
@@ -484,8 +471,7 @@ def test_a_gone_workspace_whose_name_was_taken_needs_confirm_absence(tmp_path: P
 
 def test_an_absence_stays_unconfirmed_while_another_workspace_has_the_name(tmp_path: Path) -> None:
     """Too many were missing, then the workspace was renamed and its name taken: still requested."""
-    with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, workspaces=("jespern",)) as (sandbox, crawl):
         for name in ("arriving", "jespern", "jespern-jekyll"):
             sandbox.do("delete", f"jespern/{name}")
         assert [failure.kind for failure in crawl.sync().failures] == ["absence"]
@@ -514,8 +500,7 @@ def test_a_workspace_that_goes_before_its_first_listing_is_forgotten(tmp_path: P
 
 def test_found_workspaces_may_be_renamed_and_deleted(tmp_path: Path) -> None:
     """Without configured names, a renamed one is followed, and a deleted one needs a confirmation."""
-    with crawling(tmp_path) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True) as (sandbox, crawl):
         sandbox.do("rename_workspace", workspace="erik", name="van-zijst")
         sandbox.do("delete_workspace", workspace="brodie")
         summary = crawl.sync(full=True)
@@ -530,8 +515,7 @@ def test_found_workspaces_may_be_renamed_and_deleted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("at", range(1, 12))
 def test_a_transfer_between_mirrored_workspaces_is_a_rename(tmp_path: Path, at: int) -> None:
     """At any moment of a sweep, in either direction: renamed, never a tombstone."""
-    with crawling(tmp_path, page_length=2, absence_brake=1.0, **FIVE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, page_length=2, absence_brake=1.0, **FIVE) as (sandbox, crawl):
         sandbox.reset()
         sandbox.on_request(at, lambda: move(sandbox))
         crawl.sync(full=True)
@@ -542,8 +526,7 @@ def test_a_transfer_between_mirrored_workspaces_is_a_rename(tmp_path: Path, at: 
 
 def test_a_row_deleted_after_the_first_pass_is_found_gone_by_the_next_run(tmp_path: Path) -> None:
     """Only the first pass had it, so the next run looks again."""
-    with crawling(tmp_path, page_length=2, absence_brake=1.0, **FIVE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, page_length=2, absence_brake=1.0, **FIVE) as (sandbox, crawl):
         sandbox.do("delete", "jespern/django-piston")
         sandbox.reset()
         sandbox.on_request(4, lambda: sandbox.do("delete", "jespern/arriving"))

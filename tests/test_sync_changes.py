@@ -15,8 +15,7 @@ FRESH: dict[str, Any] = {"workspaces": ("jespern", "ubernostrum")}
 
 def test_a_first_sync_records_no_changes(tmp_path: Path) -> None:
     """Existing repositories and refs are not recorded as created, nor by a second run."""
-    with crawling(tmp_path, 60, page_length=7) as (_, crawl):
-        crawl.sync()
+    with crawling(tmp_path, 60, synced=True, page_length=7) as (_, crawl):
         crawl.sync(full=True)
         assert crawl.changes() == []
 
@@ -40,8 +39,7 @@ def test_every_kind_of_change_has_old_and_new_values(
     tmp_path: Path, action: str, details: dict[str, Any], kind: str, ref: str | None
 ) -> None:
     """Each edit is one row with the old and the new value."""
-    with crawling(tmp_path, **FRESH) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **FRESH) as (sandbox, crawl):
         hashes = {each["name"]: each["target"]["hash"] for each in repository_refs(sandbox.world, NAME)}
         done = sandbox.do(action, NAME, **details)
         crawl.sync()
@@ -65,8 +63,7 @@ def test_every_kind_of_change_has_old_and_new_values(
 
 def test_created_restored_and_updated(tmp_path: Path) -> None:
     """A new repository, one that is back, one that is public again, and edited settings."""
-    with crawling(tmp_path, **FRESH) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **FRESH) as (sandbox, crawl):
         sandbox.do("create", workspace="jespern", name="Brand New")
         sandbox.do("delete", "jespern/arriving")
         sandbox.do("edit", NAME, fields={"description": "other words"})

@@ -43,8 +43,7 @@ FOR_EVER = (
 def test_one_bad_repository_is_isolated(tmp_path: Path, what: str) -> None:
     """With unreadable refs: old ones stay, others are fresh, exit code 1, the next try comes later."""
     patient = {"timeout": Duration(6)} if what == "gzip_bomb" else {}  # unpacking takes a busy machine long
-    with crawling(tmp_path, network=what in ON_THE_WIRE, **QUICK | patient) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, network=what in ON_THE_WIRE, **QUICK | patient) as (sandbox, crawl):
         for name in (BAD, "jespern/arriving", "ubernostrum/django-profiles"):
             sandbox.do("push", name)
         before = crawl.rows("SELECT name, target_hash FROM branches ORDER BY repository_id, name")
@@ -151,8 +150,7 @@ def test_an_unreachable_upstream_is_reported(tmp_path: Path, secret: str | None)
 
 def test_a_broken_row_affects_only_itself(tmp_path: Path) -> None:
     """One row with wrong types: others are saved, it is reported, deletions are still noticed."""
-    with crawling(tmp_path, absence_brake=0.5, **TWO) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, absence_brake=0.5, **TWO) as (sandbox, crawl):
         sandbox.do("delete", "jespern/arriving")
         sandbox.add_fault(Fault("bad_row", where="/2.0/repositories/jespern", nth=None))
         summary = crawl.sync(full=True)
@@ -167,8 +165,7 @@ def test_a_broken_row_affects_only_itself(tmp_path: Path) -> None:
 
 def test_a_broken_ref_deletes_no_ref(tmp_path: Path) -> None:
     """It may be a known one, so such a listing deletes no ref."""
-    with crawling(tmp_path, **TWO) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **TWO) as (sandbox, crawl):
         sandbox.do("push", BAD)
         sandbox.add_fault(Fault("bad_row", where=path_of(crawl, BAD), nth=1))
         summary = crawl.sync()
@@ -258,8 +255,7 @@ def test_a_page_that_stays_broken_is_skipped_and_read_later(tmp_path: Path, what
 
 def test_a_skipped_page_among_the_newest_holds_the_cursor_back(tmp_path: Path) -> None:
     """The next incremental listing reads it, even days later."""
-    with crawling(tmp_path, page_length=2, **TWO) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, page_length=2, **TWO) as (sandbox, crawl):
         for name in ("django-piston", "arriving", "jespern", "jespern-jekyll"):
             sandbox.do("edit", f"jespern/{name}", fields={"description": "edited"})
         sandbox.add_fault(Fault("page_500", where="/2.0/repositories/jespern", nth=1))
@@ -272,8 +268,7 @@ def test_a_skipped_page_among_the_newest_holds_the_cursor_back(tmp_path: Path) -
 
 def test_two_failing_repositories_delay_no_other(tmp_path: Path) -> None:
     """All others stay fresh over many runs, and cursors advance."""
-    with crawling(tmp_path, **TWO) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **TWO) as (sandbox, crawl):
         for name in (BAD, "jespern/arriving"):
             sandbox.add_fault(Fault("500", where=path_of(crawl, name), nth=None))
             sandbox.do("push", name)

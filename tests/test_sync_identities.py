@@ -70,8 +70,7 @@ def second_row(crawl: SyncHarness, uuid: str, *, is_private: int = 0) -> None:
 )
 def test_a_row_without_a_uuid_is_a_failure_of_that_row(tmp_path: Path, uuid: object) -> None:
     """It makes no duplicate row that would stay public when the repository is made private."""
-    with crawling(tmp_path, network=True, **ONE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, network=True, **ONE) as (sandbox, crawl):
         (before,) = living(crawl)
         sandbox.do("make_private", SOME)
         editing(crawl, lambda row: row.update(uuid=uuid))
@@ -107,8 +106,7 @@ def test_a_first_listing_with_missing_uuids_is_refused(tmp_path: Path, key: str)
 
 def test_another_form_of_the_same_uuid_is_the_same_repository(tmp_path: Path) -> None:
     """Without braces, in capitals, or with spaces around."""
-    with crawling(tmp_path, network=True, **ONE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, network=True, **ONE) as (sandbox, crawl):
         forms: list[Edit] = [
             lambda row: row.update(uuid=row["uuid"].upper()),
             lambda row: row.update(uuid=row["uuid"].strip("{}")),
@@ -122,8 +120,7 @@ def test_another_form_of_the_same_uuid_is_the_same_repository(tmp_path: Path) ->
 
 def test_two_repositories_with_one_uuid_are_reported(tmp_path: Path) -> None:
     """The first of a page is kept, private if the other is; the second is a failure."""
-    with crawling(tmp_path, network=True, **ONE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, network=True, **ONE) as (sandbox, crawl):
         first, other = (
             row[0] for row in crawl.rows("SELECT full_name FROM repositories ORDER BY created_at LIMIT 2")
         )
@@ -209,8 +206,7 @@ def test_a_duplicate_row_of_an_older_version_is_merged(tmp_path: Path, uuid: str
 
 def test_hidden_data_of_a_duplicate_row_stays_hidden(tmp_path: Path) -> None:
     """Merging a private duplicate into a public row publishes none of its changes."""
-    with crawling(tmp_path, **ONE) as (_, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **ONE) as (_, crawl):
         second_row(crawl, "name:jespern/django-piston", is_private=1)
         crawl.sync()
         shown = (
@@ -222,8 +218,7 @@ def test_hidden_data_of_a_duplicate_row_stays_hidden(tmp_path: Path) -> None:
 @pytest.mark.parametrize("identity", ["name:jespern/django-piston", "x" * 100_000, "{" + "0" * 100_000 + "}"])
 def test_a_row_that_never_had_a_uuid_gets_it(tmp_path: Path, identity: str) -> None:
     """A repository that was only known by name keeps its row and history."""
-    with crawling(tmp_path, **ONE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **ONE) as (sandbox, crawl):
         row_id = crawl.one("SELECT id FROM repositories WHERE full_name = ?", SOME)
         with crawl.writing() as connection:
             connection.execute("UPDATE repositories SET uuid = ? WHERE id = ?", (identity, row_id))
@@ -235,8 +230,7 @@ def test_a_row_that_never_had_a_uuid_gets_it(tmp_path: Path, identity: str) -> N
 
 def test_a_workspace_of_an_older_version_gets_its_uuid(tmp_path: Path) -> None:
     """Its owner was known by name: repositories, members and cursor move to the one with a uuid."""
-    with crawling(tmp_path, **ONE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **ONE) as (sandbox, crawl):
         place = json.loads(crawl.one("SELECT value FROM cursors WHERE stream = 'workspace:jespern'"))
         with crawl.writing() as connection:
             connection.execute(

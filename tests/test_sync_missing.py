@@ -50,8 +50,10 @@ def refs_of(crawl: SyncHarness, name: str) -> str:
 def test_an_accepted_refusal_is_shown_and_retried(tmp_path: Path, code: str) -> None:
     """Runs are complete unless it is of another kind or no longer accepted."""
     accepting = (PISTON.upper(),)
-    with crawling(tmp_path, network=True, workspaces=ONE, accept_missing=accepting) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, network=True, workspaces=ONE, accept_missing=accepting) as (
+        sandbox,
+        crawl,
+    ):
         sandbox.do("push", PISTON)
         sandbox.add_fault(Fault(code, where=refs_of(crawl, PISTON), nth=None))
         for attempts, later in ((1, 60), (1, 60), (2, 3600)):
@@ -68,8 +70,7 @@ def test_an_accepted_refusal_is_shown_and_retried(tmp_path: Path, code: str) -> 
 
 def test_rows_that_verify_cannot_check_are_not_missing(tmp_path: Path) -> None:
     """The comparison fails, but the next sync is complete; an accepted refusal is no fault."""
-    with crawling(tmp_path, workspaces=ONE, accept_missing=(PISTON,)) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, workspaces=ONE, accept_missing=(PISTON,)) as (sandbox, crawl):
         row = refs_of(crawl, PISTON).removesuffix("/refs").rstrip("*") + "*"
         sandbox.add_fault(Fault("404", where=row, nth=None))
         summary, findings = crawl.verify()
@@ -107,8 +108,7 @@ def test_refs_left_out_of_a_run_count_as_missing(tmp_path: Path) -> None:
 
 def test_a_broken_ref_is_read_again(tmp_path: Path) -> None:
     """At its next try, without any push."""
-    with crawling(tmp_path, workspaces=ONE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, workspaces=ONE) as (sandbox, crawl):
         sandbox.do("push", PISTON)
         sandbox.add_fault(Fault("bad_row", where=refs_of(crawl, PISTON)))
         assert kinds(crawl.sync())[2] == ["ref"]
@@ -130,8 +130,7 @@ def test_a_broken_row_of_a_page_read_later_is_missing(tmp_path: Path) -> None:
 
 def test_a_paused_run_with_missing_parts_exits_with_1(tmp_path: Path) -> None:
     """0 if only its own remaining work is missing, 1 if something failed."""
-    with crawling(tmp_path, workspaces=ONE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, workspaces=ONE) as (sandbox, crawl):
         sandbox.do("push", PISTON)
         sandbox.add_fault(Fault("403", where=refs_of(crawl, PISTON), nth=None))
         assert kinds(crawl.sync()) == ("incomplete", 1, ["refs"], [])

@@ -87,8 +87,10 @@ def test_links_of_a_former_address_are_not_followed(tmp_path: Path) -> None:
 
 def test_a_changed_list_of_workspaces_keeps_rows(tmp_path: Path) -> None:
     """A removed one keeps its rows; added again, it continues."""
-    with crawling(tmp_path, network=True, workspaces=("jespern", "ubernostrum")) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, network=True, workspaces=("jespern", "ubernostrum")) as (
+        sandbox,
+        crawl,
+    ):
         less = SyncHarness(
             crawl.config.url.removesuffix("/2.0"), crawl.path, crawl.clock, workspaces=("jespern",)
         )
@@ -102,8 +104,7 @@ def test_a_changed_list_of_workspaces_keeps_rows(tmp_path: Path) -> None:
 
 def test_refs_that_moved_while_none_were_mirrored_are_read_again(tmp_path: Path) -> None:
     """`refs` from "api" to "none" and back: pushes in between are read."""
-    with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, workspaces=("jespern",)) as (sandbox, crawl):
         with_refs = crawl.config
         crawl.config = msgspec.structs.replace(with_refs, refs="none")
         sandbox.do("push", "jespern/django-piston")
@@ -116,10 +117,19 @@ def test_refs_that_moved_while_none_were_mirrored_are_read_again(tmp_path: Path)
 
 def test_refs_are_mirrored_once_the_configuration_says_so(tmp_path: Path) -> None:
     """From `refs = "none"` to `"api"`: repositories listed before get their refs, changed or not."""
-    with crawling(tmp_path, workspaces=("jespern",), refs="none") as (sandbox, crawl):
-        assert crawl.sync().state == "complete"
+    with crawling(tmp_path, synced=True, workspaces=("jespern",), refs="none") as (sandbox, crawl):
         assert crawl.one("SELECT count(*) FROM branches") == 0
         crawl.config = msgspec.structs.replace(crawl.config, refs="api")
         assert crawl.sync().state == "complete"
         assert_matches_sandbox(crawl, sandbox, ["jespern"])
         assert crawl.sync().counts.requests == 1
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_a_copied_mirror_is_that_of_its_own_sandbox(tmp_path: Path, *, network: bool) -> None:
+    """Tests begin with a copy of a first sync: it equals the sandbox, and the next run goes on from it."""
+    workspaces = ("jespern", "ubernostrum")
+    with crawling(tmp_path, synced=True, network=network, workspaces=workspaces) as (sandbox, crawl):
+        assert_matches_sandbox(crawl, sandbox, workspaces)
+        assert crawl.sync().state == "complete"
+        assert sandbox.state()["by_kind"] == {"listing": 2}

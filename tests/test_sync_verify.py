@@ -26,8 +26,7 @@ def of_refs(crawl: SyncHarness) -> str:
 @pytest.mark.parametrize("repair", [True, False])
 def test_a_ref_that_could_not_be_read_is_not_called_missing(tmp_path: Path, kind: str, repair: bool) -> None:
     """With one broken ref, or without any: nothing is reported or deleted."""
-    with crawling(tmp_path, **ONE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **ONE) as (sandbox, crawl):
         sandbox.add_fault(Fault(kind, where=of_refs(crawl), nth=None))
         summary, findings = crawl.verify(repair=repair)
         assert (summary.exit_code, findings) == (0, [])
@@ -59,8 +58,7 @@ def test_verify_repairs_refs_by_a_sync_step(tmp_path: Path) -> None:
 
 def test_refs_that_cannot_be_listed_are_not_called_repaired(tmp_path: Path) -> None:
     """If only the comparison got them, the next sync repairs them."""
-    with crawling(tmp_path, **ONE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **ONE) as (sandbox, crawl):
         sandbox.do("create_branch", SOME, name="new", touch=False)
         sandbox.add_fault(Fault("403", where=of_refs(crawl), nth=2))
         summary, findings = crawl.verify(repair=True)
@@ -81,8 +79,7 @@ def test_links_in_a_circle_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ref = Ref(kind="branch", name=f"{key.slug} {place}", target_hash="a" * 40)
         return Page(rows=(ref,), next=onward, size=None, date=START)
 
-    with crawling(tmp_path, **ONE) as (_, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **ONE) as (_, crawl):
         with crawl.run() as run:
             monkeypatch.setattr(run.upstream, "fetch_refs", circle)
             summary, findings = verify_upstream(run, sample=1, repair=True, random=Random(0))
@@ -92,8 +89,7 @@ def test_links_in_a_circle_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_repository_that_went_to_an_owner_who_is_not_mirrored_is_a_tombstone(tmp_path: Path) -> None:
     """As in a sync; any unmirrored owner counts."""
-    with crawling(tmp_path, **ONE) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **ONE) as (sandbox, crawl):
         for name in ("django-profiles", "django-registration"):
             sandbox.do("transfer", f"ubernostrum/{name}", to="brodie")
             _, findings = crawl.verify(repair=True)
@@ -137,8 +133,7 @@ def test_a_correct_mirror_passes_verify_for_every_kind(
 
 def test_a_sample_does_not_move_the_cursor_of_a_full_verify(tmp_path: Path) -> None:
     """The weekly job must not restart an interrupted `--sample all`."""
-    with crawling(tmp_path, **ONE) as (_, crawl):
-        crawl.sync()
+    with crawling(tmp_path, synced=True, **ONE) as (_, crawl):
         in_all = crawl.verify()[0].counts.requests
         assert crawl.verify(max_requests=2)[0].state == "paused"
         assert crawl.verify(sample=1)[0].counts.requests == 2

@@ -39,8 +39,7 @@ def lines_told(connection: sqlite3.Connection, name: str, run: Summary) -> list[
 
 def test_a_sandbox_tells_each_kind(tmp_path: Path) -> None:
     """Each change is found under its own name only, by the run that saw it."""
-    with crawling(tmp_path, 60, workspaces=("jespern", "ubernostrum")) as (sandbox, crawl):
-        crawl.sync()
+    with crawling(tmp_path, 60, synced=True, workspaces=("jespern", "ubernostrum")) as (sandbox, crawl):
         sandbox.do("move_tag", NAME, name="0.2.1")
         sandbox.do("delete_tag", NAME, name="0.2.2")
         sandbox.do("create_branch", NAME, name="lost")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from prepared_files import opened
+from prepared_files import MirrorOf, opened
 
 from mirror.config import Config, Duration, Retry, UpstreamConfig
 from mirror.operations import SyncOptions, sync_all
@@ -130,21 +130,14 @@ def writable(
     """Serve a small sandbox, and copy a mirror of it, which takes a tenth of the time of a sync."""
     with running(Sandbox(World(size))) as served:
         made = WriteHarness(served, path / "mirror.db", credential, **settings)
-        place, contents = _synced(size, tuple(settings.items()))
-        assert len(place) == len(_place(served))
-        made.path.touch(0o600)
-        made.path.write_bytes(contents.replace(place, _place(served)))
+        _synced(size, tuple(settings.items())).copy(made.path, served.origin)
         yield made
 
 
 @cache
-def _synced(size: int, settings: tuple[tuple[str, Any], ...]) -> tuple[bytes, bytes]:
-    """Return where a sandbox was served, and the contents of its mirror."""
+def _synced(size: int, settings: tuple[tuple[str, Any], ...]) -> MirrorOf:
+    """Sync once in a process."""
     with tempfile.TemporaryDirectory() as folder, running(Sandbox(World(size))) as served:
         made = WriteHarness(served, Path(folder) / "mirror.db", **dict(settings))
         made.sync()
-        return _place(served), made.path.read_bytes()
-
-
-def _place(served: RunningSandbox) -> bytes:
-    return served.origin.removeprefix("http://").encode()
+        return MirrorOf(served.origin, made.path.read_bytes())
