@@ -1,37 +1,21 @@
 """Modes of files: new ones are private, open ones are reported, and a killed creation is whole."""
 
 import os
-import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import chdir, closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 from cli_runner import Folder
+from whole_files import killed_at
 
 from mirror.config import from_toml, read_config
 from mirror.config_checks import open_files
 from mirror.errors import ConfigError
 from mirror.store import Store
 from mirror.store.lock import sync_lock
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from mirror.store import Store
-left = int(sys.argv[2])
-def count(frame, event, called):
-    global left
-    if event == "c_call" and called.__name__ == "execute":
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.setprofile(count)
-Store(Path(sys.argv[1])).close()
-"""
 
 
 @pytest.fixture
@@ -132,14 +116,17 @@ def test_paths_are_relative_to_the_configuration(tmp_path: Path) -> None:
         assert read_config(None).database == "data/m.db"
 
 
+def _create(path: Path) -> None:
+    Store(path).close()
+
+
 def test_a_killed_creation_leaves_no_partial_file(tmp_path: Path) -> None:
     """At any statement: the next start makes the same file, with every table and index."""
     with Store(tmp_path / "whole.db") as store:
         whole = set(store.connection.execute("SELECT type, name FROM sqlite_master"))
     for after in (6, 12, 15, 18, 50, 150):
         path = tmp_path / f"{after}.db"
-        ended = subprocess.run([sys.executable, "-c", KILLED, str(path), str(after)], check=False)
-        assert ended.returncode == -signal.SIGKILL
+        assert killed_at(after, partial(_create, path), named="execute")
         with closing(sqlite3.connect(path)) as connection:
             assert connection.execute("PRAGMA user_version").fetchone() == (0,)
             assert not connection.execute("SELECT 1 FROM sqlite_master").fetchone()

@@ -24,19 +24,20 @@ def all_rows(path: Path) -> Rows:
         }
 
 
-def killed_at(moment: int, work: Callable[[], object], *, where: str) -> bool:
+def killed_at(moment: int, work: Callable[[], object], *, where: str = "", named: str = "") -> bool:
     """Do something in a child that is killed before its call number `moment` of a C function.
 
-    Calls count that are made by files with `where` in their path. Return whether it was killed: else it came
-    to its end.
+    Calls count that are made by files with `where` in their path, of functions that are `named` so. Return whether
+    it was killed: else it came to its end.
     """
     child = os.fork()
     if child == 0:
         left = moment
 
-        def count(frame: FrameType, event: str, _: object) -> None:
+        def count(frame: FrameType, event: str, called: Any) -> None:
             nonlocal left
-            if event == "c_call" and where in frame.f_code.co_filename:
+            counts = event == "c_call" and where in frame.f_code.co_filename
+            if counts and named in ("", called.__name__):
                 left -= 1
                 if left < 0:
                     os.kill(os.getpid(), signal.SIGKILL)
