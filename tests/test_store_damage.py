@@ -196,6 +196,16 @@ def test_a_read_only_mount_is_read(folder: Folder) -> None:
     assert "copy both into a folder that can be written" in refused.stderr
 
 
+def test_a_mirror_on_a_full_disk_is_read(folder: Folder) -> None:
+    """SQLite needs a file beside one in WAL mode, for which there is no room; nobody writes then."""
+    for command in READING:
+        limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 0; exec "$@"', "-", *folder.command(*command)]
+        ran = subprocess.run(
+            limited, cwd=folder.path, env=folder.environment(), capture_output=True, text=True, check=False
+        )
+        assert (ran.returncode, ran.stderr) == (0, "")
+
+
 def test_a_long_check_handles_signals_meanwhile(tmp_path: Path) -> None:
     """Python handles none while SQLite reads a large file in one call."""
     sqlite3.enable_callback_tracebacks(False)

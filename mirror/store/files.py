@@ -103,10 +103,11 @@ def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
         _refuse_irregular(path)
         if not path.exists() or path.stat().st_size == 0:
             raise StoreError(f"{path}: no mirror there yet; `mirror sync` makes one")
-        connection = sqlite3.connect(
-            reading_address(path), uri=True, timeout=BUSY_SECONDS, check_same_thread=False
-        )
+        connection = _connected(reading_address(path))
         try:
+            if _has_no_room(connection, path):
+                connection.close()
+                connection = _connected(_address(path, "immutable=1"))
             _refuse_strangers(connection, path)
             if not older:
                 _refuse_older(connection, path)
@@ -118,6 +119,26 @@ def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
             connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
         connection.row_factory = sqlite3.Row
         return connection
+
+
+def _connected(address: str) -> sqlite3.Connection:
+    return sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+
+
+def _has_no_room(connection: sqlite3.Connection, path: Path) -> bool:
+    """Return whether a full disk has no room for the file that WAL mode needs beside a mirror to read it.
+
+    Then no other process has it open, so none can write into it before it has room.
+    """
+    try:
+        connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.OperationalError as error:
+        # Only the first to open a file makes the other one, or lets it grow.
+        if error.sqlite_errorname not in ("SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMSIZE"):
+            raise
+        journal = Path(f"{os.path.realpath(path)}-wal")
+        return not (journal.exists() and journal.stat().st_size)
+    return False
 
 
 def read_if_possible(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T | None:
@@ -140,6 +161,10 @@ def reading_address(path: Path) -> str:
     # A file in WAL mode needs two more files beside it, even for reading. Where they cannot be created (a
     # read-only mount, another user's folder), the file is read as immutable.
     mode = "immutable=1" if must_be_immutable(path) else "mode=ro"
+    return _address(path, mode)
+
+
+def _address(path: Path, mode: str) -> str:
     return f"{Path(os.path.realpath(path)).as_uri()}?{mode}"
 
 
