@@ -27,8 +27,8 @@ def all_rows(path: Path) -> Rows:
 def killed_at(moment: int, work: Callable[[], object], *, where: str = "", named: str = "") -> bool:
     """Do something in a child that is killed before its call number `moment` of a C function.
 
-    Calls count that are made by files with `where` in their path, of functions that are `named` so. Return whether
-    it was killed: else it came to its end.
+    Calls count that are made by files with `where` in their path, of functions that are `named` so.
+    Return whether it was killed: else it came to its end.
     """
     child = os.fork()
     if child == 0:
