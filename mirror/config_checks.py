@@ -98,6 +98,8 @@ def _url_complaints(text: str, path: str) -> Iterator[tuple[str, str]]:
         yield path, f"{text!r} is not a web address; it begins with https:// or http://"
     elif re.search(r"[\s?#\x00-\x1f]", text):
         yield path, "an address must hold no spaces, no ? and no #"
+    elif "%25" in url.hostname:  # names of hosts have no escapes, so it would not be found
+        yield path, "the zone of an IPv6 address follows a single %; write it like http://[fe80::1%eth0]/2.0"
 
 
 def _name_complaints(upstream: "UpstreamConfig", path: str) -> Iterator[tuple[str, str]]:

@@ -98,6 +98,7 @@ def test_durations_are_read() -> None:
         ('[[upstream]]\nname = "a"\nurl = "https://u:p@[::1/2.0"', ["line 3", "not a web address"]),
         ('[[upstream]]\nname = "a"\nurl = "https://h:99999/2.0"', ["line 3", "not a web address"]),
         ('[[upstream]]\nname = "a"\nurl = "https://h/2.0?a=u:p"', ["line 3", "no ?"]),
+        ('[[upstream]]\nname = "a"\nurl = "http://[fe80::1%25eth0]/2.0"', ["line 3", "[fe80::1%eth0]"]),
         ('[[upstream]]\nname = "a"\nurl = "https://h /2.0"', ["line 3", "no spaces"]),
         ('[[upstream]]\nname = "a"\ntimeout = "0s"', ["line 3", "timeout", "longer"]),
         ('[[upstream]]\nname = "a"\nkind = "datacenter"', ["line 3", "needs a url"]),
