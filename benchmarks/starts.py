@@ -2,9 +2,9 @@
 
     python benchmarks/starts.py [--times 7] [--beside ANOTHER_CHECKOUT]
 
-A sandbox runs in a process of its own; the mirror of it is small, a sync finds nothing new, and `mcp` is asked
-nothing. The commands take turns, and the quickest of each is printed: seconds of CPU, seconds, and how many times
-a bare Python.
+A sandbox runs in a process of its own; the mirror of it is small, a sync finds nothing new, and `mcp` is
+asked nothing. The commands take turns, and the quickest of each is printed: seconds of CPU, seconds, and how
+many times a bare Python.
 With `--beside`, those of another checkout are measured too.
 """
 
@@ -24,8 +24,8 @@ from mirror.sandbox import Sandbox, World, serve
 serve(Sandbox(World(60)), port=0, announce=lambda origin: print(origin, flush=True))
 """
 COMMANDS = (
-    "search django", "search django --json", "refs master", "show NAME", "changes", "status", "sync", "--help",
-    "serve --help", "mcp",
+    "search django", "search django --json", "refs master", "show NAME", "changes", "status", "sync",
+    "--help", "serve --help", "mcp",
 )  # fmt: skip
 
 
