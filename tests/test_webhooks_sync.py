@@ -16,6 +16,7 @@ from mirror.sandbox import parse_fault, repository_refs
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
 from mirror.sync.crawl import HINTS, REFS, RETRY, Run, Scope, sync_upstream
+from mirror.times import utc_now
 from mirror.upstream.connect import connect
 
 
@@ -60,6 +61,8 @@ def true(hook: WebhookClient) -> None:
 
 def test_a_push_is_confirmed_by_one_request(hook: WebhookClient) -> None:
     """For the refs of the pushed repository, without a listing."""
+    hook.crawl.clock.moment = utc_now()  # that of the server, which takes the webhook
+    hook.crawl.sync()
     hook.sandbox.do("push", SOME, branch="main")
     hook.push(OLD, NEW)
     assert marks(hook) == 1
