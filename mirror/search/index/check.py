@@ -5,6 +5,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple
 
@@ -22,6 +23,9 @@ _BY_POPULARITY = """SELECT id, name, slug, is_private, deleted_at FROM repositor
         coalesce(created_at, '') DESC, id"""
 
 _TURNS = "SELECT id, turn FROM search_pending WHERE turn IS NOT NULL"
+
+_REMEMBERED = 1_000
+"""The paths of the last so many texts are kept, because many repositories share their names."""
 
 _HASH_BITS = 0xFFFFFFFFFFFFFFFF
 
@@ -89,6 +93,8 @@ class _NodeCheck:
     confirmed: int = 0
     is_wrong: bool = False
 
+    is_confirmed: bool = False
+
     def confirm(self, row_id: int) -> None:
         """Compare the next best repository with the next id of the list."""
         if row_id in self.unranked:
@@ -96,6 +102,7 @@ class _NodeCheck:
         elif self.confirmed < len(self.ranked):
             self.is_wrong |= self.ranked[self.confirmed] != row_id
             self.confirmed += 1
+        self.is_confirmed = self.confirmed == len(self.ranked) and not self.unranked
 
 
 @dataclass(slots=True)
@@ -112,8 +119,9 @@ class _Check:
         up_to = state_of_index(self.connection, "SELECT up_to FROM search_state")[0]
         # For each id, the sum of the hashes of its lists: 8 bytes instead of the lists themselves.
         hashes = array("Q", bytes(8 * (up_to + 1)))
+        paths_of_text = lru_cache(_REMEMBERED)(lambda text: paths_of(text, self.nodes))
         for row_id, entry in self._expected_entries(pending):
-            paths = paths_of(entry.text, self.nodes)
+            paths = paths_of_text(entry.text)
             self._count(row_id, entry.collection, paths, is_pending=row_id in pending)
             for key in _list_keys(entry.text, paths):
                 hashes[row_id] = hashes[row_id] + hash(key) & _HASH_BITS
@@ -179,7 +187,7 @@ class _Check:
                 self.faults.append(f"{path!r} does not count collection {collection}, which has {row_id}")
                 continue
             node.seen += 1
-            if not is_pending:
+            if not is_pending and not node.is_confirmed:
                 node.confirm(row_id)
 
     def _check_nodes(self) -> None:
