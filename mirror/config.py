@@ -406,9 +406,14 @@ def from_toml(text: str, *, where: str = "mirror.toml") -> Config:
         config = msgspec.convert(data, Config, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise _mistake(str(error), text, where) from error
+    if "upstream" in data and not config.upstreams:  # of a program that writes configurations, for instance
+        raise _mistake(f"{NO_UPSTREAM} - at `$.upstream`", text, where)
     for path, complaint in complaints(config):
         raise _mistake(f"{complaint} - at `{path}`", text, where)
     return config if config.upstreams else msgspec.structs.replace(config, upstreams=BUILT_IN.upstreams)
+
+
+NO_UPSTREAM = "is empty; write an [[upstream]] section, or leave the setting out for the built-in sandbox"
 
 
 def _has_deep_key(line: str) -> bool:

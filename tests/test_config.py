@@ -103,6 +103,7 @@ def test_durations_are_read() -> None:
         ('[[upstream]]\nname = "a"\ntimeout = "0s"', ["line 3", "timeout", "longer"]),
         ('[[upstream]]\nname = "a"\nkind = "datacenter"', ["line 3", "needs a url"]),
         ('[[upstream]]\nname = "a"\nworkspaces = "x"', ["line 3", "workspaces", "array"]),
+        ("\nupstream = []", ["line 2", "upstream: is empty; write an [[upstream]] section"]),
         ('[[upstream]]\nname = "a"\nworkspaces = []', ["line 3", "names no workspace; name some, or leave"]),
         ('[[upstream]]\nname = "a"\nworkspaces = ["a b"]', ["line 3", "not a workspace"]),
         (
