@@ -125,6 +125,10 @@ def _connected(address: str) -> sqlite3.Connection:
     return sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
 
 
+_NO_ROOM = ("SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMSIZE")
+"""Errors of the first that opens a mirror and cannot make, or enlarge, the file beside it."""
+
+
 def _has_no_room(connection: sqlite3.Connection, path: Path) -> bool:
     """Return whether a full disk has no room for the file that WAL mode needs beside a mirror to read it.
 
@@ -133,8 +137,7 @@ def _has_no_room(connection: sqlite3.Connection, path: Path) -> bool:
     try:
         connection.execute("PRAGMA user_version").fetchone()
     except sqlite3.OperationalError as error:
-        # Only the first to open a file makes the other one, or lets it grow.
-        if error.sqlite_errorname not in ("SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMSIZE"):
+        if error.sqlite_errorname not in _NO_ROOM:
             raise
         journal = Path(f"{os.path.realpath(path)}-wal")
         return not (journal.exists() and journal.stat().st_size)
@@ -346,7 +349,10 @@ def explained_rows(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreError(f"{path}: {_remedy(str(error))}") from error
+        has_no_room = (
+            getattr(error, "sqlite_errorname", "") in _NO_ROOM
+        )  # "disk I/O error", SQLite calls that
+        raise StoreError(f"{path}: {_FULL if has_no_room else _remedy(str(error))}") from error
     except UnicodeDecodeError as error:  # even SQLite's message may hold bytes of a damaged page
         if not is_damaged(path):
             raise
