@@ -349,9 +349,8 @@ def explained_rows(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        has_no_room = (
-            getattr(error, "sqlite_errorname", "") in _NO_ROOM
-        )  # "disk I/O error", SQLite calls that
+        # To SQLite, that is a "disk I/O error".
+        has_no_room = getattr(error, "sqlite_errorname", "") in _NO_ROOM
         raise StoreError(f"{path}: {_FULL if has_no_room else _remedy(str(error))}") from error
     except UnicodeDecodeError as error:  # even SQLite's message may hold bytes of a damaged page
         if not is_damaged(path):
