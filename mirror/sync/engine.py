@@ -5,11 +5,14 @@ number of threads: the same crawl writes the same file at any concurrency. The s
 one are queued `LOOKAHEAD` positions behind it, far enough that it is always saved by then.
 """
 
+import os
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from mirror.errors import Interrupted, MirrorError, Paused, UpstreamError
@@ -143,9 +146,35 @@ def run_steps(
     workers = _Workers(threads)
     try:
         most = 1 if threads == 1 else min(2 * threads, LOOKAHEAD)
-        _save_all(_Order(steps), workers, most=most, stop=stop, tick=tick, together=together)
+        with _on_one_core():  # and so are the threads that are started in it
+            _save_all(_Order(steps), workers, most=most, stop=stop, tick=tick, together=together)
     finally:
         workers.end()
+
+
+@contextmanager
+def _on_one_core() -> Iterator[None]:
+    """Keep this thread, and those that it starts, on the core where it is, if the system can (Linux).
+
+    Only one thread at a time runs Python anyway, and the saving one lets another one run at each row that
+    SQLite writes: from core to core, that takes a quarter of the time of a first sync.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    with suppress(OSError):  # a container may forbid it
+        os.sched_setaffinity(0, {_this_core()})
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # cores may have been taken away meanwhile
+            os.sched_setaffinity(0, allowed)
+
+
+def _this_core() -> int:
+    """Return the number of the core that runs this thread (proc_pid_stat(5), field 39)."""
+    return int(Path("/proc/thread-self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[36])
 
 
 def ask_once(ask: Callable[[], T], *, stop: threading.Event, tick: Callable[[], None] = lambda: None) -> T:
