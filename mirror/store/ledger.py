@@ -32,17 +32,22 @@ MORE_THAN_ANY = 1_000_000  # the number of requests that count as sent if it is 
 AHEAD = 50  # the most requests that a sync reserves ahead
 SHARE = 50  # a sync reserves one request ahead for this many that are left; none near the end of a budget
 AHEAD_SECONDS = 1  # for how long reserved requests may be sent; until then they count in its last second
+LOOK_EVERY = timedelta(milliseconds=10)  # how often it is looked whether another process got a 429
 
 _HELD = "SELECT held_until FROM request_limits WHERE bucket = ? AND held_until > ? AND held_until <= ?"
 
 
 @dataclass
 class _Batch:
-    """Requests of a bucket that were reserved ahead: `left` are unsent, `sent` counts sent ones by second."""
+    """Requests of a bucket that were reserved ahead: `left` are unsent, `sent` counts sent ones by second.
+
+    `looked` is when the bucket was last seen not to be held.
+    """
 
     began: datetime
     size: int
     left: int
+    looked: datetime
     sent: Counter[int] = field(default_factory=Counter)
 
     @property
@@ -53,6 +58,10 @@ class _Batch:
     def is_over(self, now: datetime) -> bool:
         """Return whether they may no longer be sent; also true after the clock was set back."""
         return not self.began <= now < self.began + timedelta(seconds=AHEAD_SECONDS)
+
+    def must_look(self, now: datetime) -> bool:
+        """Return whether another process may have got a 429 since: to look takes a transaction."""
+        return not self.looked <= now < self.looked + LOOK_EVERY
 
 
 class RequestLedger:
@@ -88,7 +97,7 @@ class RequestLedger:
                 return NoRoom(self._next_free(bucket, second, limit or 0), held=False)
             _add(connection, bucket, second, reserved=1, sent=1)
             number = self._number_ahead(bucket, room)
-            batch = _Batch(now, number, number)
+            batch = _Batch(now, number, number, looked=now)
             if number:
                 _add(connection, bucket, batch.counted_at, reserved=number, sent=0)
         if self._ahead:
@@ -138,11 +147,13 @@ class RequestLedger:
             batch = self._batches.get(bucket)
             if batch is None or not batch.left or batch.is_over(now):
                 return False
-            # On a separate connection: the store's may be in a transaction.
-            self._reader = self._reader or open_reader(self._store.path)
             second = int(now.timestamp())
-            if self._reader.execute(_HELD, (bucket, now.timestamp(), second + HOUR + 1)).fetchone():
-                return False
+            if batch.must_look(now):
+                # On a separate connection: the store's may be in a transaction.
+                self._reader = self._reader or open_reader(self._store.path)
+                if self._reader.execute(_HELD, (bucket, now.timestamp(), second + HOUR + 1)).fetchone():
+                    return False
+                batch.looked = now
             batch.left -= 1
             batch.sent[second] += 1
             return True
