@@ -15,6 +15,7 @@ import httpx
 from mirror.config import ServeConfig
 from mirror.serve.connections import Peers
 from mirror.serve.server import build
+from mirror.serve.state import served
 from mirror.store import Store, tokens
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class AsgiClient:
 
     def __init__(self, datasette: "Datasette") -> None:
         self.datasette = datasette
+        served(datasette).counts.wait = 60  # on a busy machine, pages would lack numbers
         self._transport = InProcess(datasette.client.app)
         run(datasette.invoke_startup())
 

@@ -50,14 +50,17 @@ class CountCache:
 
     In a small file they are counted for each page. If counting takes a second, the number is valid for a
     minute. After that, pages show the old number while it is counted again.
+
+    :ivar wait: how many seconds a page waits for a number that was never counted before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wait: float = WAIT_SECONDS) -> None:
+        self.wait = wait
         self._known = dict[Any, _Counted]()
         self._running = dict[Any, asyncio.Task[Any]]()
 
-    async def get(self, key: Any, count: Callable[[], Awaitable[Any]], *, wait: float = WAIT_SECONDS) -> Any:
-        """Return a number, perhaps an old one; None if it is still unknown after `wait` seconds."""
+    async def get(self, key: Any, count: Callable[[], Awaitable[Any]], *, wait: float | None = None) -> Any:
+        """Return a number, perhaps an old one; None if it is still unknown after `wait` or the usual time."""
         known = self._known.get(key)
         if known is not None and known.until > time.monotonic():
             return known.value
@@ -66,7 +69,7 @@ class CountCache:
             task = self._running[key] = asyncio.create_task(self._count(key, count))
         if known is not None and known.seconds > CHEAP_SECONDS:
             return known.value
-        done, _ = await asyncio.wait({task}, timeout=wait)
+        done, _ = await asyncio.wait({task}, timeout=self.wait if wait is None else wait)
         if done:
             return task.result()
         return known.value if known else None

@@ -29,7 +29,6 @@ from mirror.serve.exchange import (
 )
 from mirror.serve.guarded_database import reading_for
 from mirror.serve.middleware import PAGE
-from mirror.serve.state import WAIT_SECONDS
 from mirror.serve.urls import SiteLinks, assets, origin_of
 from mirror.store.files import is_busy, snapshot_moment
 from mirror.store.lock import is_syncing
@@ -168,11 +167,11 @@ class Visit:
         return await self.read(measured, times=times)
 
     async def count(
-        self, key: str, work: Callable[[sqlite3.Connection], Read], *, wait: float = WAIT_SECONDS
+        self, key: str, work: Callable[[sqlite3.Connection], Read], *, wait: float | None = None
     ) -> Read | None:
         """Return a number that needs a scan, from a cache for each kind of visitor; None until it is known.
 
-        :param wait: how long the page waits for the first count, in seconds.
+        :param wait: how long the page waits for the first count, in seconds, if not as usual.
         """
 
         async def count() -> Any:
