@@ -1,6 +1,7 @@
 """Mirror files that are made once in a test process and then copied, which is much quicker."""
 
 import os
+import socket
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -39,8 +40,17 @@ class MirrorOf(NamedTuple):
     def copy(self, path: Path, origin: str) -> None:
         """Put it at a path, as a mirror of an equal sandbox at another address."""
         here, there = (address.rpartition("/")[2].encode() for address in (origin, self.origin))
-        assert len(here) == len(there)  # so the file may be edited as it is
+        assert len(here) == len(there)  # so the file may be edited as it is: see `long_port`
         _write(path, self.contents.replace(there, here))
+
+
+def long_port() -> int:
+    """Return a free port of five digits, where the system may choose one of four."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as found:
+            port: int = found.getsockname()[1]
+        if port > 9_999:
+            return port
 
 
 def _write(path: Path, contents: bytes) -> None:

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 import httpx
-from prepared_files import MirrorOf, copy_empty
+from prepared_files import MirrorOf, copy_empty, long_port
 from sandbox_comparison import REPOSITORY_COLUMNS, differences
 
 from mirror.config import Duration, Retry, UpstreamConfig
@@ -268,7 +268,7 @@ def crawling(
         settings["requests_per_hour"] = settings.pop("our_limit")
     world = world if isinstance(world, World) else World(world, now=clock.now)
     sandbox = Sandbox(world, **options)
-    with running(sandbox) if network else nullcontext() as served:
+    with running(sandbox, port=long_port()) if network else nullcontext() as served:
         crawl = SyncHarness(served.origin if served else "http://sandbox", path, clock, **settings)
         if served is None:
             crawl.transport = WithoutNetwork(sandbox.answer, crawl.page_length or 100)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from prepared_files import MirrorOf, opened
+from prepared_files import MirrorOf, long_port, opened
 
 from mirror.config import Config, Duration, Retry, UpstreamConfig
 from mirror.operations import SyncOptions, sync_all
@@ -128,7 +128,7 @@ def writable(
     path: Path, credential: str = SECRET, *, size: int = 30, **settings: Any
 ) -> Iterator[WriteHarness]:
     """Serve a small sandbox, and copy a mirror of it, which takes a tenth of the time of a sync."""
-    with running(Sandbox(World(size))) as served:
+    with running(Sandbox(World(size)), port=long_port()) as served:
         made = WriteHarness(served, path / "mirror.db", credential, **settings)
         _synced(size, tuple(settings.items())).copy(made.path, served.origin)
         yield made
@@ -137,7 +137,8 @@ def writable(
 @cache
 def _synced(size: int, settings: tuple[tuple[str, Any], ...]) -> MirrorOf:
     """Sync once in a process."""
-    with tempfile.TemporaryDirectory() as folder, running(Sandbox(World(size))) as served:
+    sandbox = Sandbox(World(size))
+    with tempfile.TemporaryDirectory() as folder, running(sandbox, port=long_port()) as served:
         made = WriteHarness(served, Path(folder) / "mirror.db", **dict(settings))
         made.sync()
         return MirrorOf(served.origin, made.path.read_bytes())
