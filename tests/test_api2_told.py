@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 import pytest
 from asgi_client import AsgiClient, bearer, client_of
+from counting_teller import CountingTeller
 from examples import examples
 from fixtures_db import SEEN, FixtureDb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from upstream_fakes import answer, faked, page, recorded
 
-from mirror.addresses import API, WEB, Teller, Told
+from mirror.addresses import API, WEB, Teller
 from mirror.api2_objects import changed, difference, packed, ref_object, unpacked
 from mirror.api2_refs import RefComparison
 from mirror.model import RepositoryKey
@@ -423,15 +424,7 @@ def test_each_text_of_usual_refs_is_decoded_once() -> None:
 
     Of the next repository with the same author only itself, since its links look like those of the first.
     """
-
-    class Counting(Teller):
-        decoded = 0
-
-        def __call__(self, raw: bytes) -> Told:
-            self.decoded += 1
-            return super().__call__(raw)
-
-    tell = Counting("https://api.bitbucket.org/2.0")
+    tell = CountingTeller()
     read = UsualRefs(tell).read
     for name, decoded in (("o/r", 6), ("o/s", 7), ("o/r", 7)):
         for number in range(100):

@@ -7,13 +7,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from counting_teller import CountingTeller
 from examples import examples
 from fixtures_db import FixtureDb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from upstream_fakes import faked, page, recorded
 
-from mirror.addresses import API, WEB, Teller, Told
+from mirror.addresses import API, WEB
 from mirror.api2_objects import difference, encoded, repository_object
 from mirror.api2_repositories import RepositoryComparison, UsualRepository
 from mirror.model import Repository
@@ -226,15 +227,7 @@ def dump(path: Path, texts: list[str], read: Callable[[str], Repository | None])
 
 def test_each_text_of_usual_repositories_is_decoded_once() -> None:
     """Of a hundred of one owner: account, workspace, project, settings, links, two main branches; parents."""
-
-    class Counting(Teller):
-        decoded = 0
-
-        def __call__(self, raw: bytes) -> Told:
-            self.decoded += 1
-            return super().__call__(raw)
-
-    tell = Counting("https://api.bitbucket.org/2.0")
+    tell = CountingTeller()
     read, forks = UsualRepositories(tell).read, 0
     for number in range(100):
         row = FORK if number % 10 == 0 else USUAL[0]
