@@ -32,7 +32,7 @@ MORE_THAN_ANY = 1_000_000  # the number of requests that count as sent if it is 
 AHEAD = 50  # the most requests that a sync reserves ahead
 SHARE = 50  # a sync reserves one request ahead for this many that are left; none near the end of a budget
 AHEAD_SECONDS = 1  # for how long reserved requests may be sent; until then they count in its last second
-LOOK_EVERY = timedelta(milliseconds=10)  # how often it is looked whether another process got a 429
+LOOK_EVERY = timedelta(milliseconds=10)  # how long a look for a 429 of another process is good
 
 _HELD = "SELECT held_until FROM request_limits WHERE bucket = ? AND held_until > ? AND held_until <= ?"
 
