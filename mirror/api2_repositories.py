@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from mirror.addresses import API, WEB, Json, Teller
+from mirror.addresses import API, WEB, Teller
 from mirror.api2_objects import difference, encoded, owner_objects, project_object, repository_object
 from mirror.model import Owner, Repository
 
@@ -42,12 +42,10 @@ class UsualRepository(msgspec.Struct, frozen=True, kw_only=True):
     of_owner: dict[str, tuple[bytes, Any]]
     differing: dict[str, bytes]
 
-
-def account_within(sent: UsualRepository | Json) -> Any:
-    """Return the account of the owner within a repository as it was sent."""
-    if isinstance(sent, UsualRepository):
-        return sent.of_owner["owner"][1] if "owner" in sent.of_owner else None
-    return sent.get("owner")
+    @property
+    def account(self) -> Any:
+        """The account of the owner within it."""
+        return self.of_owner["owner"][1] if "owner" in self.of_owner else None
 
 
 def part_extra(key: str, told: Any, ours: Any) -> bytes:
@@ -67,17 +65,11 @@ class RepositoryComparison:
         self._ours = owner_objects(owner, API, WEB)
         self._known = dict[tuple[str, bytes], bytes]()
 
-    def extra_of(self, sent: UsualRepository | Json, row: Repository) -> bytes:
+    def extra_of(self, sent: UsualRepository, row: Repository) -> bytes:
         """Return the text of the extra of a repository; `row` was made of `sent`."""
-        if not isinstance(sent, UsualRepository):
-            told = sent
-        elif sent.is_private == row.is_private:
-            return self._usual_extra(sent, row)
-        else:  # another row had the same uuid
+        if sent.is_private != row.is_private:  # another row had the same uuid
             told = sent.tell(sent.raw).value
-        return encoded(difference(told, repository_object(row, self._owner, API, WEB)))
-
-    def _usual_extra(self, sent: UsualRepository, row: Repository) -> bytes:
+            return encoded(difference(told, repository_object(row, self._owner, API, WEB)))
         parts = dict(sent.differing)
         for key, (text, told) in sent.of_owner.items():
             if (part := self._known.get((key, text))) is None:

@@ -18,8 +18,9 @@ from mirror.background.triggers import next_time
 from mirror.config import Config, UpstreamConfig
 from mirror.store.crawl_state import WorkspaceState
 from mirror.store.cursors import Cursors
-from mirror.store.files import fetch, fetch_value, read_if_possible
+from mirror.store.files import read_if_possible
 from mirror.store.ledger import reported_limits
+from mirror.store.rows import fetch, fetch_value
 from mirror.sync.listing_state import as_of
 from mirror.times import Clock, from_text, to_text
 from mirror.upstream.connect import accounts_by_upstream

@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 from mirror.background.triggers import next_time
 from mirror.config import Config, UpstreamConfig
 from mirror.store.cursors import Cursors
-from mirror.store.files import fetch, fetch_row, read_if_possible
+from mirror.store.files import read_if_possible
+from mirror.store.rows import fetch, fetch_row
 from mirror.times import from_text, to_text
 
 JobKind = Literal["sync", "sweep", "refs", "retry", "verify", "marked", "watch"]

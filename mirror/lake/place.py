@@ -18,7 +18,7 @@ import msgspec
 from mirror.errors import ConfigError, StoreError
 from mirror.lake import address_of
 from mirror.lake.columns import BUCKETS, LAYOUT, TABLES, Table
-from mirror.store.files import known_remedy
+from mirror.store.faults import known_remedy
 from mirror.store.lock import held, sync_to_disk
 
 try:

@@ -22,7 +22,8 @@ from mirror.errors import ConfigError, StoreError
 from mirror.observe.logs import run_line, secrets_of
 from mirror.queries.changes import UNEXPECTED, lines_of_run
 from mirror.report import Summary
-from mirror.store.files import fetch_value, open_reader, read_if_possible
+from mirror.store.files import open_reader, read_if_possible
+from mirror.store.rows import fetch_value
 from mirror.times import Clock, to_text, utc_now
 
 log = logging.getLogger(__name__)

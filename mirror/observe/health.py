@@ -20,8 +20,9 @@ from mirror.queries.crawl import upstreams
 from mirror.queries.visibility import OPERATOR, Caller, hides, visible
 from mirror.readable import size_text
 from mirror.store.cursors import Cursors
-from mirror.store.files import fetch, fetch_value, open_reader
+from mirror.store.files import open_reader
 from mirror.store.repair import latest_ahead
+from mirror.store.rows import fetch, fetch_value
 from mirror.times import age_text, from_text, to_text
 
 PATIENCE = timedelta(days=2)

@@ -32,7 +32,7 @@ from mirror.queries.crawl import standing
 from mirror.queries.status import UpstreamStatus, read_status
 from mirror.queries.visibility import OPERATOR
 from mirror.store.cursors import Cursors
-from mirror.store.files import fetch, fetch_value
+from mirror.store.rows import fetch, fetch_value
 from mirror.times import Clock, from_text, utc_now
 
 MOST_ROWS = 400  # keys of each process

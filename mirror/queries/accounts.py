@@ -31,7 +31,7 @@ from mirror.queries.visibility import (
     visible,
     visible_project,
 )
-from mirror.store.files import fetch, fetch_as, fetch_one, fetch_value
+from mirror.store.rows import fetch, fetch_as, fetch_one, fetch_value
 
 
 def _read(

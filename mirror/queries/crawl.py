@@ -12,7 +12,7 @@ import msgspec
 from mirror.queries.visibility import Caller, known_upstreams, visible
 from mirror.store.crawl_state import Progress
 from mirror.store.cursors import Cursors
-from mirror.store.files import fetch_as, fetch_dicts, fetch_one, fetch_value
+from mirror.store.rows import fetch_as, fetch_dicts, fetch_one, fetch_value
 from mirror.store.runs import ENDED_UNSEEN
 from mirror.times import from_text, minute_text
 

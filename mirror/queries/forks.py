@@ -8,7 +8,7 @@ import msgspec
 from mirror.queries.repositories import living_repositories, repositories_by_ids
 from mirror.queries.rows import RepositoryRow
 from mirror.queries.visibility import Caller, visible
-from mirror.store.files import fetch
+from mirror.store.rows import fetch
 
 HIGHEST, DEEPEST, MOST_FORKS = 10, 4, 200
 """The most ancestors, generations of forks, and forks that are read."""

@@ -13,7 +13,7 @@ import msgspec
 
 from mirror.queries.rows import flag
 from mirror.queries.visibility import Caller, forks_count, visible
-from mirror.store.files import fetch
+from mirror.store.rows import fetch
 
 CHUNK = 2_000
 """The number of rows that `all_lines` reads at a time."""

@@ -28,7 +28,8 @@ from mirror.queries.visibility import (
     visible,
 )
 from mirror.store.changes import CLOSED, MEASURED, MEASURED_SINCE, compacted_before
-from mirror.store.files import fetch, fetch_as, fetch_dicts, fetch_value, snapshot_moment
+from mirror.store.files import snapshot_moment
+from mirror.store.rows import fetch, fetch_as, fetch_dicts, fetch_value
 from mirror.store.schema import memory_copy
 from mirror.times import past_moment, utc_now
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mirror.queries.rows import NOT_OF, RefRow
-from mirror.store.files import fetch_as, fetch_one, fetch_row, fetch_value
+from mirror.store.rows import fetch_as, fetch_one, fetch_row, fetch_value
 
 if TYPE_CHECKING:
     from mirror.model import RefKind

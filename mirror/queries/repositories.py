@@ -34,7 +34,7 @@ from mirror.queries.visibility import (
     visible_parent,
 )
 from mirror.queries.web_links import RefKey, RefLinks, RepositoryLinks, WebLinks
-from mirror.store.files import fetch, fetch_as, fetch_row
+from mirror.store.rows import fetch, fetch_as, fetch_row
 
 RECENT = 8
 """The length of the list of the repositories that were updated last."""

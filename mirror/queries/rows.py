@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mirror.addresses import WebPages, web_of
-from mirror.store.files import fetch_as, fetch_value, snapshot_moment
+from mirror.store.files import snapshot_moment
+from mirror.store.rows import fetch_as, fetch_value
 
 if TYPE_CHECKING:
     from mirror.search.scan import KeptReads

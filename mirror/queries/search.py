@@ -15,7 +15,7 @@ from mirror.search import search
 from mirror.search.find import one_snapshot
 from mirror.search.query import Filters, plain_cursor
 from mirror.search.scan import KeptReads
-from mirror.store.files import fetch_value
+from mirror.store.rows import fetch_value
 
 if TYPE_CHECKING:
     from mirror.search.refs.find import FoundRef

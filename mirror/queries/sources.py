@@ -22,7 +22,7 @@ from mirror.queries.visibility import (
     visible,
     visible_project,
 )
-from mirror.store.files import fetch_value
+from mirror.store.rows import fetch_value
 
 if TYPE_CHECKING:
     from mirror.model import RefKind

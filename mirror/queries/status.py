@@ -11,8 +11,8 @@ from mirror.queries.rows import UpstreamRow, Values, upstreams_of
 from mirror.queries.visibility import Caller, visible
 from mirror.store.changes import compacted_before
 from mirror.store.cursors import Cursors
-from mirror.store.files import fetch, fetch_dicts, fetch_row, fetch_value
 from mirror.store.repair import SKEW, latest_ahead
+from mirror.store.rows import fetch, fetch_dicts, fetch_row, fetch_value
 from mirror.times import from_text, to_text
 
 

@@ -16,7 +16,7 @@ import msgspec
 from mirror.addresses import Json
 from mirror.api2_objects import PUBLIC, changed, public_part, unpacked
 from mirror.queries.rows import AccountRow, ProjectRow, Values, file_state
-from mirror.store.files import fetch, fetch_row, fetch_value
+from mirror.store.rows import fetch, fetch_row, fetch_value
 from mirror.store.schema import awaits_listing
 
 IS_OWN_ID = "IN (SELECT value FROM json_each(:ids))"

@@ -15,7 +15,7 @@ from datasette.utils.asgi import Request, Response
 
 from mirror.queries.rows import AccountRow, ProjectRow, RepositoryRow, Upstreams
 from mirror.queries.visibility import Caller
-from mirror.store.files import DAMAGED, is_busy, known_remedy
+from mirror.store.faults import DAMAGED, is_busy, known_remedy
 from mirror.times import from_text, utc_now
 
 if TYPE_CHECKING:

@@ -26,8 +26,9 @@ from mirror.queries.forks import DEEPEST, HIGHEST
 from mirror.site.folder import PER_PAGE, PagePaths, PageSource, SiteFolder, open_folder
 from mirror.site.pages import Pages, feed, robots, sitemaps
 from mirror.site.shards import DIRECTORY, Named, files, read_names
-from mirror.store.files import fetch, open_reader
+from mirror.store.files import open_reader
 from mirror.store.lock import site_lock
+from mirror.store.rows import fetch
 
 TITLE = "Bitbucket mirror"
 REPORTED_EVERY = 100

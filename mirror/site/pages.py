@@ -46,7 +46,7 @@ from mirror.site.folder import (
     owners_page,
     top_of,
 )
-from mirror.store.files import fetch
+from mirror.store.rows import fetch
 from mirror.times import from_text
 
 HERE = Path(__file__).parent

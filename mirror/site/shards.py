@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from mirror.readable import visible
 from mirror.search.names import BOUNDARY, Popularity, normalise, popularity, searched_names
 from mirror.site.folder import PagePaths
-from mirror.store.files import fetch
+from mirror.store.rows import fetch
 
 RARE, RARE_OWNER = 150, 2_000
 """The most repositories of a leaf, in texts of names and of owners."""

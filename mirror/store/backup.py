@@ -23,8 +23,6 @@ from mirror.store.cursors import Cursors
 from mirror.store.database import Store
 from mirror.store.files import (
     explained,
-    fetch,
-    fetch_row,
     one_at_a_time,
     open_reader,
     reading_address,
@@ -43,6 +41,7 @@ from mirror.store.lock import (
     sync_to_disk,
 )
 from mirror.store.repair import faults_of
+from mirror.store.rows import fetch, fetch_row
 from mirror.times import to_text
 
 PAGES = 500  # pages that are copied before progress is reported and Ctrl-C is noticed: 2 MB

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mirror.model import Repository
-from mirror.store.files import fetch, fetch_as, fetch_row, fetch_value
+from mirror.store.rows import fetch, fetch_as, fetch_row, fetch_value
 from mirror.times import from_text, to_text
 
 # Columns that come from the upstream, named as in `mirror.model.Repository`.

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 
 from mirror.store.crawl_state import Hint, LastCheck, Progress, RefsListing, Round, WorkspaceState
-from mirror.store.files import fetch, fetch_row, fetch_value
+from mirror.store.rows import fetch, fetch_row, fetch_value
 from mirror.store.schema import RESTORED
 
 T = TypeVar("T")

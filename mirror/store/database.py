@@ -19,21 +19,11 @@ from mirror.search.index.refs.changes import (
 )
 from mirror.search.segments import has_damaged_segment
 from mirror.store.changes import Change, close
-from mirror.store.files import (
-    PRIVATE,
-    Row,
-    Values,
-    explained,
-    fetch,
-    fetch_as,
-    fetch_row,
-    fetch_value,
-    file_identity,
-    open_writer,
-)
+from mirror.store.files import PRIVATE, explained, file_identity, open_writer
 from mirror.store.owners import save_owner, save_project, save_projects_of
 from mirror.store.repair import rebuild_descriptions
 from mirror.store.repositories import SavedRepositories, save_repositories, split_identifiable
+from mirror.store.rows import Row, Values, fetch, fetch_as, fetch_row, fetch_value
 
 Item = TypeVar("Item")
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from mirror.store.changes import last_change
-from mirror.store.files import fetch, fetch_one, fetch_value
+from mirror.store.rows import fetch, fetch_one, fetch_value
 from mirror.times import from_text, to_text
 
 MIRROR_ID = "mirror_id"  # the key of `mirror_meta` that holds this mirror's unique identity

@@ -18,12 +18,13 @@ from mirror.api2_objects import (
     pressed,
     public_part,
     ref_object,
+    repository_object,
     workspace_object,
 )
 from mirror.api2_refs import RefComparison, UsualRef
-from mirror.api2_repositories import RepositoryComparison, account_within
+from mirror.api2_repositories import RepositoryComparison, UsualRepository
 from mirror.model import Owner, Ref, Repository
-from mirror.store.files import fetch_dicts, fetch_row
+from mirror.store.rows import fetch_dicts, fetch_row
 
 ExtraKind = Literal[
     "repository", "branch", "tag", "account", "workspace", "repository-1.0", "branch-1.0", "tag-1.0"
@@ -63,13 +64,18 @@ def save_repository_extras(
     if not new:
         return
     owners = _owners(connection, owner_ids.values())
-    compared = {row_id: RepositoryComparison(owner) for row_id, owner in owners.items()}
+    usual = dict[int, RepositoryComparison]()  # by owner
     extras, accounts = list[Extra](), dict[int, tuple[Told, Json]]()
     for row_id, row, told in new:
         owner = owners[owner_ids[row.owner.uuid]]
-        plain = compared[owner.id].extra_of(told.value, row)
+        if isinstance(told.value, UsualRepository):
+            if owner.id not in usual:
+                usual[owner.id] = RepositoryComparison(owner)
+            plain, account = usual[owner.id].extra_of(told.value, row), told.value.account
+        else:
+            plain = encoded(difference(told.value, repository_object(row, owner, API, WEB)))
+            account = told.value.get("owner")
         extras.append(_row("repository", row_id, "", told, _kept("repository", plain)))
-        account = account_within(told.value)
         if isinstance(account, dict) and account.get("uuid") == owner.uuid:
             accounts[owner.id] = (told, account)
     extras += [

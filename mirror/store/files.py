@@ -1,24 +1,20 @@
-"""Open the mirror file, read its rows, and turn SQLite's errors into errors with their remedies.
+"""Open the mirror file, and turn the errors of its use into StoreError.
 
 A mirror is in WAL mode: readers see every commit and never wait for the writer.
 """
 
-import errno
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeVar
 
 from mirror.errors import MirrorError, StoreError
+from mirror.store.faults import BUSY_SECONDS, DAMAGED, READ_ONLY, explanation, known_remedy, lacks_room
 from mirror.store.schema import APPLICATION_ID, MIGRATIONS, VERSION, bring_up_to_date
 
-BUSY_SECONDS = 30  # for how long SQLite waits for another writer
-
-Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
-Row = TypeVar("Row")
 T = TypeVar("T")
 
 # How much of a file readers map into memory: SQLite's maximum. Without it, a system call for each page took a
@@ -42,7 +38,7 @@ def open_writer(path: Path, mode: int = PRIVATE) -> sqlite3.Connection:
             _create(path, mode)
             # SQLite would open it for reading, and fail at the first write.
             if path.exists() and not os.access(path, os.W_OK):
-                raise StoreError(f"{path}: {_READ_ONLY}")
+                raise StoreError(f"{path}: {READ_ONLY}")
             return _prepared(path)
 
 
@@ -125,10 +121,6 @@ def _connected(address: str) -> sqlite3.Connection:
     return sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
 
 
-_NO_ROOM = ("SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMSIZE")
-"""Errors of the first that opens a mirror and cannot make, or enlarge, the file beside it."""
-
-
 def _has_no_room(connection: sqlite3.Connection, path: Path) -> bool:
     """Return whether a full disk has no room for the file that WAL mode needs beside a mirror to read it.
 
@@ -137,7 +129,7 @@ def _has_no_room(connection: sqlite3.Connection, path: Path) -> bool:
     try:
         connection.execute("PRAGMA user_version").fetchone()
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorname not in _NO_ROOM:
+        if not lacks_room(error):
             raise
         journal = Path(f"{os.path.realpath(path)}-wal")
         return not (journal.exists() and journal.stat().st_size)
@@ -194,48 +186,6 @@ def must_be_immutable(path: Path) -> bool:
 
 
 _WAL_MARK = slice(18, 20)  # bytes of the header: both are 2 in WAL mode
-
-
-def fetch(connection: sqlite3.Connection, sql: str, values: Values = ()) -> list[Any]:
-    """Read plain tuples, regardless of the connection's row factory."""
-    return _plain(connection, sql, values).fetchall()
-
-
-def fetch_row(connection: sqlite3.Connection, sql: str, values: Values = ()) -> Any:
-    """Read the first row as a plain tuple; None without rows."""
-    return _plain(connection, sql, values).fetchone()
-
-
-def fetch_value(connection: sqlite3.Connection, sql: str, values: Values = ()) -> Any:
-    """Read the first column of the first row; None without rows."""
-    row = _plain(connection, sql, values).fetchone()
-    return row[0] if row else None
-
-
-def fetch_as(row_type: type[Row], connection: sqlite3.Connection, sql: str, values: Values = ()) -> list[Row]:
-    """Read rows as a struct whose fields are in the order of the selected columns."""
-    return [row_type(*row) for row in _plain(connection, sql, values)]
-
-
-def fetch_one(
-    row_type: type[Row], connection: sqlite3.Connection, sql: str, values: Values = ()
-) -> Row | None:
-    """Read the first row as a struct, as `fetch_as` does; None without rows."""
-    row = fetch_row(connection, sql, values)
-    return row_type(*row) if row else None
-
-
-def fetch_dicts(connection: sqlite3.Connection, sql: str, values: Values = ()) -> list[dict[str, Any]]:
-    """Read rows as mappings of column names to values, for reports."""
-    cursor = _plain(connection, sql, values)
-    columns = [column[0] for column in cursor.description]
-    return [dict(zip(columns, row, strict=True)) for row in cursor]
-
-
-def _plain(connection: sqlite3.Connection, sql: str, values: Values) -> sqlite3.Cursor:
-    cursor = connection.cursor()
-    cursor.row_factory = None
-    return cursor.execute(sql, values)
 
 
 _MOMENT = """SELECT (SELECT value FROM mirror_meta WHERE key = 'published_at')
@@ -340,7 +290,7 @@ def explained(path: Path) -> Iterator[None]:
         with explained_rows(path):
             yield
     except OSError as error:
-        raise StoreError(f"{path}: {_remedy(error.strerror or str(error))}") from error
+        raise StoreError(f"{path}: {explanation(error)}") from error
 
 
 @contextmanager
@@ -349,9 +299,7 @@ def explained_rows(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        # To SQLite, that is a "disk I/O error".
-        has_no_room = getattr(error, "sqlite_errorname", "") in _NO_ROOM
-        raise StoreError(f"{path}: {_FULL if has_no_room else _remedy(str(error))}") from error
+        raise StoreError(f"{path}: {explanation(error)}") from error
     except UnicodeDecodeError as error:  # even SQLite's message may hold bytes of a damaged page
         if not is_damaged(path):
             raise
@@ -401,63 +349,3 @@ def file_identity(path: Path | str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-DAMAGED = "the file is damaged: restore a copy, or move it away and `mirror sync` fills a new one"
-
-_FULL = "the disk is full; saved data is intact; free some space and run it again"
-_READ_ONLY = "the file or its folder is read-only"
-_ANOTHER_USER = "cannot be opened; is it, or its folder, read-only or another user's?"
-_BROKEN_DISK = (
-    "the disk could not be read or written, or a quota is spent; saved data is intact if the disk is"
-)
-_TOO_MANY_FILES = "this process may not open more files; allow it more (ulimit -n), and run it again"
-_REMEDIES = (
-    ("disk is full", _FULL),
-    ("no space left", _FULL),
-    ("quota exceeded", _FULL),
-    ("disk i/o error", _BROKEN_DISK),  # SQLite's for a spent quota, too
-    ("input/output error", _BROKEN_DISK),
-    ("too many open files", _TOO_MANY_FILES),
-    ("no such file", "the file or its folder does not exist"),
-    ("readonly", _READ_ONLY),
-    ("read-only file system", _READ_ONLY),
-    ("unable to open", _ANOTHER_USER),
-    ("permission denied", _ANOTHER_USER),
-    ("locked", f"another process has been writing for {BUSY_SECONDS} s; try again when it is done"),
-    ("not a database", "not an SQLite database; give another path as `database`, or move the file away"),
-    ("malformed", DAMAGED),
-    ("could not decode", DAMAGED),
-    ("no such table", DAMAGED),
-    ("no such index", DAMAGED),
-    ("lacks changes", "its -wal file has newer data: serve it without -i, or checkpoint it"),
-)
-
-
-def _remedy(message: str) -> str:
-    """Return the remedy for a message of SQLite, or the message."""
-    text = known_remedy(message)
-    if text == _ANOTHER_USER and _is_out_of_descriptors():
-        text = _TOO_MANY_FILES
-    return f"{text} ({message.splitlines()[0][:200]})" if text else message
-
-
-def _is_out_of_descriptors() -> bool:
-    """Return whether this process may open no more files, which SQLite does not tell."""
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    except OSError as error:
-        return error.errno in (errno.EMFILE, errno.ENFILE)
-    return False
-
-
-def known_remedy(message: str) -> str:
-    """Return the remedy for a message of SQLite; "" if it is not about the file."""
-    low = message.lower()
-    return next((text for part, text in _REMEDIES if part in low), "")
-
-
-def is_busy(error: Exception) -> bool:
-    """Return whether a read that failed may succeed in a moment: others write, or it took too long."""
-    text = str(error)
-    return isinstance(error, sqlite3.OperationalError) and ("locked" in text or not known_remedy(text))

@@ -20,7 +20,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mirror.model import NoRoom
-from mirror.store.files import fetch, fetch_value, open_reader
+from mirror.store.files import open_reader
+from mirror.store.rows import fetch, fetch_value
 
 if TYPE_CHECKING:
     from mirror.store.database import Store

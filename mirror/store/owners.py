@@ -7,8 +7,8 @@ from typing import NamedTuple
 from mirror.model import NAMED, Member, Owner, Project, Repository
 from mirror.store.changes import Change
 from mirror.store.extras import save_owner_extra
-from mirror.store.files import fetch_one, fetch_row, fetch_value
 from mirror.store.repair import give_uuid
+from mirror.store.rows import fetch_one, fetch_row, fetch_value
 
 _SAVE_OWNER = """
     INSERT INTO users (upstream_id, uuid, username, display_name, first_name, last_name, nickname,

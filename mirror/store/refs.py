@@ -18,7 +18,7 @@ from mirror.store.changes import CLOSED, Change, RefTarget, ref_change, ref_chan
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
 from mirror.store.extras import Extra, drop_ref_extras, ref_extras, save_extras, save_ref_extras
-from mirror.store.files import fetch_as, fetch_row
+from mirror.store.rows import fetch_as, fetch_row
 
 _COMMON = (
     "target_hash", "target_date", "target_author", "target_author_name", "target_author_uuid",

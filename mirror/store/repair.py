@@ -17,16 +17,10 @@ from typing import NamedTuple
 
 from mirror.model import canonical_uuid
 from mirror.store.cursors import Cursors
-from mirror.store.files import (
-    BUSY_SECONDS,
-    damage_explained,
-    fetch,
-    fetch_row,
-    fetch_value,
-    open_reader,
-    reading_address,
-)
+from mirror.store.faults import BUSY_SECONDS
+from mirror.store.files import damage_explained, open_reader, reading_address
 from mirror.store.ledger import count_future_now
+from mirror.store.rows import fetch, fetch_row, fetch_value
 from mirror.times import to_text
 
 MOST = 20  # faults that a check names

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from mirror.store.cursors import Cursors
-from mirror.store.files import fetch_as, fetch_dicts, fetch_row, fetch_value
+from mirror.store.rows import fetch_as, fetch_dicts, fetch_row, fetch_value
 from mirror.times import to_text
 
 _SPENT = ("requests", "git_requests", "retries", "slept_seconds")

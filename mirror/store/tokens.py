@@ -11,7 +11,7 @@ import msgspec
 from mirror.errors import ConfigError, NotFound
 from mirror.readable import visible
 from mirror.store.database import Store
-from mirror.store.files import fetch, fetch_dicts, fetch_one
+from mirror.store.rows import fetch, fetch_dicts, fetch_one
 from mirror.times import to_text, utc_now
 
 PREFIX = "mir_"

@@ -18,7 +18,7 @@ from mirror.queries.visibility import extras_of
 from mirror.serve.api2.edge import Api2Request
 from mirror.serve.api2.query_language import Condition, Field, QueryError, condition_of
 from mirror.serve.exchange import Answer, ApiError, Json, last_seen, oldest
-from mirror.store.files import fetch, fetch_value
+from mirror.store.rows import fetch, fetch_value
 
 DEFAULT_LENGTH = 10  # rows of a page, as on Bitbucket
 LONGEST = 100  # the most rows of a page, as on Bitbucket

@@ -25,7 +25,7 @@ from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.datacenter.shapes import CenterShapes, Resource
 from mirror.serve.exchange import Answer, ApiError, ApiRequest, Json, address_of, number_in, unauthorized
 from mirror.serve.unmirrored import NotMirrored, noun, passed_on
-from mirror.store.files import fetch
+from mirror.store.rows import fetch
 
 if TYPE_CHECKING:
     from datasette.app import Datasette

@@ -21,7 +21,8 @@ from mirror.serve.pages.templates import ago, shortened
 from mirror.serve.pages.view import rendered
 from mirror.serve.urls import SiteLinks, assets
 from mirror.store import tokens
-from mirror.store.files import known_remedy, snapshot_moment
+from mirror.store.faults import known_remedy
+from mirror.store.files import snapshot_moment
 from mirror.times import utc_now
 
 if TYPE_CHECKING:

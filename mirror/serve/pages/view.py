@@ -30,7 +30,8 @@ from mirror.serve.exchange import (
 from mirror.serve.guarded_database import reading_for
 from mirror.serve.middleware import PAGE
 from mirror.serve.urls import SiteLinks, assets, origin_of
-from mirror.store.files import is_busy, snapshot_moment
+from mirror.store.faults import is_busy
+from mirror.store.files import snapshot_moment
 from mirror.store.lock import is_syncing
 from mirror.times import past_moment, utc_now
 
