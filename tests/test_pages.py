@@ -235,6 +235,42 @@ def test_private_pages_are_404_for_strangers(mixed: tuple[AsgiClient, dict[str, 
     assert served.get("/-/r/brodie/hg-project", headers=basic("jespern", "any")).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/-/u/brodie", "The mirror has no owner brodie"),
+        ("/-/u/nobody", "The mirror has no owner nobody"),
+        ("/-/r/jespern/arriving", "The mirror has no jespern/arriving"),
+        ("/-/r/jespern/arriving?at=2026-11-29", "The mirror holds no repository jespern/arriving"),
+        ("/-/r?id=6&at=2026-11-29", "The mirror holds no such repository"),
+    ],
+)
+def test_what_may_be_hidden_is_not_denied(
+    mixed: tuple[AsgiClient, dict[str, str]], path: str, message: str
+) -> None:
+    """A stranger is not told that something hidden does not exist; who sees everything is told plainly."""
+    served, tokens = mixed
+    assert f'<p dir="auto">{message}, or you may not see it.</p>' in served.get(path).text
+    plain = served.get("/-/u/nobody", headers=bearer(tokens["read"])).text
+    assert '<p dir="auto">The mirror has no owner nobody.</p>' in plain
+
+
+@pytest.mark.parametrize("at", ["2001-01-01", "soon", "2999-01-01"])
+def test_a_message_about_the_past_is_a_sentence(public: AsgiClient, at: str) -> None:
+    """It begins with a capital letter, or a quotation, and ends with a full stop."""
+    for path in ("/-/r/jespern/django-piston", "/-/u/jespern"):
+        (message,) = re.findall(r'<p dir="auto">(.*?)</p>', public.get(path, params={"at": at}).text)
+        assert re.fullmatch(r"(&#39;|[A-Z]).*\.", message)
+
+
+def test_a_page_beyond_the_last_is_not_called_empty(public: AsgiClient) -> None:
+    """An owner's page beyond the last leads back, and does not say that there are no repositories."""
+    answer = public.get("/-/u/jespern?page=9").text
+    assert "There is no page 9." in answer
+    assert "← Last page" in answer
+    assert "None that you may see" not in answer
+
+
 def test_counts_and_charts_include_visible_rows_only(mixed: tuple[AsgiClient, dict[str, str]]) -> None:
     """Strangers see public numbers, and no numbers of requests."""
     served, tokens = mixed

@@ -39,7 +39,7 @@ def past_of(connection: sqlite3.Connection, caller: Caller, row_id: int, at: str
     found = next(_pasts(connection, caller, [row_id], at, with_refs=True), None)
     if isinstance(found, Past):
         return found
-    raise found or NotFound("the mirror holds no such repository")
+    raise found or NotFound(f"the mirror holds no such repository{caller.or_hidden}")
 
 
 def pasts_owned(connection: sqlite3.Connection, caller: Caller, owner: AccountRow, at: str) -> list[Past]:
@@ -183,7 +183,7 @@ def past_named(connection: sqlite3.Connection, caller: Caller, full_name: str, a
     A repository that lived then comes before a tombstone. Raises NotFound where nothing is known.
     """
     ids = _ids_named(connection, caller, full_name)
-    pasts, why = list[Past](), NotFound(f"the mirror holds no repository {full_name}")
+    pasts, why = list[Past](), NotFound(f"the mirror holds no repository {full_name}{caller.or_hidden}")
     for found in _pasts(connection, caller, ids, at, with_refs=True):
         if isinstance(found, Past):
             pasts.append(found)

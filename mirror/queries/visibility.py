@@ -57,6 +57,11 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         return self.token_id is not None or bool(self.user_ids)
 
     @property
+    def or_hidden(self) -> str:
+        """What an error about something that was not found adds: it may be there, hidden from the caller."""
+        return "" if self.sees_all else ", or you may not see it"
+
+    @property
     def values(self) -> dict[str, Any]:
         """The parameter of conditions on this caller: `:ids`, the caller's own rows of `users`."""
         return {"ids": json.dumps(self.user_ids)}

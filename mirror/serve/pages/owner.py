@@ -109,7 +109,8 @@ def _found(connection: sqlite3.Connection, visit: Visit) -> AccountRow:
         name = "with that id"
         found = known_account_by_id(connection, visit.caller, visit.number("id", 0, 2**62))
     if found is None:
-        raise NotHere(f"The mirror has no owner {name[:200]}.", name if "owner" in visit.names else "")
+        query = name if "owner" in visit.names else ""
+        raise NotHere(f"The mirror has no owner {name[:200]}{visit.caller.or_hidden}.", query)
     return found
 
 

@@ -121,7 +121,7 @@ def _found(connection: sqlite3.Connection, visit: Visit) -> RepositoryRow:
         found = repository_by_id(connection, visit.caller, visit.number("id", 0, 2**62))
     if found is None:
         slug = full_name.partition("/")[2]
-        raise NotHere(f"The mirror has no {full_name[:200]}, or you may not see it.", slug)
+        raise NotHere(f"The mirror has no {full_name[:200]}{visit.caller.or_hidden}.", slug)
     return found
 
 

@@ -57,12 +57,12 @@ log = logging.getLogger(__name__)
 class NotHere(Exception):
     """The page does not exist for this visitor.
 
-    :param message: what was not found.
+    :param message: what was not found. It becomes a sentence of its own, with a capital letter.
     :param query: a search that may find it.
     """
 
     def __init__(self, message: str, query: str = "") -> None:
-        super().__init__(message)
+        super().__init__(message[:1].upper() + message[1:])
         self.query = query
 
 
