@@ -1,7 +1,7 @@
 """Datasette's units of measure, made when something needs them: `?size__gt=5MB`.
 
 Datasette reads the definitions of all units whenever it is imported, which takes more than half of the start
-of a server. The pages of this program need none.
+of a server. The pages of this program need none. Other plugins get the whole library.
 """
 
 import importlib
@@ -16,25 +16,50 @@ _LIBRARY = "datasette.vendored.pint"
 class LaterUnits:
     """What Datasette uses in place of a `UnitRegistry` of its library."""
 
+    def __init__(self) -> None:
+        _step_aside()  # Datasette has what it needs
+
     @cached_property
     def _units(self) -> Any:
-        if isinstance(sys.modules.get(_LIBRARY), _StandIn):
-            del sys.modules[_LIBRARY]
-        return importlib.import_module("datasette.vendored.pint").UnitRegistry()
+        return _library().UnitRegistry()
 
     def __call__(self, text: str) -> Any:
         """Read a number with a unit."""
         return self._units(text)
 
-    def define(self, unit: str) -> None:
-        """Add a unit of the operator."""
-        self._units.define(unit)
+    def __getattr__(self, name: str) -> Any:
+        """Return anything else that a registry has, such as a unit."""
+        _refuse_special(name)
+        return getattr(self._units, name)
 
 
 class _StandIn(ModuleType):
     """Stands in the library's place while Datasette is imported."""
 
     UnitRegistry = LaterUnits
+
+    def __getattr__(self, name: str) -> Any:
+        """Load the library for a plugin that is imported meanwhile; `__path__` is for modules within it."""
+        if name != "__path__":
+            _refuse_special(name)
+        return getattr(_library(), name)
+
+
+def _refuse_special(name: str) -> None:
+    """Raise AttributeError for a name that Python or a tool tries on every object."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+
+
+def _library() -> ModuleType:
+    _step_aside()
+    return importlib.import_module("datasette.vendored.pint")
+
+
+def _step_aside() -> None:
+    """Let the next import find the library."""
+    if isinstance(sys.modules.get(_LIBRARY), _StandIn):
+        del sys.modules[_LIBRARY]
 
 
 def postpone() -> None:
