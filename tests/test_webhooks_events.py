@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -205,6 +206,21 @@ def test_a_push_with_a_name_that_git_refuses_is_malformed(datacenter: bool) -> N
     body = body_of(file, **words).replace(b'"v1"', b'"a..b"')
     with pytest.raises(Malformed, match="git accepts no ref"):
         read_event("repo:refs_changed" if datacenter else "repo:push", body, datacenter=datacenter)
+
+
+@pytest.mark.parametrize("change", ["null", "5", "[]", "{}", '{"new": {"name": 5}}'])
+@pytest.mark.parametrize("datacenter", [False, True])
+def test_a_change_of_an_unknown_shape_is_left_to_the_run(change: str, datacenter: bool) -> None:
+    """The other changes of the push are read, and the repository is to be requested."""
+    file = "datacenter_refs_changed.json" if datacenter else "cloud_push.json"
+    words = {"NAME": "a/b", "UUID": "{u}", "SLUG": "slug", "KEY": "KEY", "OLD": OLD, "NEW": NEW}
+    event, body = "repo:refs_changed" if datacenter else "repo:push", body_of(file, **words)
+    whole = read_event(event, body, datacenter=datacenter)
+    odd = re.sub(rb'("changes":\s*\[)', lambda found: found[0] + f"{change}, ".encode(), body)
+    assert odd != body
+    assert whole is not None
+    assert whole[0].updates
+    assert read_event(event, odd, datacenter=datacenter) == whole
 
 
 def test_hashes_are_read_in_either_length_and_case() -> None:

@@ -1,10 +1,10 @@
 """Decodes webhooks of Bitbucket Cloud and Data Center into events of repositories: pure functions.
 
-Text that the mirror cannot store is replaced as in the crawl; hashes and names that git would refuse are
-errors.
+Text that the mirror cannot store is replaced as in the crawl, and a change of an unknown shape is left to the
+next run; hashes and names that git would refuse are errors.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import msgspec
@@ -60,7 +60,7 @@ class _Change(msgspec.Struct, frozen=True):
 
 
 class _Push(msgspec.Struct, frozen=True):
-    changes: list[_Change]
+    changes: list[msgspec.Raw]
 
 
 class _Repository(msgspec.Struct, frozen=True):
@@ -100,7 +100,7 @@ class _ServerChange(msgspec.Struct, frozen=True, rename="camel"):
 
 class _ServerBody(msgspec.Struct, frozen=True):
     repository: _ServerRepository | None = None
-    changes: list[_ServerChange] = []
+    changes: list[msgspec.Raw] = []
     new: _ServerRepository | None = None
 
 
@@ -137,6 +137,16 @@ def _decoded(body: bytes, shape: type[Body]) -> Body:
         raise Malformed("the body is not JSON") from None
 
 
+def _readable(changes: Iterable[msgspec.Raw], shape: type[Body]) -> Iterator[Body]:
+    """Yield the changes of a push that have this shape. For others, the next run asks the upstream."""
+    for raw in changes:
+        try:
+            change = decoded_bytes(bytes(raw), shape)
+        except (msgspec.ValidationError, ValueError, OverflowError, RecursionError):
+            continue  # a refusal would lose the other changes, and the hint at the repository
+        yield change
+
+
 def _cloud_events(event: str, body: bytes) -> Iterator[RepositoryEvent]:
     decoded = _decoded(body, _CloudBody)
     if event == "repo:push":
@@ -144,7 +154,7 @@ def _cloud_events(event: str, body: bytes) -> Iterator[RepositoryEvent]:
             raise Malformed("a push without `push`")
         # Mercurial has other rules for names. The next run asks the upstream for its refs.
         changes = decoded.push.changes if decoded.repository.scm in (None, "git") else []
-        updates = [update for change in changes for update in _cloud_updates(change)]
+        updates = [update for change in _readable(changes, _Change) for update in _cloud_updates(change)]
         yield RepositoryEvent(decoded.repository.uuid, decoded.repository.full_name, updates)
     elif event == "repo:fork":
         if decoded.fork is None:
@@ -193,7 +203,8 @@ def _server_events(event: str, body: bytes) -> Iterator[RepositoryEvent]:
     repository = decoded.new or decoded.repository
     if repository is None:
         raise Malformed("an event without a repository")
-    updates = [update for change in decoded.changes for update in _server_updates(change)]
+    changes = _readable(decoded.changes, _ServerChange)
+    updates = [update for change in changes for update in _server_updates(change)]
     full_name = f"{repository.project.key}/{repository.slug}"
     yield RepositoryEvent(f"id:{repository.id}", full_name, updates, row=event != "repo:refs_changed")
 
