@@ -126,6 +126,14 @@ def test_an_unusable_next_page_start_is_reported(onward: int | None) -> None:
         ours.upstream.fetch_repositories("P", "created", "100")
 
 
+def test_a_page_that_does_not_say_whether_it_is_the_last_is_not() -> None:
+    """Such as `{"values": []}` of a proxy, or of a server of another kind: what it lists may be missing."""
+    bodies: list[dict[str, Any]] = [{"values": []}, {"values": [], "isLastPage": None, "nextPageStart": None}]
+    for body in bodies:
+        with pytest.raises(UpstreamShapeError, match="does not say whether it is the last"):
+            connected(answer(body)).upstream.fetch_repositories("P", "created", None)
+
+
 def test_projects_are_decoded() -> None:
     """The caller's own are listed; one is requested by key."""
     ours = connected(answer(recorded("datacenter/project-page-truncated.json")))

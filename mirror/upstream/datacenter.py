@@ -294,12 +294,14 @@ def _with_next(page: Page[Row], cursor: str | None) -> Page[Row]:
 def _onward(listing: _Envelope, start: int, url: str) -> str | None:
     """Return the start of the next page; raises UpstreamShapeError if it is not after this one.
 
-    A page with rows that claims to be the last, but names a next page, is not the last.
+    A page with rows that claims to be the last, but names a next page, is not the last. One that says nothing
+    of either may have anything behind it.
     """
     onward = listing.nextPageStart
-    is_last = listing.isLastPage and (onward is None or onward <= start or not listing.values)
-    if is_last or (listing.isLastPage is None and onward is None):
+    if listing.isLastPage and (onward is None or onward <= start or not listing.values):
         return None
+    if listing.isLastPage is None and onward is None:
+        raise UpstreamShapeError(f"{url}: the page does not say whether it is the last; is `kind` right?")
     if onward is None or onward <= start:
         raise UpstreamShapeError(f"{url}: not the last page, but the next one is said to start at {onward}")
     return str(onward)
