@@ -203,6 +203,32 @@ def test_few_rows_are_read_one_by_one_until_a_sync_ends(tmp_path: Path) -> None:
     assert mirror.store.rows(segments) == [(PREPARE_FROM,), (1,)]
 
 
+@pytest.mark.parametrize(
+    "unfit",
+    ["DELETE FROM repositories WHERE id <= ?", "UPDATE repositories SET created_at = 'today' WHERE id <= ?"],
+)
+def test_rows_that_no_segment_holds_do_not_make_each_write_a_segment(tmp_path: Path, unfit: str) -> None:
+    """They stay until a flush, however many they are; other rows wait for one another as without them."""
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store.transaction() as connection:
+        for number in range(600):
+            mirror.add(f"tool-{number}")
+        rebuild_index(connection)
+        connection.execute(unfit, (PREPARE_FROM,))
+    segments = "SELECT rows FROM search_segments"
+    for number in range(1, PREPARE_FROM + 1):
+        assert mirror.store.rows(segments) == []
+        with mirror.store.transaction() as connection:
+            if number % 2:
+                mirror.change(100 + number, name=f"kingfisher {number}", slug=f"kingfisher-{number}")
+            else:
+                mirror.add(f"kingfisher-{number}")
+            update_after_page(connection)
+        assert search(mirror.connection, "kingfisher").count == number
+    assert mirror.store.rows(segments) == [(PREPARE_FROM,)]
+    assert check_index(mirror.connection) == []
+
+
 def test_a_long_sync_applies_the_backlog(tmp_path: Path) -> None:
     """So a search never has many pending rows to read."""
     mirror = Playground(tmp_path / "mirror.db")

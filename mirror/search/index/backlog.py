@@ -63,8 +63,8 @@ _SET_TURN = """UPDATE search_pending
     WHERE turn IS NULL AND id NOT IN (SELECT value FROM json_each(?))"""
 
 
-def prepare_pending(connection: sqlite3.Connection, most_new: int = -1) -> None:
-    """Make new rows pending, and write a segment of all rows that are in none.
+def prepare_pending(connection: sqlite3.Connection, most_new: int = -1, least: int = 1) -> None:
+    """Make new rows pending, and write a segment of all rows that are in none, if these are `least` or more.
 
     Call it in a transaction. `most_new` is how many new rows, those with the lowest ids; negative for all.
     Rows that are gone stay unprepared, because the next row may get their id; so do rows with a value that
@@ -77,7 +77,7 @@ def prepare_pending(connection: sqlite3.Connection, most_new: int = -1) -> None:
     )
     connection.execute(_LEARN_LANGUAGES)
     rows, unfit = unprepared_rows(connection)
-    if rows:
+    if len(rows) >= least:
         (turn,) = connection.execute("SELECT coalesce(max(last_turn), 0) + 1 FROM search_segments").fetchone()
         connection.execute(_SET_TURN, (turn, json.dumps([row.id for row in unfit])))
         _write_segment(connection, turn, turn, rows)
@@ -233,7 +233,7 @@ def update_after_page(connection: sqlite3.Connection) -> None:
     if size >= FLUSH_FROM and not indexed // 10 < size < indexed:
         flush_step(connection)
     elif size >= PREPARE_FROM and _unprepared_size(connection) >= PREPARE_FROM:
-        prepare_pending(connection)
+        prepare_pending(connection, least=PREPARE_FROM)  # some may be unfit
 
 
 def finish_step(connection: sqlite3.Connection) -> bool:
