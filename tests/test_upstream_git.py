@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, repeat
@@ -181,10 +181,22 @@ def test_names_that_are_not_utf_8_stay_distinct(version: int) -> None:
     assert [ref.name for ref in found.refs] == [f"refs/heads/{name}" for name in NAMES.values()]
 
 
+@pytest.mark.parametrize("name", [b"", b"a\0b", b"a\rb", b"\x1b[31mred", b"a\x7f", b"a/"])
+@pytest.mark.parametrize("version", [0, 2])
+def test_a_name_that_no_ref_has_is_refused(name: bytes, version: int) -> None:
+    """An empty one or one with control characters: no text of the mirror has a NUL."""
+    lines = raw(ONE.encode() + b" refs/heads/" + name) + b"0000"
+    read: Callable[[bytes], object] = from_ls_refs
+    if version == 0:
+        read, lines = from_advertisement, SERVICE + raw(ONE.encode() + b" refs/heads/main\0agent=x") + lines
+    with pytest.raises(ValueError, match="a name that no ref has"):
+        read(lines)
+
+
 @given(st.lists(st.binary(min_size=1, max_size=8), unique=True))
 def test_no_two_names_are_merged(names: list[bytes]) -> None:
-    """Of any bytes that a line can have."""
-    kept = [name for name in names if not name.endswith(b"\n") and not set(name) & set(b" \0")]
+    """Of any bytes that a name can have."""
+    kept = [name for name in names if not name.endswith(b"/") and not set(name) & {*range(33), 127}]
     body = b"".join(raw(ONE.encode() + b" refs/heads/" + name) for name in kept) + b"0000"
     found = from_ls_refs(body)
     assert len(found.refs) == len(kept)

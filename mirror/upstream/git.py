@@ -180,8 +180,11 @@ def _object_id(text: bytes) -> str:
 def _text(name: bytes) -> str:
     r"""Decode a name. A byte that is not UTF-8 becomes ``\xNN``, so that different names stay different.
 
-    git allows no backslash in names; one that a server sends nevertheless becomes ``\x5c``.
+    git allows no backslash in names; one that a server sends nevertheless becomes ``\x5c``. Raises ValueError
+    for a name that is empty or has a control character: the answer is damaged.
     """
+    if name.endswith(b"/") or _CONTROL.search(name):
+        raise ValueError("a name that no ref has")
     return name.replace(b"\\", rb"\x5c").decode("utf-8", "backslashreplace")
 
 
@@ -192,6 +195,8 @@ API_TOKEN_USER = "x-bitbucket-api-token-auth"  # noqa: S105 - a user name
 
 _ASK = "/info/refs?service=git-upload-pack"
 _TYPE = "application/x-git-upload-pack-"
+
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 class GitRefs:
