@@ -120,7 +120,7 @@ NAME_SOME = "name some, or leave the setting out to mirror those of the credenti
 
 def workspace_complaint(name: str) -> str | None:
     """Return the complaint about the slug of a workspace; None for a valid one."""
-    good = re.fullmatch(r"[^\s/?#]+", name)
+    good = re.fullmatch(r"[^\s/?#]{1,255}", name)
     return None if good else f"{name!r} is not a workspace; give the slug, as in its address"
 
 

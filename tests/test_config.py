@@ -106,6 +106,7 @@ def test_durations_are_read() -> None:
         ("\nupstream = []", ["line 2", "upstream: is empty; write an [[upstream]] section"]),
         ('[[upstream]]\nname = "a"\nworkspaces = []', ["line 3", "names no workspace; name some, or leave"]),
         ('[[upstream]]\nname = "a"\nworkspaces = ["a b"]', ["line 3", "not a workspace"]),
+        (f'[[upstream]]\nname = "a"\nworkspaces = ["{"a" * 70_000}"]', ["line 3", "not a workspace"]),
         (
             '[[upstream]]\nname = "a"\naccept_missing = ["x"]',
             ["line 3", "not a repository name", "owner/slug"],

@@ -170,3 +170,4 @@ def test_a_plain_request_is_the_one_that_httpx_would_send() -> None:
             assert (quick.url.scheme, quick.url.host, quick.url.port, quick.url.target) == address
             plain += 1
     assert plain > 400
+    assert connections.plain_request(f"http://127.0.0.1:8080/{'a' * 70_000}", headers) is None

@@ -63,7 +63,8 @@ NEVER_SENT = (
 
 Request = httpx.Request | httpcore.Request
 
-# httpx would send these as they are; it removes parts of dots, and escapes the rest.
+# httpx would send these as they are; it removes parts of dots, escapes the rest, and refuses longer ones.
+LONGEST_PLAIN = 65_000
 _PLAIN_TARGET = re.compile(r"/(?:[\w~!$&()*+,;=:@?/-]|%[0-9A-Fa-f]{2}|(?<!/)\.)*", re.ASCII)
 
 
@@ -145,7 +146,7 @@ class Connections:
         """Build a GET of a plain address of one of the origins; None for any other. Raises ValueError."""
         end = url.find("/", len("https://"))
         root = self._starts.get(url[: end + 1])
-        if root is None or not _PLAIN_TARGET.fullmatch(url, end):
+        if root is None or len(url) > LONGEST_PLAIN or not _PLAIN_TARGET.fullmatch(url, end):
             return None
         address = httpcore.URL(
             scheme=root.url.raw_scheme, host=root.url.raw_host, port=root.url.port, target=url[end:].encode()
