@@ -20,11 +20,19 @@ MirrorError                   a sentence for the user, and the exit code of a co
 from collections.abc import Mapping
 from datetime import datetime
 
+from mirror.readable import abridged
+
+LONGEST_MESSAGE = 1000
+"""How many characters of a message are kept. One that repeats what somebody typed could have any length."""
+
 
 class MirrorError(Exception):
     """An error that is one sentence for the user; `exit_code` is that of a command it ends."""
 
     exit_code = 4
+
+    def __init__(self, message: str) -> None:
+        super().__init__(abridged(message, LONGEST_MESSAGE))
 
 
 class ConfigError(MirrorError):

@@ -41,6 +41,12 @@ def visible_html(page: str) -> str:
     return "".join([*parts, visible(page[at:])])
 
 
+def abridged(text: str, most: int) -> str:
+    """Return a text of at most `most` characters: the beginning and the end of a longer one."""
+    end = most // 3
+    return text if len(text) <= most else f"{text[: most - end - 1]}…{text[-end:]}"
+
+
 def repositories_text(number: int) -> str:
     """Write a number of repositories: ``1 repository``, ``2,000 repositories``."""
     return f"{number:,} {'repository' if number == 1 else 'repositories'}"

@@ -358,6 +358,42 @@ def test_wrong_input_is_one_line_and_the_right_code(
     assert ran.out == ""
 
 
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["search", LONG], 0),
+        (["search", LONG, "--in", "description"], 0),
+        (["refs", LONG], 0),
+        (["inventory", "--owner", LONG], 1),
+        (["show", LONG], 2),
+        (["show", f"jespern/{LONG}"], 1),
+        (["changes", "--since", LONG], 2),
+        (["token", "revoke", LONG], 1),
+        (["backup", LONG], 4),
+        (["--config", LONG, "status"], 2),
+        ([LONG], 2),
+        ([f"--{LONG}"], 2),
+        (["search", "x", LONG], 2),
+        (["search", "x", "--limit", LONG], 2),
+    ],
+)
+def test_a_long_text_is_not_printed_back_whole(synced: Folder, arguments: list[str], code: int) -> None:
+    """The beginning and the end stay of what is said about it."""
+    ran = synced.run(*arguments)
+    said = ran.out + ran.err
+    assert ran.code == code
+    assert "x…x" in said
+    assert len(said) < 1100
+
+
+def test_json_repeats_a_long_query_whole(synced: Folder) -> None:
+    """Programs compare it with what they asked."""
+    assert json.loads(synced.run("search", LONG, "--json").out)["query"] == LONG
+
+
 def test_reading_without_a_mirror_says_how_to_get_one(folder: Folder) -> None:
     """Every reading command, and serving."""
     for arguments in (["search", "x"], ["show", "a/b"], ["changes"], ["status"], ["verify"], ["serve"]):

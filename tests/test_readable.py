@@ -9,7 +9,8 @@ from asgi_client import AsgiClient, client_of
 from cli_runner import Folder
 from fixtures_db import LATER, FixtureDb, hg_ref, repository
 
-from mirror.readable import size_text, visible, visible_html
+from mirror.errors import LONGEST_MESSAGE, StoreError
+from mirror.readable import abridged, size_text, visible, visible_html
 
 VISIBLE_FORMATS = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
 """Signs of Arabic and other scripts that Unicode calls formats, and that are seen."""
@@ -59,6 +60,18 @@ def test_a_page_keeps_addresses_and_values() -> None:
     page = '<a href="/\u202e" title="\u202e">\u202e</a><input value="\u202e"><textarea>\u202e</textarea>'
     wanted = '<a href="/\u202e" title="\\u202e">\\u202e</a><input value="\u202e"><textarea>\u202e</textarea>'
     assert visible_html(page) == wanted
+
+
+def test_a_text_is_abridged_in_its_middle() -> None:
+    """To the number of characters that is given; a shorter one stays."""
+    assert abridged("abcdefghij", 10) == "abcdefghij"
+    assert abridged("abcdefghijk", 10) == "abcdef…ijk"
+
+
+def test_the_message_of_an_error_is_abridged() -> None:
+    """Commands, pages, logs, tools and the file get it as it is."""
+    assert len(str(StoreError(f"{'x' * 100_000}: no such file"))) == LONGEST_MESSAGE
+    assert str(StoreError(f"{'x' * 100_000}: no such file")).endswith("x: no such file")
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,14 @@ def test_plain_datasette_serves_a_mirror_too(public_path: Path) -> None:
     assert "Who owns most" in plain.get("/mirror").text
 
 
+@pytest.mark.parametrize("form", ["", ".json"])
+def test_an_error_of_datasette_does_not_repeat_a_long_text(public: AsgiClient, form: str) -> None:
+    """Its beginning and its end are enough."""
+    text = public.get(f"/mirror/repositories{form}?_sort={'x' * 10_000}").text
+    assert "Cannot sort table by xxx" in text
+    assert "x" * 1_000 not in text
+
+
 def test_another_database_beside_it_is_left_alone(tmp_path: Path, public_path: Path) -> None:
     """Tables of the same names in another file get no titles, queries or rules of ours."""
     other = sqlite3.connect(tmp_path / "other.db")

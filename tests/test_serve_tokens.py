@@ -82,10 +82,12 @@ def test_a_name_is_free_again_once_its_token_is_revoked(public_db: FixtureDb) ->
     assert tokens.create(store, "laptop").startswith("mir_")
 
 
-@pytest.mark.parametrize("name", ["a\nb", "a\r\nb", "a\u2028b", "\x1b[31mred", "a\0", "\u202eabc", "\udcff"])
+@pytest.mark.parametrize(
+    "name", ["a\nb", "a\r\nb", "a\u2028b", "\x1b[31mred", "a\0", "\u202eabc", "\udcff", "a" * 101]
+)
 def test_a_name_that_breaks_a_list_is_refused(public_db: FixtureDb, name: str) -> None:
-    """Line ends, control characters and what is invisible."""
-    with pytest.raises(ConfigError, match="one line of visible characters"):
+    """Line ends, control characters, what is invisible, and what has no end."""
+    with pytest.raises(ConfigError, match="one line of at most 100 visible characters"):
         tokens.create(public_db.store, name)
     assert tokens.create(public_db.store, " Büro 🐍 ")
     assert [token.name for token in tokens.listed(public_db.store.connection)] == ["Büro 🐍"]

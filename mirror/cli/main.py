@@ -11,7 +11,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,8 +21,8 @@ from mirror import __version__
 from mirror.cli import signals
 from mirror.cli.printer import Printer, Unfailing, clean_console, plain
 from mirror.config import DEFAULT_FILE, Config, read_config
-from mirror.errors import ConfigError, Interrupted, MirrorError, StoreError
-from mirror.readable import did_you_mean
+from mirror.errors import LONGEST_MESSAGE, ConfigError, Interrupted, MirrorError, StoreError
+from mirror.readable import abridged, did_you_mean
 from mirror.store.files import damage_explained, open_reader
 
 if TYPE_CHECKING:
@@ -287,7 +287,9 @@ def exit_code_of(work: Callable[[], object]) -> int:  # noqa: PLR0911 - one for 
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as error:
-        error.show(sys.stderr)
+        said = StringIO()
+        error.show(said)
+        print(abridged(said.getvalue(), LONGEST_MESSAGE), end="", file=sys.stderr, flush=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return _interrupted()
@@ -356,8 +358,8 @@ def _silence() -> None:
 
 
 def _say(text: str) -> None:
-    line = plain(f"mirror: {text}").replace("\n", "\\n")  # a path may have a line end
-    print(line, file=sys.stderr, flush=True)
+    line = plain(f"mirror: {abridged(text, LONGEST_MESSAGE)}")
+    print(line.replace("\n", "\\n"), file=sys.stderr, flush=True)  # a path may have a line end
 
 
 Option = Callable[[Any], Any]

@@ -11,7 +11,7 @@ from mirror.model import RefKind
 from mirror.queries.rows import LISTED, RepositoryRow
 from mirror.queries.search import FoundRepositories, ListedRef, find_refs, find_repositories
 from mirror.queries.visibility import OPERATOR
-from mirror.readable import repositories_text
+from mirror.readable import abridged, repositories_text
 from mirror.search import highlight_ranges
 from mirror.search.query import SWITCHES
 from mirror.times import ago, utc_now
@@ -120,7 +120,7 @@ def print_found(found: FoundRepositories, *, filtered: bool) -> None:
     """Print the number of matches, and a page of them as a table; `filtered` if options exclude others."""
     query, printer = found.query, out()
     if found.count == 0:
-        what = f" {query!r}" if query else ""
+        what = f" {_quoted(query)}" if query else ""
         printer.say(f"No repository matches{what}{' with these filters' if filtered else ''}")
         return
     how = f", corrected to {', '.join(found.corrected)}" if found.fuzzy else ""
@@ -170,7 +170,11 @@ def _marked(full_name: str, needles: tuple[str, ...]) -> Marked:
 
 
 _LONGEST_NAME = 100
-"""The longest part of a name to print; `--json` has all of it."""
+"""The longest part of a name, or of the query, to print; `--json` has all of it."""
+
+
+def _quoted(query: str) -> str:
+    return repr(abridged(query, _LONGEST_NAME))
 
 
 @click.command()
@@ -219,7 +223,7 @@ def refs(
         return
     printer = out()
     if found.count == 0:
-        printer.say(f"No branch or tag matches {query!r}" if query else "No branch or tag matches")
+        printer.say(f"No branch or tag matches {_quoted(query)}" if query else "No branch or tag matches")
     else:
         where = repositories_text(found.repositories)
         shown = f", {len(found.refs):,} shown" if len(found.refs) < found.count else ""

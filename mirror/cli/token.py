@@ -9,6 +9,7 @@ import click
 from mirror.cli.main import WholeSummaries, configured, out
 from mirror.cli.printer import Grid, plain
 from mirror.errors import ConfigError
+from mirror.readable import abridged
 from mirror.store import Store, tokens
 from mirror.store.files import damage_explained, open_reader
 from mirror.times import seconds_of, utc_now
@@ -83,7 +84,7 @@ def revoke(name: str) -> None:
     """
     with _store() as store:
         tokens.revoke(store, name)
-    click.echo(f"{_escaped(name)} is revoked")
+    click.echo(f"{_escaped(abridged(name, tokens.LONGEST_NAME))} is revoked")
 
 
 def _escaped(text: str) -> str:

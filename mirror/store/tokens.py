@@ -15,6 +15,7 @@ from mirror.store.rows import fetch, fetch_dicts, fetch_one
 from mirror.times import to_text, utc_now
 
 PREFIX = "mir_"
+LONGEST_NAME = 100
 TokenScope = Literal["read", "write"]
 
 
@@ -41,8 +42,10 @@ def create(
     name = name.strip()
     if not name:
         raise ConfigError("a token needs a name, so that it can be revoked")
-    if len(name.splitlines()) > 1 or visible(name) != name:
-        raise ConfigError("the name of a token is one line of visible characters; choose another one")
+    if len(name.splitlines()) > 1 or visible(name) != name or len(name) > LONGEST_NAME:
+        raise ConfigError(
+            f"the name of a token is one line of at most {LONGEST_NAME} visible characters; choose another"
+        )
     token = PREFIX + secrets.token_urlsafe(32)
     moments = (to_text(utc_now()), to_text(expires) if expires else None)
     with store.transaction() as connection:

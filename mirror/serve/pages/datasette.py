@@ -12,6 +12,7 @@ from datasette.views.base import DatasetteError
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 from markupsafe import Markup
 
+from mirror.errors import LONGEST_MESSAGE
 from mirror.queries.crawl import upstreams
 from mirror.readable import size_text, visible_html
 from mirror.serve.auth import LOGIN_SECONDS, caller_of, is_closed, login_cookie
@@ -195,6 +196,8 @@ async def error_page(datasette: "Datasette", request: Request, exception: Except
     else:
         status, message = 500, "The mirror could not answer; its log says why."
         log.error("%s %s", request.method, request.path, exc_info=exception)
+    if not isinstance(message, Markup):
+        message = shortened(message, LONGEST_MESSAGE)
     headers: dict[str, str] = {}
     if datasette.cors:
         add_cors_headers(headers)
