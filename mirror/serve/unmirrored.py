@@ -5,18 +5,21 @@ A 404 or an empty list would make clients report that there is no such data.
 
 import re
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
 from mirror.queries.rows import AccountRow, RepositoryRow, UpstreamRow
+from mirror.queries.unlisted import is_unlisted, may_be_unlisted
+from mirror.queries.visibility import Caller
 from mirror.serve.exchange import Answer, ApiError, ApiRequest
 
 FindRow = Callable[[sqlite3.Connection, Any], AccountRow | RepositoryRow | None]
 
 REFS_HEADER = "X-Mirror-Refs"  # why an answer has no refs: "not read yet" or "not mirrored"
-REFS_RETRY_SECONDS = 60
+LISTING_HEADER = "X-Mirror-Listing"  # why a workspace is not answered: "not read yet"
+RETRY_SECONDS = 60
 
 # Parameters with a credential for this mirror, which no other server may see.
 CREDENTIALS = frozenset({"access_token"})
@@ -95,9 +98,27 @@ def with_refs(
             503,
             f"The branches and tags of {row.full_name} have not been read yet",
             detail="The mirror reads them in one of its next syncs. Until then it does not know them.",
-            headers={"Retry-After": str(REFS_RETRY_SECONDS), REFS_HEADER: "not read yet"},
+            headers={"Retry-After": str(RETRY_SECONDS), REFS_HEADER: "not read yet"},
         )
     return row
+
+
+def must_be_listed(
+    connection: sqlite3.Connection, caller: Caller, name: str, owners: Iterable[AccountRow] = ()
+) -> None:
+    """Raise ApiError 503 if what the owners of a name own has not been listed in full yet.
+
+    To be called before an answer says what there is in a workspace, or that something is not there. Without
+    owners, the name is unknown; it may be that of a workspace that has not been read at all.
+    """
+    known = [is_unlisted(connection, owner.id) for owner in owners]
+    if any(known) if known else may_be_unlisted(connection, caller, name):
+        raise ApiError(
+            503,
+            f"What {name} owns has not been listed in full yet",
+            detail="The mirror lists it in one of its next syncs. Until then, anything may be missing here.",
+            headers={"Retry-After": str(RETRY_SECONDS), LISTING_HEADER: "not read yet"},
+        )
 
 
 def _address(asked: ApiRequest, upstream_id: int | None) -> str:

@@ -32,9 +32,10 @@ LONGEST_READ = 65_536  # bytes of a body that are searched for words
 
 _RETRIED = {304, 408, 425, 429}  # 304 answers a condition, and no request has one
 
-# Sent by another mirror with refs that it has not read (503) or does not mirror (501).
-# It concerns one repository, which is requested again later; the others are not kept waiting.
-_REFS_HEADER = "x-mirror-refs"
+# Sent by another mirror with refs that it has not read (503) or does not mirror (501), and with what a
+# workspace owns before it was listed (503). It concerns one repository or workspace, which is requested
+# again later; the others are not kept waiting.
+_REFS_HEADER, _LISTING_HEADER = "x-mirror-refs", "x-mirror-listing"
 
 _NO_REFS = ' - set refs = "git" for this upstream, or refs = "none" to mirror no branches and tags'
 
@@ -128,7 +129,7 @@ def error_for(
         return UpstreamRefused(line, status=401, words=words)
     if answer.status == 401:
         return _refused_credential(line, credential)
-    if _REFS_HEADER in answer.headers:
+    if _REFS_HEADER in answer.headers or _LISTING_HEADER in answer.headers:
         line += _NO_REFS if answer.status == 501 else ""
         return UpstreamRefused(line, status=answer.status, retry_after=retry_after)
     if answer.status >= 500 or answer.status in _RETRIED:

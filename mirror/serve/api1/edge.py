@@ -21,7 +21,7 @@ from mirror.queries.visibility import extra_of
 from mirror.serve.api1 import shapes
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, unauthorized
-from mirror.serve.unmirrored import COMMON_NOUNS, noun, refusing
+from mirror.serve.unmirrored import COMMON_NOUNS, must_be_listed, noun, refusing
 
 # Every prefix that clients use is answered directly, with and without a slash at the end. Redirects would not
 # work: common libraries turn a redirected POST into a GET.
@@ -55,10 +55,15 @@ def check(parameters: Parameters) -> None:
 
 
 def find_repository(connection: sqlite3.Connection, asked: ApiRequest) -> RepositoryRow:
-    """Find the repository that the path names; raises ApiError 404, also for one that is hidden."""
+    """Find the repository that the path names; raises ApiError 404, also for one that is hidden.
+
+    Raises ApiError 503 if it may not be listed yet.
+    """
     full_name = "/".join(asked.names[:2])
     found = repository_named(connection, asked.caller, full_name)
     if found is None:
+        name = asked.names[0]
+        must_be_listed(connection, asked.caller, name, users_named(connection, asked.caller, name))
         raise ApiError(404, f"Repository {full_name} not found")  # clients compare how it begins
     return found
 
@@ -66,13 +71,16 @@ def find_repository(connection: sqlite3.Connection, asked: ApiRequest) -> Reposi
 def find_users(
     connection: sqlite3.Connection, asked: ApiRequest, name: str | None = None
 ) -> list[AccountRow]:
-    """Find the accounts that the path names, one for each upstream that has it; raises ApiError 404.
+    """Find the accounts that the path names, one for each upstream that has it.
+
+    Raises ApiError 404, or 503 for a name that may not be listed yet.
 
     :param name: the name to find in the place of that in the path.
     """
     name = asked.names[0] if name is None else name
     found = users_named(connection, asked.caller, name)
     if not found:
+        must_be_listed(connection, asked.caller, name)
         raise ApiError(404, f"User {name} not found")
     return found
 

@@ -42,7 +42,7 @@ from mirror.serve.exchange import (
     last_seen,
     read_fields,
 )
-from mirror.serve.unmirrored import not_mirrored, with_refs
+from mirror.serve.unmirrored import must_be_listed, not_mirrored, with_refs
 from mirror.serve.writer import Done, Write, Writing, settings_of
 
 SEARCH_LIMIT = 1000  # results of a search without `limit`
@@ -73,6 +73,7 @@ def myself(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 
 
 def _profile(connection: sqlite3.Connection, asked: ApiRequest, users: list[AccountRow]) -> Answer:
+    must_be_listed(connection, asked.caller, users[0].username or "", users)
     rows = reads.repositories_of(connection, asked.caller, users)
     body = {"repositories": _shaped(connection, asked, rows), "user": shapes.user(users[0])}
     return Answer(body=body, synced_at=last_seen(rows) or users[0].last_seen_at)
@@ -81,6 +82,7 @@ def _profile(connection: sqlite3.Connection, asked: ApiRequest, users: list[Acco
 def owned(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U: the repositories of a user, as a bare list."""
     users = find_users(connection, asked)
+    must_be_listed(connection, asked.caller, asked.names[0], users)
     rows = reads.repositories_of(connection, asked.caller, users)
     return Answer(body=_shaped(connection, asked, rows), synced_at=last_seen(rows) or users[0].last_seen_at)
 

@@ -27,7 +27,7 @@ from mirror.serve.api2.ref_shapes import RefShapes
 from mirror.serve.api2.shapes import ApiLinks
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, address_of, unauthorized
-from mirror.serve.unmirrored import COMMON_NOUNS, noun, refusing
+from mirror.serve.unmirrored import COMMON_NOUNS, must_be_listed, noun, refusing
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -244,9 +244,12 @@ def no_workspace(name: str) -> ApiError:
 
 
 def find_repository(connection: sqlite3.Connection, asked: Api2Request) -> RepositoryRow:
-    """Find the repository that the path names; raises ApiError 404."""
-    found = repository_in_workspace(connection, asked.caller, *asked.names[:2])
+    """Find the repository that the path names; raises ApiError 404, or 503 if it may not be listed yet."""
+    workspace, name = asked.names[:2]
+    found = repository_in_workspace(connection, asked.caller, workspace, name)
     if found is None:
+        owners = owners_named(connection, asked.caller, workspace)
+        must_be_listed(connection, asked.caller, workspace, owners)
         raise no_repository()
     return found
 
@@ -257,17 +260,30 @@ def find_workspace(connection: sqlite3.Connection, asked: Api2Request) -> Accoun
 
 
 def find_workspace_rows(connection: sqlite3.Connection, asked: Api2Request) -> list[AccountRow]:
-    """Find the rows of a workspace: with several upstreams there may be more than one."""
-    found = owners_named(connection, asked.caller, asked.names[0])
+    """Find the rows of a workspace: with several upstreams there may be more than one.
+
+    Raises ApiError 404, or 503 for a name that may not be listed yet.
+    """
+    name = asked.names[0]
+    found = owners_named(connection, asked.caller, name)
     if not found:
-        raise no_workspace(asked.names[0])
+        must_be_listed(connection, asked.caller, name)
+        raise no_workspace(name)
+    return found
+
+
+def find_listed_workspace(connection: sqlite3.Connection, asked: Api2Request) -> list[AccountRow]:
+    """Find the rows of a workspace whose contents are known; raises ApiError 404 or 503."""
+    found = find_workspace_rows(connection, asked)
+    must_be_listed(connection, asked.caller, asked.names[0], found)
     return found
 
 
 def find_account(connection: sqlite3.Connection, asked: Api2Request) -> AccountRow:
-    """Find the account that the path names; raises ApiError 404."""
+    """Find the account that the path names; raises ApiError 404, or 503 if it may not be listed yet."""
     found = account_named(connection, asked.caller, asked.names[0])
     if found is None:
+        must_be_listed(connection, asked.caller, asked.names[0])
         raise ApiError(404, asked.names[0])
     return found
 

@@ -23,6 +23,7 @@ from mirror.serve.api2.edge import (
     Api2Request,
     Reader,
     find_account,
+    find_listed_workspace,
     find_repository,
     find_workspace,
     find_workspace_rows,
@@ -43,7 +44,7 @@ from mirror.serve.api2.paging import (
 from mirror.serve.api2.writes import WRITERS
 from mirror.serve.api_edge import Api
 from mirror.serve.exchange import Answer, ApiError, Json, last_seen, unauthorized
-from mirror.serve.unmirrored import not_mirrored, with_refs
+from mirror.serve.unmirrored import must_be_listed, not_mirrored, with_refs
 from mirror.times import normalised
 
 
@@ -96,6 +97,7 @@ def teams(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 def owned_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET users/U/repositories and teams/T/repositories: removed from Bitbucket."""
     row = find_account(connection, asked)
+    must_be_listed(connection, asked.caller, asked.names[0], [row])
     listing = listings.repositories(asked.caller, owners=[row.id], role=role_of(asked))
     return listed(connection, asked, listing, row.last_seen_at)
 
@@ -159,7 +161,7 @@ def _first(connection: sqlite3.Connection, listing: Listing) -> Any:
 
 def projects(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET workspaces/W/projects: those of repositories that the caller may see."""
-    owners = find_workspace_rows(connection, asked)
+    owners = find_listed_workspace(connection, asked)
     page, window = page_of(connection, asked, listings.projects(asked.caller, [row.id for row in owners]))
     rows = [ProjectRow(*row) for row in page.rows]
     values = [asked.shapes.project(row, owners[0]) for row in rows]
@@ -171,6 +173,7 @@ def project(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     owners = find_workspace_rows(connection, asked)
     found = project_named(connection, asked.caller, [row.id for row in owners], asked.names[1])
     if found is None:
+        must_be_listed(connection, asked.caller, asked.names[0], owners)
         raise ApiError(
             404,
             f"No project with key '{asked.names[1]}'.",
@@ -222,7 +225,7 @@ def my_workspace_permission(connection: sqlite3.Connection, asked: Api2Request) 
 
 def my_workspace_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET user/workspaces/W/permissions/repositories: the caller's rights in one workspace."""
-    rows = find_workspace_rows(connection, asked)
+    rows = find_listed_workspace(connection, asked)
     return my_permissions(connection, asked, [row.id for row in rows])
 
 
@@ -256,7 +259,7 @@ def _since(asked: Api2Request) -> str | None:
 
 def workspace_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET repositories/W."""
-    owners = find_workspace_rows(connection, asked)
+    owners = find_listed_workspace(connection, asked)
     listing = listings.repositories(asked.caller, owners=[owner.id for owner in owners], role=role_of(asked))
     return listed(connection, asked, listing, owners[0].last_seen_at)
 

@@ -24,7 +24,7 @@ from mirror.serve.api2.query_language import containing, pattern_of
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.datacenter.shapes import CenterShapes, Resource
 from mirror.serve.exchange import Answer, ApiError, ApiRequest, Json, address_of, number_in, unauthorized
-from mirror.serve.unmirrored import NotMirrored, noun, passed_on
+from mirror.serve.unmirrored import NotMirrored, must_be_listed, noun, passed_on
 from mirror.store.rows import fetch
 
 if TYPE_CHECKING:
@@ -159,10 +159,11 @@ def not_permitted(caller: Caller) -> ApiError:
 
 
 def find_projects(connection: sqlite3.Connection, asked: DataCenterRequest) -> list[AccountRow]:
-    """Find the projects with the key in the path, nearly always one; raises ApiError 404."""
+    """Find the projects with the key in the path, nearly always one; raises ApiError 404 or 503."""
     key = asked.names[0]  # a hidden one does not exist: 404, though a real server answers 401
     found = projects_keyed(connection, asked.caller, key)
     if not found:
+        must_be_listed(connection, asked.caller, key)
         raise refused(404, f"Project {key} does not exist.", "project.NoSuchProjectException")
     return found
 
@@ -170,12 +171,14 @@ def find_projects(connection: sqlite3.Connection, asked: DataCenterRequest) -> l
 def find_repository(
     connection: sqlite3.Connection, asked: DataCenterRequest
 ) -> tuple[AccountRow, RepositoryRow]:
-    """Find the repository of the path, and its project; raises ApiError 404."""
+    """Find the repository of the path, and its project; raises ApiError 404 or 503."""
     key, slug, *_ = asked.names
-    for project in find_projects(connection, asked):
+    projects = find_projects(connection, asked)
+    for project in projects:
         found = repository_owned(connection, asked.caller, project, slug)
         if found is not None:
             return project, found
+    must_be_listed(connection, asked.caller, key, projects)
     message = f"Repository {key}/{slug} does not exist."
     raise refused(404, message, "repository.NoSuchRepositoryException")
 

@@ -41,7 +41,7 @@ from mirror.serve.datacenter.edge import (
     window_of,
 )
 from mirror.serve.exchange import Answer, ApiError, Json, last_seen
-from mirror.serve.unmirrored import with_refs
+from mirror.serve.unmirrored import must_be_listed, with_refs
 
 VERSION = "8.19.0"  # the version of Data Center that this API is modelled on
 _REPOSITORY_ROLES = {"REPO_READ": None, "REPO_WRITE": "contributor", "REPO_ADMIN": "admin"}
@@ -110,8 +110,10 @@ def _shaped_projects(
 
 def project_repositories(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """GET projects/K/repos, archived ones too."""
-    owners = [row.id for row in find_projects(connection, asked)]
-    return _listed(connection, asked, sources.repositories(asked.caller, owners=owners), Filter())
+    found = find_projects(connection, asked)
+    must_be_listed(connection, asked.caller, asked.names[0], found)
+    source = sources.repositories(asked.caller, owners=[row.id for row in found])
+    return _listed(connection, asked, source, Filter())
 
 
 def repositories(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
