@@ -18,7 +18,7 @@ from mirror.queries.repositories import repository_details
 from mirror.queries.status import read_status
 from mirror.queries.visibility import OPERATOR
 from mirror.search import search
-from mirror.store import Store
+from mirror.store import Store, schema
 from mirror.store.files import damage_explained, open_reader
 from mirror.store.repair import faults_of
 from mirror.store.schema import VERSION
@@ -162,6 +162,53 @@ def test_what_a_dump_of_tables_left_out_is_made_again(folder: Folder) -> None:
     assert folder.run("search", "tool").out.startswith("3 found")
     with Store(path) as store:
         assert store.rows(beside) == whole
+
+
+def test_a_mirror_without_triggers_gets_them_and_new_indexes(folder: Folder) -> None:
+    """Its marks are right, so it may have been written to: its search indexes are not believed."""
+    path = folder.path / "data/mirror.db"
+    named = "SELECT name FROM sqlite_master WHERE type = 'trigger' ORDER BY name"
+    with closing(sqlite3.connect(path)) as connection:
+        triggers = connection.execute(named).fetchall()
+        for (name,) in triggers:
+            connection.execute(f"DROP TRIGGER {name}")
+        connection.execute("UPDATE repositories SET name = 'quiet', slug = 'quiet' WHERE slug = 'tool-1'")
+        connection.commit()
+    with Store(path) as store:
+        assert store.rows(named) == triggers
+        assert len(triggers) == schema.TRIGGERS
+        assert "has lost its state" in folder.run("search", "quiet").err
+        assert store.mend_search_index()
+    assert folder.run("search", "quiet").out.startswith("1 found")
+
+
+@pytest.mark.parametrize("table", ["branches", "repositories"])
+def test_an_index_with_refs_that_are_not_there_is_one_line(folder: Folder, table: str) -> None:
+    """Somebody deleted rows, and the triggers that would tell the index."""
+    path = folder.path / "data/mirror.db"
+    with Store(path) as store:
+        store.finish_search_index()
+    with closing(sqlite3.connect(path)) as connection:
+        names = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?"
+        for (name,) in connection.execute(names, (table,)).fetchall():
+            connection.execute(f"DROP TRIGGER {name}")
+        connection.execute(f"DELETE FROM {table}")
+        connection.commit()
+    ran = folder.run("refs", "main")
+    assert (ran.code, ran.err.count("\n")) == (4, 1)
+    assert "mirror verify --repair" in ran.err
+
+
+def test_a_full_text_index_that_cannot_be_opened_is_damage(folder: Folder) -> None:
+    """SQLite's own words would be "vtable constructor failed"."""
+    path = folder.path / "data/mirror.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM search_descriptions_config")
+        connection.execute("DELETE FROM search_descriptions_data")
+        connection.commit()
+    ran = folder.run("search", "tool", "--in", "description")
+    assert ran.code == 4
+    assert "the file is damaged: restore a copy" in ran.err
 
 
 def test_a_migration_that_fails_says_what_to_do(tmp_path: Path) -> None:

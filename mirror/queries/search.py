@@ -1,11 +1,12 @@
 """The searches for repositories and for refs, as far as a caller may see the results."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
 import msgspec
 
+from mirror.errors import StoreError
 from mirror.queries.refs import TABLES
 from mirror.queries.repositories import repositories_by_ids
 from mirror.queries.rows import RepositoryRow, file_state
@@ -178,7 +179,7 @@ def find_refs(
         )
         ids = sorted({ref.repository for ref in found.refs})
         rows = {row.id: row for row in repositories_by_ids(connection, caller, ids)}
-        refs = list(_listed_refs(connection, [(rows[ref.repository], ref) for ref in found.refs]))
+        refs = list(_listed_refs(connection, rows, found.refs))
         links = WebLinks(connection, caller).refs_of([(ref.repository, ref) for ref in refs])
         for ref, its in zip(refs, links, strict=True):
             ref.links = its
@@ -205,10 +206,15 @@ def _some_unread(connection: sqlite3.Connection, caller: Caller) -> bool:
 
 
 def _listed_refs(
-    connection: sqlite3.Connection, refs: Iterable[tuple[RepositoryRow, "FoundRef"]]
+    connection: sqlite3.Connection, repositories: Mapping[int, RepositoryRow], refs: Iterable["FoundRef"]
 ) -> Iterator[ListedRef]:
-    """Read the commits of refs."""
+    """Read the commits of refs; raises StoreError for one that only the index has."""
     cursor = plain_cursor(connection)
-    for repository, ref in refs:
+    for ref in refs:
+        repository = repositories.get(ref.repository)
         row = cursor.execute(_COMMIT_OF[ref.kind], (ref.repository, ref.name)).fetchone()
+        if repository is None or row is None:
+            raise StoreError(
+                "the index of refs has some that are not there; `mirror verify --repair` builds it anew"
+            )
         yield ListedRef(repository, ref.kind, ref.name, *row)

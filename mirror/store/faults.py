@@ -33,6 +33,8 @@ _REMEDIES = (
     ("could not decode", DAMAGED),
     ("no such table", DAMAGED),
     ("no such index", DAMAGED),
+    ("no such fts5 table", DAMAGED),
+    ("vtable constructor failed", DAMAGED),  # a full-text index has lost its own tables, or their rows
     ("lacks changes", "its -wal file has newer data: serve it without -i, or checkpoint it"),
 )
 

@@ -15,6 +15,8 @@ APPLICATION_ID = 0x4D495252
 
 MIGRATIONS = "bitbucket-mirror"  # the name of the list of migrations in a file
 
+TRIGGERS = 13  # that note for the search indexes what changes; SQL of other programs may leave them out
+
 VERSION = 41  # the number of migrations: `PRAGMA user_version` of an up-to-date file
 
 # Keys of `mirror_meta`, and the value of the first in a published file.
@@ -47,6 +49,7 @@ def bring_up_to_date(connection: sqlite3.Connection) -> None:
     """Apply the missing migrations in one transaction: if the process is killed, the file is as before.
 
     A file that has tables and no mark was restored from a dump: what the dump left out beside them is made.
+    So it is for one that has the mark but lacks triggers; its search indexes may have fallen behind.
     """
     # Most files are up to date, and these imports take more time than a search.
     from sqlite_utils import Database  # noqa: PLC0415
@@ -63,9 +66,21 @@ def bring_up_to_date(connection: sqlite3.Connection) -> None:
         migrations.apply(database)
         # Missing if an earlier version was killed while it created the file.
         connection.execute(_INDEX_OF_MIGRATIONS)
-        if is_restored:
+        unwatched = not is_restored and lacks_triggers(connection)
+        if is_restored or unwatched:
             _add_missing(connection)
+        if unwatched:
+            for table in ("search_state", "search_ref_state"):  # the next sync builds the indexes anew
+                connection.execute(f"DELETE FROM {table}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def lacks_triggers(connection: sqlite3.Connection) -> bool:
+    """Return whether a file of this version lacks triggers, so that its search indexes would fall behind."""
+    found = connection.execute(
+        "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND name GLOB 'search_*'"
+    )
+    return bool(found.fetchone()[0] < TRIGGERS)
 
 
 def _add_missing(connection: sqlite3.Connection) -> None:
