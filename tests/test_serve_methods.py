@@ -28,7 +28,10 @@ ADDRESSES = (
     "/rest/api/1.0/users",
     "/-/webhook/cloud",
 )
-READ = ("/mirror", "/mirror/repositories", "/mirror/repositories.json", "/mirror/stale", "/mirror/nothing")
+READ = (
+    "/mirror", "/mirror/repositories", "/mirror/repositories.json", "/mirror/stale", "/mirror/nothing",
+    "/-/health", "/-/metrics", "/-/openapi/2.0.json", "/-/static/app.css", "/-/versions.json", "/-/plugins",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -184,3 +184,31 @@ def test_reads_work_while_a_sync_writes(tmp_path: Path) -> None:
     assert counts == sorted(counts)
     assert counts[-1] == 3005
     assert len(set(counts)) > 3, "nothing was read between two pages"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "message"),
+    [
+        ("/mirror/repositories?_sort=nosuch", 400, "Cannot sort table by nosuch"),
+        ("/mirror/repositories?_sort=id&_sort_desc=id", 400, "Cannot use _sort and _sort_desc"),
+        ("/mirror/nosuch/1", 404, "There is no page at this address. Table not found"),
+        ("/mirror/-/create", 404, "There is no page at this address. Table not found"),
+        ("/mirror/repositories/-/insert", 404, "There is no page at this address. </p>"),
+        ("/mirror?sql=select+1+from+nosuch", 400, "no such table: nosuch"),
+    ],
+)
+def test_wrong_addresses_of_tables_are_no_faults_of_the_server(
+    public: AsgiClient, path: str, status: int, message: str
+) -> None:
+    """Datasette answers 500, or 400 with a complaint about SQL that the visitor did not write."""
+    answer = public.get(path)
+    assert answer.status_code == status
+    assert message in answer.text
+
+
+def test_a_refused_download_is_explained(public: AsgiClient) -> None:
+    """In words, not by the name of a permission."""
+    answer = public.get("/mirror.db")
+    assert answer.status_code == 403
+    assert "To download this file, you need a token of the whole mirror." in answer.text
+    assert "view-database-download" not in answer.text

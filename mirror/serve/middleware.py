@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 READING = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _KNOWN = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_ONLY_READ = re.compile(
+    r"^/-/(health|metrics|openapi/.*|static/.*|(actor|config|databases|metadata|plugins|settings|threads|versions)(\.json)?)$"
+)
 _TAKE_POSTS = ("/-/logout", "/-/messages", "/-/mirror-login")
 
 # `Sec-Fetch-Site` of requests from pages of this server, and of those that no page sends.
@@ -217,7 +220,8 @@ def checking_methods(application: Application, answers_all: Callable[[str], bool
                 return message
             return {**message, "headers": [*headers, (b"allow", allowed)]}
 
-        if scope["method"] not in _KNOWN and not answers_all(path):
+        known = _KNOWN & READING if _ONLY_READ.match(path) else _KNOWN
+        if scope["method"] not in known and not answers_all(path):
             refusal = Response.text("Method not allowed", status=405)
             await refusal.asgi_send(at_start(send, with_allowed))
         else:

@@ -185,9 +185,8 @@ async def error_page(datasette: "Datasette", request: Request, exception: Except
     if isinstance(exception, Base400):
         status = exception.status
     elif isinstance(exception, DatasetteError):
-        status, title = exception.status, exception.title
+        status, title, message = _explained(exception, request)
         info = dict(exception.error_dict)
-        message = Markup(exception.message) if exception.message_is_html else exception.message  # noqa: S704
     elif isinstance(exception, sqlite3.DatabaseError) and known_remedy(str(exception)):
         # Rendering a page would read the file again.
         return plain_error(request.scope, unread(request.path, exception))
@@ -208,7 +207,23 @@ async def error_page(datasette: "Datasette", request: Request, exception: Except
     return Response.html(body, status=status, headers=headers)
 
 
+def _explained(error: DatasetteError, request: Request) -> tuple[int, str | None, Any]:
+    """Return the status, the title and the message of an error of Datasette's."""
+    message = str(error.message)
+    if message.startswith(("Cannot sort ", "Cannot use ")):  # by a column of the address; Datasette says 500
+        return 400, error.title, message
+    if "pks" in request.url_vars and message.startswith("no such table: "):  # a row; Datasette says 400
+        return 404, None, "Table not found"
+    return error.status, error.title, Markup(message) if error.message_is_html else message  # noqa: S704
+
+
 LOGIN = "/-/mirror-login"
+_REFUSALS = {
+    "view-database-download": "To download this file, you need a token of the whole mirror.",
+    "view-instance": "You do not have permission to view this server",
+    "view-database": "You do not have permission to view this database",
+}
+"""Sentences for permissions that Datasette calls by their names alone."""
 
 
 async def login_page(datasette: "Datasette", request: Request) -> Response:
@@ -239,6 +254,7 @@ async def login_page(datasette: "Datasette", request: Request) -> Response:
 
 async def closed(datasette: "Datasette", request: Request, message: str) -> Response:
     """Answer a request for a closed page: with JSON if the path ends in .json, else with the form."""
+    message = _REFUSALS.get(message, message)
     if request.path.endswith(".json"):
         return Response.json({"ok": False, "error": message, "status": 403, "title": "Forbidden"}, status=403)
     return await _login_form(datasette, request, local_path(request.full_path), message=message, status=403)
