@@ -229,6 +229,25 @@ def test_the_command_publishes_and_reports(
     assert ended("publish", "other.db") == 2
 
 
+def test_counts_replace_only_counts(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not another file, and none of the mirror's: without its `-wal`, it would lose its last commits."""
+    monkeypatch.chdir(folder.path)
+    (folder.path / "data").mkdir()
+    fill_mixed(folder.path / "data/mirror.db").store.close()
+    places = {"text": b"mine", "list.json": b"[1]", "other.json": b'{"a": 1}', "bytes": b"\xff" * 100}
+    for name, held in places.items():
+        Path(name).write_bytes(held)
+        assert ended("publish", "a.db", "--inspect", name) == 2
+        assert Path(name).read_bytes() == held
+        assert "holds no counts" in capsys.readouterr().err
+    for end in ("-wal", "-shm", "-journal", ".lock"):
+        assert ended("publish", "a.db", "--inspect", f"data/mirror.db{end}") == 2, end
+    for _ in range(2):
+        main(["publish", "public.db", "--force", "--inspect", "inspect.json"])
+
+
 def ended(*words: str) -> object:
     """Run a command that fails; return its exit code."""
     with pytest.raises(SystemExit) as end:

@@ -15,13 +15,15 @@ from mirror.publish.snapshot import (
     Published,
     PublishOptions,
     check_tools,
+    holds_counts,
     write_checksum,
     write_compressed,
     write_inspect,
 )
 from mirror.publish.snapshot import publish as write
 from mirror.readable import repositories_text, size_text
-from mirror.store.lock import place_of_copy
+from mirror.store.files import explained
+from mirror.store.lock import place_beside, place_of_copy
 from mirror.times import to_text
 
 EPOCH = "SOURCE_DATE_EPOCH"
@@ -62,7 +64,7 @@ def publish(
     if zst:
         check_tools()  # before the work of minutes
     mirror = Path(configured().database)
-    if inspect is not None and _place_of_text(inspect, mirror) == place_of_copy(mirror, target):
+    if inspect is not None and _place_of_counts(inspect, mirror) == place_of_copy(mirror, target):
         raise ConfigError("--inspect: is FILE itself; give another name")
     options = PublishOptions(authors=not no_authors, check=check, force=force, moment=_given_moment())
     with progress_bar("publishing") as progress:
@@ -83,11 +85,12 @@ def publish(
         click.echo(str(path))
 
 
-def _place_of_text(path: Path, mirror: Path) -> Path:
-    """Return the real path of a file; raises ConfigError if it is the mirror or not a regular file."""
-    real = Path(os.path.realpath(path))
-    if real == Path(os.path.realpath(mirror)) or (real.exists() and not real.is_file()):
-        raise ConfigError(f"{path}: cannot hold the counts; give another name")
+def _place_of_counts(path: Path, mirror: Path) -> Path:
+    """Return the real path of a file if the counts may replace it; raises ConfigError, StoreError."""
+    real = place_beside(mirror, path)
+    with explained(path):
+        if real.exists() and not holds_counts(real):
+            raise ConfigError(f"{path}: exists, and holds no counts; give another name, or remove it")
     return real
 
 

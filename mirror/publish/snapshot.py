@@ -259,6 +259,9 @@ def check_tools() -> None:
         raise ConfigError("--zst needs the program zstd: apt install zstd, or brew install zstd")
 
 
+LARGEST_INSPECT = 1_000_000  # characters; such a file has some ten thousand
+
+
 def write_inspect(published: Published, target: Path) -> None:
     """Write the file for `datasette --inspect-file`; without it, Datasette counts all rows at each start.
 
@@ -273,6 +276,17 @@ def write_inspect(published: Published, target: Path) -> None:
         }
     about = {"hash": published.sha256, "size": published.bytes, "file": file.name, "tables": counts}
     _replace(target, lambda part: part.write_text(json.dumps({file.stem: about}, indent=1) + "\n"))
+
+
+def holds_counts(path: Path) -> bool:
+    """Return whether a file is empty, or one that `write_inspect` has written."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LARGEST_INSPECT)
+        about = json.loads(text) if text else {}
+        return all("hash" in one and "tables" in one for one in about.values())
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return False
 
 
 def write_checksum(file: Path) -> Path:

@@ -227,14 +227,20 @@ def sync_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def place_of_copy(mirror: Path, target: Path) -> Path:
-    """Return the real path of a target, if a copy may replace it; raises ConfigError, StoreError."""
+def place_beside(mirror: Path, target: Path) -> Path:
+    """Return the real path of a file, or of one to be; raises ConfigError if it is one of the mirror's."""
     real, ours = Path(os.path.realpath(target)), Path(os.path.realpath(mirror))
     taken = {ours.with_name(f"{ours.name}{end}") for end in ("", *BESIDE, *LOCKS)}
     if real in taken or (real.exists() and ours.exists() and real.samefile(ours)):
         raise ConfigError(f"{target}: is the mirror itself; give another file")
     if real.exists() and not real.is_file():
         raise ConfigError(f"{target}: {'a folder' if real.is_dir() else 'not a regular file'}; give a file")
+    return real
+
+
+def place_of_copy(mirror: Path, target: Path) -> Path:
+    """Return the real path of a target, if a copy may replace it; raises ConfigError, StoreError."""
+    real = place_beside(mirror, target)
     with explained(target):
         head = _head(real)
     # In the header of a copy; mirrors in use are in WAL mode.
