@@ -148,7 +148,6 @@ def as_a_sync_asks(urls: list[str], threads: int, database: Path) -> dict[str, A
             retry=Retry(),
             timeout=30,
             clock=utc_now,
-            concurrency=threads,
         )
         done = loop(urls, threads, http.get, http.close)
         budget.close()

@@ -153,9 +153,7 @@ def test_a_sync_names_the_variable_without_certificates(tmp_path: Path, variable
 def test_a_plain_request_is_the_one_that_httpx_would_send() -> None:
     """Whatever the address: either it is sent as httpx builds it, or httpx builds it."""
     origins = [("http", "127.0.0.1", 8080), ("https", "api.bitbucket.org", None), ("http", "::1", 81)]
-    connections = Connections(
-        origins, timeout=30, concurrency=2, user_agent="mirror", deadline=Deadline(lambda: 0.0)
-    )
+    connections = Connections(origins, timeout=30, user_agent="mirror", deadline=Deadline(lambda: 0.0))
     begins = ["http://127.0.0.1:8080", "https://api.bitbucket.org", "http://[::1]:81", "https://u@a", "http:"]
     letters = "ab./?&=%7BD{}~!$()*+,;:@-_'\"<> #\\|^`\u00e9[]\n"
     chosen, headers = Random(8), {"Authorization": "Bearer x"}

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from random import Random
 
+import httpcore
 import pytest
 from upstream_fakes import FakeClock, MemoryLedger
 
 from mirror.config import Duration, Retry, UpstreamConfig
 from mirror.errors import UpstreamBusy, UpstreamShapeError
 from mirror.upstream.connect import connect
+from mirror.upstream.kept_connections import KeptConnections
 from mirror.upstream.protocol import Upstream
 
 Fault = Callable[[socket.socket], None]
@@ -215,3 +217,59 @@ def test_connections_are_reused() -> None:
             thread.join()
         assert server.requests == 100
         assert server.connections <= 4
+
+
+def test_an_answer_that_nobody_asked_for_is_not_taken() -> None:
+    """Two answers to one request, in one piece: the next request does not get the second of them."""
+    other = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n"?"'
+
+    def answer_twice(connection: socket.socket) -> None:
+        connection.sendall(GOOD + other)
+        connection.recv(1)  # until the other side closes it
+
+    with upstream_with(answer_twice) as (upstream, server, clock):
+        for _ in range(2):
+            assert upstream.fetch_members("w", None).rows == ()
+        assert (server.connections, clock.naps) == (2, [])
+
+
+def test_a_connection_that_the_upstream_has_closed_is_not_used() -> None:
+    """It is noticed before the next request is sent, which costs no retry."""
+    over = threading.Event()
+
+    def answer_once(connection: socket.socket) -> None:
+        connection.sendall(GOOD)
+        connection.shutdown(socket.SHUT_RDWR)
+        over.set()
+
+    with upstream_with(answer_once) as (upstream, server, clock):
+        assert upstream.fetch_members("w", None).rows == ()
+        over.wait()
+        assert upstream.fetch_members("w", None).rows == ()
+        assert (server.connections, clock.naps) == (2, [])
+
+
+def test_connections_are_closed_once() -> None:
+    """After that nothing is sent, and a connection that was opened meanwhile is closed, too."""
+    with upstream_with() as (upstream, server, _):
+        assert upstream.fetch_members("w", None).rows == ()
+        upstream.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            upstream.fetch_members("w", None)
+        assert server.requests == 1
+
+        class Slow(httpcore.HTTPConnection):
+            def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+                kept.close()  # by another thread, while this one connects
+                return super().handle_request(request)
+
+        opened = list[Slow]()
+
+        def open_one(origin: httpcore.Origin) -> Slow:
+            opened.append(Slow(origin))
+            return opened[-1]
+
+        kept = KeptConnections(open_one)
+        with pytest.raises(RuntimeError, match="closed"):
+            kept.send(httpcore.Request("GET", f"http://127.0.0.1:{server.port}/", headers={"Host": "here"}))
+        assert [one.is_closed() for one in opened] == [True]

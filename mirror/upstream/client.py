@@ -89,12 +89,11 @@ class LargeAnswer(UpstreamShapeError):
 
 
 class Http:
-    """A connection pool to one upstream, for any number of threads.
+    """The connections to one upstream, for any number of threads.
 
     :param url: the base address; targets are below it.
     :param retry: how many attempts a request gets, and the delays between them.
     :param timeout: seconds for one step of an exchange; a whole exchange may take ten times as long.
-    :param concurrency: the number of threads that ask at once.
     :param origins: further addresses that the credential may be sent to, as ``https://host``.
     :param token_user: OAuth tokens are sent as the password of this user, as git wants them; "" sends them
         by the Bearer scheme.
@@ -114,7 +113,6 @@ class Http:
         timeout: float,
         clock: Clock,
         random: random_numbers.Random | None = None,
-        concurrency: int = 4,
         origins: Iterable[str] = (),
         user_agent: str = USER_AGENT,
         token_user: str = "",
@@ -139,7 +137,6 @@ class Http:
         self._connections = Connections(
             self._origins,
             timeout=timeout,
-            concurrency=concurrency,
             user_agent=user_agent,
             transport=transport,
             deadline=self._deadline,

@@ -131,23 +131,22 @@ def connect(
         max_requests=max_requests,
         timer=timer,
     )
-    pool = partial(
+    http_with = partial(
         Http,
         budget=budget,
         retry=config.retry,
         timeout=config.timeout,
         clock=clock,
         random=random,
-        concurrency=config.concurrency,
         transport=transport,
     )
-    http = pool(url=url, credential=credential, origins=origins_of(url))
-    git = None if for_write else _git_refs(config, credential, pool)
+    http = http_with(url=url, credential=credential, origins=origins_of(url))
+    git = None if for_write else _git_refs(config, credential, http_with)
     return ConnectedUpstream(_upstream(config, http, git), budget)
 
 
 def _git_refs(
-    config: UpstreamConfig, credential: Credential, pool: "Callable[..., Http]"
+    config: UpstreamConfig, credential: Credential, http_with: "Callable[..., Http]"
 ) -> "GitRefs | None":
     """Make what reads refs by git; None if the API reads them. Raises ConfigError for kind legacy."""
     if config.refs != "git":
@@ -157,7 +156,7 @@ def _git_refs(
     from mirror.upstream.git import GIT_AGENT, TOKEN_USER, GitRefs, git_credential, git_root  # noqa: PLC0415
 
     is_datacenter = config.kind == "datacenter"
-    http = pool(
+    http = http_with(
         url=git_root(url_of(config), datacenter=is_datacenter),
         credential=credential if is_datacenter else git_credential(credential),
         token_user=TOKEN_USER,

@@ -200,7 +200,7 @@ _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 class GitRefs:
-    """Reads the refs of git repositories; `http` is the connection pool to the git host."""
+    """Reads the refs of git repositories; `http` asks the git host."""
 
     def __init__(self, http: Http) -> None:
         self._http = http

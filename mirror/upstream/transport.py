@@ -7,7 +7,7 @@ import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.request import getproxies
 
 import httpcore
@@ -15,6 +15,7 @@ import httpx
 
 from mirror.errors import ConfigError
 from mirror.upstream.environment import named_certificates, proxy_of, proxy_variable, trusting
+from mirror.upstream.kept_connections import KeptConnections
 from mirror.upstream.response import shown
 
 Transport = httpx.BaseTransport  # what tests pass in instead of a network
@@ -55,7 +56,6 @@ NEVER_SENT = (
     httpx.ProxyError,
     httpcore.ConnectError,
     httpcore.ConnectTimeout,
-    httpcore.PoolTimeout,
     httpcore.ProxyError,  # it opened no connection to the upstream
     UnicodeError,
 )
@@ -99,7 +99,6 @@ class Connections:
         origins: Collection[Origin],
         *,
         timeout: float,
-        concurrency: int,
         user_agent: str,
         deadline: "Deadline",
         transport: Transport | None = None,
@@ -113,19 +112,16 @@ class Connections:
         self._timeout = {"timeout": httpx.Timeout(timeout).as_dict()}
         self._is_closed = False
         self._handed_in = transport
-        self._opened = list[httpx.HTTPTransport]()
         self._starts = dict[str, httpx.Request]()
         """By the beginning of an address: a request there, whose origin and headers others have too."""
-        self._direct: httpcore.ConnectionPool | None = None
-        self._through = dict[tuple[bytes, bytes], httpcore.ConnectionPool]()
+        self._direct: KeptConnections | None = None
+        self._through = dict[tuple[bytes, bytes], KeptConnections]()
         """The connections to origins that are reached through a proxy, by scheme and host."""
         self._proxies = dict[tuple[str, str], str]()
         """The host and port of such a proxy, and the variable that names it, for errors."""
         if transport is not None:
             return
-        limits = httpx.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency + 1)
-        certificates = _certificates_for(origins)
-        make = partial(self._open, certificates=certificates, limits=limits, deadline=deadline)
+        make = partial(_kept_connections, certificates=_certificates_for(origins), deadline=deadline)
         self._direct = make(None)
         for scheme, host, port in origins:
             proxy = None if host in LOOPBACK else proxy_of(scheme, host, port, getproxies())
@@ -176,40 +172,33 @@ class Connections:
         """
         if self._is_closed:
             raise RuntimeError("the connections are closed")
-        incoming = self._sent(request)
-        if self._is_closed:  # while this one was opened
-            incoming.close()
-            raise RuntimeError("the connections are closed")
-        return incoming
-
-    def _sent(self, request: Request) -> Incoming:
         if self._handed_in is not None:
             assert isinstance(request, httpx.Request)  # noqa: S101 - there are no origins for plain ones
             return _handed_over(self._handed_in.handle_request(request))
         if isinstance(request, httpx.Request):
             request = _for_the_network(request)
         assert self._direct is not None  # noqa: S101 - nothing is handed in
-        pool = self._through.get((request.url.scheme, request.url.host), self._direct)
-        answer = pool.handle_request(request)
-        assert isinstance(answer.stream, Iterable)  # noqa: S101 - of a pool that is not asynchronous
-        return Incoming(answer.status, answer.headers, answer.stream, answer.close)
+        kept = self._through.get((request.url.scheme, request.url.host), self._direct)
+        answer, end = kept.send(request)
+        return Incoming(answer.status, answer.headers, cast("Iterable[bytes]", answer.stream), end)
 
     def close(self) -> None:
         """Close all of them."""
         self._is_closed = True
-        for each in [self._handed_in] if self._handed_in else self._opened:
-            each.close()
+        for each in (self._handed_in, self._direct, *self._through.values()):
+            if each is not None:
+                each.close()
 
-    def _open(
-        self, proxy: str | None, *, certificates: ssl.SSLContext, limits: httpx.Limits, deadline: "Deadline"
-    ) -> httpcore.ConnectionPool:
-        """Make connections, through a proxy or not. httpx itself must not read the environment."""
-        made = httpx.HTTPTransport(verify=certificates, proxy=proxy, limits=limits, trust_env=False)
-        self._opened.append(made)
-        # httpx offers no public way to the network beneath it.
-        pool = made._pool  # noqa: SLF001
-        pool._network_backend = DeadlineBackend(deadline)  # noqa: SLF001
-        return pool
+
+def _kept_connections(
+    proxy: str | None, *, certificates: ssl.SSLContext, deadline: "Deadline"
+) -> KeptConnections:
+    """Make connections, through a proxy or not. httpx itself must not read the environment."""
+    made = httpx.HTTPTransport(verify=certificates, proxy=proxy, trust_env=False)
+    # httpx offers no public way to the network beneath it.
+    pool = made._pool  # noqa: SLF001
+    pool._network_backend = DeadlineBackend(deadline)  # noqa: SLF001
+    return KeptConnections(pool.create_connection)
 
 
 def _handed_over(answer: httpx.Response) -> Incoming:
