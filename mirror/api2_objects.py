@@ -398,7 +398,7 @@ def _public_value(value: Any, scheme: Scheme) -> Any:
 
 
 encoded = msgspec.json.Encoder().encode
-_DICTIONARY = encoded(
+DICTIONARY = encoded(
     [
         {"owner": {"links": {"self": [{"href": "~api/2.0"}], "avatar": [{"href": "~web/account/"}]}}},
         {"created_on": ["+00:00"], "account_status": ["active"], "username": [""], "uuid": [""]},
@@ -416,24 +416,34 @@ _DICTIONARY = encoded(
         "/avatar/?ts=1543", {"project": {"links": {"avatar": {"href": ["~web/account/user/"]}}}},
     ]
 )  # fmt: skip
+"""What texts of extras often have: part of the format, so it must not change."""
 
 
 def packed(extra: Json) -> bytes:
-    """Compress an extra; the shared dictionary is part of the format, and must not change."""
+    """Compress an extra."""
     return pressed(encoded(extra))
 
 
 @lru_cache(maxsize=4096)
 def pressed(plain: bytes) -> bytes:
     """Compress the text of an extra; cached, because many objects differ from ours in the same way."""
-    press = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=_DICTIONARY)
+    if len(plain) <= _FITTING:
+        press = _PREPARED.copy()
+    else:
+        press = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=DICTIONARY)
     return press.compress(plain) + press.flush()
+
+
+# To prepare a compressor takes longer than to compress a short text. So one with a small window and little
+# memory is prepared once, and copied; as long as text and dictionary fit into both, it gives the same bytes.
+_FITTING = 1_000  # bytes: fewer than the 1,024 symbols of memory level 4
+_PREPARED = zlib.compressobj(9, zlib.DEFLATED, -12, 4, zdict=DICTIONARY)
 
 
 def unpacked(value: bytes) -> Json:
     """Return an extra; raises ValueError for invalid bytes."""
     try:
-        plain = zlib.decompressobj(-15, zdict=_DICTIONARY).decompress(value)
+        plain = zlib.decompressobj(-15, zdict=DICTIONARY).decompress(value)
         found = msgspec.json.decode(plain)
     except (zlib.error, msgspec.DecodeError) as error:
         raise ValueError(f"an extra cannot be read: {error}") from None

@@ -2,9 +2,11 @@
 
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 from upstream_fakes import answer, faked, page, recorded
 
 from mirror.addresses import API, WEB, Teller
-from mirror.api2_objects import changed, difference, packed, ref_object, unpacked
+from mirror.api2_objects import DICTIONARY, changed, difference, packed, pressed, ref_object, unpacked
 from mirror.api2_refs import RefComparison
 from mirror.model import RepositoryKey
 from mirror.store import tokens
@@ -265,6 +267,20 @@ def test_every_unknown_key_is_kept(told: Any, ours: Any) -> None:
     assert changed(ours, extra, "", "") == told
     with pytest.raises(ValueError, match="cannot be read"):
         unpacked(b"\xff\xfe")
+
+
+@given(st.integers(0, 1200), st.sampled_from((0, 0.1, 0.9)), st.randoms(use_true_random=False))
+@settings(max_examples=examples(200), deadline=None)
+def test_packed_bytes_do_not_depend_on_the_compressor(size: int, share: float, random: Random) -> None:
+    """A short text is compressed as all others are: the same object has the same bytes in every mirror."""
+    words = [DICTIONARY[place : place + 30] for place in range(0, len(DICTIONARY), 30)]
+    pieces = [
+        random.choice(words) if random.random() < share else random.randbytes(1).hex().encode()
+        for _ in range(size)
+    ]
+    text = b"".join(pieces)[:size]
+    press = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=DICTIONARY)
+    assert pressed(text) == press.compress(text) + press.flush()
 
 
 PARTS = (
