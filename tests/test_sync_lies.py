@@ -46,6 +46,7 @@ ENDLESS: dict[str, Lie] = {
     "a page twice, then the end": lambda start, rows: page(
         start, rows, values=rows[:LENGTH], isLastPage=start > 0, nextPageStart=LENGTH
     ),
+    "no word of the last page": lambda start, rows: page(start, rows, isLastPage=None),
 }
 HARMLESS: dict[str, Lie] = {
     "pages that overlap": lambda start, rows: page(
@@ -53,7 +54,6 @@ HARMLESS: dict[str, Lie] = {
     ),
     "a size and a limit of their own": lambda start, rows: page(start, rows, size=10**9, limit=0),
     "a last page that is not": lambda start, rows: page(start, rows, isLastPage=True),
-    "no word of the last page": lambda start, rows: page(start, rows, isLastPage=None),
     "an empty page between": lambda start, rows: (
         for_ever(start, rows, []) if start == 0 else page(start - LENGTH, rows, nextPageStart=start + LENGTH)
     ),
