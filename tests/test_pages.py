@@ -175,7 +175,7 @@ def test_a_gone_repository_keeps_its_refs_on_its_page(public: AsgiClient, tmp_pa
     filled.gone(PISTON.full_name)
     filled.store.close()
     page = public.get("/-/r/jespern/django-piston").text
-    assert "Gone upstream since" in page
+    assert "Found gone upstream" in page
     assert "0.2.2" in page
 
 

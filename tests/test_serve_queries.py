@@ -183,3 +183,9 @@ def test_no_query_takes_more_steps_than_needed(many: Path, reach: Reach) -> None
         connection.execute(query.sql, values).fetchall()
         assert steps[0] <= STEPS_OF_A_ROW * ROWS / 1000, name
     connection.close()
+
+
+def test_no_two_questions_have_the_same_title() -> None:
+    """In the list of a database's stored queries, only the title tells them apart."""
+    titles = [question.title for question in QUERIES.values()]
+    assert sorted(set(titles)) == sorted(titles)

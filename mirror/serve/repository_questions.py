@@ -286,7 +286,7 @@ order by r.updated_at desc limit 1000""",
         OWNER,
     ),
     "tags_that_moved": Question(
-        "Tags that moved",
+        "Tags that point elsewhere now",
         "Tags that pointed to one commit and now point to another. It may be worth asking who moved them.",
         """
 select c.at, r.full_name, c.ref as tag, c.old as old_hash, c.new as new_hash
