@@ -103,6 +103,9 @@ def test_what_is_not_there_yet_is_not_called_missing(partly: PartlyListed, form:
     )
     assert missing.status_code == 503
     assert (hidden.status_code, hidden.content) == (503, missing.content)
+    then = {"Accept-Datetime": "Sun, 01 Nov 2026 13:00:00 GMT"}
+    assert partly.served.get(form.format("jespern", "no-such-one"), headers=then).status_code == 503
+    assert partly.served.get(form.format("mcatalbas", "no-such-one"), headers=then).status_code == 404
     assert partly.status(form.format("jespern", "django-piston")) == 200
     assert partly.status(form.format("mcatalbas", "no-such-one")) == 404
 

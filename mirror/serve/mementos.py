@@ -15,12 +15,13 @@ import msgspec
 
 from mirror.addresses import PERSONAL
 from mirror.errors import NotFound, NotKnownThen
-from mirror.queries.accounts import owner_named
+from mirror.queries.accounts import owner_named, owners_named
 from mirror.queries.past import past_copy, past_named, past_of
 from mirror.queries.past_state import Past
 from mirror.queries.repositories import repository_in_workspace
 from mirror.queries.visibility import Caller
 from mirror.serve.exchange import Answer, ApiError
+from mirror.serve.unmirrored import must_be_listed
 from mirror.times import from_text, to_text
 
 ACCEPT = "Accept-Datetime"
@@ -73,13 +74,14 @@ def answered_at(
 def _memento(
     connection: sqlite3.Connection, caller: Caller, names: tuple[str, ...], at: str
 ) -> Iterator[Memento]:
-    """Yield the repository of a path as it was; raises ApiError 404."""
+    """Yield the repository of a path as it was; raises ApiError 404, or 503 if it may not be listed yet."""
     try:
         try:
             past = _past(connection, caller, names[0], names[1], at)
         except NotKnownThen as error:  # a time before the first look gets the first look (4.5.3 of the RFC)
             past = _past(connection, caller, names[0], names[1], error.since)
     except NotFound as error:
+        must_be_listed(connection, caller, names[0], owners_named(connection, caller, names[0]))
         raise ApiError(404, str(error)) from None
     owner, _, slug = past.full_name.partition("/")
     with past_copy(connection, caller, [past]) as copy:
