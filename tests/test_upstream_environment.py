@@ -10,7 +10,7 @@ import pytest
 from cli_runner import Folder
 
 from mirror.errors import ConfigError
-from mirror.upstream.environment import named_certificates, proxy_of, trusting
+from mirror.upstream.environment import named_certificates, proxy_of, tls_remedy, trusting
 from mirror.upstream.transport import Connections, Deadline
 
 ONCE = "retry = { attempts = 1 }"
@@ -148,6 +148,39 @@ def test_a_sync_names_the_variable_without_certificates(tmp_path: Path, variable
     ran = folder.run("sync", **{variable: "/nonexistent/ca"})
     assert ran.code == 2
     assert f"{variable}: /nonexistent/ca: no such file or folder" in ran.err
+
+
+def test_a_key_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """Not the certificates, which can be read."""
+    folder = Folder(tmp_path)
+    folder.configure("https://127.0.0.1:9/2.0", ONCE)
+    ran = folder.run("sync", SSLKEYLOGFILE="/nonexistent/keys")
+    assert ran.code == 2
+    assert "SSLKEYLOGFILE: /nonexistent/keys: cannot be written" in ran.err
+
+
+VERIFY = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
+
+
+@pytest.mark.parametrize(
+    ("cause", "remedy"),
+    [
+        (VERIFY + "unable to get local issuer certificate", "name its PEM file in SSL_CERT_FILE"),
+        (VERIFY + "certificate has expired", "needs a new certificate"),
+        (VERIFY + "certificate is not yet valid", "the clock of this machine"),
+        (VERIFY + "Hostname mismatch, certificate is not valid for 'git.example'.", "the certificate names"),
+        (VERIFY + "IP address mismatch, certificate is not valid for '127.0.0.1'.", "the certificate names"),
+        ("[SSL: WRONG_VERSION_NUMBER] wrong version number", "speaks no TLS"),
+        ("[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert", "certificates of clients"),
+        ("[Errno 111] Connection refused", ""),
+    ],
+)
+def test_each_error_of_tls_has_its_own_remedy(cause: str, remedy: str) -> None:
+    """Trusting another authority would help only against the first."""
+    told = tls_remedy(cause, {})
+    assert remedy in told
+    assert bool(remedy) == bool(told)
+    assert ("SSL_CERT_FILE" in told) == ("issuer" in cause)
 
 
 def test_a_plain_request_is_the_one_that_httpx_would_send() -> None:

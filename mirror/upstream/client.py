@@ -27,7 +27,7 @@ from mirror.errors import (
 )
 from mirror.times import Clock
 from mirror.upstream.budget import Budget, RequestKind, retry_delay
-from mirror.upstream.environment import distrust_remedy
+from mirror.upstream.environment import tls_remedy
 from mirror.upstream.response import (
     PROXY_LOGIN,
     NotSent,
@@ -342,8 +342,7 @@ class Http:
         """
         cause = shown(self.redacted(str(error))) or type(error).__name__
         where = shown_url(url)
-        if "CERTIFICATE_VERIFY_FAILED" in cause:
-            cause += distrust_remedy(os.environ)
+        cause += tls_remedy(cause, os.environ)
         proxy = self._connections.proxy_for(url)
         through = f" through the proxy {proxy}" if proxy else ""
         if isinstance(error, NEVER_SENT):

@@ -99,15 +99,39 @@ def trusting(variable: str, value: str) -> ssl.SSLContext:
         except ssl.SSLError:
             raise ConfigError(f"{where}: no certificate in it; it must be a PEM file") from None
         except OSError as error:
-            raise ConfigError(f"{where}: cannot be read: {error.strerror or error}") from None
+            raise unreadable(where, error) from None
     folders = [Path(folder) for folder in value.split(os.pathsep) if Path(folder).is_dir()]
     if not any(_HASHED.fullmatch(path.name) for folder in folders for path in folder.iterdir()):
         raise ConfigError(f"{where}: no certificate named by its hash; run `openssl rehash` on the folder")
     return ssl.create_default_context(capath=value)
 
 
-def distrust_remedy(environ: Mapping[str, str]) -> str:
-    """Return what to do about a server whose certificate is not trusted."""
+def unreadable(where: str, error: OSError) -> ConfigError:
+    """Return the error for certificates that cannot be read from somewhere, or not be used."""
+    why = error.strerror or error
+    # The module `ssl` opens that file with every set of certificates.
+    if error.filename and error.filename == os.environ.get("SSLKEYLOGFILE"):
+        return ConfigError(f"SSLKEYLOGFILE: {error.filename}: cannot be written: {why}; unset it")
+    return ConfigError(f"{where}: cannot be read: {why}")
+
+
+_NOT_NOW = "; the server needs a new certificate, unless the clock of this machine is wrong"
+_TLS_REMEDIES = (
+    ("certificate has expired", _NOT_NOW),
+    ("certificate is not yet valid", _NOT_NOW),
+    ("certificate is not valid for", "; the address must be one that the certificate names"),
+    ("WRONG_VERSION_NUMBER", "; what answers there speaks no TLS: is it http, or another port?"),
+    ("CERTIFICATE_REQUIRED", "; certificates of clients are not supported: use a proxy that has one"),
+)
+
+
+def tls_remedy(cause: str, environ: Mapping[str, str]) -> str:
+    """Return what to do about an error of TLS; "" if nothing is known, or it is no such error."""
+    for words, remedy in _TLS_REMEDIES:
+        if words in cause:
+            return remedy
+    if "CERTIFICATE_VERIFY_FAILED" not in cause:
+        return ""
     named = named_certificates(environ)
     if named:
         return f"; only the certificates of {named[0]} ({named[1]}) are trusted"

@@ -14,7 +14,7 @@ import httpcore
 import httpx
 
 from mirror.errors import ConfigError
-from mirror.upstream.environment import named_certificates, proxy_of, proxy_variable, trusting
+from mirror.upstream.environment import named_certificates, proxy_of, proxy_variable, trusting, unreadable
 from mirror.upstream.kept_connections import KeptConnections
 from mirror.upstream.response import shown
 
@@ -236,7 +236,7 @@ def _certificates(named: tuple[str, str] | None) -> ssl.SSLContext:
     try:
         return trusting(*named) if named else httpx.create_ssl_context(trust_env=False)
     except OSError as error:
-        raise ConfigError(f"the certificates to trust cannot be read: {error}") from None
+        raise unreadable("the certificates to trust", error) from None
 
 
 class Deadline(threading.local):
