@@ -327,6 +327,11 @@ def test_one_key_leads_to_the_upstream(seen: Seen) -> None:
     seen.asked[:] = [one for one in seen.asked if not one.startswith(there)]
 
 
+CUT_REFS = """[...document.querySelectorAll(".refs .scroll")]
+    .filter(table => table.scrollWidth > table.clientWidth).map(table => table.ariaLabel)"""
+"""Finds the tables of branches and tags of which only a part is seen."""
+
+
 @pytest.mark.parametrize("logged_in", [False, True], ids=["stranger", "holder of a token"])
 def test_nothing_overflows_and_the_console_is_clean(lived_in: tuple[Any, str, str], logged_in: bool) -> None:
     """No page is wider than a phone's screen (in dark colours) or a desktop's."""
@@ -339,6 +344,7 @@ def test_nothing_overflows_and_the_console_is_clean(lived_in: tuple[Any, str, st
         watched.page.emulate_media(color_scheme="dark")
         page = watched.open(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+        assert page.evaluate(CUT_REFS) == [], path
         page.set_viewport_size({"width": 1280, "height": 800})
         page.emulate_media(color_scheme="light")
         assert page.evaluate("document.documentElement.scrollWidth") <= 1280, path
