@@ -133,6 +133,22 @@ def test_a_workspace_that_could_not_be_read_is_503_for_the_operator(
     assert partly.status(form.format("other")) == 404
 
 
+def test_pages_say_what_was_not_listed(partly: PartlyListed) -> None:
+    """That of the owner, and those that are not here; other owners' pages stay as they are."""
+    said = "Not all repositories of this owner have been listed yet."
+    later = "It may not have been listed yet."
+    assert said not in partly.served.get("/-/u/jespern").text
+    partly.workspace()
+    assert said in partly.served.get("/-/u/jespern").text
+    assert said not in partly.served.get("/-/u/mcatalbas").text
+    for path in ("/-/r/jespern/no-such-one", "/-/r/jespern/arriving"):
+        assert later in partly.served.get(path).text
+    for path in ("/-/r/mcatalbas/no-such-one", "/-/u/other"):
+        assert later not in partly.served.get(path).text
+    partly.round("paused")
+    assert later in partly.served.get("/-/u/other").text
+
+
 def test_a_mirror_of_a_mirror_takes_no_row_for_gone(mixed_db: FixtureDb, tmp_path: Path) -> None:
     """While the other mirror is filled anew, the copy keeps what it has, without waiting and asking again."""
     partly, copy = PartlyListed(mixed_db), tmp_path / "copy.db"

@@ -5,9 +5,10 @@ listing failed. A workspace that was listed once stays listed, whatever happens 
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from mirror.queries.rows import file_state, upstreams_of
+from mirror.queries.accounts import owners_named
+from mirror.queries.rows import AccountRow, file_state, upstreams_of
 from mirror.queries.visibility import Caller
 from mirror.store.cursors import Cursors
 from mirror.store.rows import fetch_value
@@ -29,6 +30,16 @@ def _unlisted(connection: sqlite3.Connection) -> Iterator[int]:
                 owner_id = fetch_value(connection, sql, (upstream_id, state.owner_uuid))
                 if owner_id is not None:
                     yield owner_id
+
+
+def lacks(
+    connection: sqlite3.Connection, caller: Caller, name: str, owners: Iterable[AccountRow] | None = None
+) -> bool:
+    """Return whether more may belong to a name than has been listed; `owners` are its owners, if known."""
+    if owners is None:
+        owners = owners_named(connection, caller, name)
+    found = [is_unlisted(connection, owner.id) for owner in owners]
+    return any(found) if found else may_be_unlisted(connection, caller, name)
 
 
 def may_be_unlisted(connection: sqlite3.Connection, caller: Caller, name: str) -> bool:

@@ -15,7 +15,7 @@ import msgspec
 
 from mirror.addresses import PERSONAL
 from mirror.errors import NotFound, NotKnownThen
-from mirror.queries.accounts import owner_named, owners_named
+from mirror.queries.accounts import owner_named
 from mirror.queries.past import past_copy, past_named, past_of
 from mirror.queries.past_state import Past
 from mirror.queries.repositories import repository_in_workspace
@@ -81,7 +81,7 @@ def _memento(
         except NotKnownThen as error:  # a time before the first look gets the first look (4.5.3 of the RFC)
             past = _past(connection, caller, names[0], names[1], error.since)
     except NotFound as error:
-        must_be_listed(connection, caller, names[0], owners_named(connection, caller, names[0]))
+        must_be_listed(connection, caller, names[0])
         raise ApiError(404, str(error)) from None
     owner, _, slug = past.full_name.partition("/")
     with past_copy(connection, caller, [past]) as copy:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
 from mirror.queries.rows import AccountRow, RepositoryRow, UpstreamRow
-from mirror.queries.unlisted import is_unlisted, may_be_unlisted
+from mirror.queries.unlisted import lacks
 from mirror.queries.visibility import Caller
 from mirror.serve.exchange import Answer, ApiError, ApiRequest
 
@@ -104,15 +104,16 @@ def with_refs(
 
 
 def must_be_listed(
-    connection: sqlite3.Connection, caller: Caller, name: str, owners: Iterable[AccountRow] = ()
+    connection: sqlite3.Connection, caller: Caller, name: str, owners: Iterable[AccountRow] | None = None
 ) -> None:
     """Raise ApiError 503 if what the owners of a name own has not been listed in full yet.
 
-    To be called before an answer says what there is in a workspace, or that something is not there. Without
-    owners, the name is unknown; it may be that of a workspace that has not been read at all.
+    To be called before an answer says what there is in a workspace, or that something is not there. A name
+    without owners may be that of a workspace that has not been read at all.
+
+    :param owners: the owners of the name, if they are known already.
     """
-    known = [is_unlisted(connection, owner.id) for owner in owners]
-    if any(known) if known else may_be_unlisted(connection, caller, name):
+    if lacks(connection, caller, name, owners):
         raise ApiError(
             503,
             f"What {name} owns has not been listed in full yet",

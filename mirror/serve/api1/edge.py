@@ -62,8 +62,7 @@ def find_repository(connection: sqlite3.Connection, asked: ApiRequest) -> Reposi
     full_name = "/".join(asked.names[:2])
     found = repository_named(connection, asked.caller, full_name)
     if found is None:
-        name = asked.names[0]
-        must_be_listed(connection, asked.caller, name, users_named(connection, asked.caller, name))
+        must_be_listed(connection, asked.caller, asked.names[0])
         raise ApiError(404, f"Repository {full_name} not found")  # clients compare how it begins
     return found
 

@@ -248,8 +248,7 @@ def find_repository(connection: sqlite3.Connection, asked: Api2Request) -> Repos
     workspace, name = asked.names[:2]
     found = repository_in_workspace(connection, asked.caller, workspace, name)
     if found is None:
-        owners = owners_named(connection, asked.caller, workspace)
-        must_be_listed(connection, asked.caller, workspace, owners)
+        must_be_listed(connection, asked.caller, workspace)
         raise no_repository()
     return found
 

@@ -163,7 +163,7 @@ def find_projects(connection: sqlite3.Connection, asked: DataCenterRequest) -> l
     key = asked.names[0]  # a hidden one does not exist: 404, though a real server answers 401
     found = projects_keyed(connection, asked.caller, key)
     if not found:
-        must_be_listed(connection, asked.caller, key)
+        must_be_listed(connection, asked.caller, key, ())  # one that is hidden is as good as unknown
         raise refused(404, f"Project {key} does not exist.", "project.NoSuchProjectException")
     return found
 

@@ -19,9 +19,10 @@ from mirror.queries.past import known_since, past_copy, past_named, past_of
 from mirror.queries.past_state import Past
 from mirror.queries.repositories import namesakes, repository_by_id, repository_named
 from mirror.queries.rows import RefRow, RepositoryRow, upstreams_of
+from mirror.queries.unlisted import lacks
 from mirror.queries.visibility import Caller
 from mirror.queries.web_links import WebLinks
-from mirror.serve.pages.view import NotHere, Visit
+from mirror.serve.pages.view import UNLISTED, NotHere, Visit
 from mirror.times import from_text
 
 HISTORY, REFS = 15, 25
@@ -120,8 +121,9 @@ def _found(connection: sqlite3.Connection, visit: Visit) -> RepositoryRow:
         full_name = "repository with that id"
         found = repository_by_id(connection, visit.caller, visit.number("id", 0, 2**62))
     if found is None:
-        slug = full_name.partition("/")[2]
-        raise NotHere(f"The mirror has no {full_name[:200]}{visit.caller.or_hidden}.", slug)
+        owner, _, slug = full_name.partition("/")
+        later = UNLISTED if slug and lacks(connection, visit.caller, owner) else ""
+        raise NotHere(f"The mirror has no {full_name[:200]}{visit.caller.or_hidden}.{later}", slug)
     return found
 
 
