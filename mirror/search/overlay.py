@@ -43,6 +43,8 @@ def _array(texts: Texts, name: str) -> NDArray[Any]:
 
 def _holding(texts: Texts, path: bytes) -> NDArray[np.int64]:
     """Return the numbers of the texts that contain a path, as `holding` does; some may repeat."""
+    if path not in texts.texts:  # most often, and told in a tenth of the time
+        return np.empty(0, np.int64)
     data = np.frombuffer(texts.texts, np.uint8)
     at = np.flatnonzero(data[: data.size - len(path) + 1] == path[0])
     for offset, byte in enumerate(path[1:], 1):
