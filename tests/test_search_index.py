@@ -1,22 +1,22 @@
 """The index as the store uses it: pages, bulk loads, interruptions, damage."""
 
+import multiprocessing
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from examples import examples
+from forked_command import fork_server
 from hypothesis import given
 from hypothesis import strategies as st
+from index_writer import SEEN, page, save, write_until_killed
 from prepared_files import opened
 from search_oracle import Oracle, Playground, found_in_each_way, naive
 
 from mirror.errors import StoreError
-from mirror.model import Owner, Repository
 from mirror.search import search
 from mirror.search.index import format as index_format
 from mirror.search.index.backlog import (
@@ -33,30 +33,6 @@ from mirror.search.index.check import check_index
 from mirror.search.names import normalise, normalise_all, searched_text, searched_texts
 from mirror.store import Store
 from mirror.store.repair import check_file
-
-OWNER = Owner(uuid="ann", username="ann")
-SEEN = "2026-01-01T00:00:00.000000Z"
-
-
-def page(first: int, size: int = 100, *, suffix: str = "") -> list[Repository]:
-    """Return repositories whose names have much in common; `suffix` renames them."""
-    return [
-        Repository(
-            uuid=str(number),
-            owner=OWNER,
-            slug=f"tool-{number % 37}-{number}{suffix}",
-            name=f"Tool {number % 37} {number}{suffix}",
-            full_name=f"ann/tool-{number}",
-            followers_count=number % 11,
-            is_private=number % 5 == 0,
-        )
-        for number in range(first, first + size)
-    ]
-
-
-def save(store: Store, rows: list[Repository], *, first: bool) -> None:
-    """Save a page as a sync does."""
-    store.save_page(1, rows, run_id=None, seen_at=SEEN, with_refs=False, first_listing=first)
 
 
 def same_as_rows(store: Store) -> bool:
@@ -472,37 +448,20 @@ def test_a_reused_row_id_is_one_repository(tmp_path: Path) -> None:
             assert check_index(mirror.connection) == []
 
 
-_WRITER = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from test_search_index import page, save
-from mirror.store import Store
-from mirror.store.repair import check_file
-with Store(Path(sys.argv[1])) as store:
-    print("ready", flush=True)
-    for turn in range(1000):
-        save(store, page(turn * 50, 100), first=turn % 7 == 0)
-        save(store, page(turn * 30, 40, suffix="-next" * (turn % 3)), first=False)
-        if turn % 5 == 4:
-            store.finish_search_index()
-        if turn % 11 == 10:
-            store.rebuild_search_index()
-"""
-
-
 @pytest.mark.parametrize("delay", [0.02, 0.15, 0.4, 0.9, 1.5])
 def test_searches_are_correct_after_a_kill_at_any_point(tmp_path: Path, delay: float) -> None:
     """Rows and index are written together or not at all."""
     path = tmp_path / "mirror.db"
-    with Store(path) as store:
+    with opened(path) as store:
         store.save_upstream("cloud", "cloud", "https://bitbucket.example")
-    arguments = [sys.executable, "-c", _WRITER, str(path), str(Path(__file__).parent)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as writer:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == b"ready\n"
-        time.sleep(delay)
-        writer.send_signal(signal.SIGKILL)
+    here, there = multiprocessing.Pipe()
+    writer = fork_server().Process(target=write_until_killed, args=(path, there))
+    writer.start()
+    assert here.poll(30)
+    time.sleep(delay)
+    writer.kill()
+    writer.join()
+    assert writer.exitcode == -signal.SIGKILL
     with Store(path) as store:
         assert same_as_rows(store)
         store.finish_search_index()
