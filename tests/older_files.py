@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 from sqlite_utils import Database
@@ -19,13 +20,9 @@ DUMPS = sorted((Path(__file__).parent / "older").glob("*.sql"))
 
 def older(path: Path, up_to: str) -> None:
     """Make a file as the version left it whose last migration was `up_to`, with rows newer than its index."""
-    connection = sqlite3.connect(path)
-    db = Database(connection, execute_plugins=False)
     at = MIGRATIONS.index(up_to) + 1
-    if at < len(MIGRATIONS):
-        migrations.apply(db, stop_before=MIGRATIONS[at])
-    else:
-        migrations.apply(db)
+    path.write_bytes(_migrated(at))
+    connection = sqlite3.connect(path)
     connection.executescript(
         """INSERT INTO upstreams (id, name, kind, url) VALUES (1, 'cloud', 'cloud', 'https://bitbucket.example');
         INSERT INTO users (id, upstream_id, uuid, username, kind, first_seen_at, last_seen_at)
@@ -52,6 +49,17 @@ def older(path: Path, up_to: str) -> None:
     connection.execute(f"PRAGMA user_version = {at}")
     connection.commit()
     connection.close()
+
+
+@cache
+def _migrated(at: int) -> bytes:
+    """Return a file without rows after the first `at` migrations, made from the one before."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        if at > 1:
+            connection.deserialize(_migrated(at - 1))
+        stop = {"stop_before": MIGRATIONS[at]} if at < len(MIGRATIONS) else {}
+        migrations.apply(Database(connection, execute_plugins=False), **stop)
+        return connection.serialize()
 
 
 def restored(path: Path, sql: str) -> None:
