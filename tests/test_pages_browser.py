@@ -15,8 +15,8 @@ PAGES = (
     "/-/refs?q=m",
 )  # fmt: skip
 DATASETTES = (
-    "/mirror", "/mirror/repositories", "/mirror/repositories/1", "/mirror/stale", "/mirror?sql=select+1",
-    "/mirror/nothing",
+    "/mirror", "/mirror/repositories?_size=5", "/mirror/repositories/1", "/mirror/stale",
+    "/mirror?sql=select+1", "/mirror/nothing",
 )  # fmt: skip
 """Pages of Datasette itself, in the mirror's colours."""
 
