@@ -54,7 +54,7 @@ class FileState(msgspec.Struct):
     searched: "KeptReads | None" = None
     has_extras: bool | None = None
     awaits_listing: bool | None = None
-    unlisted: frozenset[int] | None = None
+    in_first_listing: frozenset[int] | None = None
     published_at: str | msgspec.UnsetType | None = msgspec.UNSET
 
 

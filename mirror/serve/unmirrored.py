@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
+from mirror.queries.first_listings import lacks
 from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
 from mirror.queries.rows import AccountRow, RepositoryRow, UpstreamRow
-from mirror.queries.unlisted import lacks
 from mirror.queries.visibility import Caller
 from mirror.serve.exchange import Answer, ApiError, ApiRequest
 

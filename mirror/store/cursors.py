@@ -111,6 +111,20 @@ class Cursors:
         for name, value, _ in _rows(self._connection, self._upstream_id, WORKSPACE):
             yield name, _decoded(value, WorkspaceState) or WorkspaceState()
 
+    def first_listings(self) -> Iterator[str]:
+        """Yield the identities of the workspaces whose first listing has not come to its end."""
+        # SQLite reads thousands of states in milliseconds; to decode them takes twenty times as long.
+        found = fetch(
+            self._connection,
+            """SELECT value FROM cursors WHERE upstream_id = ? AND stream >= ? AND stream < ?
+               AND instr(value, '"cursor":null')""",
+            (self._upstream_id, WORKSPACE, _end(WORKSPACE)),
+        )
+        for (value,) in found:
+            state = _decoded(value, WorkspaceState) or WorkspaceState()
+            if state.owner_uuid and state.cursor is None and state.swept_at is None and not state.gone:
+                yield state.owner_uuid
+
     def drop_refs(self, repository_ids: Iterable[int] | None = None) -> None:
         """Restart listings of refs from the first page: of these repositories, or (None) of all."""
         if repository_ids is None:

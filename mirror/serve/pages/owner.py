@@ -9,14 +9,14 @@ from datasette.utils.asgi import Response
 from mirror.errors import NotFound
 from mirror.queries.accounts import known_account_by_id, known_account_named, members_of, workspaces_of
 from mirror.queries.changes import ChangeFilter, latest_changes, timeline
+from mirror.queries.first_listings import is_in_first_listing, lacks
 from mirror.queries.past import past_copy, pasts_owned
 from mirror.queries.repositories import OWNED_ORDERS, owned_page, updates_by_month
 from mirror.queries.rows import AccountRow, upstreams_of
-from mirror.queries.unlisted import is_unlisted, lacks
 from mirror.queries.visibility import Caller
 from mirror.queries.web_links import WebLinks
 from mirror.serve.pages.status import Bar, bar_chart
-from mirror.serve.pages.view import UNLISTED, NotHere, Visit
+from mirror.serve.pages.view import LATER, NotHere, Visit
 
 PER_PAGE, LATEST, MONTHS = 50, 12, 24
 PAST_TIMES = 5  # how many time limits the past of an owner may take, which is that of each repository
@@ -92,7 +92,7 @@ def everything_of(
         "length": length,
         "order": order,
         "orders": list(OWNED_ORDERS),
-        "is_listed": not is_unlisted(connection, row.id),
+        "is_listed": not is_in_first_listing(connection, row.id),
         "members": members_of(connection, caller, row.id),
         "workspaces": workspaces_of(connection, caller, row.id),
         "latest": latest,
@@ -112,7 +112,7 @@ def _found(connection: sqlite3.Connection, visit: Visit) -> AccountRow:
         found = known_account_by_id(connection, visit.caller, visit.number("id", 0, 2**62))
     if found is None:
         query = name if "owner" in visit.names else ""
-        later = UNLISTED if query and lacks(connection, visit.caller, query) else ""
+        later = LATER if query and lacks(connection, visit.caller, query) else ""
         raise NotHere(f"The mirror has no owner {name[:200]}{visit.caller.or_hidden}.{later}", query)
     return found
 

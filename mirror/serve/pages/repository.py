@@ -14,15 +14,15 @@ from mirror.model import RefKind
 from mirror.queries import refs
 from mirror.queries.changes import ChangeFilter, Timeline, latest_changes, timeline
 from mirror.queries.crawl import failures_of
+from mirror.queries.first_listings import lacks
 from mirror.queries.forks import family_of
 from mirror.queries.past import known_since, past_copy, past_named, past_of
 from mirror.queries.past_state import Past
 from mirror.queries.repositories import namesakes, repository_by_id, repository_named
 from mirror.queries.rows import RefRow, RepositoryRow, upstreams_of
-from mirror.queries.unlisted import lacks
 from mirror.queries.visibility import Caller
 from mirror.queries.web_links import WebLinks
-from mirror.serve.pages.view import UNLISTED, NotHere, Visit
+from mirror.serve.pages.view import LATER, NotHere, Visit
 from mirror.times import from_text
 
 HISTORY, REFS = 15, 25
@@ -122,7 +122,7 @@ def _found(connection: sqlite3.Connection, visit: Visit) -> RepositoryRow:
         found = repository_by_id(connection, visit.caller, visit.number("id", 0, 2**62))
     if found is None:
         owner, _, slug = full_name.partition("/")
-        later = UNLISTED if slug and lacks(connection, visit.caller, owner) else ""
+        later = LATER if slug and lacks(connection, visit.caller, owner) else ""
         raise NotHere(f"The mirror has no {full_name[:200]}{visit.caller.or_hidden}.{later}", slug)
     return found
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from mirror.serve.guarded_database import GuardedDatabase
 
 # Added to what is not here if it may be listed later.
-UNLISTED = " It may not have been listed yet."
+LATER = " It may not have been listed yet."
 
 COUNTING_MS = 60_000  # the time limit of counts in the background, which no page waits for
 

@@ -167,6 +167,20 @@ def test_a_mirror_of_a_mirror_takes_no_row_for_gone(mixed_db: FixtureDb, tmp_pat
     mixed_db.store.close()
 
 
+def test_states_of_listed_workspaces_are_not_decoded(partly: PartlyListed) -> None:
+    """With thousands of workspaces, that would take longer than the answers to requests."""
+    partly.workspace(cursor=SEEN)
+    with partly.filled.store.transaction() as connection:
+        Cursors(connection, partly.filled.upstream_id).workspace("begun").save(WorkspaceState(), at=SEEN)
+        said = list[str]()
+        connection.set_trace_callback(said.append)
+        assert list(Cursors(connection, partly.filled.upstream_id).first_listings()) == []
+        connection.set_trace_callback(None)
+        (statement,) = said
+        assert [value for (value,) in connection.execute(statement) if "jespern" in value] == []
+        assert connection.execute(statement).fetchall()
+
+
 def _names(path: Path) -> list[tuple[str]]:
     with Store(path) as store:
         return store.rows("SELECT full_name FROM repositories WHERE deleted_at IS NULL ORDER BY full_name")

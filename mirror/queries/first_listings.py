@@ -14,22 +14,21 @@ from mirror.store.cursors import Cursors
 from mirror.store.rows import fetch_value
 
 
-def is_unlisted(connection: sqlite3.Connection, owner_id: int) -> bool:
+def is_in_first_listing(connection: sqlite3.Connection, owner_id: int) -> bool:
     """Return whether the first listing of a workspace has not come to its end."""
     state = file_state(connection)
-    if state.unlisted is None:
-        state.unlisted = frozenset(_unlisted(connection))
-    return owner_id in state.unlisted
+    if state.in_first_listing is None:
+        state.in_first_listing = frozenset(_owners(connection))
+    return owner_id in state.in_first_listing
 
 
-def _unlisted(connection: sqlite3.Connection) -> Iterator[int]:
+def _owners(connection: sqlite3.Connection) -> Iterator[int]:
     for upstream_id in upstreams_of(connection):
-        for _, state in Cursors(connection, upstream_id).workspaces():
-            if state.cursor is None and state.swept_at is None and not state.gone:
-                sql = "SELECT id FROM users WHERE upstream_id = ? AND uuid = ?"
-                owner_id = fetch_value(connection, sql, (upstream_id, state.owner_uuid))
-                if owner_id is not None:
-                    yield owner_id
+        for uuid in Cursors(connection, upstream_id).first_listings():
+            sql = "SELECT id FROM users WHERE upstream_id = ? AND uuid = ?"
+            owner_id = fetch_value(connection, sql, (upstream_id, uuid))
+            if owner_id is not None:
+                yield owner_id
 
 
 def lacks(
@@ -38,11 +37,11 @@ def lacks(
     """Return whether more may belong to a name than has been listed; `owners` are its owners, if known."""
     if owners is None:
         owners = owners_named(connection, caller, name)
-    found = [is_unlisted(connection, owner.id) for owner in owners]
-    return any(found) if found else may_be_unlisted(connection, caller, name)
+    found = [is_in_first_listing(connection, owner.id) for owner in owners]
+    return any(found) if found else may_be_listed_later(connection, caller, name)
 
 
-def may_be_unlisted(connection: sqlite3.Connection, caller: Caller, name: str) -> bool:
+def may_be_listed_later(connection: sqlite3.Connection, caller: Caller, name: str) -> bool:
     """Return whether an unknown name may be that of a workspace that is not listed yet.
 
     That is any name until the first round of listings has ended. Callers who see everything also learn which
