@@ -1,6 +1,7 @@
 """What was not listed in full yet is never served as complete, nor taken so by a mirror of the mirror."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from mirror.store import Store, tokens
 from mirror.store.crawl_state import Round, WorkspaceState
 from mirror.store.cursors import Cursors
 from mirror.store.runs import Failure, Failures, finish_run, start_run
-from mirror.times import from_text
+from mirror.times import from_text, to_text, utc_now
+
+NOW = to_text(utc_now())
 
 LISTS = (
     "/1.0/repositories/jespern",
@@ -50,12 +53,12 @@ class PartlyListed:
             found = WorkspaceState(owner_uuid="{jespern-uuid}", **state)
             Cursors(connection, self.filled.upstream_id).workspace("jespern").save(found, at=SEEN)
 
-    def round(self, run_ends_as: str) -> None:
-        """Save a round whose listings have not ended, and a run."""
+    def round(self, run_ends_as: str, *, at: str = NOW) -> None:
+        """Save a round whose listings have not ended, and a run that ended."""
         with self.filled.store.transaction() as connection:
-            Cursors(connection, self.filled.upstream_id).round.save(Round(began=SEEN), at=SEEN)
-            run = start_run(connection, self.filled.upstream_id, "incremental", at=SEEN)
-            finish_run(connection, run, kind="full", state=run_ends_as, at=SEEN, counts={}, error=None)
+            Cursors(connection, self.filled.upstream_id).round.save(Round(began=at), at=at)
+            run = start_run(connection, self.filled.upstream_id, "incremental", at=at)
+            finish_run(connection, run, kind="full", state=run_ends_as, at=at, counts={}, error=None)
 
     def failed(self, status: int | None) -> None:
         """Note that the workspace `other` could not be read."""
@@ -113,6 +116,10 @@ def test_what_is_not_there_yet_is_not_called_missing(partly: PartlyListed, form:
 @pytest.mark.parametrize("form", WORKSPACE)
 def test_no_name_is_unknown_before_the_first_round_has_ended(partly: PartlyListed, form: str) -> None:
     """A workspace whose turn has not come is no missing one; a run that came to its end knows them all."""
+    assert partly.status(form.format("other")) == 404
+    partly.round(
+        "failed", at=to_text(utc_now() - timedelta(days=8))
+    )  # of an upstream that is not used any more
     assert partly.status(form.format("other")) == 404
     partly.round("paused")
     assert partly.status(form.format("other")) == 503

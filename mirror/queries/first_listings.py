@@ -6,12 +6,17 @@ listing failed. A workspace that was listed once stays listed, whatever happens 
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 
 from mirror.queries.accounts import owners_named
 from mirror.queries.rows import AccountRow, file_state, upstreams_of
 from mirror.queries.visibility import Caller
 from mirror.store.cursors import Cursors
 from mirror.store.rows import fetch_value
+from mirror.times import to_text, utc_now
+
+UNUSED = timedelta(days=7)
+"""After so long without a run, an upstream counts as removed from the configuration."""
 
 
 def is_in_first_listing(connection: sqlite3.Connection, owner_id: int) -> bool:
@@ -59,4 +64,7 @@ def _is_first_round(connection: sqlite3.Connection, upstream_id: int) -> bool:
     if found is None or found.listed is not None:
         return False
     sql = "SELECT 1 FROM sync_runs WHERE upstream_id = ? AND state IN ('complete', 'incomplete') LIMIT 1"
-    return fetch_value(connection, sql, (upstream_id,)) is None
+    if fetch_value(connection, sql, (upstream_id,)) is not None:
+        return False
+    sql = "SELECT 1 FROM sync_runs WHERE upstream_id = ? AND (state = 'running' OR finished_at > ?)"
+    return fetch_value(connection, sql, (upstream_id, to_text(utc_now() - UNUSED))) is not None

@@ -258,7 +258,7 @@ cross join tags n on n.repository_id = r.id and n.name = (
     order by {_DATE} desc, t.name desc limit 1)
 where u.username = :owner collate nocase and r.deleted_at is null and r.refs_synced_at is not null
 order by date desc, r.full_name limit 1000""",
-        {"owner": "whose"},
+        {"owner": "the owner of the repositories"},
         needs=("owner",),
     ),
     "repositories_with_tag": Question(
