@@ -348,6 +348,8 @@ def test_nothing_overflows_and_the_console_is_clean(lived_in: tuple[Any, str, st
         page.set_viewport_size({"width": 1280, "height": 800})
         page.emulate_media(color_scheme="light")
         assert page.evaluate("document.documentElement.scrollWidth") <= 1280, path
+    inventory = watched.open("/-/inventory").locator(".scroll")
+    assert inventory.evaluate("table => table.scrollWidth <= table.clientWidth")  # on a desktop
     watched.check()
     context.close()
 
