@@ -109,3 +109,12 @@ def test_an_impossible_file_name_is_404(tmp_path: Path, caplog: pytest.LogCaptur
     fill_public(tmp_path / "mirror.db").store.close()
     assert client_of(tmp_path / "mirror.db").get(f"/-/static/{name}").status_code == 404
     assert not caplog.records
+
+
+def test_many_parameters_hide_none(served: AsgiClient) -> None:
+    """A filter or a credential among hundreds of unknown parameters still counts; thousands are not read."""
+    unknown = "&".join(f"a{number}=" for number in range(500))
+    assert served.json(f"/2.0/repositories?{unknown}&fields=size") == {"size": 5}
+    assert served.get(f"/2.0/repositories?{unknown}&access_token=none").status_code == 401
+    assert served.get(f"/-/search.json?{unknown}&q=piston").json()["count"] == 2
+    assert served.get("/2.0/repositories?fields=size&" + "a&" * 5000 + "access_token=none").status_code == 200

@@ -56,6 +56,7 @@ log = logging.getLogger(__name__)
 LARGEST_BODY = 256 * 1024  # the size limit for the body of an API request, in bytes
 LARGEST_FORM = 64 * 1024  # the size limit for a form of a page or of a stored query that writes, in bytes
 SECONDS = 10.0  # for how long a body may be sent
+MOST_PARAMETERS = 1000  # that are read of an address
 MOST_FIELDS, MOST_PAGE_FIELDS = 200, 20  # fields of a form: to an API, of a page
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
@@ -82,11 +83,10 @@ def at_start(send: Send, change: Callable[[Message], Message]) -> Send:
 
 
 def parameters_of(request: Request) -> dict[str, str]:
-    """Return the first value of each query parameter; an empty mapping if the query cannot be read."""
-    try:
-        read = parse_qs(request.query_string, keep_blank_values=True, max_num_fields=100)
-    except ValueError:
-        return {}
+    """Return the first value of each query parameter, of the first MOST_PARAMETERS."""
+    read = parse_qs(
+        "&".join(request.query_string.split("&", MOST_PARAMETERS)[:MOST_PARAMETERS]), keep_blank_values=True
+    )
     # Some clients repeat `fields` to send a list.
     return {key: ",".join(values) if key == "fields" else values[0] for key, values in read.items()}
 
