@@ -321,6 +321,8 @@ def read_config(path: Path | None) -> Config:
         raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not text.strip() and path.is_file():  # such as a full disk leaves: the sandbox is not meant
+        raise ConfigError(f"{path}: is empty; put its text back, or remove it for the built-in sandbox")
     return _placed(from_toml(text, where=str(path)), path.parent)
 
 

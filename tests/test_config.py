@@ -131,9 +131,9 @@ def test_an_error_names_the_setting_and_its_line(text: str, parts: list[str]) ->
         assert part in message
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00", "folder"])
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00", b"", b" \r\n", "folder"])
 def test_an_unreadable_file_is_one_clear_line(tmp_path: Path, content: bytes | str | None) -> None:
-    """A missing file, one that is not text, or a folder."""
+    """A missing file, one that is not text or has none, or a folder."""
     path = tmp_path / "m.toml"
     if content == "folder":
         path.mkdir()
@@ -141,6 +141,13 @@ def test_an_unreadable_file_is_one_clear_line(tmp_path: Path, content: bytes | s
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"m\.toml"):
         read_config(path)
+
+
+def test_a_file_of_comments_means_the_sandbox(tmp_path: Path) -> None:
+    """Somebody wrote it so; a file without any text has lost it."""
+    path = tmp_path / "m.toml"
+    path.write_text("# nothing yet")
+    assert read_config(path).upstreams == BUILT_IN.upstreams
 
 
 def test_paths_begin_at_home_or_beside_the_file(tmp_path: Path) -> None:
