@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
-from fixtures_db import fill_mixed, repository
+from fixtures_db import JESPERN, fill_mixed, repository
 from jsonschema import Draft202012Validator
 
 from mirror.model import Project
@@ -84,6 +84,7 @@ def served_mirror(folder: Path) -> Served:
             ),
         )
     )
+    filled.members(JESPERN, [JESPERN])
     known = make_tokens(filled.store)
     filled.store.close()
     client = client_of(filled.path)

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import pytest
 from asgi_client import AsgiClient, bearer, client_of, make_tokens
-from fixtures_db import PISTON, PISTON_REFS, SEEN, FixtureDb, fill_mixed, hg_ref, owner, repository
+from fixtures_db import JESPERN, PISTON, PISTON_REFS, SEEN, FixtureDb, fill_mixed, hg_ref, owner, repository
 
 from mirror.queries.repositories import repository_details
 from mirror.queries.visibility import OPERATOR
@@ -45,7 +45,9 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Made once; tests that write make their own."""
-    return World(fill_mixed(tmp_path_factory.mktemp("world") / "mirror.db"))
+    filled = fill_mixed(tmp_path_factory.mktemp("world") / "mirror.db")
+    filled.members(JESPERN, [JESPERN])
+    return World(filled)
 
 
 ROUTES = (

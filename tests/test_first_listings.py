@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from asgi_client import AsgiClient, bearer, client_of, make_tokens
-from fixtures_db import SEEN, FixtureDb
+from fixtures_db import JESPERN, SEEN, FixtureDb
 from live_server import serving
 from test_api2_mirrored import synced
 
@@ -29,6 +29,13 @@ LISTS = (
     "/2.0/workspaces/jespern/projects",
     "/2.0/workspaces/jespern/projects/KEY",
     "/rest/api/1.0/projects/jespern/repos",
+)
+MEMBERS = (
+    "/2.0/workspaces/jespern/members",
+    "/2.0/workspaces/jespern/members/jespern",
+    "/2.0/workspaces/jespern/permissions",
+    "/2.0/teams/jespern/members",
+    "/rest/api/1.0/projects/jespern/permissions/users",
 )
 REPOSITORY = ("/1.0/repositories/{}/{}", "/2.0/repositories/{}/{}", "/rest/api/1.0/projects/{}/repos/{}")
 WORKSPACE = (
@@ -154,6 +161,34 @@ def test_pages_say_what_was_not_listed(partly: PartlyListed) -> None:
         assert later not in partly.served.get(path).text
     partly.round("paused")
     assert later in partly.served.get("/-/u/other").text
+
+
+@pytest.mark.parametrize("path", MEMBERS)
+def test_members_that_were_not_read_are_not_none(partly: PartlyListed, path: str) -> None:
+    """A credential with few scopes lists no members. They are 501, and 503 while the workspace is read."""
+    refused = partly.served.get(path, headers=bearer(partly.tokens["read"]))
+    assert (refused.status_code, refused.headers["x-mirror-listing"]) == (501, "not mirrored")
+    assert "holds no members of this" in refused.text
+    assert partly.served.get(path).status_code == 401
+    partly.workspace()
+    assert partly.status(path, "read") == 503
+    partly.workspace(cursor=SEEN)
+    partly.filled.members(JESPERN, [JESPERN])
+    assert partly.status(path, "read") == 200
+
+
+def test_a_mirror_of_a_mirror_goes_on_without_members(mixed_db: FixtureDb, tmp_path: Path) -> None:
+    """It notes that they are hidden, as where a Bitbucket refuses them, and does not ask again and again."""
+    with Store(mixed_db.path) as store:
+        token = tokens.create(store, "copier", "read")
+    with serving(mixed_db.path) as address:
+        (summary,) = synced(tmp_path / "copy.db", f"{address}/2.0", token, workspaces=("mcatalbas",))
+    mixed_db.store.close()
+    assert summary.counts.retries == 0
+    with Store(tmp_path / "copy.db") as store:
+        failures = store.rows("SELECT kind, status FROM sync_failures WHERE subject = 'mcatalbas'")
+    assert failures == [("hidden members", 501)]
+    assert ("mcatalbas/codeigniter",) in _names(tmp_path / "copy.db")
 
 
 def test_a_mirror_of_a_mirror_takes_no_row_for_gone(mixed_db: FixtureDb, tmp_path: Path) -> None:

@@ -146,6 +146,12 @@ def own_workspaces(connection: sqlite3.Connection, caller: Caller) -> dict[str, 
     return dict(found)
 
 
+def has_members(connection: sqlite3.Connection, workspace_id: int) -> bool:
+    """Return whether members of a workspace were read: the upstream may not list them to its caller."""
+    sql = "SELECT 1 FROM members WHERE workspace_id = :id LIMIT 1"
+    return fetch_value(connection, sql, {"id": workspace_id}) is not None
+
+
 def followers_of(connection: sqlite3.Connection, caller: Caller, repository_id: int) -> list[AccountRow]:
     """List who follows a repository, as far as the upstream reports it."""
     return _read(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
+from mirror.queries.accounts import has_members
 from mirror.queries.first_listings import lacks
 from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
 from mirror.queries.rows import AccountRow, RepositoryRow, UpstreamRow
@@ -18,7 +19,7 @@ from mirror.serve.exchange import Answer, ApiError, ApiRequest
 FindRow = Callable[[sqlite3.Connection, Any], AccountRow | RepositoryRow | None]
 
 REFS_HEADER = "X-Mirror-Refs"  # why an answer has no refs: "not read yet" or "not mirrored"
-LISTING_HEADER = "X-Mirror-Listing"  # why a workspace is not answered: "not read yet"
+LISTING_HEADER = "X-Mirror-Listing"  # the same for what a workspace has: its repositories, its members
 RETRY_SECONDS = 60
 
 # Parameters with a credential for this mirror, which no other server may see.
@@ -101,6 +102,22 @@ def with_refs(
             headers={"Retry-After": str(RETRY_SECONDS), REFS_HEADER: "not read yet"},
         )
     return row
+
+
+def must_have_members(
+    connection: sqlite3.Connection, asked: ApiRequest, row: AccountRow, refusal: Callable[[], ApiError]
+) -> None:
+    """Raise ApiError 503 if the members of a workspace were not read yet, and 501 if there are none.
+
+    A workspace has members, so that none means that the upstream does not list them to the mirror.
+
+    :param refusal: makes the error 501.
+    """
+    must_be_listed(connection, asked.caller, asked.names[0], [row])
+    if not has_members(connection, row.id):
+        error = refusal()
+        error.headers[LISTING_HEADER] = REFS_NOT_MIRRORED
+        raise error
 
 
 def must_be_listed(

@@ -286,7 +286,8 @@ class MembersStep(_WorkspaceStep):
         """Go on without members; they are requested again before the next full listing."""
         run, state = self.run, msgspec.structs.replace(self.state, members=None)
         is_first = self._members.next is None  # a later page is not refused for want of rights
-        if is_first and isinstance(error, UpstreamRefused) and error.status in (401, 403, 404):
+        # 501 comes from a mirror that holds no members.
+        if is_first and isinstance(error, UpstreamRefused) and error.status in (401, 403, 404, 501):
             self.report_hidden_members(error)
         else:
             run.fail(Failure("members", self.workspace, str(error), status=run.isolate(error)))

@@ -130,7 +130,7 @@ def error_for(
     if answer.status == 401:
         return _refused_credential(line, credential)
     if _REFS_HEADER in answer.headers or _LISTING_HEADER in answer.headers:
-        line += _NO_REFS if answer.status == 501 else ""
+        line += _NO_REFS if answer.status == 501 and _REFS_HEADER in answer.headers else ""
         return UpstreamRefused(line, status=answer.status, retry_after=retry_after)
     if answer.status >= 500 or answer.status in _RETRIED:
         return UpstreamBusy(line, status=answer.status, retry_after=retry_after)

@@ -44,7 +44,7 @@ from mirror.serve.api2.paging import (
 from mirror.serve.api2.writes import WRITERS
 from mirror.serve.api_edge import Api
 from mirror.serve.exchange import Answer, ApiError, Json, last_seen, unauthorized
-from mirror.serve.unmirrored import must_be_listed, not_mirrored, with_refs
+from mirror.serve.unmirrored import must_be_listed, must_have_members, not_mirrored, with_refs
 from mirror.times import normalised
 
 
@@ -115,12 +115,14 @@ def workspace(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 
 
 def _open_workspace(connection: sqlite3.Connection, asked: Api2Request) -> AccountRow:
-    """Find a workspace whose members the caller may see; raises ApiError 401, 403 or 404."""
+    """Find a workspace whose members the caller may see; raises ApiError 401, 403, 404, 501 or 503."""
     if not asked.caller.known:
         raise unauthorized()
     row = find_workspace(connection, asked)
     if not may_see_members(connection, asked.caller, row.id):
         raise ApiError(403, "Forbidden", detail="Only members of a workspace may list its members.")
+    what = "members of this workspace"
+    must_have_members(connection, asked, row, lambda: not_mirrored(what, asked, row.upstream_id))
     return row
 
 

@@ -41,7 +41,7 @@ from mirror.serve.datacenter.edge import (
     window_of,
 )
 from mirror.serve.exchange import Answer, ApiError, Json, last_seen
-from mirror.serve.unmirrored import must_be_listed, with_refs
+from mirror.serve.unmirrored import must_be_listed, must_have_members, with_refs
 
 VERSION = "8.19.0"  # the version of Data Center that this API is modelled on
 _REPOSITORY_ROLES = {"REPO_READ": None, "REPO_WRITE": "contributor", "REPO_ADMIN": "admin"}
@@ -252,6 +252,9 @@ def project_rights(connection: sqlite3.Connection, asked: DataCenterRequest) -> 
     window, row = window_of(asked), find_projects(connection, asked)[0]
     if not may_see_members(connection, asked.caller, row.id):
         raise not_permitted(asked.caller)
+    there = asked.shapes.addresses.below_project(row.upstream_id, key_of(row), "permissions/users")
+    what = "members of this project"
+    must_have_members(connection, asked, row, lambda: not_mirrored_at(there, what, asked))
     kept = Filter()
     kept.containing("filter", asked.text("filter"), "u.username", "u.display_name")
     width = len(AccountRow.__struct_fields__)
