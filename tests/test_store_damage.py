@@ -19,6 +19,7 @@ from mirror.queries.status import read_status
 from mirror.queries.visibility import OPERATOR
 from mirror.search import search
 from mirror.store import Store, schema
+from mirror.store.changes import DESCRIBED, repository_changes
 from mirror.store.files import damage_explained, open_reader
 from mirror.store.repair import faults_of
 from mirror.store.schema import VERSION
@@ -197,6 +198,26 @@ def test_an_index_with_refs_that_are_not_there_is_one_line(folder: Folder, table
     ran = folder.run("refs", "main")
     assert (ran.code, ran.err.count("\n")) == (4, 1)
     assert "mirror verify --repair" in ran.err
+
+
+def test_values_of_wrong_types_are_told_and_replaced(folder: Folder) -> None:
+    """Other programs may write a BLOB into a column of texts, and a text into one of numbers."""
+    path = folder.path / "data/mirror.db"
+    for column, value in (("description", b"\0\xff"), ("size", "many")):
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"UPDATE repositories SET {column} = ?", (value,))
+            connection.commit()
+        ran = folder.run("show", "ws/tool-1")
+        assert (ran.code, ran.err.count("\n")) == (4, 1)
+        assert f"repositories.{column} has a value of another type" in ran.err
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"UPDATE repositories SET {column} = NULL")
+            connection.commit()
+    old = dict.fromkeys(DESCRIBED) | {"description": b"\0\xff"}
+    same = {"last_seen_at": None, "deleted_at": None, "full_name": "o/r", "is_private": 0}
+    new = dict.fromkeys(DESCRIBED) | {"description": "text"}
+    (change,) = repository_changes(1, old | same, new | same)
+    assert change.old == '{"description": "\\u0000\ufffd"}'
 
 
 def test_a_full_text_index_that_cannot_be_opened_is_damage(folder: Folder) -> None:

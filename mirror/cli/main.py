@@ -139,6 +139,21 @@ class WholeSummaries(click.Group):
         return found + click.Command.shell_complete(self, ctx, incomplete)
 
 
+@contextmanager
+def _with_doubts_of_the_file(ctx: click.Context) -> Iterator[None]:
+    """Explain an error that is a fault of this program, unless values in the mirror are the cause."""
+    try:
+        yield
+    except (MirrorError, OSError, click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except Exception:
+        path = Path(read_config(ctx.obj).database)
+        if not path.is_file():
+            raise
+        with damage_explained(path):
+            raise
+
+
 class Commands(WholeSummaries):
     """The commands; each is imported when it is called, so that all start quickly."""
 
@@ -149,7 +164,7 @@ class Commands(WholeSummaries):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        with _unless_the_reader_has_gone():
+        with _unless_the_reader_has_gone(), _with_doubts_of_the_file(ctx):
             return super().invoke(ctx)
 
     def resolve_command(

@@ -80,7 +80,7 @@ def repository_changes(
         yield Change(
             "updated",
             repository_id,
-            old=json.dumps({column: old[column] for column in moved}, ensure_ascii=False),
+            old=json.dumps({column: old[column] for column in moved}, ensure_ascii=False, default=_as_text),
             new=json.dumps({column: new[column] for column in moved}, ensure_ascii=False),
             previous_look=seen,
         )
@@ -88,6 +88,11 @@ def repository_changes(
     if bool(old["is_private"]) != bool(new["is_private"]):
         kind = "made_private" if new["is_private"] else "made_public"
         yield Change(kind, repository_id, previous_look=seen)
+
+
+def _as_text(value: bytes) -> str:
+    """Return a BLOB, which only another program writes into a row, as a text."""
+    return value.decode("utf-8", "replace")
 
 
 def ref_changes(

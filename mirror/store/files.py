@@ -308,16 +308,23 @@ def explained_rows(path: Path) -> Iterator[None]:
 
 @contextmanager
 def damage_explained(path: Path) -> Iterator[None]:
-    """Turn any error into StoreError if the file is damaged."""
+    """Turn any error into StoreError if the file is damaged, or has values of wrong types."""
     try:
         with explained_rows(path):
             yield
     except (MirrorError, OSError):
         raise
     except Exception as error:  # SQLite may return wrong rows from a damaged page: they fail anywhere
-        if not is_damaged(path):
+        if is_damaged(path):
+            raise StoreError(f"{path}: {DAMAGED} ({type(error).__name__})") from error
+        with explained_rows(path), closing(sqlite3.connect(reading_address(path), uri=True)) as connection:
+            odd = odd_value(connection)
+        if odd is None:
             raise
-        raise StoreError(f"{path}: {DAMAGED} ({type(error).__name__})") from error
+        raise StoreError(
+            f"{path}: {odd} has a value of another type, which no mirror wrote: set it to NULL by SQL;"
+            " `mirror sync --full` replaces those of repositories"
+        ) from error
 
 
 @contextmanager
@@ -340,6 +347,21 @@ def is_damaged(path: Path) -> bool:
         return False
     except (sqlite3.DatabaseError, UnicodeDecodeError, StoreError):
         return True
+
+
+_FITTING = {"TEXT": "('text', 'null')", "INTEGER": "('integer', 'null')"}
+
+
+def odd_value(connection: sqlite3.Connection) -> str | None:
+    """Name a column whose values do not all have its type; None if all do. SQLite itself allows any type."""
+    for table in ("repositories", "users", "branches", "tags"):
+        columns = connection.execute("SELECT name, type FROM pragma_table_info(?)", (table,)).fetchall()
+        for name, kind in columns:
+            fitting = _FITTING.get(kind)
+            sql = f"SELECT EXISTS (SELECT 1 FROM {table} WHERE typeof({name}) NOT IN {fitting})"
+            if fitting and connection.execute(sql).fetchone()[0]:
+                return f"{table}.{name}"
+    return None
 
 
 def file_identity(path: Path | str) -> tuple[int, int] | None:

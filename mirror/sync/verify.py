@@ -232,5 +232,5 @@ class VerifyStep(Step):
 
 
 def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False, default=repr)
     return text if len(text) <= LONGEST else text[:LONGEST] + "..."
