@@ -98,3 +98,13 @@ def test_an_invalid_host_header_is_not_repeated(public_path: Path) -> None:
         "http://good.example:81/-/" in served.get("/-/changes.atom", headers={"Host": "good.example:81"}).text
     )
     assert "evil" not in served.get("/-/changes.atom", headers={"Host": 'evil"/><x'}).text
+
+
+@pytest.mark.parametrize("wrong", ["kind=tag_movd", "since=abc", "until=2020", "repository=jespern"])
+def test_a_filter_that_cannot_be_read_is_named(served: AsgiClient, wrong: str) -> None:
+    """A feed with a misspelled filter would bring everything, and nobody would notice."""
+    value = wrong.partition("=")[2]
+    feed = _valid(served.get(f"/-/changes.atom?{wrong}").text)
+    assert f"“{value}” is not" in str(feed.findtext(f"{ATOM}title"))
+    assert not feed.findall(f"{ATOM}entry")
+    assert f"“{value}” is not" in served.get(f"/-/changes?{wrong}").text

@@ -77,13 +77,18 @@ def wanted_of(visit: Visit, filters: dict[str, str], *, paged: bool = True) -> t
     kind = filters.get("kind", "")
     known = any(kind in kinds for kinds in KINDS.values())
     unexpected = tuple(UNEXPECTED) if kind == UNEXPECTED_GROUP else (kind,) if kind in UNEXPECTED else ()
+    if kind and not (known or kind in KINDS or unexpected):
+        problems.append(f"“{kind[:60]}” is not a kind of change.")
+    repository_id = number_in(filters.get("repository", ""), digits=15)
+    if "repository" in filters and repository_id is None:
+        problems.append(f"“{filters['repository'][:60]}” is not the number of a repository.")
     wanted = ChangeFilter(
         kinds=KINDS.get(kind) or ((kind,) if known else ()),  # a group of kinds, or one
         unexpected=unexpected,
         owner=filters.get("owner", ""),
         upstream=filters.get("upstream", ""),
         ref=filters.get("ref", ""),
-        repository_id=number_in(filters.get("repository", ""), digits=15),
+        repository_id=repository_id,
         since=moments.get("since", ""),
         until=moments.get("until", ""),
         before=visit.number("before", 0, 2**62) or None if paged else None,
@@ -92,12 +97,16 @@ def wanted_of(visit: Visit, filters: dict[str, str], *, paged: bool = True) -> t
 
 
 async def feed(visit: Visit) -> Response:
-    """GET /-/changes.atom: the latest changes for feed readers, with the same filters."""
+    """GET /-/changes.atom: the latest changes for feed readers, with the same filters.
+
+    A filter that cannot be read selects nothing, and the title names it: with all changes in the feed, nobody
+    would notice.
+    """
     filters = filters_of(visit)
-    wanted, _ = wanted_of(visit, filters, paged=False)
+    wanted, problems = wanted_of(visit, filters, paged=False)
 
     def work(connection: sqlite3.Connection) -> tuple[list[ChangeRow], Mapping[int, str]]:
-        rows = latest_changes(connection, visit.caller, wanted, limit=ENTRIES).rows
+        rows = [] if problems else latest_changes(connection, visit.caller, wanted, limit=ENTRIES).rows
         return rows, WebLinks(connection, visit.caller).changes(rows)
 
     found, there = await visit.read(work)
@@ -115,7 +124,7 @@ async def feed(visit: Visit) -> Response:
         feed=base + visit.links.changes(".atom") + query,
         identity=f"{AUTHORITY}{quote(visit.database.name)}",
         query=query,
-        title=f"Changes of {whose}",
+        title=problems[0] if problems else f"Changes of {whose}",
     )
     return Response(text, headers=dict(PAGE), content_type="application/atom+xml; charset=utf-8")
 
