@@ -136,6 +136,53 @@ def test_a_contradicting_listing_is_read_to_its_end(tmp_path: Path, lie: Lie, wh
     assert crawl.rows("SELECT count(*) FROM branches") == [(ROWS,)]
 
 
+class Unsorted:
+    """Ten repositories in pages of five; both pages list the same four unless it is `sorted`."""
+
+    sorted = False
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        """Answer a request."""
+        path = request.url.path
+        if path != "/2.0/repositories/ws":
+            return httpx.Response(200, json=WORKSPACE if path == "/2.0/workspaces/ws" else {"values": []})
+        second = request.url.params.get("page") == "2"
+        numbers = (0, 1, 2, 3, 4) if not second else (5, 6, 7, 8, 9) if self.sorted else (0, 1, 2, 3, 5)
+        said: dict[str, Any] = {"pagelen": 5, "size": 10, "values": [row_of(each) for each in numbers]}
+        return httpx.Response(200, json=said if second else said | {"next": f"{request.url}&page=2"})
+
+
+WORKSPACE = {"type": "workspace", "slug": "ws", "name": "ws", "uuid": "{w}"}
+
+
+def row_of(number: int) -> dict[str, Any]:
+    return {
+        "type": "repository", "uuid": f"{{{number}}}", "slug": f"r{number}", "name": f"r{number}",
+        "full_name": f"ws/r{number}", "scm": "git", "is_private": False, "workspace": WORKSPACE,
+        "owner": {"type": "team", "uuid": "{w}", "username": "ws"},
+    }  # fmt: skip
+
+
+def test_a_listing_whose_pages_repeat_rows_is_not_complete(tmp_path: Path) -> None:
+    """Its total is reached by rows that came twice: others are missing, and not out of sight."""
+    crawl = SyncHarness(
+        "http://old.invalid", tmp_path / "mirror.db", Clock(), kind="cloud", secret=None, workspaces=("ws",),
+        members=False, refs="none",
+    )  # fmt: skip
+    upstream = Unsorted()
+    crawl.transport = httpx.MockTransport(upstream)
+    summary = crawl.sync()
+    assert summary.exit_code == 1
+    assert "lists others twice and not 4 repositories" in str(summary)
+    assert crawl.rows("SELECT count(*) FROM repositories") == [(6,)]
+    upstream.sorted = True
+    assert crawl.sync().exit_code == 0
+    assert crawl.rows("SELECT count(*) FROM repositories") == [(10,)]
+    upstream.sorted = False
+    assert crawl.sync(full=True).exit_code == 0  # nothing is missing in the mirror
+    assert crawl.rows("SELECT count(*) FROM repositories WHERE deleted_at IS NULL") == [(10,)]
+
+
 def test_a_repository_listed_twice_by_api_1_0_is_one_row(tmp_path: Path) -> None:
     """There are no pages, so only the rows count."""
     row = {"slug": "a", "name": "a", "owner": "u", "scm": "git", "is_private": False}

@@ -285,7 +285,20 @@ def may_have_missed(state: WorkspaceState, listing: ListingProgress, seen: int) 
     """
     if not state.whole and listing.passes == 1 and listing.last_size is None and listing.rows == 0:
         return True  # the first listing had nothing, not even a total: the second pass decides
+    if came_twice(listing, seen):
+        return True
     return rows_left_the_listing(listing) or shortfall(listing, seen) > max(state.count_offset, listing.short)
+
+
+def came_twice(listing: ListingProgress, seen: int) -> bool:
+    """Return whether a full listing that is at its end named some rows twice, in the place of others.
+
+    It has as many rows as its total, and they are fewer repositories: rows that cannot be seen do not come.
+    The upstream's order differs from one page to the next.
+    """
+    if listing.purpose != "full" or listing.last_size is None or listing.pages < 2:
+        return False
+    return listing.rows + listing.bad >= listing.last_size and shortfall(listing, seen) > 0
 
 
 def rows_left_the_listing(listing: ListingProgress) -> bool:

@@ -45,7 +45,12 @@ def close_listing(
             f"the listing of {name} reports a total of {listing.last_size:,} and ends after {listing.rows:,}"
         )
     if listing.purpose == "full":
-        if hidden := listing_state.shortfall(listing, seen):
+        hidden = listing_state.shortfall(listing, seen)
+        if listing_state.came_twice(listing, seen):
+            if (missed := hidden - (alive - seen)) > 0:
+                text = f"it lists others twice and not {repositories_text(missed)}: its order is not stable"
+                run.fail(Failure("workspace", workspace, text))
+        elif hidden:
             run.note(
                 f"{name}: the upstream counts {repositories_text(hidden)} more than it lists;"
                 " this credential probably may not see the rest"
