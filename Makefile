@@ -17,7 +17,7 @@ install: .venv/installed ## prepare .venv, with .venv/bin/mirror
 
 dev: .venv/installed .venv/installed-dev ## prepare .venv for development
 
-# The checks run beside the tests, which often wait for something, and one part is installed while another is compiled.
+# The checks run beside the tests, which often wait for something, and two parts are installed at once.
 test: ## ruff, mypy strict, pytest
 	@$(MAKE) --no-print-directory --jobs=2 check pytest
 
@@ -33,13 +33,13 @@ test-lake: .venv/installed-lake ## the lake with Spark, other engines and an obj
 	PYTHONPATH=.venv/lake .venv/bin/python -m pytest -rs -s \
 	    tests/test_lake_engines.py tests/test_lake_s3.py tests/test_lake_spark.py
 
-check: .venv/installed-dev ## ruff, mypy strict, and no name that nothing uses
+check: .venv/unpacked .venv/installed-dev ## ruff, mypy strict, and no name that nothing uses
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/vulture
 
-fuzz: .venv/installed-dev ## ask the served APIs 3,000 random things of each sort (FUZZ= for another number)
+fuzz: .venv/unpacked .venv/installed-dev ## ask the served APIs 3,000 random things of each sort (FUZZ= for another number)
 	FUZZ=$(or $(FUZZ),3000) .venv/bin/python -m pytest -q -x --timeout 0 tests/test_openapi_answers.py
 
 format: .venv/installed-dev ## let ruff arrange the code
@@ -50,10 +50,12 @@ lock: ## pin the newest versions that pyproject.toml allows, with hashes (needs 
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
 	    --upgrade --extra build pyproject.toml -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
-	    --upgrade --extra build --extra dev --extra mcp -c requirements.lock pyproject.toml -o requirements-dev.lock
+	    --upgrade --extra build --extra dev --extra mcp -c requirements.lock \
+	    $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.lock) \
+	    pyproject.toml -o requirements-dev.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
-	    --upgrade --overrides tests/clients.overrides -c requirements-dev.lock \
-	    $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements-dev.lock) \
+	    --upgrade --overrides tests/clients.overrides -c requirements.lock -c requirements-dev.lock \
+	    $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.lock requirements-dev.lock) \
 	    tests/clients.in -o requirements-clients.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q --upgrade \
 	    $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.lock | grep -v dateutil) \
@@ -76,13 +78,20 @@ clean: ## remove .venv and what the tools left; data/ stays
 	    $(PYTHON) -m venv $$pip .venv >/dev/null 2>&1 \
 	    || { rm -rf .venv; echo "$(PYTHON) has neither venv nor pip; on Debian: apt install python3-venv python3-pip"; exit 2; }
 
+PIP = .venv/bin/python -m pip --disable-pip-version-check install -q --no-compile
+
 # The stamps are written last: an installation cut short is done again, not trusted.
-.venv/unpacked: .venv/bin/python requirements.lock pyproject.toml
+.venv/unpacked: .venv/installed-pip requirements.lock pyproject.toml
+	@$(PIP) --require-hashes -r requirements.lock && $(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Alone and first: it is newer than that of most machines, which takes twice as long, and two of it run at once.
+.venv/installed-pip: .venv/bin/python requirements.lock
 	@echo "Installing into .venv (only the first time) ..."
+	@awk '/^[a-z]/ { wanted = /^pip==/ } wanted' requirements.lock > .venv/pip.lock
 	@if .venv/bin/python -m pip --version >/dev/null 2>&1; then pip=".venv/bin/python -m pip"; \
 	    else pip="$(PYTHON) -m pip --python .venv/bin/python"; fi; \
-	    $$pip --disable-pip-version-check install -q --no-compile --require-hashes -r requirements.lock && \
-	    $$pip --disable-pip-version-check install -q --no-compile --no-deps --no-build-isolation -e .
+	    $$pip --disable-pip-version-check install -q --no-compile --require-hashes -r .venv/pip.lock
 	@touch $@
 
 # Where PYTHONDONTWRITEBYTECODE is set, each start would compile the program anew. Half of all is never imported.
@@ -91,14 +100,14 @@ clean: ## remove .venv and what the tools left; data/ stays
 	    mirror .venv/lib/python*/site-packages || true
 	@touch $@
 
-# Not compiled: most of it is never imported, and compiling all would take a third of the time.
-.venv/installed-dev: .venv/unpacked requirements-dev.lock
-	@.venv/bin/python -m pip --disable-pip-version-check install -q --no-compile --require-hashes \
-	    -r requirements-dev.lock
+# Not compiled: most of it is never imported, and compiling all would take a third of the time. Its lock file lists
+# what requirements.lock does not, so that a new .venv gets both at once.
+.venv/installed-dev: .venv/installed-pip requirements-dev.lock
+	@$(PIP) --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
 # Spark, its Java, other engines and a server of S3 are large, and no part of the product: they have no lock file.
-.venv/installed-lake: .venv/installed-dev tests/lake.in
+.venv/installed-lake: .venv/unpacked .venv/installed-dev tests/lake.in
 	@command -v java >/dev/null || apt-get install -y openjdk-17-jre-headless \
 	    || { echo "Spark needs Java 17; on Debian, as root: apt install openjdk-17-jre-headless"; exit 2; }
 	@rm -rf .venv/lake
@@ -110,15 +119,13 @@ clean: ## remove .venv and what the tools left; data/ stays
 # Two programs that the tests run, whose packages have names that others have, so they are apart (tests/clients.in).
 .venv/installed-clients: .venv/unpacked requirements-clients.lock
 	@rm -rf .venv/clients
-	@.venv/bin/python -m pip --disable-pip-version-check install -q --no-deps --no-compile --no-warn-script-location \
-	    --require-hashes -r requirements-clients.lock --target .venv/clients
+	@$(PIP) --no-deps --no-warn-script-location --require-hashes -r requirements-clients.lock --target .venv/clients
 	@touch $@
 
 # Plugins that one test attaches, apart from what all other tests run with (tests/plugins.in).
 .venv/installed-plugins: .venv/unpacked requirements-plugins.lock
 	@rm -rf .venv/plugins
-	@.venv/bin/python -m pip --disable-pip-version-check install -q --no-deps --no-compile --no-warn-script-location \
-	    --require-hashes -r requirements-plugins.lock --target .venv/plugins
+	@$(PIP) --no-deps --no-warn-script-location --require-hashes -r requirements-plugins.lock --target .venv/plugins
 	@touch $@
 
 # Packages of npm that tests run: a client of each API, and axe-core. Where they cannot be had, these tests are skipped.

@@ -59,6 +59,17 @@ def link_locked(packages: Path) -> None:
                     _link(compiled, Path(cache_from_source(target)))
 
 
+def test_two_installations_at_once_write_different_packages() -> None:
+    """`make test` unpacks both lists into one folder at the same time."""
+    ours, of_developers = (
+        set(re.findall(r"^([\w.-]+)==", (ROOT / name).read_text(), re.MULTILINE))
+        for name in ("requirements.lock", "requirements-dev.lock")
+    )
+    assert "httpx" in ours
+    assert "pytest" in of_developers
+    assert not ours & of_developers
+
+
 def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.symlink_to(source)
