@@ -11,6 +11,7 @@ from sync_harness import Clock, SyncHarness
 
 from mirror.errors import UpstreamShapeError
 from mirror.model import Member, Ref
+from mirror.store import Store
 from mirror.store.crawl_state import Landmark
 from mirror.sync.listing_state import next_landmark
 from mirror.times import utc_now
@@ -181,6 +182,46 @@ def test_a_listing_whose_pages_repeat_rows_is_not_complete(tmp_path: Path) -> No
     upstream.sorted = False
     assert crawl.sync(full=True).exit_code == 0  # nothing is missing in the mirror
     assert crawl.rows("SELECT count(*) FROM repositories WHERE deleted_at IS NULL") == [(10,)]
+
+
+class UnsortedRefs(Unsorted):
+    """The same for the branches of one repository."""
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        """Answer a request."""
+        if request.url.path == "/2.0/repositories/ws":
+            return httpx.Response(200, json={"values": [row_of(0)], "size": 1})
+        if not request.url.path.endswith("/refs"):
+            return super().__call__(request)
+        listed = super().__call__(httpx.Request("GET", request.url.copy_with(path="/2.0/repositories/ws")))
+        said = listed.json()
+        said["values"] = [
+            {"type": "branch", "name": row["name"], "target": {"hash": "a" * 40}} for row in said["values"]
+        ]
+        if "next" in said:
+            said["next"] = f"{request.url}&page=2"
+        return httpx.Response(200, json=said)
+
+
+def test_a_listing_of_refs_whose_pages_repeat_rows_deletes_none(tmp_path: Path) -> None:
+    """Those that it does not name are still there."""
+    crawl = SyncHarness(
+        "http://old.invalid", tmp_path / "mirror.db", Clock(), kind="cloud", secret=None, workspaces=("ws",),
+        members=False,
+    )  # fmt: skip
+    upstream = UnsortedRefs()
+    upstream.sorted = True
+    crawl.transport = httpx.MockTransport(upstream)
+    assert crawl.sync().exit_code == 0
+    assert crawl.rows("SELECT count(*) FROM branches") == [(10,)]
+    upstream.sorted = False
+    with Store(crawl.path) as store, store.transaction() as connection:
+        connection.execute("UPDATE repositories SET refs_stale = 1")
+    summary = crawl.sync()
+    assert summary.exit_code == 1
+    assert "lists refs twice, and 4 not" in str(summary)
+    assert crawl.rows("SELECT count(*) FROM branches") == [(10,)]
+    assert crawl.rows("SELECT count(*) FROM changes WHERE kind = 'branch_deleted'") == [(0,)]
 
 
 def test_a_repository_listed_twice_by_api_1_0_is_one_row(tmp_path: Path) -> None:

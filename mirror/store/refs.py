@@ -218,6 +218,12 @@ def has_unnamed(connection: sqlite3.Connection, repository_id: int) -> bool:
     return any(_unnamed(connection, kind, repository_id) for kind in TABLES)
 
 
+def count_named(connection: sqlite3.Connection, repository_id: int) -> int:
+    """Count the refs that the pages of the current listing have named so far."""
+    sql = "SELECT count(*) FROM seen_refs WHERE repository_id = ?"
+    return int(fetch_row(connection, sql, (repository_id,))[0])
+
+
 def save_main_branch(connection: sqlite3.Connection, repository_id: int, name: str | None) -> list[Change]:
     """Write the main branch that a list of branches names; return the change, if refs were read before."""
     read = "SELECT main_branch, refs_synced_at FROM repositories WHERE id = ?"

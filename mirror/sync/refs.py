@@ -25,6 +25,7 @@ from mirror.store.crawl_state import RefsListing
 from mirror.store.cursors import Cursors
 from mirror.store.refs import (
     SavedRefs,
+    count_named,
     has_refs,
     has_unnamed,
     mark_old_refs_stale,
@@ -166,7 +167,7 @@ class RefsStep(Step):
             is_only_page = listing.next is None and listing.pages == 1
             saved = self._write(connection, answer.rows, last_page=is_only_page, listing=listing, seen_at=now)
             if listing.next is None and listing.pages > 1:
-                listing, saved = self._ended(connection, listing, saved, seen_at=now)
+                listing, saved = self._ended(connection, listing, saved, size=answer.size, seen_at=now)
             done = listing.next is None and listing.pages > 0
             run.store.save_changes([*moved, *saved.changes], run_id=run.id, at=now)
             if not done:
@@ -242,9 +243,24 @@ class RefsStep(Step):
             return save_main_branch(connection, self.row_id, main)
 
     def _ended(
-        self, connection: Connection, listing: RefsListing, saved: SavedRefs, *, seen_at: str
+        self,
+        connection: Connection,
+        listing: RefsListing,
+        saved: SavedRefs,
+        *,
+        size: int | None,
+        seen_at: str,
     ) -> tuple[RefsListing, SavedRefs]:
-        """Drop what no page has named, or go back to the first page to make sure of it."""
+        """Drop what no page has named, or go back to the first page to make sure of it.
+
+        Raises UpstreamShapeError if the last pass, too, reaches its total by refs that came twice.
+        """
+        if size is not None and listing.rows >= size:
+            missed = size - listing.bad - count_named(connection, self.row_id)
+            if missed > 0 and listing.passes < PASSES:
+                return RefsListing(passes=listing.passes + 1), saved
+            if missed > 0:
+                raise UpstreamShapeError(f"it lists refs twice, and {missed:,} not: its order is not stable")
         # A ref that is deleted meanwhile pulls another one onto a page that was read already.
         if listing.passes == 1 and listing.bad == 0 and has_unnamed(connection, self.row_id):
             return RefsListing(passes=2), saved
