@@ -12,6 +12,7 @@ wrote, into the same tables, in as many transactions. CPU is that of the work, w
 """
 
 import argparse
+import gc
 import json
 import queue
 import resource
@@ -29,6 +30,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from mirror.cli.main import collect_less_often
 from mirror.config import Retry, UpstreamConfig
 from mirror.credentials import Credential
 from mirror.report import Reporter
@@ -202,6 +204,8 @@ def child(what: str, *arguments: str) -> dict[str, Any]:
 def be_child(what: str, origin: str, path: str, threads: str) -> None:
     """Do what the parent process requests, and print the result, the peak in MB and the seconds of CPU."""
     if what == "sync":
+        gc.freeze()  # both as a command does
+        collect_less_often()
         result = sync(origin, Path(path), int(threads))
     elif what == "record":
         recorded = Recorded()

@@ -280,6 +280,7 @@ def main(arguments: list[str] | None = None) -> None:
     that command's until its end: it handles SIGINT and SIGTERM.
     """
     if arguments is None:
+        collect_less_often()
         signals.interrupt()
         if isinstance(sys.stderr, TextIOWrapper):
             sys.stderr = Unfailing(sys.stderr)
@@ -293,6 +294,11 @@ def main(arguments: list[str] | None = None) -> None:
         signals.end_at_once(code)
     if code:
         leave(code)
+
+
+def collect_less_often() -> None:
+    """Let the garbage collector look less often; with Python's own numbers it takes 3 % of a first sync."""
+    gc.set_threshold(5_000, 20, 20)
 
 
 def exit_code_of(work: Callable[[], object]) -> int:  # noqa: PLR0911 - one for each kind of error
