@@ -10,8 +10,9 @@ import pytest
 from cli_runner import Folder
 
 from mirror.errors import ConfigError
+from mirror.upstream.deadline import Deadline
 from mirror.upstream.environment import named_certificates, proxy_of, tls_remedy, trusting
-from mirror.upstream.transport import Connections, Deadline
+from mirror.upstream.transport import Connections
 
 ONCE = "retry = { attempts = 1 }"
 HASTY = 'retry = { attempts = 3, first_delay = "0.01s", max_delay = "0.01s" }'

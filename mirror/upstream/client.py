@@ -27,6 +27,7 @@ from mirror.errors import (
 )
 from mirror.times import Clock
 from mirror.upstream.budget import Budget, RequestKind, retry_delay
+from mirror.upstream.deadline import Deadline
 from mirror.upstream.environment import tls_remedy
 from mirror.upstream.response import (
     PROXY_LOGIN,
@@ -47,7 +48,6 @@ from mirror.upstream.transport import (
     PROXY_ERRORS,
     TIMEOUTS,
     Connections,
-    Deadline,
     Request,
     TooLarge,
     Transport,

@@ -3,17 +3,17 @@
 import os
 import re
 import ssl
-import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, partial
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 from urllib.request import getproxies
 
 import httpcore
 import httpx
 
 from mirror.errors import ConfigError
+from mirror.upstream.deadline import Deadline, DeadlineBackend
 from mirror.upstream.environment import named_certificates, proxy_of, proxy_variable, trusting, unreadable
 from mirror.upstream.kept_connections import KeptConnections
 from mirror.upstream.response import shown
@@ -100,7 +100,7 @@ class Connections:
         *,
         timeout: float,
         user_agent: str,
-        deadline: "Deadline",
+        deadline: Deadline,
         transport: Transport | None = None,
     ) -> None:
         self._headers = {
@@ -191,7 +191,7 @@ class Connections:
 
 
 def _kept_connections(
-    proxy: str | None, *, certificates: ssl.SSLContext, deadline: "Deadline"
+    proxy: str | None, *, certificates: ssl.SSLContext, deadline: Deadline
 ) -> KeptConnections:
     """Make connections, through a proxy or not. httpx itself must not read the environment."""
     made = httpx.HTTPTransport(verify=certificates, proxy=proxy, trust_env=False)
@@ -237,77 +237,6 @@ def _certificates(named: tuple[str, str] | None) -> ssl.SSLContext:
         return trusting(*named) if named else httpx.create_ssl_context(trust_env=False)
     except OSError as error:
         raise unreadable("the certificates to trust", error) from None
-
-
-class Deadline(threading.local):
-    """The time, by `timer`, at which the exchange of this thread must be over; None for no limit."""
-
-    def __init__(self, timer: Callable[[], float]) -> None:
-        self.at: float | None = None
-        self._timer = timer
-
-    def left(self, timeout: float | None) -> float | None:
-        """Return the time-out of one step, in seconds; raises httpcore.ReadTimeout after the deadline."""
-        if self.at is None:
-            return timeout
-        left = self.at - self._timer()
-        if left <= 0:
-            raise httpcore.ReadTimeout("the whole answer takes too long")
-        return left if timeout is None else min(timeout, left)
-
-
-class DeadlineBackend(httpcore.NetworkBackend):
-    """Opens connections whose reads and writes keep the deadline of the thread that uses them.
-
-    The time-outs of the HTTP library limit only single reads: a server that sends a byte every few seconds
-    could keep a client for ever.
-    """
-
-    def __init__(self, deadline: Deadline) -> None:
-        self._plain = httpcore.SyncBackend()
-        self._deadline = deadline
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
-        """Connect as the HTTP library does, and wrap the connection."""
-        left = self._deadline.left(timeout)
-        stream = self._plain.connect_tcp(host, port, left, local_address, socket_options)
-        return _Stream(stream, self._deadline)
-
-
-class _Stream(httpcore.NetworkStream):
-    """One connection."""
-
-    def __init__(self, plain: httpcore.NetworkStream, deadline: Deadline) -> None:
-        self._plain = plain
-        self._deadline = deadline
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._plain.read(max_bytes, self._deadline.left(timeout))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._plain.write(buffer, self._deadline.left(timeout))
-
-    def close(self) -> None:
-        self._plain.close()
-
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.NetworkStream:
-        left = self._deadline.left(timeout)
-        return _Stream(self._plain.start_tls(ssl_context, server_hostname, left), self._deadline)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._plain.get_extra_info(info)
 
 
 def read_body(answer: Incoming, encoding: str, *, most: int, deadline: Deadline) -> bytes:
