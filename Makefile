@@ -78,7 +78,7 @@ clean: ## remove .venv and what the tools left; data/ stays
 	    $(PYTHON) -m venv $$pip .venv >/dev/null 2>&1 \
 	    || { rm -rf .venv; echo "$(PYTHON) has neither venv nor pip; on Debian: apt install python3-venv python3-pip"; exit 2; }
 
-PIP = .venv/bin/python -m pip --disable-pip-version-check install -q --no-compile
+PIP = .venv/bin/python -m pip --disable-pip-version-check install -qq --no-compile
 
 # The stamps are written last: an installation cut short is done again, not trusted.
 .venv/unpacked: .venv/installed-pip requirements.lock pyproject.toml
@@ -91,7 +91,7 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check install -q --no-compil
 	@awk '/^[a-z]/ { wanted = /^pip==/ } wanted' requirements.lock > .venv/pip.lock
 	@if .venv/bin/python -m pip --version >/dev/null 2>&1; then pip=".venv/bin/python -m pip"; \
 	    else pip="$(PYTHON) -m pip --python .venv/bin/python"; fi; \
-	    $$pip --disable-pip-version-check install -q --no-compile --require-hashes -r .venv/pip.lock
+	    $$pip --disable-pip-version-check install -qq --no-compile --require-hashes -r .venv/pip.lock
 	@touch $@
 
 # Where PYTHONDONTWRITEBYTECODE is set, each start would compile the program anew. Half of all is never imported.
