@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 from asgi_client import AsgiClient, bearer, client_of, make_tokens
-from fixtures_db import JESPERN, SEEN, FixtureDb
+from fixtures_db import JESPERN, SEEN, FixtureDb, owner
 from live_server import serving
 from test_api2_mirrored import synced
 
 from mirror.store import Store, tokens
 from mirror.store.crawl_state import Round, WorkspaceState
 from mirror.store.cursors import Cursors
-from mirror.store.runs import Failure, Failures, finish_run, start_run
+from mirror.store.runs import HIDDEN_MEMBERS, Failure, Failures, finish_run, start_run
 from mirror.times import from_text, to_text, utc_now
 
 NOW = to_text(utc_now())
@@ -175,6 +175,23 @@ def test_members_that_were_not_read_are_not_none(partly: PartlyListed, path: str
     partly.workspace(cursor=SEEN)
     partly.filled.members(JESPERN, [JESPERN])
     assert partly.status(path, "read") == 200
+
+
+def test_a_project_may_have_no_members_of_its_own(partly: PartlyListed) -> None:
+    """On Data Center rights may come from groups alone; where reading failed, nothing is known."""
+    path = "/rest/api/1.0/projects/jespern/permissions/users"
+    store, filled = partly.filled.store, partly.filled
+    with store.transaction() as connection:
+        connection.execute("UPDATE upstreams SET kind = 'datacenter'")
+        connection.execute("DELETE FROM members")
+    assert partly.served.get(path, headers=bearer(partly.tokens["read"])).status_code == 501
+    filled.members(owner("mcatalbas"), [owner("mcatalbas")])
+    found = partly.served.get(path, headers=bearer(partly.tokens["read"]))
+    assert (found.status_code, found.json()["values"]) == (200, [])
+    with store.transaction() as connection:
+        failure = Failure(HIDDEN_MEMBERS, "JESPERN", "no", status=403)
+        Failures(connection, filled.upstream_id).save(failure, from_text(SEEN))
+    assert partly.served.get(path, headers=bearer(partly.tokens["read"])).status_code == 501
 
 
 def test_a_mirror_of_a_mirror_goes_on_without_members(mixed_db: FixtureDb, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from mirror.queries.visibility import (
     visible_project,
 )
 from mirror.store.rows import fetch, fetch_as, fetch_one, fetch_value
+from mirror.store.runs import HIDDEN_MEMBERS
 
 
 def _read(
@@ -146,10 +147,24 @@ def own_workspaces(connection: sqlite3.Connection, caller: Caller) -> dict[str, 
     return dict(found)
 
 
-def has_members(connection: sqlite3.Connection, workspace_id: int) -> bool:
-    """Return whether members of a workspace were read: the upstream may not list them to its caller."""
-    sql = "SELECT 1 FROM members WHERE workspace_id = :id LIMIT 1"
-    return fetch_value(connection, sql, {"id": workspace_id}) is not None
+_KNOWS_MEMBERS = """SELECT EXISTS (SELECT 1 FROM members WHERE workspace_id = :id) OR EXISTS (
+        SELECT 1 FROM users w JOIN upstreams u ON u.id = w.upstream_id
+        WHERE w.id = :id AND u.kind = 'datacenter'
+            AND EXISTS (
+                SELECT 1 FROM members m JOIN users o ON o.id = m.workspace_id WHERE o.upstream_id = u.id)
+            AND NOT EXISTS (
+                SELECT 1 FROM sync_failures f WHERE f.upstream_id = u.id AND f.kind IN ('members', :hidden)
+                    AND f.subject = w.username COLLATE NOCASE))"""
+
+
+def knows_members(connection: sqlite3.Connection, workspace_id: int) -> bool:
+    """Return whether the members of a workspace were read: the upstream may not list them to its caller.
+
+    A workspace of Cloud has members, so that none were not read. A project of Data Center may give rights to
+    groups alone; where members of other projects were read, and reading its own did not fail, it has none.
+    """
+    values = {"id": workspace_id, "hidden": HIDDEN_MEMBERS}
+    return bool(fetch_value(connection, _KNOWS_MEMBERS, values))
 
 
 def followers_of(connection: sqlite3.Connection, caller: Caller, repository_id: int) -> list[AccountRow]:

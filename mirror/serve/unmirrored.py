@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-from mirror.queries.accounts import has_members
+from mirror.queries.accounts import knows_members
 from mirror.queries.first_listings import lacks
 from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
 from mirror.queries.rows import AccountRow, RepositoryRow, UpstreamRow
@@ -107,14 +107,12 @@ def with_refs(
 def must_have_members(
     connection: sqlite3.Connection, asked: ApiRequest, row: AccountRow, refusal: Callable[[], ApiError]
 ) -> None:
-    """Raise ApiError 503 if the members of a workspace were not read yet, and 501 if there are none.
-
-    A workspace has members, so that none means that the upstream does not list them to the mirror.
+    """Raise ApiError 503 if the members of a workspace were not read yet, and 501 if they cannot be read.
 
     :param refusal: makes the error 501.
     """
     must_be_listed(connection, asked.caller, asked.names[0], [row])
-    if not has_members(connection, row.id):
+    if not knows_members(connection, row.id):
         error = refusal()
         error.headers[LISTING_HEADER] = REFS_NOT_MIRRORED
         raise error
