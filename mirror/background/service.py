@@ -281,7 +281,14 @@ class Background:
             return
         for summary in self._worker.do(work):
             if summary.resumes_at is not None:
-                self._retry_at[work.id] = summary.resumes_at
+                self._resume(work, summary.resumes_at)
+
+    def _resume(self, work: Work, at: datetime) -> None:
+        """Go on with scheduled work at a time, however much later its schedule fires."""
+        self._retry_at[work.id] = at
+        job = self._scheduler.get_job(work.id)
+        if job is not None and (job.next_run_time is None or job.next_run_time > at):
+            job.modify(next_run_time=at)
 
 
 def acceptable(config: Config, before: Config) -> Config:
