@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 from sync_harness import assert_matches_sandbox, crawling
 
+from mirror.config import Duration, Retry
+from mirror.sandbox import Fault
+
 TWO: dict[str, Any] = {"workspaces": ("jespern", "1team", "Mimika_Oh")}
 
 
@@ -63,3 +66,35 @@ def test_many_workspaces_do_not_starve_the_refs(tmp_path: Path) -> None:
         states = (crawl.sync(may_wait=False, later=3602).state for _ in range(60))
         assert "complete" in states  # asks until then
         assert_matches_sandbox(crawl, sandbox, sandbox.workspaces())
+
+
+@pytest.mark.parametrize("retry_after", [None, "120"])
+def test_a_bad_repository_holds_up_no_run_that_may_not_wait(tmp_path: Path, retry_after: str | None) -> None:
+    """Whatever delay it asks for, and however many attempts are configured, the others are mirrored."""
+    patient = Retry(attempts=10, first_delay=Duration(1))
+    with crawling(tmp_path, synced=True, retry=patient, **TWO) as (sandbox, crawl):
+        names = [name for (name,) in crawl.rows("SELECT full_name FROM repositories WHERE size > 0")]
+        for name in names:
+            sandbox.do("push", name)
+        uuid = crawl.one("SELECT uuid FROM repositories WHERE full_name = ?", names[0]).strip("{}")
+        sandbox.add_fault(Fault("503", where=f"*{uuid}*/refs", nth=None, retry_after=retry_after))
+        summary = crawl.sync(may_wait=False)
+        assert (summary.state, [each.kind for each in summary.failures]) == ("incomplete", ["refs"])
+        assert crawl.one("SELECT count(*) FROM repositories WHERE refs_stale") == 1
+        sandbox.clear_faults()
+        assert crawl.sync(may_wait=False).state == "complete"
+        assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
+
+
+@pytest.mark.parametrize("where", ["*", "refs"])
+def test_an_upstream_that_is_away_for_long_pauses_a_run_that_may_not_wait(tmp_path: Path, where: str) -> None:
+    """It says when to come back; a few requests were enough to see it."""
+    with crawling(tmp_path, **TWO) as (sandbox, crawl):
+        sandbox.add_fault(Fault("503", where=where, nth=None, retry_after="1800"))
+        summary = crawl.sync(may_wait=False)
+        assert summary.state == "paused"
+        assert summary.resumes_at is not None
+        assert round((summary.resumes_at - crawl.clock.moment).total_seconds()) == 1800
+        assert "goes on at" in (summary.error or "")
+        kinds = sandbox.state()["by_kind"]
+        assert sum(kinds.values() if where == "*" else [kinds[where]]) <= 3

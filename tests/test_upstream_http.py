@@ -9,7 +9,6 @@ import pytest
 from upstream_fakes import NOON, FakeUpstream, Responder, answer, faked, page, recorded
 
 from mirror.errors import (
-    BudgetSpent,
     ConfigError,
     CredentialsRefused,
     MirrorError,
@@ -89,12 +88,17 @@ def test_retry_after_is_obeyed_in_both_forms(told: str, nap: int) -> None:
     assert nap / 2 <= ours.time.naps[0] <= nap
 
 
-def test_a_long_told_delay_ends_a_run_that_may_not_wait() -> None:
-    """A cron run does not wait for half an hour; it says when to come back."""
+def test_a_run_that_may_not_wait_gives_up_at_a_long_delay() -> None:
+    """A cron run does not wait for half an hour; delays of its own are cut to half a minute."""
     ours = faked(answer("", 503, retry_after="1800"), OK, may_wait=False)
-    with pytest.raises(BudgetSpent) as caught:
+    with pytest.raises(UpstreamBusy) as caught:
         ask(ours)
-    assert caught.value.resumes_at == NOON + timedelta(minutes=30)
+    assert (caught.value.retry_after, ours.time.naps) == (1800, [])
+    ours = faked(answer("", 503), may_wait=False, attempts=12)
+    with pytest.raises(UpstreamBusy):
+        ask(ours)
+    assert len(ours.time.naps) == 11
+    assert 15 <= max(ours.time.naps) <= 30
 
 
 def test_a_429_without_retry_after_waits_a_minute_then_longer() -> None:

@@ -365,6 +365,9 @@ class ForcedStep(Step):
             raise Paused(str(error)) from error
         if isinstance(error, Interrupted) and self.place.stays:  # what was queued behind it is not asked
             raise Paused(str(error)) from error
+        if self.run.must_come_back(error):
+            self.place.stays = True
+            raise error
         try:
             self.run.isolate(error)
         except MirrorError:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
@@ -30,7 +30,7 @@ from mirror.store.repair import correct_future_moments, latest_ahead
 from mirror.store.runs import Failure, Failures, finish_run, restart_run, save_counts, start_run
 from mirror.sync.progress import RunProgress, usual_pace
 from mirror.sync.workspace_states import WorkspaceStates
-from mirror.times import Clock, to_text
+from mirror.times import Clock, time_text, to_text
 from mirror.upstream.budget import Budget
 from mirror.upstream.protocol import Upstream
 
@@ -177,20 +177,26 @@ class Run:
     def isolate(self, error: MirrorError) -> int | None:
         """Return the status of an error that concerns a single object; raise any other.
 
-        A 429 after all retries pauses the run; the third lost connection in a row ends it.
+        A 429 after all retries pauses the run; the third lost connection, or answer to come back later than
+        this run may wait, in a row ends it.
         """
         if isinstance(error, UpstreamBusy) and error.status == 429:
             raise Paused(str(error)) from error
         if not isinstance(error, UpstreamRefused | UpstreamBusy | UpstreamShapeError):
             raise error
-        if not isinstance(error, UpstreamBusy) or error.status is not None:
+        status: int | None = getattr(error, "status", None)
+        if not isinstance(error, UpstreamBusy) or not (status is None or self.must_come_back(error)):
             self.hear()
-            return getattr(error, "status", None)
-        # One lost connection may concern one repository; three in a row: the upstream is out of reach.
+            return status
+        # One of them may concern one repository; three in a row: the upstream is out of reach.
         self._lost, self._lost_connections = error, self._lost_connections + 1
         if self._lost_connections >= 3:
             raise error
-        return None
+        return status
+
+    def must_come_back(self, error: MirrorError) -> bool:
+        """Return whether the upstream wants to be asked again later than this run may wait."""
+        return isinstance(error, UpstreamBusy) and (error.retry_after or 0) > self.budget.longest_wait
 
     def must_have_heard(self) -> None:
         """Raise the last connection error if nothing was answered at all: the upstream is out of reach."""
@@ -301,6 +307,10 @@ def recorded(run: Run) -> Iterator[Summary]:
         summary.error = "stopped; the next run resumes from here"
     except MirrorError as error:
         summary.state, summary.error, summary.exit_code = "failed", str(error), error.exit_code
+        if isinstance(error, UpstreamBusy) and run.must_come_back(error):
+            summary.resumes_at = run.now() + timedelta(seconds=error.retry_after or 0)
+            summary.state, summary.exit_code = "paused", Paused.exit_code
+            summary.error = f"{error}; goes on at {time_text(summary.resumes_at)}"
     finally:
         summary.kind, summary.seconds = run.kind, run.stopwatch() - began
         _add_missing(run, summary)

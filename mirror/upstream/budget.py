@@ -5,6 +5,7 @@ Bitbucket limits requests by a rolling hour and by identity, and does not report
 processes and restarts share the ledger; the budget decides, the store keeps the ledger.
 """
 
+import math
 import re
 import threading
 from collections import Counter
@@ -28,7 +29,7 @@ GIT_LIMIT = 57_000  # of 60,000
 LONGEST_DELAY = 3600.0  # the longest wait that an answer can ask for, in seconds
 FIRST_HOLD = 60.0  # clients that came back after 5 s stayed locked out
 SHORTEST_HOLD = 1.0  # seconds
-SHORT_HOLD = 90.0  # seconds that even a run that may not wait waits
+SHORT_WAIT = 30.0  # seconds that even a run that may not wait waits, less than a hold that nobody told
 
 
 class Ledger(Protocol):
@@ -229,11 +230,13 @@ class Budget:
         """Return reservations that were not used, at the end of a run."""
         self._ledger.close()
 
+    @property
+    def longest_wait(self) -> float:
+        """The most seconds that a retry may be waited for."""
+        return math.inf if self._may_wait else SHORT_WAIT
+
     def pause(self, seconds: float, why: str) -> None:
-        """Wait before a retry; raises BudgetSpent if the run may not wait that long."""
-        if seconds > SHORT_HOLD and not self._may_wait:
-            resumes_at = self._clock() + timedelta(seconds=seconds)
-            raise BudgetSpent(f"{why}; goes on at {time_text(resumes_at)}", resumes_at=resumes_at)
+        """Wait before a retry."""
         self._sleep(seconds, why)
 
     def observe(self, kind: RequestKind, status: int, headers: Mapping[str, str]) -> None:
@@ -277,7 +280,7 @@ class Budget:
         until, held = no_room
         seconds = max(0.0, (until - self._clock()).total_seconds())
         why = f"{self._reason(kind, held=held)}; goes on at {time_text(until)}"
-        if not self._may_wait and not (held and seconds <= SHORT_HOLD):
+        if not self._may_wait and not (held and seconds <= SHORT_WAIT):
             raise BudgetSpent(why, resumes_at=until)
         self._sleep(seconds + 0.001, why)
 

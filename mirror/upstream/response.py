@@ -340,11 +340,17 @@ class RetryPolicy:
     def reads_at_most(self, attempts: int) -> Retrying:
         """Return the rule for reads with fewer attempts than are configured."""
         most = min(attempts, self._retry.attempts)
-        return self._retrying(most, lambda error: isinstance(error, UpstreamBusy))
+        return self._retrying(most, self._may_ask_again)
 
     def _retrying(self, attempts: int, may_repeat: Callable[[BaseException], bool]) -> Retrying:
         wait = functools.partial(self._wait, attempts)
         return Retrying(attempts, may_repeat=may_repeat, delay=self._delay, wait=wait)
+
+    def _may_ask_again(self, error: BaseException) -> bool:
+        """Return whether a read is worth another attempt in this run."""
+        if not isinstance(error, UpstreamBusy):
+            return False
+        return error.status == 429 or (error.retry_after or 0) <= self._budget.longest_wait
 
     def _delay(self, state: "tenacity.RetryCallState") -> float:
         """Return the seconds until the next attempt: Retry-After, else a growing delay with jitter."""
@@ -353,7 +359,8 @@ class RetryPolicy:
             return 0.0  # the budget waits: 429 holds the whole account
         if error.retry_after:
             return error.retry_after
-        longest: float = min(self._retry.max_delay, self._retry.first_delay * 2 ** (state.attempt_number - 1))
+        growing = self._retry.first_delay * 2 ** (state.attempt_number - 1)
+        longest: float = min(growing, self._retry.max_delay, self._budget.longest_wait)
         return longest * self._random.uniform(0.5, 1.0)
 
     def _wait(self, attempts: int, state: "tenacity.RetryCallState") -> None:
