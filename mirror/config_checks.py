@@ -31,8 +31,9 @@ def complaints(config: "Config") -> Iterator[tuple[str, str]]:
     # The owner must read and write; a mode for programs and folders is a mistake.
     if not re.fullmatch(r"0?6[046]{2}", config.file_mode):
         yield "$.file_mode", f'{config.file_mode!r} is not a file mode; write "0600", or "0660" for a group'
-    # SQLite would take these for a temporary database, one in memory, or a URI.
-    if re.match(r"\s*$|:memory:$|file:", config.database) or "\0" in config.database:
+    # SQLite would take these for a temporary database, one in memory, or a URI; "." and "/" name no file.
+    is_odd = re.match(r"\s*$|:memory:$|file:", config.database) or "\0" in config.database
+    if is_odd or not Path(config.database).name:
         yield "$.database", f"{config.database!r} is not a file path"
     yield from _serve_complaints(config)
     yield from _alert_complaints(config)

@@ -233,7 +233,7 @@ def test_a_pipe_is_read_if_somebody_writes_into_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "database", ["", " ", ":memory:", "file:mirror.db", "file:mirror.db?mode=ro", "a\\u0000b"]
+    "database", ["", " ", ":memory:", "file:mirror.db", "file:mirror.db?mode=ro", "a\\u0000b", ".", "/"]
 )
 def test_an_invalid_database_path_is_refused(database: str) -> None:
     """Also names that SQLite would not read as a file."""

@@ -380,6 +380,8 @@ def test_what_cannot_be_used_is_said(mixed_file: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="is a file; a lake needs a folder"):
         exported(mixed_file, tmp_path / "file")
+    with pytest.raises(ConfigError, match="a file of it; give another name"):
+        exported(mixed_file, mixed_file.with_name(f"{mixed_file.name}.lock"))
     with export_lock(mixed_file), pytest.raises(StoreLocked, match="is exporting it"):
         exported(mixed_file, tmp_path / "lake")
     exported(mixed_file, tmp_path / "lake")

@@ -207,6 +207,17 @@ def test_an_unusable_target_is_refused(public_db: FixtureDb, tmp_path: Path) -> 
     assert not (tmp_path / "other.db").exists()
 
 
+def test_a_mirror_in_utf_16_is_refused_with_a_remedy(public_path: Path, tmp_path: Path) -> None:
+    """As somebody makes one from a dump: SQLite copies no rows between encodings. Its dump is published."""
+    dump = subprocess.run(["sqlite3", public_path, ".dump"], check=True, capture_output=True).stdout
+    odd, usual = tmp_path / "utf16.db", tmp_path / "utf8.db"
+    subprocess.run(["sqlite3", odd], input=b"PRAGMA encoding = 'UTF-16le';" + dump, check=True)
+    with pytest.raises(StoreError, match=r"UTF-16.*\.dump"):
+        publish(odd, tmp_path / "public.db", PublishOptions())
+    subprocess.run(f"sqlite3 '{odd}' .dump | sqlite3 '{usual}'", shell=True, check=True)  # noqa: S602
+    assert publish(usual, tmp_path / "public.db", PublishOptions()).rows["repositories"]
+
+
 def test_the_command_publishes_and_reports(
     folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -378,8 +378,13 @@ def test_a_folder_of_other_files_is_refused(public_path: Path, tmp_path: Path) -
     (tmp_path / "www/index.html").write_text("mine")
     with pytest.raises(ConfigError, match="has other files"):
         made(public_path, tmp_path / "www")
+    (tmp_path / "file").write_text("mine")
     with pytest.raises(ConfigError, match="not a folder"):
-        made(public_path, public_path)
+        made(public_path, tmp_path / "file")
+    for own in ("mirror.db.lock", "mirror.db-wal", "mirror.db.exporting/www"):
+        with pytest.raises(ConfigError, match="a file of it; give another name"):
+            made(public_path, tmp_path / own)
+        assert not (tmp_path / own).is_dir()
     with pytest.raises(StoreError, match="no mirror there yet"):
         made(tmp_path / "none.db", tmp_path / "else")
     assert [path.name for path in (tmp_path / "www").iterdir()] == ["index.html"]

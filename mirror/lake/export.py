@@ -35,7 +35,7 @@ from mirror.store import Store
 from mirror.store.changes import CLOSED
 from mirror.store.export_marks import CHOOSE, MARKED, Begun, begin_export, finish_export, mirror_id
 from mirror.store.files import explained, open_reader, reading_address
-from mirror.store.lock import beside, export_lock
+from mirror.store.lock import beside, export_lock, place_apart
 from mirror.times import Clock, to_text, utc_now
 
 MOST_ADDITIONS = 100
@@ -92,6 +92,8 @@ def export(
     process exports it, StoreError if the file or the place cannot be used.
     """
     open_reader(mirror, older=True).close()  # `Store` would create a missing file
+    if place.is_folder:
+        place_apart(mirror, Path(place.root))
     with export_lock(mirror), Store(mirror) as store, ExitStack() as stack:
         with store.transaction() as connection:
             name = mirror_id(connection)

@@ -41,8 +41,8 @@ class Place:
 
     def __init__(self, address: str) -> None:
         place = address_of(address)
-        self._address, self._is_local = place.text, place.is_folder
-        if self._is_local:
+        self._address, self.is_folder = place.text, place.is_folder
+        if self.is_folder:
             if os.path.lexists(place.given) and not Path(place.given).is_dir():
                 raise ConfigError(f"{self}: is a file; a lake needs a folder")
             self.fs, self.root = fs.LocalFileSystem(), place.given
@@ -67,7 +67,7 @@ class Place:
         It is in the lake, or `local` if that is an object store: always at the same place, so that what a
         killed process left is removed. Raises StoreLocked while another process of this machine uses it.
         """
-        folder = Path(self.root) / f"{STAGING}-{owner}" if self._is_local else local
+        folder = Path(self.root) / f"{STAGING}-{owner}" if self.is_folder else local
         with held(folder.with_name(f"{folder.name}.lock"), f"exporting {owner} into {self}"):
             try:
                 with self.explained():
@@ -80,7 +80,7 @@ class Place:
     def put(self, file: Path, name: str) -> None:
         """Move a finished file from the staging folder to its place."""
         with self.explained():
-            if self._is_local:
+            if self.is_folder:
                 target = Path(self.path(name))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 sync_to_disk(file)

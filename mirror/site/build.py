@@ -27,7 +27,7 @@ from mirror.site.folder import PER_PAGE, PagePaths, PageSource, SiteFolder, open
 from mirror.site.pages import Pages, feed, robots, sitemaps
 from mirror.site.shards import DIRECTORY, Named, files, read_names
 from mirror.store.files import open_reader
-from mirror.store.lock import site_lock
+from mirror.store.lock import place_apart, site_lock
 from mirror.store.rows import fetch
 
 TITLE = "Bitbucket mirror"
@@ -67,6 +67,7 @@ def make_site(
     """
     base = checked_base(options.base_url)
     open_reader(mirror).close()  # without a mirror, not even the folder is made
+    place_apart(mirror, folder)
     with (
         site_lock(mirror),
         open_folder(folder) as site,

@@ -35,6 +35,7 @@ _REMEDIES = (
     ("no such index", DAMAGED),
     ("no such fts5 table", DAMAGED),
     ("vtable constructor failed", DAMAGED),  # a full-text index has lost its own tables, or their rows
+    ("same text encoding", "the mirror is in UTF-16: `sqlite3 OLD .dump | sqlite3 NEW` makes it UTF-8"),
     ("lacks changes", "its -wal file has newer data: serve it without -i, or checkpoint it"),
 )
 

@@ -227,12 +227,23 @@ def sync_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+OWN = (*BESIDE, *LOCKS, ".webhooks", ".exporting", ".restoring")
+"""Suffixes of all files and folders that a mirror has beside it, now or later."""
+
+
+def place_apart(mirror: Path, target: Path) -> Path:
+    """Return the real path of a file or folder to write; raises ConfigError if it is one of the mirror's."""
+    real, ours = Path(os.path.realpath(target)), Path(os.path.realpath(mirror))
+    beside_it = {beside(ours, end) for end in OWN}
+    is_taken = real == ours or not beside_it.isdisjoint((real, *real.parents))
+    if is_taken or (real.exists() and ours.exists() and real.samefile(ours)):
+        raise ConfigError(f"{target}: is the mirror itself, or a file of it; give another name")
+    return real
+
+
 def place_beside(mirror: Path, target: Path) -> Path:
     """Return the real path of a file, or of one to be; raises ConfigError if it is one of the mirror's."""
-    real, ours = Path(os.path.realpath(target)), Path(os.path.realpath(mirror))
-    taken = {ours.with_name(f"{ours.name}{end}") for end in ("", *BESIDE, *LOCKS)}
-    if real in taken or (real.exists() and ours.exists() and real.samefile(ours)):
-        raise ConfigError(f"{target}: is the mirror itself; give another file")
+    real = place_apart(mirror, target)
     if real.exists() and not real.is_file():
         raise ConfigError(f"{target}: {'a folder' if real.is_dir() else 'not a regular file'}; give a file")
     return real
