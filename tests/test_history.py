@@ -19,7 +19,7 @@ from mirror.errors import Interrupted
 from mirror.queries.past import past_of
 from mirror.queries.visibility import OPERATOR
 from mirror.store import Store
-from mirror.store.changes import compact, compacted_before
+from mirror.store.compaction import compact, compacted_before
 from mirror.store.files import open_reader
 from mirror.times import from_text, to_text
 

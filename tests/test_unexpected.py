@@ -27,7 +27,7 @@ from mirror.report import Summary
 from mirror.sandbox import Fault, Sandbox, World
 from mirror.serve.webhook_events import read_event
 from mirror.store.files import open_reader
-from mirror.store.refs import RefUpdate, RepositoryEvent, save_event
+from mirror.store.webhooks import RefUpdate, RepositoryEvent, save_event
 
 NAME, OTHER = "jespern/django-piston", "ubernostrum/django-registration"
 

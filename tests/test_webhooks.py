@@ -22,7 +22,7 @@ from mirror.serve.state import served
 from mirror.serve.webhook_events import read_event
 from mirror.serve.webhooks import LARGEST_BODY, Hook, Kept, Spool, WebhookWriter, accept, write
 from mirror.store import Store
-from mirror.store.refs import Delivery, RefUpdate, RepositoryEvent
+from mirror.store.webhooks import Delivery, RefUpdate, RepositoryEvent
 from mirror.times import to_text, utc_now
 
 

@@ -15,8 +15,8 @@ from mirror.operations import SyncOptions, sync_all
 from mirror.report import Reporter
 from mirror.sandbox import Fault, repository_refs, visible_repositories
 from mirror.store import Store
-from mirror.store.changes import OLDEST_PAGE
 from mirror.store.lock import sync_lock
+from mirror.store.writes import OLDEST_PAGE
 from mirror.times import to_text, utc_now
 from mirror.upstream.connect import connect
 

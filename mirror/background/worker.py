@@ -26,7 +26,7 @@ from mirror.readable import size_text
 from mirror.report import Reporter, Summary
 from mirror.store import Store
 from mirror.store.backup import back_up_dated, dated_copies
-from mirror.store.changes import compact, compacted_before
+from mirror.store.compaction import compact, compacted_before
 from mirror.store.cursors import Cursors
 from mirror.store.export_marks import last_export
 from mirror.store.files import read_if_possible

@@ -14,8 +14,8 @@ from mirror.queries.refs import REFS_STATE
 from mirror.queries.rows import ChangeRow, Values
 from mirror.queries.visibility import Caller, visible, visible_changes
 from mirror.store.changes import RARE, RARE_KINDS
-from mirror.store.refs import PSEUDO_TAG
 from mirror.store.rows import fetch, fetch_as, fetch_value
+from mirror.store.schema import PSEUDO_TAG
 
 # One index has the rare kinds, another the forced moves of main branches. SQLite uses them only for
 # statements that repeat their conditions as they were made.

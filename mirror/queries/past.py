@@ -14,7 +14,7 @@ from typing import Any
 from mirror.errors import NotFound, NotKnownThen
 from mirror.model import NAMED
 from mirror.queries.past_state import NOT_RECORDED, Line, Looks, Measures, Past, Rebuilt
-from mirror.queries.refs import KINDS, TABLES, select_refs
+from mirror.queries.refs import KINDS, select_refs
 from mirror.queries.repositories import RepositoryDetails, repository_details
 from mirror.queries.rows import AccountRow, RefRow
 from mirror.queries.visibility import (
@@ -27,10 +27,11 @@ from mirror.queries.visibility import (
     is_own,
     visible,
 )
-from mirror.store.changes import CLOSED, MEASURED, MEASURED_SINCE, compacted_before
+from mirror.store.changes import CLOSED, MEASURED, MEASURED_SINCE
+from mirror.store.compaction import compacted_before
 from mirror.store.files import snapshot_moment
 from mirror.store.rows import fetch, fetch_as, fetch_dicts, fetch_value
-from mirror.store.schema import memory_copy
+from mirror.store.schema import REF_TABLES, memory_copy
 from mirror.times import past_moment, utc_now
 
 
@@ -242,7 +243,7 @@ def past_copy(
                 (json.dumps(list(owners)),),
             ),
             "repositories": repositories,
-            **{table: list(_refs(pasts, kind)) for kind, table in TABLES.items()},
+            **{table: list(_refs(pasts, kind)) for kind, table in REF_TABLES.items()},
         },
     )
     try:
@@ -303,7 +304,7 @@ def details_of(connection: sqlite3.Connection, past: Past) -> RepositoryDetails 
 def past_exported(details: RepositoryDetails, past: Past) -> dict[str, Any]:
     """Return the data of `mirror show --json` at a moment: its usual keys, and the looks around it."""
     told, looks = details.exported(), past.refs_by_name()
-    for kind, table in TABLES.items():
+    for kind, table in REF_TABLES.items():
         for ref in told[table] or ():
             ref.update(looks[kind, ref["name"]].exported())
     return {**told, **past.bounds()}

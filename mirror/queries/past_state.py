@@ -15,7 +15,7 @@ import msgspec
 from mirror.queries.refs import KINDS
 from mirror.queries.rows import RefRow
 from mirror.store.changes import MEASURED
-from mirror.store.refs import PSEUDO_TAG
+from mirror.store.schema import PSEUDO_TAG
 
 NOT_RECORDED = ("forks_count", "project_name", "project_uuid", "avatar_url", "clone_https", "clone_ssh")
 """Columns whose changes are not recorded. Those of the parent and `created_at` never change."""

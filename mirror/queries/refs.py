@@ -8,12 +8,12 @@ import msgspec
 
 from mirror.queries.rows import NOT_OF, RefRow
 from mirror.store.rows import fetch_as, fetch_one, fetch_row, fetch_value
+from mirror.store.schema import PSEUDO_TAG, REF_TABLES
 
 if TYPE_CHECKING:
     from mirror.model import RefKind
 
 KINDS: "tuple[RefKind, ...]" = ("branch", "tag")
-TABLES: "dict[RefKind, str]" = {"branch": "branches", "tag": "tags"}
 REFS_READ, REFS_NOT_MIRRORED = "read", "not mirrored"
 
 _MADE_AT: "dict[RefKind, str]" = {"branch": "target_date", "tag": "coalesce(date, target_date)"}
@@ -64,7 +64,7 @@ One of "read" (once, in full; `refs_synced_at` says when last), "not read yet", 
 def select_refs(*kinds: "RefKind") -> str:
     """Return the statement that reads the branches, the tags or both of `:repository` as `RefRow`."""
     return " UNION ALL ".join(
-        f"SELECT {_columns(kind)} FROM {TABLES[kind]} WHERE repository_id = :repository" for kind in kinds
+        f"SELECT {_columns(kind)} FROM {REF_TABLES[kind]} WHERE repository_id = :repository" for kind in kinds
     )
 
 
@@ -125,9 +125,9 @@ def ref_of_commit(
 
 def newest_tag(connection: sqlite3.Connection, repository_id: int) -> RefRow | None:
     """Find the newest tag."""
-    # `tip` is Mercurial's name for the newest commit, no tag.
-    sql = f"""{select_refs("tag")} AND name <> 'tip' ORDER BY {_MADE_AT["tag"]} DESC, name DESC LIMIT 1"""
-    return fetch_one(RefRow, connection, sql, {"repository": repository_id})
+    sql = f"""{select_refs("tag")} AND name <> :pseudo_tag
+        ORDER BY {_MADE_AT["tag"]} DESC, name DESC LIMIT 1"""
+    return fetch_one(RefRow, connection, sql, {"repository": repository_id, "pseudo_tag": PSEUDO_TAG})
 
 
 def refs_page(connection: sqlite3.Connection, repository_id: int, wanted: RefsWanted) -> RefsPage:
@@ -141,7 +141,7 @@ def refs_page(connection: sqlite3.Connection, repository_id: int, wanted: RefsWa
         "start": (wanted.page - 1) * wanted.size,
     }
     matching = "(:part = '' OR instr(lower(name), lower(:part)) > 0)"
-    of_repository = f"FROM {TABLES[wanted.kind]} WHERE repository_id = :repository"
+    of_repository = f"FROM {REF_TABLES[wanted.kind]} WHERE repository_id = :repository"
     total, oldest = fetch_row(connection, f"SELECT count(*), min({made_at}) {of_repository}", values)
     order = ORDERS[wanted.order].format(made_at=made_at)
     return RefsPage(

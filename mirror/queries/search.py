@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 import msgspec
 
 from mirror.errors import StoreError
-from mirror.queries.refs import TABLES
 from mirror.queries.repositories import repositories_by_ids
 from mirror.queries.rows import RepositoryRow, file_state
 from mirror.queries.visibility import Caller, private_owners, visible
@@ -17,6 +16,7 @@ from mirror.search.find import one_snapshot
 from mirror.search.query import Filters, plain_cursor
 from mirror.search.scan import KeptReads
 from mirror.store.rows import fetch_value
+from mirror.store.schema import REF_TABLES
 
 if TYPE_CHECKING:
     from mirror.search.refs.find import FoundRef
@@ -97,7 +97,7 @@ SOME_UNREAD = "The branches and tags of some repositories were not read; there m
 
 _COMMIT_OF: dict[str, str] = {
     kind: f"SELECT target_hash, target_date FROM {table} WHERE repository_id = ? AND name = ?"
-    for kind, table in TABLES.items()
+    for kind, table in REF_TABLES.items()
 }
 
 

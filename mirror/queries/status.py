@@ -9,7 +9,7 @@ import msgspec
 from mirror.queries.crawl import SyncProgress, read_progress, run_now
 from mirror.queries.rows import UpstreamRow, Values, upstreams_of
 from mirror.queries.visibility import Caller, visible
-from mirror.store.changes import compacted_before
+from mirror.store.compaction import compacted_before
 from mirror.store.cursors import Cursors
 from mirror.store.repair import SKEW, latest_ahead
 from mirror.store.rows import fetch, fetch_dicts, fetch_row, fetch_value

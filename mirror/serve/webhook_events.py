@@ -11,7 +11,7 @@ import msgspec
 
 from mirror.decoding import decoded_bytes, moment, object_id, ref_name
 from mirror.model import Ref, RefKind
-from mirror.store.refs import RefUpdate, RepositoryEvent
+from mirror.store.webhooks import RefUpdate, RepositoryEvent
 
 Body = TypeVar("Body")
 

@@ -32,7 +32,7 @@ from mirror.serve.guarded_database import mirrors
 from mirror.serve.state import Served, served
 from mirror.serve.webhook_events import PING, Malformed, read_event
 from mirror.store import Store
-from mirror.store.refs import KEPT_HOURS, Delivery, RepositoryEvent, is_new, save_event
+from mirror.store.webhooks import KEPT_HOURS, Delivery, RepositoryEvent, is_new_delivery, save_event
 from mirror.times import to_text, utc_now
 
 if TYPE_CHECKING:
@@ -378,7 +378,7 @@ def write(store: Store, kept: Kept, now: datetime) -> dict[str, Any]:
         if row is None:
             return {"outcome": "unknown"}
         forget_before = to_text(now - timedelta(hours=KEPT_HOURS))
-        repeated = not is_new(connection, row[0], delivery, forget_before=forget_before)
+        repeated = not is_new_delivery(connection, row[0], delivery, forget_before=forget_before)
         if repeated and delivery.request:
             return {"outcome": "repeated"}
         # Without a number, it could also be a new event with the same body: the next run asks the upstream.

@@ -157,7 +157,7 @@ class Pages:
         return self._page(path, "mirror_owner.html", context)[1]
 
     def _repository(self, path: str, row: RepositoryRow) -> str:
-        wanted = {kind: _wanted(row, kind) for kind in refs.TABLES}
+        wanted = {kind: _wanted(row, kind) for kind in refs.KINDS}
         context = repository.everything_of(self._connection, ANONYMOUS, row, wanted, now=None)
         return self._page(path, "mirror_repository.html", context)[1]
 

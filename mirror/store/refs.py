@@ -1,4 +1,4 @@
-"""Write branches and tags of one repository: listings page by page, and single moves that webhooks report.
+"""Write branches and tags of one repository: listings page by page, and single refs that a push moved.
 
 A listing of one page replaces the refs at once. A longer one collects names in `seen_refs`, and its last page
 deletes the refs that no page named. A push names the old and the new commit of each ref: it is applied only
@@ -15,26 +15,26 @@ from typing import Any, NamedTuple
 from mirror.model import Ref, RefKind
 from mirror.search.index.refs.changes import update_after_refs
 from mirror.store.changes import CLOSED, Change, RefTarget, ref_change, ref_changes
-from mirror.store.crawl_state import Hint
-from mirror.store.cursors import Cursors
 from mirror.store.extras import Extra, drop_ref_extras, ref_extras, save_extras, save_ref_extras
 from mirror.store.rows import fetch_as, fetch_row
+from mirror.store.schema import PSEUDO_TAG, REF_TABLES
 
 _COMMON = (
     "target_hash", "target_date", "target_author", "target_author_name", "target_author_uuid",
     "target_message", "target_parents",
 )  # fmt: skip
-COLUMNS = {"branch": (*_COMMON, "heads"), "tag": (*_COMMON, "tagger", "message", "date")}
-PSEUDO_TAG = "tip"  # Mercurial's name for the newest commit; its moves are not recorded
-TABLES = {"branch": "branches", "tag": "tags"}
+COLUMNS: dict[RefKind, tuple[str, ...]] = {
+    "branch": (*_COMMON, "heads"),
+    "tag": (*_COMMON, "tagger", "message", "date"),
+}
 _SENT_BY = {kind: attrgetter(*columns) for kind, columns in COLUMNS.items()}
 
 _SAVE = {
-    kind: f"""INSERT INTO {TABLES[kind]} (repository_id, name, {", ".join(columns)})
+    kind: f"""INSERT INTO {REF_TABLES[kind]} (repository_id, name, {", ".join(columns)})
         VALUES ({", ".join("?" * (len(columns) + 2))})
         ON CONFLICT (repository_id, name) DO UPDATE SET
             {", ".join(f"{column} = excluded.{column}" for column in columns)}
-        WHERE ({", ".join(f"{TABLES[kind]}.{column}" for column in columns)})
+        WHERE ({", ".join(f"{REF_TABLES[kind]}.{column}" for column in columns)})
             IS NOT ({", ".join(f"excluded.{column}" for column in columns)})"""
     for kind, columns in COLUMNS.items()
 }
@@ -95,7 +95,7 @@ def save_unread(
     repositories by one statement for each table.
     """
     new, extras = dict[int, int](), list[Extra]()
-    rows: dict[str, list[Sequence[Any]]] = {kind: [] for kind in TABLES}
+    rows: dict[RefKind, list[Sequence[Any]]] = {kind: [] for kind in REF_TABLES}
     for before in _before(connection, *pages):
         if not before.is_unread or not (pages[before.id] or before.main_branch is None):
             continue
@@ -129,7 +129,7 @@ def save_refs(
     `keep_unnamed` deletes none, because rows that were not understood may have named them.
     """
     page = list(refs)
-    by_kind = {kind: {ref.name: ref for ref in page if ref.kind == kind} for kind in TABLES}
+    by_kind = {kind: {ref.name: ref for ref in page if ref.kind == kind} for kind in REF_TABLES}
     (before,) = _before(connection, repository_id)
     is_first_listing, is_only_page = before.previous_look is None, first_page and last_page
     if not is_only_page:  # a list of one page is compared in memory
@@ -167,7 +167,7 @@ def save_refs(
 
 def _compared(
     connection: sqlite3.Connection,
-    kind: str,
+    kind: RefKind,
     repository_id: int,
     new: Mapping[str, Ref],
     before: _Before,
@@ -190,7 +190,7 @@ def _count(changes: Iterable[Change], verb: str) -> int:
 
 
 def _drop_deleted(connection: sqlite3.Connection, repository_id: int, changes: Iterable[Change]) -> None:
-    for kind, table in TABLES.items():
+    for kind, table in REF_TABLES.items():
         gone = [(repository_id, str(change.ref)) for change in changes if change.kind == f"{kind}_deleted"]
         connection.executemany(f"DELETE FROM {table} WHERE repository_id = ? AND name = ?", gone)
         drop_ref_extras(connection, [(kind, *ref) for ref in gone])
@@ -208,14 +208,14 @@ def write_refs(connection: sqlite3.Connection, repository_id: int, refs: Iterabl
         _write(connection, kind, repository_id, kindred)
 
 
-def _write(connection: sqlite3.Connection, kind: str, repository_id: int, refs: Iterable[Ref]) -> None:
+def _write(connection: sqlite3.Connection, kind: RefKind, repository_id: int, refs: Iterable[Ref]) -> None:
     """Insert or replace refs of one kind, without their extras."""
     connection.executemany(_SAVE[kind], [_values(repository_id, ref) for ref in refs])
 
 
 def has_unnamed(connection: sqlite3.Connection, repository_id: int) -> bool:
     """Return whether a repository has refs that no page of the current listing has named so far."""
-    return any(_unnamed(connection, kind, repository_id) for kind in TABLES)
+    return any(_unnamed(connection, kind, repository_id) for kind in REF_TABLES)
 
 
 def count_named(connection: sqlite3.Connection, repository_id: int) -> int:
@@ -267,15 +267,15 @@ def has_refs(connection: sqlite3.Connection, repository_id: int) -> bool:
     """Return whether the mirror holds any branch or tag of a repository."""
     return any(
         fetch_row(connection, f"SELECT 1 FROM {table} WHERE repository_id = ?", (repository_id,))
-        for table in TABLES.values()
+        for table in REF_TABLES.values()
     )
 
 
 def _targets(
-    connection: sqlite3.Connection, kind: str, repository_id: int, names: list[str] | None
+    connection: sqlite3.Connection, kind: RefKind, repository_id: int, names: list[str] | None
 ) -> dict[str, RefTarget]:
     """Map names to commits, for all refs of a kind or those with these names."""
-    sql = f"SELECT name, target_hash, target_date FROM {TABLES[kind]} WHERE repository_id = ?"
+    sql = f"SELECT name, target_hash, target_date FROM {REF_TABLES[kind]} WHERE repository_id = ?"
     values = list[Any]([repository_id])
     if names is not None:
         sql += " AND name IN (SELECT value FROM json_each(?))"
@@ -306,11 +306,11 @@ def _note_names(connection: sqlite3.Connection, repository_id: int, page: list[R
 
 
 def _unnamed(
-    connection: sqlite3.Connection, kind: str, repository_id: int, previous_look: str | None = None
+    connection: sqlite3.Connection, kind: RefKind, repository_id: int, previous_look: str | None = None
 ) -> list[Change]:
     """List the refs that no page of the listing named, as deletions."""
     found = connection.execute(
-        f"""SELECT name, target_hash, target_date FROM {TABLES[kind]} AS r WHERE repository_id = ?
+        f"""SELECT name, target_hash, target_date FROM {REF_TABLES[kind]} AS r WHERE repository_id = ?
             AND NOT EXISTS
             (SELECT 1 FROM seen_refs s WHERE s.repository_id = r.repository_id AND s.kind = ?
              AND s.name = r.name)""",
@@ -322,96 +322,24 @@ def _unnamed(
     ]
 
 
-KEPT_HOURS = 24  # for how long a delivery is remembered, to recognise a repeated one
-
-
-class Delivery(NamedTuple):
-    """A received webhook. `request` is the sender's id of it, or "".
-
-    A retry has the id, the event and the body of the first attempt; anything else is another delivery.
-    """
-
-    event: str
-    body_hash: str
-    request: str
-    at: str
-
-
-class RefUpdate(NamedTuple):
-    """A ref that moved from one commit to another; None if it did not exist before, or was deleted.
-
-    `forced` is whether the sender reports a forced push; None if it does not say.
-    """
-
-    kind: RefKind
-    name: str
-    old: str | None
-    new: Ref | None
-    forced: bool | None = None
-
-
-class RepositoryEvent(NamedTuple):
-    """A webhook's report on one repository: the moved refs, and whether its `row` may have changed."""
-
-    uuid: str
-    full_name: str
-    updates: Sequence[RefUpdate] = ()
-    row: bool = False
-
-
-def is_new(
-    connection: sqlite3.Connection, upstream_id: int, delivery: Delivery, *, forget_before: str
-) -> bool:
-    """Record a delivery and return whether it is new; delete those from before `forget_before`."""
-    connection.execute("DELETE FROM webhook_deliveries WHERE at < ?", (forget_before,))
-    written = connection.execute(
-        """INSERT OR IGNORE INTO webhook_deliveries (upstream_id, body_hash, request, event, at)
-           VALUES (?, ?, ?, ?, ?)""",
-        (upstream_id, delivery.body_hash, delivery.request, delivery.event, delivery.at),
-    )
-    return written.rowcount == 1
-
-
-def save_event(
-    connection: sqlite3.Connection, upstream_id: int, event: RepositoryEvent, *, at: str
+def move_ref(
+    connection: sqlite3.Connection,
+    repository_id: int,
+    kind: RefKind,
+    name: str,
+    *,
+    old: str | None,
+    new: Ref | None,
+    forced: bool | None,
+    previous_look: str,
 ) -> list[Change]:
-    """Apply what can be checked, add a hint at the repository, and return the changes to record.
+    """Move a ref if it is at the commit `old`, and return the change; None means that there is no ref.
 
-    If the repository is not mirrored but its workspace is, the hint is at the workspace.
+    `forced` is whether the push is reported as a forced one, `previous_look` when the refs were last read.
     """
-    cursors = Cursors(connection, upstream_id)
-    row = fetch_row(
-        connection,
-        """SELECT id, refs_synced_at FROM repositories
-           WHERE upstream_id = ? AND uuid = ? AND deleted_at IS NULL""",
-        (upstream_id, event.uuid),
-    )
-    if row is None:
-        workspace = event.full_name.partition("/")[0]
-        if cursors.workspace(workspace).exists():
-            cursors.hints.add_workspace(workspace, at=at)
-        return []
-    cursors.hints.add(Hint(uuid=event.uuid, row=event.row, at=at))
-    row_id, refs_synced_at = row
-    # Refs that were never listed in full must not look complete, and a listing since then is newer.
-    if refs_synced_at is None or refs_synced_at >= at or not event.updates:
-        return []
-    mark_refs_stale(connection, row_id)
-    changes = [
-        change for update in event.updates for change in _applied(connection, row_id, update, refs_synced_at)
-    ]
-    update_after_refs(connection)
-    return changes
-
-
-def _applied(
-    connection: sqlite3.Connection, repository_id: int, update: RefUpdate, seen: str
-) -> list[Change]:
-    """Apply one update if the ref is at the old commit of the push."""
-    kind, name = update.kind, update.name
     before = _targets(connection, kind, repository_id, [name]).get(name)
-    after = update.new.target_hash if update.new else None
-    if (before and before.hash) != update.old or update.old == after:
+    after = new.target_hash if new else None
+    if (before and before.hash) != old or old == after:
         return []
     change = ref_change(
         repository_id,
@@ -419,11 +347,11 @@ def _applied(
         name,
         before,
         after,
-        previous_look=seen,
-        forced=update.forced if after else None,
+        previous_look=previous_look,
+        forced=forced if after else None,
     )
-    if update.new is None:
+    if new is None:
         _drop_deleted(connection, repository_id, [change])
     else:
-        write_refs(connection, repository_id, [update.new])
+        write_refs(connection, repository_id, [new])
     return [change]

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mirror.model import NAMED, Repository
-from mirror.store.changes import MEASURED, SENT, Change, recently_written, repository_changes
+from mirror.store.changes import MEASURED, SENT, Change, repository_changes
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
 from mirror.store.extras import save_repository_extras
 from mirror.store.repair import give_uuid
 from mirror.store.rows import fetch_row, fetch_value
+from mirror.store.writes import recently_written
 
 # Counts that only some answers have: a None does not erase a known count.
 KEPT_IF_MISSING = ("followers_count", "forks_count")

@@ -8,7 +8,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mirror.model import RefKind
 
 # `PRAGMA application_id`: "MIRR", so that another program's file is never mistaken for a mirror.
 APPLICATION_ID = 0x4D495252
@@ -21,6 +24,9 @@ VERSION = 41  # the number of migrations: `PRAGMA user_version` of an up-to-date
 
 # Keys of `mirror_meta`, and the value of the first in a published file.
 KIND, PUBLISHED_AT, SNAPSHOT = "kind", "published_at", "snapshot"
+
+REF_TABLES: "dict[RefKind, str]" = {"branch": "branches", "tag": "tags"}
+PSEUDO_TAG = "tip"  # Mercurial's name for the newest commit: no tag that anybody made
 
 # The stream in `cursors` that says that a file was restored from a copy, until its upstream was listed.
 RESTORED = "restored"

@@ -16,9 +16,9 @@ from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Ref, Repository, RepositoryKey
 from mirror.report import Summary
 from mirror.store.changes import SENT
-from mirror.store.refs import TABLES
 from mirror.store.repositories import KEPT_IF_MISSING
 from mirror.store.runs import ACCEPTABLE, Failure
+from mirror.store.schema import REF_TABLES
 from mirror.sync.engine import Step, run_steps
 from mirror.sync.hints import refs_anew
 from mirror.sync.missing import make_tombstone, merge_duplicates
@@ -218,7 +218,7 @@ class VerifyStep(Step):
 
     def _ref_differences(self, answer: UpstreamCopy) -> Iterator[str]:
         """Name the refs that are missing, point elsewhere or, in a `whole` answer, should not be there."""
-        for kind, table in TABLES.items() if answer.refs is not None and self.synced_at else ():
+        for kind, table in REF_TABLES.items() if answer.refs is not None and self.synced_at else ():
             mine = dict(
                 self.run.store.rows(
                     f"SELECT name, target_hash FROM {table} WHERE repository_id = ?", (self.row_id,)

@@ -14,11 +14,11 @@ from mirror.config import Config, UpstreamConfig
 from mirror.errors import ConfigError, Interrupted, MirrorError, NotFound, OutcomeUnknown, StoreError
 from mirror.model import Ref, Repository, RepositoryKey
 from mirror.store import Store
-from mirror.store.changes import Outcome, Written, link_written, save_written
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
 from mirror.store.refs import save_main_branch, save_refs
 from mirror.store.repositories import mark_gone
+from mirror.store.writes import Outcome, Written, link_written, save_written
 from mirror.times import Clock, to_text
 from mirror.upstream.connect import url_of
 from mirror.upstream.protocol import Upstream

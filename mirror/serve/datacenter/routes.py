@@ -11,7 +11,7 @@ from mirror import __version__
 from mirror.model import RefKind
 from mirror.queries import sources
 from mirror.queries.accounts import key_of, project_details, projects_keyed
-from mirror.queries.refs import TABLES, Ambiguous, ref_named, ref_of_commit
+from mirror.queries.refs import Ambiguous, ref_named, ref_of_commit
 from mirror.queries.repositories import parents_of, repositories_by_ids
 from mirror.queries.rows import AccountRow, RefRow, RepositoryRow, accounts_by_ids
 from mirror.queries.sources import Source
@@ -42,6 +42,7 @@ from mirror.serve.datacenter.edge import (
 )
 from mirror.serve.exchange import Answer, ApiError, Json, last_seen
 from mirror.serve.unmirrored import must_be_listed, must_have_members, with_refs
+from mirror.store.schema import REF_TABLES
 
 VERSION = "8.19.0"  # the version of Data Center that this API is modelled on
 _REPOSITORY_ROLES = {"REPO_READ": None, "REPO_WRITE": "contributor", "REPO_ADMIN": "admin"}
@@ -181,7 +182,7 @@ def _shaped(
 def _refs(connection: sqlite3.Connection, asked: DataCenterRequest, kind: RefKind) -> Answer:
     """Answer with a page of refs, the newest first by default, as a real server does."""
     window, kept = window_of(asked), Filter()
-    row = _with_refs(connection, asked, TABLES[kind])
+    row = _with_refs(connection, asked, REF_TABLES[kind])
     text = asked.parameters.get("filterText", "")
     kept.containing("filterText", text, "name")
     orders = ["name"]

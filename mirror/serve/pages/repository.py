@@ -23,6 +23,7 @@ from mirror.queries.rows import RefRow, RepositoryRow, upstreams_of
 from mirror.queries.visibility import Caller
 from mirror.queries.web_links import WebLinks
 from mirror.serve.pages.view import LATER, NotHere, Visit
+from mirror.store.schema import REF_TABLES
 from mirror.times import from_text
 
 HISTORY, REFS = 15, 25
@@ -49,7 +50,7 @@ def _everything(connection: sqlite3.Connection, visit: Visit) -> dict[str, Any]:
 
 def _state(connection: sqlite3.Connection, visit: Visit, row: RepositoryRow) -> dict[str, Any]:
     """Read a repository in a mirror, or in a copy of its past."""
-    wanted = {kind: _wanted(visit, row, kind) for kind in refs.TABLES}
+    wanted = {kind: _wanted(visit, row, kind) for kind in refs.KINDS}
     return everything_of(connection, visit.caller, row, wanted, now=visit.now)
 
 
@@ -82,7 +83,7 @@ def everything_of(
     """Read what the page shows of a repository; without `now`, refs have no bars of their ages."""
     history = latest_changes(connection, caller, ChangeFilter(repository_id=row.id), limit=HISTORY)
     web = WebLinks(connection, caller)
-    shown = {refs.TABLES[kind]: _refs(connection, row, one, now) for kind, one in wanted.items()}
+    shown = {REF_TABLES[kind]: _refs(connection, row, one, now) for kind, one in wanted.items()}
     return {
         "repository": row,
         "web": web.repositories([row])[row.id],
@@ -137,7 +138,7 @@ class AgedRef(NamedTuple):
 
 def _wanted(visit: Visit, row: RepositoryRow, kind: RefKind) -> refs.RefsWanted:
     """Return which branches or tags are requested; each table has its own parameters."""
-    given, table = visit.parameters, refs.TABLES[kind]
+    given, table = visit.parameters, REF_TABLES[kind]
     order = given.get(f"{table}_by", "")
     return refs.RefsWanted(
         kind=kind,

@@ -1,0 +1,58 @@
+"""The table `writes`: what was written to upstreams through this mirror, and by whom."""
+
+import sqlite3
+from datetime import timedelta
+from typing import Literal, NamedTuple
+
+from mirror.times import from_text, to_text
+
+OLDEST_PAGE = timedelta(minutes=10)  # how long after its request a sync may save a page
+
+Outcome = Literal["done", "unknown"]
+
+
+class Written(NamedTuple):
+    """A row of the table `writes`; `by` is the name of a token, or the command line.
+
+    `outcome` is unknown if the answer was lost, so the upstream may have done it. Refused writes are not
+    recorded.
+    """
+
+    at: str
+    by: str
+    action: str
+    full_name: str
+    outcome: Outcome = "done"
+    uuid: str = ""
+
+
+def save_written(connection: sqlite3.Connection, upstream_id: int, written: Written) -> int:
+    """Record a write and return its row id; `uuid` identifies the repository."""
+    cursor = connection.execute(
+        """INSERT INTO writes (at, asked_by, action, upstream_id, full_name, outcome)
+           VALUES (?, ?, ?, ?, ?, ?)""",
+        (written.at, written.by, written.action, upstream_id, written.full_name, written.outcome),
+    )
+    number = int(cursor.lastrowid or 0)
+    link_written(connection, number, written.uuid)
+    return number
+
+
+def link_written(connection: sqlite3.Connection, number: int, uuid: str) -> None:
+    """Link the record of a write to the row of its repository, if there is one."""
+    connection.execute(
+        """UPDATE writes SET repository_id = (SELECT r.id FROM repositories r
+               WHERE r.upstream_id = writes.upstream_id AND r.uuid = ?) WHERE id = ?""",
+        (uuid, number),
+    )
+
+
+def recently_written(connection: sqlite3.Connection, now: str) -> dict[int, str]:
+    """Map repositories that were written within OLDEST_PAGE to their last action: a page may be older."""
+    since = to_text(from_text(now) - OLDEST_PAGE)
+    found = connection.execute(
+        """SELECT repository_id, action FROM writes
+           WHERE at > ? AND at <= ? AND outcome = 'done' AND repository_id IS NOT NULL ORDER BY id""",
+        (since, now),
+    )
+    return dict(found)
