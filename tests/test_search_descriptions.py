@@ -82,6 +82,22 @@ def test_signs_of_the_query_mean_themselves(db: FixtureDb, query: str) -> None:
     assert _names(db, query) == ["b/quotes"]
 
 
+AS_WRITTEN = (
+    "Straßen & Wege", "R & D", "Flask \N{EN DASH} demo", "\N{LATIN SMALL LIGATURE FI}nance ½", "น้ำ", "ΐ",
+    "\N{FULLWIDTH LATIN CAPITAL LETTER T}ool", "Κώστας", "İstanbul", "한국어", "smile 😀 here", "+ c++",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", AS_WRITTEN)
+def test_a_description_is_found_as_it_is_written(tmp_path: Path, text: str) -> None:
+    """Whatever its letters become in names; words of signs alone are left out."""
+    filled = FixtureDb(tmp_path / "mirror.db")
+    filled.repositories([repository("a/told", description=f"About {text}."), repository("a/other")])
+    assert _names(filled, text) == ["a/told"]
+    assert _names(filled, f"{text} nowhere", fuzzy=False) == []
+    filled.store.close()
+
+
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text())
 def test_any_text_can_be_asked(db: FixtureDb, query: str) -> None:

@@ -236,7 +236,8 @@ class QueryEngine:
         """Return how many repositories match only by their description, and some of them in order."""
         if not self.query.is_encodable:
             return ResultPage(0, [])
-        hits = described_hits(self.connection, self.query.part, self.conditions)
+        query = self.query
+        hits = described_hits(self.connection, query.part, query.written, self.conditions)
         return _count_and_cut(hits, max(start, 0), max(stop, 0))
 
     def _by_counts(self, found: Node, start: int, stop: int) -> ResultPage | None:

@@ -68,14 +68,16 @@ class Filters(TypedDict, total=False):
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """One query with its filters. `part`, `owner_prefix` and `owner` are normalised.
+    """One query with its filters. `part`, `owner_prefix` and `owner` are normalised; `written` is not.
 
-    `part` is searched in names, among the owners whose username begins with `owner_prefix` and, if given,
-    equals `owner`. A filter that is None does not filter. `visible_private` False hides private repositories
-    except those of the owners `private_of`, ids of `users`.
+    `part` is searched in names and, as `written`, in descriptions, among the owners whose username begins
+    with `owner_prefix` and, if given, equals `owner`. A filter that is None does not filter.
+    `visible_private` False hides private repositories except those of the owners `private_of`, ids of
+    `users`.
     """
 
     part: str
+    written: str = ""
     owner_prefix: str = ""
     owner: str | None = None
     scm: str | None = None
@@ -141,8 +143,10 @@ def parse_query(
     owner = filters.get("owner")
     others: dict[str, Any] = {name: value for name, value in filters.items() if name != "owner"}
     before, slash, after = text.partition("/")
+    written = after if slash else before
     return Query(
-        part=normalise(after if slash else before),
+        part=normalise(written),
+        written=written,
         owner_prefix=normalise(before) if slash else "",
         owner=None if owner is None else normalise(owner),
         visible_private=visible_private,

@@ -146,9 +146,14 @@ DESCRIBED = 3
 """The match class of what is found by its description: behind all matches of names."""
 
 
-def described_hits(connection: sqlite3.Connection, part: str, conditions: Conditions) -> Iterator[Hit]:
-    """Yield the repositories that match a normalised query only by their description, unordered."""
-    words = _expression(part)
+def described_hits(
+    connection: sqlite3.Connection, part: str, written: str, conditions: Conditions
+) -> Iterator[Hit]:
+    """Yield the repositories that match a query only by their description, unordered.
+
+    `part` is its normal form. The index has other letters than ASCII as they are written: an `ß` is not `ss`.
+    """
+    words = " OR ".join(filter(None, map(_all_words, (part,) if written.isascii() else (written, part))))
     if not words:
         return
     rows = plain_cursor(connection).execute(
@@ -161,7 +166,8 @@ def described_hits(connection: sqlite3.Connection, part: str, conditions: Condit
             yield (DESCRIBED, *popularity(followers, forks, created_at, row_id))
 
 
-def _expression(part: str) -> str:
-    """Return the query in FTS5's language: each word quoted, as the beginning of a described word."""
-    words = part.replace("\x00", "-").split("-")
-    return " AND ".join(f'"{word.replace(chr(34), chr(34) * 2)}" *' for word in words if word)
+def _all_words(text: str) -> str:
+    """Return a text in FTS5's language: each word quoted, as the beginning of a described word."""
+    # Without AND between them, FTS5 leaves out words that have only signs.
+    words = text.replace("\x00", "-").replace("-", " ").split()
+    return " ".join(f'"{word.replace(chr(34), chr(34) * 2)}" *' for word in words)
