@@ -11,7 +11,7 @@ from random import Random
 from statistics import median
 from typing import NamedTuple
 
-from mirror.sync.plan import KnownWorkspace, hours_of, split
+from mirror.sync.split import KnownWorkspace, hours_of, split
 from mirror.upstream.budget import AUTHENTICATED_LIMIT
 
 REPOSITORIES_PER_OWNER = 50

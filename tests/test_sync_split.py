@@ -10,7 +10,7 @@ from fixtures_db import FixtureDb, repository
 from mirror.config import UpstreamConfig, from_toml, read_config
 from mirror.errors import ConfigError
 from mirror.store.files import open_reader
-from mirror.sync.plan import KnownWorkspace, configuration_of, hours_of, known_workspaces, split
+from mirror.sync.split import KnownWorkspace, configuration_of, hours_of, known_workspaces, split
 
 
 def workspace(name: str, count: int) -> KnownWorkspace:

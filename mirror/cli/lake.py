@@ -165,7 +165,7 @@ def plan_split(mirrors: int, name: str | None, out: Path | None, as_json: bool) 
         mirror plan-split --mirrors 40 --out /etc/mirrors
     """
     from mirror.operations import chosen  # noqa: PLC0415
-    from mirror.sync.plan import configuration_of, known_workspaces, split  # noqa: PLC0415
+    from mirror.sync.split import configuration_of, known_workspaces, split  # noqa: PLC0415
 
     config = configured()
     found = chosen(config, [name] if name else [])

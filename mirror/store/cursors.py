@@ -80,7 +80,7 @@ class Cursors:
     # The last change for which the upstream was asked whether the push was forced.
     moves = _NamedCursor("moves", int)
     # The last change that a sync has reported at its end; one that is killed reports nothing.
-    told = _NamedCursor("told", int)
+    reported_change = _NamedCursor("told", int)
 
     def __init__(self, connection: sqlite3.Connection, upstream_id: int) -> None:
         self._connection, self._upstream_id = connection, upstream_id

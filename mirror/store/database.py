@@ -39,7 +39,7 @@ class Store:
         self.path = path
         self.connection = open_writer(path, mode)
         self._file = file_identity(path)
-        self._turn = threading.RLock()
+        self._lock = threading.RLock()
         self._is_together = False
         self._later = list[Any]()
         self._write_later: Callable[[list[Any]], None] | None = None
@@ -52,7 +52,7 @@ class Store:
 
     def close(self) -> None:
         """Close the file."""
-        with self._turn, explained(self.path):
+        with self._lock, explained(self.path):
             self.connection.close()
 
     @property
@@ -71,7 +71,7 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Group writes; an inner transaction is part of the outer one."""
-        with self._turn:
+        with self._lock:
             self._catch_up()
             is_inner = self.connection.in_transaction
             if is_inner and not self._is_together:
@@ -99,7 +99,7 @@ class Store:
         called if nothing came into the file.
         """
         is_saved = False
-        with self._turn, explained(self.path):
+        with self._lock, explained(self.path):
             try:
                 self._must_be_in_place()
                 self.connection.execute("BEGIN IMMEDIATE")
@@ -125,7 +125,7 @@ class Store:
         It is called before anything else is read or written, at the latest at the end of `together`; outside
         of that, at once.
         """
-        with self._turn:
+        with self._lock:
             if self._write_later != write:
                 self._catch_up()
             self._later.append(item)
@@ -167,7 +167,7 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Yield the connection for reading, while no other thread uses it."""
-        with self._turn, explained(self.path):
+        with self._lock, explained(self.path):
             self._catch_up()
             yield self.connection
 

@@ -34,7 +34,8 @@ from mirror.sync.preflight import (
     tell_time,
 )
 from mirror.sync.refs import count_stale, forced_steps, mark_old, refs_steps
-from mirror.sync.run import Run, carry_progress, record_progress, recorded
+from mirror.sync.run import Run
+from mirror.sync.run_record import carry_progress, record_progress, recorded
 from mirror.sync.workspaces import listing_steps
 from mirror.times import from_text
 
@@ -74,8 +75,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
         """Pick the workspaces in scope; `also` are hinted ones, in lower case like those in `due`."""
         if not self.listings:
             return []
-        turn = None if self.due is None else {*self.due, *also}
-        return [name for name in workspaces if turn is None or name.lower() in turn]
+        wanted = None if self.due is None else {*self.due, *also}
+        return [name for name in workspaces if wanted is None or name.lower() in wanted]
 
 
 EVERYTHING = Scope()
@@ -200,7 +201,6 @@ def _run_steps(run: Run, steps: Iterable[Step]) -> None:
     )
 
 
-# Listings are good for an hour, or four times as long as they took: most of a small budget is left for refs.
 def resume_round(run: Run) -> None:
     """Continue the round of a run that was interrupted, or begin one."""
     found = _unfinished(run)

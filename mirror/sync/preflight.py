@@ -14,7 +14,8 @@ from mirror.store.cursors import Cursors
 from mirror.store.runs import Failure, Failures
 from mirror.sync.engine import ask_once
 from mirror.sync.listing_state import is_identity, next_landmark, refuse_cut_off
-from mirror.sync.run import Run, record_progress
+from mirror.sync.run import Run
+from mirror.sync.run_record import record_progress
 from mirror.times import from_text, to_text
 from mirror.upstream.response import moment_of
 

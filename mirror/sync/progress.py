@@ -94,7 +94,7 @@ class RunProgress:
         self.refs_done += number * (self._what == REFS)
         if self._total is not None:
             self._total = max(self._total, self._done)  # there may be more than was expected
-        self._told()
+        self._report_progress()
 
     def estimate(self) -> None:
         """Work out when the run will be done; what is read from the file for it takes a few milliseconds."""
@@ -130,11 +130,11 @@ class RunProgress:
         )
 
     def tell(self) -> None:
-        """Work it out, and tell the reporter."""
+        """Estimate the end, and report the progress."""
         self.estimate()
-        self._told()
+        self._report_progress()
 
-    def _told(self) -> None:
+    def _report_progress(self) -> None:
         progress = self.read()
         if progress is not None:
             self._report.progress(progress)

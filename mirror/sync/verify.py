@@ -24,7 +24,8 @@ from mirror.sync.hints import refs_anew
 from mirror.sync.missing import make_tombstone, merge_duplicates
 from mirror.sync.pages import save_row
 from mirror.sync.progress import COMPARED
-from mirror.sync.run import Run, record_progress, recorded
+from mirror.sync.run import Run
+from mirror.sync.run_record import record_progress, recorded
 from mirror.upstream.protocol import Page
 
 LONGEST = 200
