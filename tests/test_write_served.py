@@ -1,8 +1,11 @@
 """API 1.0 of a mirror whose writes pass through to a sandbox: what an old script gets."""
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 from asgi_client import AsgiClient, basic, client_of, make_tokens
@@ -118,3 +121,32 @@ def test_the_writer_of_a_configuration(tmp_path: Path) -> None:
         writer = PassThrough(made.config)
         assert made.asked() == 0
         assert callable(writer.create)
+
+
+@pytest.mark.parametrize("spelled", [str, str.upper])
+def test_a_write_reaches_the_repository_that_is_shown(served: Served, spelled: Callable[[str], str]) -> None:
+    """Not another row of that name: one that has lost it since, or one that is spelled in another case."""
+    made = served.made
+    rows = made.rows("SELECT id, slug, uuid FROM repositories WHERE full_name LIKE 'jespern/%' ORDER BY id")
+    (other, lost, uuid), (_, slug, _), *_ = rows
+
+    def misname() -> None:  # a write looks the other one up, and saves its present name
+        with closing(sqlite3.connect(made.path)) as connection, connection:
+            connection.execute(
+                "UPDATE repositories SET slug = ?, full_name = ?, last_seen_at = '2020' WHERE id = ?",
+                (spelled(slug), f"jespern/{spelled(slug)}", other),
+            )
+
+    def descriptions() -> list[object]:
+        return [made.upstream(f"jespern/{name}")["description"] for name in (lost, slug)]
+
+    misname()
+    path = f"repositories/jespern/{slug}"
+    assert served("PUT", path, description="shown")[0] == 200
+    assert served.ask.json(f"/1.0/{path}", headers=served.login)["description"] == "shown"
+    assert descriptions()[1] == "shown" != descriptions()[0]
+    misname()
+    by_uuid = served.ask(
+        "PUT", f"/2.0/repositories/jespern/{quote(uuid)}", json={"description": "other"}, headers=served.login
+    )
+    assert (by_uuid.json()["uuid"], descriptions()) == (uuid, ["other", "shown"])

@@ -54,8 +54,9 @@ LONGEST_NAMED = 100  # characters of the name of such a field
 class Writer(Protocol):
     """Writes to the upstream and then to the mirror. Each call returns when the mirror has the result.
 
-    `by` is the name of the token, for the audit. Full names are ``owner/slug``, as in the mirror. The
-    repository is returned in its state after the write.
+    `by` is the name of the token, for the audit. Full names are ``owner/slug``, as in the mirror, and `uuid`
+    is that of the repository that the mirror shows under the name. The repository is returned in its state
+    after the write.
 
     Raises UpstreamRefused (the answer repeats its status and its message, which must contain no secret),
     NotFound for a repository that the mirror does not have, OutcomeUnknown for a write whose answer was lost,
@@ -68,13 +69,15 @@ class Writer(Protocol):
         Without `settings.scm` it gets the kind of the owner's newest repository, or hg if there is none.
         """
 
-    def update(self, full_name: str, settings: RepositorySettings, *, by: str) -> Repository:
+    def update(self, full_name: str, settings: RepositorySettings, *, by: str, uuid: str) -> Repository:
         """Change the given settings; a new name changes the slug."""
 
-    def delete(self, full_name: str, *, by: str) -> None:
+    def delete(self, full_name: str, *, by: str, uuid: str) -> None:
         """Delete a repository."""
 
-    def fork(self, full_name: str, owner: str, settings: RepositorySettings, *, by: str) -> Repository:
+    def fork(
+        self, full_name: str, owner: str, settings: RepositorySettings, *, by: str, uuid: str
+    ) -> Repository:
         """Fork a repository into a namespace; `settings.name` is required."""
 
 
@@ -93,17 +96,19 @@ class WriteAccess:
         """Create a repository."""
         return await _pass_on(self._to(owner).create, owner, settings, by=self._by)
 
-    async def update(self, full_name: str, settings: RepositorySettings) -> Repository:
+    async def update(self, row: RepositoryRow, settings: RepositorySettings) -> Repository:
         """Change settings."""
-        return await _pass_on(self._to(full_name).update, full_name, settings, by=self._by)
+        writer = self._to(row.full_name)
+        return await _pass_on(writer.update, row.full_name, settings, by=self._by, uuid=row.uuid)
 
-    async def delete(self, full_name: str) -> None:
+    async def delete(self, row: RepositoryRow) -> None:
         """Delete a repository."""
-        await _pass_on(self._to(full_name).delete, full_name, by=self._by)
+        await _pass_on(self._to(row.full_name).delete, row.full_name, by=self._by, uuid=row.uuid)
 
-    async def fork(self, full_name: str, owner: str, settings: RepositorySettings) -> Repository:
+    async def fork(self, row: RepositoryRow, owner: str, settings: RepositorySettings) -> Repository:
         """Fork a repository into a namespace, which the caller must be allowed to write to."""
-        return await _pass_on(self._to(owner).fork, full_name, owner, settings, by=self._by)
+        writer = self._to(owner)
+        return await _pass_on(writer.fork, row.full_name, owner, settings, by=self._by, uuid=row.uuid)
 
     def _to(self, name: str) -> Writer:
         """Return the writer for a namespace, or for a full name in one."""

@@ -63,7 +63,8 @@ CLOCKS_APART = timedelta(minutes=10)  # how far the clock of an upstream may lag
 class PassThrough:
     """Creates, updates, deletes and forks repositories upstream and in the mirror; safe in any thread.
 
-    `by` is the name of the caller, for the audit. `upstream` chooses one if several have the repository.
+    `by` is the name of the caller, for the audit. `upstream` chooses one if several have the repository, and
+    `uuid` is that of the repository that the caller saw under the name.
     The methods raise ConfigError and NotFound before anything is sent; CredentialsRefused, UpstreamRefused
     and UpstreamBusy if nothing was changed; OutcomeUnknown if that is not known; and StoreError, which says
     whether the upstream has done it.
@@ -112,11 +113,17 @@ class PassThrough:
                 return made
 
     def update(
-        self, full_name: str, settings: RepositorySettings, *, by: str, upstream: str = ""
+        self,
+        full_name: str,
+        settings: RepositorySettings,
+        *,
+        by: str,
+        upstream: str = "",
+        uuid: str | None = None,
     ) -> Repository:
         """Change settings. A new name changes the slug; the row and its history stay."""
         with self._store() as store:
-            target = find_target(self._config, store, full_name, upstream)
+            target = find_target(self._config, store, full_name, upstream, uuid=uuid)
             settings = msgspec.structs.replace(settings, scm=None)  # it cannot be changed
             record = WriteRecord(store, target.upstream, by, self._clock)
             with self._connected(target.upstream, store) as there, record.auditing("update", full_name):
@@ -134,10 +141,10 @@ class PassThrough:
                     read_refs(record, there, made)
                 return made
 
-    def delete(self, full_name: str, *, by: str, upstream: str = "") -> None:
+    def delete(self, full_name: str, *, by: str, upstream: str = "", uuid: str | None = None) -> None:
         """Delete a repository upstream; its row becomes a tombstone, with its refs."""
         with self._store() as store:
-            target = find_target(self._config, store, full_name, upstream)
+            target = find_target(self._config, store, full_name, upstream, uuid=uuid)
             record = WriteRecord(store, target.upstream, by, self._clock)
             with self._connected(target.upstream, store) as there, record.auditing("delete", full_name):
                 key = there.fetch_repository(target.key).key
@@ -156,11 +163,18 @@ class PassThrough:
             record.save_deleted(target)
 
     def fork(
-        self, full_name: str, owner: str, settings: RepositorySettings, *, by: str, upstream: str = ""
+        self,
+        full_name: str,
+        owner: str,
+        settings: RepositorySettings,
+        *,
+        by: str,
+        upstream: str = "",
+        uuid: str | None = None,
     ) -> Repository:
         """Copy a repository into a namespace of the same upstream; a private one stays private by default."""
         with self._store() as store:
-            target = find_target(self._config, store, full_name, upstream)
+            target = find_target(self._config, store, full_name, upstream, uuid=uuid)
             _, owner = choose_upstream(self._config, store, owner, target.upstream.name)
             if target.is_private and settings.is_private is None:
                 settings = msgspec.structs.replace(settings, is_private=True)

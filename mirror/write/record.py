@@ -17,7 +17,7 @@ from mirror.store import Store
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
 from mirror.store.refs import save_main_branch, save_refs
-from mirror.store.repositories import mark_gone
+from mirror.store.repositories import LATEST, mark_gone
 from mirror.store.writes import Outcome, Written, link_written, save_written
 from mirror.times import Clock, to_text
 from mirror.upstream.connect import url_of
@@ -77,22 +77,30 @@ class _Held(NamedTuple):
     fork_policy: str | None
 
 
-def find_target(config: Config, store: Store, full_name: str, upstream: str = "") -> Target:
-    """Find a living repository of the mirror by its name, in any case; raises as `choose_upstream` does."""
+def find_target(
+    config: Config, store: Store, full_name: str, upstream: str = "", *, uuid: str | None = None
+) -> Target:
+    """Find a living repository of the mirror by its name, in any case; raises as `choose_upstream` does.
+
+    :param uuid: of the one that is meant, if that is known: several may have the name.
+    """
     rows = store.rows(
-        """SELECT up.name, r.id, r.uuid, r.full_name, r.scm, r.is_private, r.fork_policy
-           FROM repositories r JOIN upstreams up ON up.id = r.upstream_id
-           WHERE r.full_name = ? COLLATE NOCASE AND r.deleted_at IS NULL ORDER BY r.id""",
-        (full_name,),
+        f"""SELECT up.name, r.id, r.uuid, r.full_name, r.scm, r.is_private, r.fork_policy
+            FROM repositories r JOIN upstreams up ON up.id = r.upstream_id
+            WHERE r.full_name = :name COLLATE NOCASE AND r.deleted_at IS NULL
+            ORDER BY r.uuid IS NOT :uuid, r.full_name COLLATE BINARY <> :name, {LATEST}""",
+        {"name": full_name, "uuid": uuid},
         _Held,
     )
     if not rows:
         raise NotFound(f"the mirror holds no repository {full_name}; `mirror sync` adds new ones")
-    holders = {row.upstream: row for row in reversed(rows)}  # the oldest row of each upstream
+    holders = {row.upstream: row for row in reversed(rows)}  # the first row of each upstream
     chosen = _configured(config, upstream) if upstream else _holder(config, full_name, holders)
-    if chosen.name not in holders:
+    held = holders.get(chosen.name)
+    if held is None:
         raise NotFound(f"the mirror holds no repository {full_name} of upstream {upstream}")
-    held = holders[chosen.name]
+    if uuid not in (None, held.uuid):
+        raise NotFound(f"{full_name} is another repository now")
     return Target(
         upstream=_writable(chosen),
         row_id=held.row_id,

@@ -302,13 +302,13 @@ async def update_repository(writing: Writing) -> Done:
     row, shown = await writing.known()
     values = await read_fields(writing.request, assumed=FORM)
     settings, _ = settings_of(values, shown=shown.body, exists=True, fork_policy=row.fork_policy)
-    return Done((await writing.access.update(row.full_name, settings)).full_name)
+    return Done((await writing.access.update(row, settings)).full_name)
 
 
 async def delete_repository(writing: Writing) -> Done:
     """DELETE repositories/U/S: 204 and no body."""
     row, _ = await writing.known()
-    await writing.access.delete(row.full_name)
+    await writing.access.delete(row)
     return Done(None, 204)
 
 
@@ -317,7 +317,7 @@ async def fork_repository(writing: Writing) -> Done:
     row, _ = await writing.known()
     settings, owner = settings_of(await read_fields(writing.request, assumed=FORM), required=("name",))
     owner = owner or _own_namespace(writing.asked)
-    return Done((await writing.access.fork(row.full_name, owner, settings)).full_name)
+    return Done((await writing.access.fork(row, owner, settings)).full_name)
 
 
 def _own_namespace(asked: ApiRequest) -> str:

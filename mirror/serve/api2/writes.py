@@ -38,14 +38,14 @@ async def update(writing: Writing) -> Done:
     row, shown = await writing.known()
     values = await read_fields(writing.request, assumed=JSON)
     settings, _ = settings_of(values, shown=shown.body, exists=True, fork_policy=row.fork_policy)
-    made = await writing.access.update(row.full_name, settings)
+    made = await writing.access.update(row, settings)
     return Done(made.full_name) if made.full_name == row.full_name else _new(writing.asked, made.full_name)
 
 
 async def delete(writing: Writing) -> Done:
     """DELETE repositories/W/S: 204 and no body."""
     row, _ = await writing.known()
-    await writing.access.delete(row.full_name)
+    await writing.access.delete(row)
     return Done(None, 204)
 
 
@@ -57,7 +57,7 @@ async def fork(writing: Writing) -> Done:
     if not owner:
         raise bad_request({"workspace": "This field is required, because the token speaks for no user."})
     settings = msgspec.structs.replace(settings, name=settings.name or row.name)
-    made = await writing.access.fork(row.full_name, owner, settings)
+    made = await writing.access.fork(row, owner, settings)
     return _new(writing.asked, made.full_name)
 
 
