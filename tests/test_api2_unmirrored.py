@@ -130,6 +130,16 @@ def test_redirect_unmirrored_answers_307(mixed: MixedMirror) -> None:
     assert client.get(f"/1.0/repositories/{PISTON}/changesets").status_code == 307
 
 
+def test_strangers_learn_no_address_of_a_private_upstream(tmp_path: Path) -> None:
+    """Nor are they redirected there: what belongs to no repository is at an upstream without an address."""
+    filled = FixtureDb(tmp_path / "mirror.db")
+    filled.repositories([repository("team/secret", is_private=True)])
+    filled.store.close()
+    answer = client_of(filled.path, redirect_unmirrored=True).get("/2.0/snippets/team")
+    assert answer.status_code == 501
+    assert answer.json()["error"] == {"message": "This mirror holds no snippets; ask the upstream"}
+
+
 @pytest.mark.parametrize(
     ("kind", "url", "api", "path", "expected"),
     [

@@ -162,6 +162,7 @@ APIS = (
     "/2.0/repositories?pagelen=100&sort=-updated_on",
     "/2.0/repositories/jespern?q=is_private=true",
     "/2.0/repositories/jespern/django-piston/watchers",
+    *(f"/2.0/{what}" for what in ("snippets", "pullrequests/x", "hook_events")),
     "/rest/api/1.0/projects?limit=1000",
     "/rest/api/1.0/projects/~jespern",
     "/rest/api/1.0/users",
@@ -181,7 +182,10 @@ def _add_private_rows(filled: FixtureDb) -> None:
     filled.repositories([*rows, repository("brodie/late", **late)], at=LATEST)
     filled.refs("jespern/late", [hg_ref("tag", "v9", "9")], at=LATEST)
     filled.failure("mcatalbas/late")
-    inside = filled.store.save_upstream("inside", "datacenter", "https://inside.example")
+    inside = 0  # the first of all upstreams
+    with filled.store.transaction() as connection:
+        row = filled.store.save_upstream("inside", "datacenter", "https://inside.example")
+        connection.execute("UPDATE upstreams SET id = ? WHERE id = ?", (inside, row))
     hidden = [repository("ins/ide", is_private=True)]
     filled.store.save_page(inside, hidden, run_id=None, seen_at=LATEST, with_refs=True, first_listing=False)
     with filled.store.transaction() as connection:

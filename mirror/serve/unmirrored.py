@@ -13,8 +13,9 @@ from mirror.queries.accounts import knows_members
 from mirror.queries.first_listings import lacks
 from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
 from mirror.queries.rows import AccountRow, RepositoryRow, UpstreamRow
-from mirror.queries.visibility import Caller
+from mirror.queries.visibility import Caller, known_upstreams
 from mirror.serve.exchange import Answer, ApiError, ApiRequest
+from mirror.store.rows import fetch_value
 
 FindRow = Callable[[sqlite3.Connection, Any], AccountRow | RepositoryRow | None]
 
@@ -57,24 +58,38 @@ class NotMirrored(ApiError):
         return Answer(body=self.body, status=307, headers=headers)
 
 
-def not_mirrored(
-    what: str, asked: ApiRequest, upstream_id: int | None = None, *, detail: str | None = None
-) -> NotMirrored:
-    """Return the error for a request; without `upstream_id`, the first upstream counts."""
-    return NotMirrored(what, _address(asked, upstream_id), detail=detail)
+def not_mirrored(what: str, asked: ApiRequest, upstream_id: int, *, detail: str | None = None) -> NotMirrored:
+    """Return the error for a request about something of an upstream."""
+    upstream = asked.upstreams[upstream_id]
+    return NotMirrored(what, upstream_address(upstream, asked.api, asked.path, asked.query), detail=detail)
+
+
+def held_nowhere(what: str) -> ApiError:
+    """Return the error for data of which the address does not show which upstream has it."""
+    headers = {"Cache-Control": "no-store"}
+    return ApiError(501, f"This mirror holds no {what}; ask the upstream", headers=headers)
 
 
 def refusing(what: str, find: FindRow) -> Callable[[sqlite3.Connection, Any], Answer]:
     """Return a reader that raises NotMirrored, after `find` has checked what the caller may know.
 
-    :param find: returns a row of the upstream that has it, None for the first upstream; raises ApiError.
+    :param find: returns a row of the upstream that has it, None for the first one that the caller may know;
+        raises ApiError.
     """
 
     def refuse(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
         row = find(connection, asked)
-        raise not_mirrored(what, asked, None if row is None else row.upstream_id)
+        upstream_id = _first_known(connection, asked.caller) if row is None else row.upstream_id
+        raise held_nowhere(what) if upstream_id is None else not_mirrored(what, asked, upstream_id)
 
     return refuse
+
+
+def _first_known(connection: sqlite3.Connection, caller: Caller) -> int | None:
+    known = known_upstreams(connection, caller, "up")
+    sql = f"SELECT up.id FROM upstreams up WHERE {known} ORDER BY up.id LIMIT 1"
+    found: int | None = fetch_value(connection, sql, caller.values)
+    return found
 
 
 def with_refs(
@@ -135,12 +150,6 @@ def must_be_listed(
             detail="The mirror lists it in one of its next syncs. Until then, anything may be missing here.",
             headers={"Retry-After": str(RETRY_SECONDS), LISTING_HEADER: "not read yet"},
         )
-
-
-def _address(asked: ApiRequest, upstream_id: int | None) -> str:
-    known = asked.upstreams
-    row = known.get(upstream_id or 0) or next(iter(known.values()), None)
-    return "the upstream" if row is None else upstream_address(row, asked.api, asked.path, asked.query)
 
 
 def upstream_address(upstream: UpstreamRow, api: str, path: str, query: str = "") -> str:

@@ -24,7 +24,7 @@ from mirror.serve.api2.query_language import containing, pattern_of
 from mirror.serve.api_edge import Names, Parameters
 from mirror.serve.datacenter.shapes import CenterShapes, Resource
 from mirror.serve.exchange import Answer, ApiError, ApiRequest, Json, address_of, number_in, unauthorized
-from mirror.serve.unmirrored import NotMirrored, must_be_listed, noun, passed_on
+from mirror.serve.unmirrored import NotMirrored, held_nowhere, must_be_listed, noun, passed_on
 from mirror.store.rows import fetch
 
 if TYPE_CHECKING:
@@ -393,11 +393,7 @@ def of_person(connection: sqlite3.Connection, asked: DataCenterRequest, what: st
 def alone(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """Refuse resources outside all projects; their path does not show which upstream has them."""
     del connection
-    raise _alone(_ALONE[asked.names[0]])
-
-
-def _alone(what: str) -> ApiError:
-    return ApiError(501, f"This mirror holds no {what}; ask the upstream", headers=_KEPT_BY_NOBODY)
+    raise held_nowhere(_ALONE[asked.names[0]])
 
 
 def of_other_api(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
@@ -420,7 +416,7 @@ def of_other_api(connection: sqlite3.Connection, asked: DataCenterRequest) -> An
             raise not_mirrored_at(there, what, asked)
         case ["users", name, *more]:
             return of_person(connection, about(name, "/".join(more)), what)
-    raise _alone(what)
+    raise held_nowhere(what)
 
 
 # Addresses that are not mirrored, below something that may be; `MORE` is the rest of the path.
