@@ -24,6 +24,9 @@ OTHERS = 0o077
 """The bits of a mode that concern other users."""
 
 
+LONGEST_TIMEOUT = 86_400  # the system takes none of a few weeks
+
+
 def complaints(config: "Config") -> Iterator[tuple[str, str]]:
     """Yield faults that no field can check alone: the path of a setting, and the complaint."""
     if config.timezone and zone_named(config.timezone) is None:
@@ -44,8 +47,8 @@ def complaints(config: "Config") -> Iterator[tuple[str, str]]:
             yield f"{path}.name", f"{upstream.name!r} is the name of another upstream; give each its own"
         seen.add(upstream.name)
         yield from _url_complaints(upstream.url, f"{path}.url")
-        if upstream.timeout <= 0:
-            yield f"{path}.timeout", "must be longer than 0s"
+        if not 0 < upstream.timeout <= LONGEST_TIMEOUT:
+            yield f"{path}.timeout", "must be longer than 0s, and at most 1d"
         if not upstream.url and upstream.kind in ("datacenter", "legacy"):
             yield f"{path}.kind", f"kind {upstream.kind!r} needs a url"
         yield from _secret_complaints(upstream, path)
@@ -250,8 +253,8 @@ def sources_of(text: str) -> Mapping[str, tuple[str, ...]]:
     for part in filter(str.strip, text.split(";")):
         directive, *sources = part.split()
         if directive not in DIRECTIVES:
-            hint = did_you_mean(directive, DIRECTIVES)
-            raise ValueError(f"nothing can be added to {directive!r}{hint}; only to {', '.join(DIRECTIVES)}")
+            hint = did_you_mean(directive, DIRECTIVES) or ";"
+            raise ValueError(f"nothing can be added to {directive!r}{hint} only to {', '.join(DIRECTIVES)}")
         if not sources:
             raise ValueError(f"{directive} names no source; write: {directive} https://host.example")
         for source in sources:

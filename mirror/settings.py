@@ -176,7 +176,7 @@ def _meant(setting: Setting, value: Any) -> str | None:
     kind = setting.kind
     if kind.startswith("list of: ") and isinstance(value, str) and value:
         meant = [value]
-    elif kind == "true or false" and str(value).lower() in _BOOLEANS:
+    elif kind == "true or false" and not isinstance(value, bool) and str(value).lower() in _BOOLEANS:
         meant = _BOOLEANS[str(value).lower()]
     elif kind.startswith(("whole number", "number")) and isinstance(value, str) and value.isdecimal():
         meant = int(value)

@@ -101,6 +101,11 @@ def test_durations_are_read() -> None:
         ('[[upstream]]\nname = "a"\nurl = "http://[fe80::1%25eth0]/2.0"', ["line 3", "[fe80::1%eth0]"]),
         ('[[upstream]]\nname = "a"\nurl = "https://h /2.0"', ["line 3", "no spaces"]),
         ('[[upstream]]\nname = "a"\ntimeout = "0s"', ["line 3", "timeout", "longer"]),
+        ('[[upstream]]\nname = "a"\ntimeout = "25h"', ["line 3", "timeout", "at most 1d"]),
+        (
+            "[serve]\nread_only = true\nwrites = true",
+            ["line 3", "passes no writes on; remove one of the two"],
+        ),
         ('[[upstream]]\nname = "a"\nkind = "datacenter"', ["line 3", "needs a url"]),
         ('[[upstream]]\nname = "a"\nworkspaces = "x"', ["line 3", "workspaces", "array"]),
         ("\nupstream = []", ["line 2", "upstream: is empty; write an [[upstream]] section"]),
@@ -125,6 +130,7 @@ def test_an_error_names_the_setting_and_its_line(text: str, parts: list[str]) ->
     message = str(caught.value)
     assert message.startswith("my.toml")
     assert "\n" not in message
+    assert "remove one of the two; did you mean" not in message
     assert "hunter2" not in message
     assert "u:p" not in message
     for part in parts:

@@ -14,6 +14,7 @@ _ANOTHER_USER = "cannot be opened; is it, or its folder, read-only or another us
 _BROKEN_DISK = (
     "the disk could not be read or written, or a quota is spent; saved data is intact if the disk is"
 )
+_NO_FOLDER = "a part of this path is a file, not a folder; give another path"
 _TOO_MANY_FILES = "this process may not open more files; allow it more (ulimit -n), and run it again"
 _REMEDIES = (
     ("disk is full", _FULL),
@@ -23,6 +24,8 @@ _REMEDIES = (
     ("input/output error", _BROKEN_DISK),
     ("too many open files", _TOO_MANY_FILES),
     ("no such file", "the file or its folder does not exist"),
+    ("not a directory", _NO_FOLDER),
+    ("file exists", _NO_FOLDER),  # where a folder is to be made
     ("readonly", READ_ONLY),
     ("read-only file system", READ_ONLY),
     ("unable to open", _ANOTHER_USER),
