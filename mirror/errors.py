@@ -12,7 +12,7 @@ MirrorError                   a sentence for the user, and the exit code of a co
     UpstreamShapeError        a body that is not the JSON we know
     OutcomeUnknown            a write that may or may not have happened: look before repeating it
   StoreError              4   the mirror file is missing, locked, full, broken or too new
-    StoreLocked               another process is syncing into it
+    StoreLocked               another process holds it, or the file to be written
   NotFound                1   the mirror does not hold what was asked for
     NotKnownThen              nothing is known of it at that moment; has the first moment that is known
 """
@@ -120,7 +120,7 @@ class StoreError(MirrorError):
 
 
 class StoreLocked(StoreError):
-    """Another process holds the mirror for a sync."""
+    """Another process holds the mirror, or a file that is to be written."""
 
 
 class NotFound(MirrorError):

@@ -258,3 +258,45 @@ def test_a_write_is_recognised(source: str, is_write: bool) -> None:
 def test_every_file_has_a_docstring() -> None:
     """The first docstring names the purpose of the file."""
     assert [str(path.relative_to(ROOT)) for path in FILES if not ast.get_docstring(read(path)[0])] == []
+
+
+_NAMED = re.compile(r"`(mirror(?:\.\w+)+)`")
+
+
+def is_defined(name: str) -> bool:
+    """Return whether a dotted name is that of a module, or of what a module defines or imports at its top."""
+    parts = name.split(".")
+    for length in range(len(parts), 1, -1):
+        module = ROOT.joinpath(*parts[:length])
+        path = module.with_suffix(".py") if module.with_suffix(".py").exists() else module / "__init__.py"
+        if path.exists():
+            return length == len(parts) or parts[length] in _names_at_top(path)
+    return False
+
+
+def _names_at_top(path: Path) -> set[str]:
+    found = set[str]()
+    for node in read(path)[0].body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+        else:
+            found |= {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+    return found
+
+
+def test_names_in_docstrings_and_comments_exist() -> None:
+    """A file, function or class that was moved is not named by its former place."""
+    files = {"mirror.toml"}
+    named = {name: path for path in FILES for name in _NAMED.findall(path.read_text("utf-8"))}
+    assert named.keys() > files
+    assert {
+        name: path.name for name, path in named.items() if name not in files and not is_defined(name)
+    } == {}
+
+
+@pytest.mark.parametrize("name", ["mirror.store.no_such_file", "mirror.store.files.no_such_name"])
+def test_a_name_of_nothing_is_noticed(name: str) -> None:
+    """The rule above refuses a file or a function that does not exist."""
+    assert not is_defined(name)

@@ -100,7 +100,7 @@ def _kept(known: dict[Any, dict[int, Any]], key: Any) -> dict[int, Any]:
 
 
 def published_at(connection: sqlite3.Connection) -> str | None:
-    """Return `mirror.store.schema.snapshot_moment` of the file, cached since each answer needs it."""
+    """Return `mirror.store.files.snapshot_moment` of the file, cached since each answer needs it."""
     state = file_state(connection)
     if state.published_at is msgspec.UNSET:
         state.published_at = snapshot_moment(connection)

@@ -44,7 +44,7 @@ class SiteOptions(msgspec.Struct, frozen=True, kw_only=True):
 class MadeSite(msgspec.Struct, frozen=True, kw_only=True):
     """A finished site: `bytes` is the size of all `files`, `written` counts new and changed ones.
 
-    `inside_hosts` are as in `mirror.publish.Published`.
+    `inside_hosts` are as in `mirror.publish.snapshot.Published`.
     """
 
     folder: str
