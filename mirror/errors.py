@@ -3,6 +3,7 @@
 MirrorError                   a sentence for the user, and the exit code of a command that ends with it
   ConfigError             2   the operator must change something
   CredentialsRefused      3   401, or a token that reads as anonymous: stop the run, never retry
+  ProxyRefused            4   407: stop the run, never retry
   Paused                  0   stopped as asked before the work was done; the cursor is kept
     BudgetSpent               no request is left now; has the time of the next one
   Interrupted           130   Ctrl-C or SIGTERM; the cursor is kept
@@ -45,6 +46,10 @@ class CredentialsRefused(MirrorError):
     """The upstream does not accept the credential; more attempts might lock the account."""
 
     exit_code = 3
+
+
+class ProxyRefused(MirrorError):
+    """The proxy on the way to the upstream wants a login; more attempts might lock it."""
 
 
 class Paused(MirrorError):

@@ -1,5 +1,8 @@
 """The environment: proxies and certificates are used, or refused with the name of the variable."""
 
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from random import Random
@@ -11,11 +14,19 @@ from cli_runner import Folder
 
 from mirror.errors import ConfigError
 from mirror.upstream.deadline import Deadline
-from mirror.upstream.environment import named_certificates, proxy_of, tls_remedy, trusting
+from mirror.upstream.environment import (
+    CERTIFICATE_VARIABLES,
+    named_certificates,
+    proxy_of,
+    tls_remedy,
+    trusting,
+)
 from mirror.upstream.transport import Connections
 
 ONCE = "retry = { attempts = 1 }"
 HASTY = 'retry = { attempts = 3, first_delay = "0.01s", max_delay = "0.01s" }'
+LOCALHOST = Path(__file__).parent / "answers" / "localhost.pem"
+"""A key and its certificate, which is its own authority."""
 PROXIES = {"https": "http://proxy.example:3128", "all": "other.example"}
 
 
@@ -68,63 +79,94 @@ def test_a_proxy_that_cannot_be_used_is_refused_by_name(value: str) -> None:
 
 
 class Refusing(BaseHTTPRequestHandler):
-    """A proxy that answers 401 itself, and records requests."""
+    """A proxy that wants a login, and records requests."""
 
     def do_GET(self) -> None:
-        """Note the address and answer."""
-        self.server.asked.append(self.path)  # type: ignore[attr-defined]
-        self.send_response(401)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def do_CONNECT(self) -> None:
-        """Want a login."""
+        """Note the address and refuse."""
         self.server.asked.append(self.path)  # type: ignore[attr-defined]
         self.send_response(407)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
+    do_CONNECT = do_GET  # noqa: N815 - the name of the base class
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
         """Say nothing."""
+
+
+@contextmanager
+def refusing(*, encrypted: bool = False) -> Iterator[tuple[str, list[str]]]:
+    """Run such a proxy; give its host and port, and what it was asked for."""
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        if encrypted:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(LOCALHOST)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        asked = server.asked = list[str]()  # type: ignore[attr-defined]
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"localhost:{server.server_port}", asked
+        server.shutdown()
+        thread.join()
 
 
 def test_a_sync_uses_the_proxy_and_no_proxy(tmp_path: Path) -> None:
     """With networks in NO_PROXY; a SOCKS proxy gives no traceback."""
     folder = Folder(tmp_path)
     folder.configure("http://upstream.invalid/2.0", ONCE)
-    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
-        server.asked = []  # type: ignore[attr-defined]
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        proxy = f"127.0.0.1:{server.server_port}"
+    with refusing() as (proxy, asked):
         through = folder.run("sync", http_proxy=proxy, no_proxy="fd00::/8,10.0.0.0/8")
         around = folder.run("sync", http_proxy=proxy, no_proxy="fd00::/8,.invalid")
         socks = folder.run("sync", ALL_PROXY=f"socks5://{proxy}", no_proxy="")
-        server.shutdown()
-        thread.join()
     assert (through.code, around.code, socks.code) == (4, 4, 2)
-    assert [httpx.URL(path).host for path in server.asked] == ["upstream.invalid"]  # type: ignore[attr-defined]
+    assert [httpx.URL(path).host for path in asked] == ["upstream.invalid"]
     assert "all_proxy: SOCKS" in socks.err
+
+
+@pytest.mark.parametrize("variable", CERTIFICATE_VARIABLES[::2])
+def test_an_encrypted_proxy_is_trusted_as_the_upstream_is(tmp_path: Path, variable: str) -> None:
+    """By the certificates that the environment names, even if the upstream itself needs none."""
+    folder = Folder(tmp_path)
+    folder.configure("http://upstream.invalid/2.0", ONCE)
+    trusted = dict.fromkeys(CERTIFICATE_VARIABLES, "") | {variable: str(LOCALHOST)}
+    with refusing(encrypted=True) as (proxy, asked):
+        folder.run("sync", http_proxy=f"https://{proxy}", **trusted)
+    assert [httpx.URL(path).host for path in asked] == ["upstream.invalid"]
+
+
+def test_a_host_with_letters_that_are_not_ascii_is_reached_through_the_proxy(tmp_path: Path) -> None:
+    """As any other."""
+    folder = Folder(tmp_path)
+    folder.configure("https://b\u00fccher.invalid/2.0", ONCE)
+    with refusing() as (proxy, asked):
+        folder.run("sync", https_proxy=proxy)
+    assert asked == ["xn--bcher-kva.invalid:443"]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_wants_a_login_is_asked_once(tmp_path: Path, scheme: str) -> None:
+    """Not once for each workspace, since more may lock the account there."""
+    folder = Folder(tmp_path)
+    folder.configure(f"{scheme}://upstream.invalid/2.0", 'workspaces = ["one", "two"]\nconcurrency = 1')
+    with refusing() as (proxy, asked):
+        ran = folder.run("sync", all_proxy=proxy)
+    assert (ran.code, len(asked)) == (4, 1)
+    assert "407" in ran.out
+    assert "the proxy wants a login" in ran.out
 
 
 def test_an_error_names_the_proxy_without_its_password(tmp_path: Path) -> None:
     """One that does not answer; one that wants a login, which is asked once, since more may lock it."""
     folder = Folder(tmp_path)
-    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
-        server.asked = []  # type: ignore[attr-defined]
-        thread = Thread(target=server.serve_forever)
-        thread.start()
+    with refusing() as (proxy, asked):
         folder.configure("https://upstream.invalid/2.0", HASTY)
-        refused = folder.run("sync", https_proxy=f"http://u:geheim@127.0.0.1:{server.server_port}").out
-        server.shutdown()
-        thread.join()
+        refused = folder.run("sync", https_proxy=f"http://u:geheim@{proxy}").out
     folder.configure("http://upstream.invalid/2.0", ONCE)
-    dead = folder.run("sync", all_proxy=f"http://u:geheim@127.0.0.1:{server.server_port}").out
-    assert server.asked == ["upstream.invalid:443"]  # type: ignore[attr-defined]
-    proxy = f"cannot connect through the proxy 127.0.0.1:{server.server_port}"
-    assert f"{proxy} (https_proxy): 407" in refused
+    dead = folder.run("sync", all_proxy=f"http://u:geheim@{proxy}").out
+    assert asked == ["upstream.invalid:443"]
+    assert f"cannot connect through the proxy {proxy} (https_proxy): 407" in refused
     assert "http://USER:PASSWORD@HOST:PORT" in refused
-    assert f"{proxy} (all_proxy): " in dead
+    assert f"cannot connect through the proxy {proxy} (all_proxy): " in dead
     assert "geheim" not in refused + dead
 
 

@@ -20,6 +20,8 @@ from mirror.credentials import AccessTokens, Credential, Grant, token_address
 from mirror.errors import (
     ConfigError,
     CredentialsRefused,
+    MirrorError,
+    ProxyRefused,
     UpstreamBusy,
     UpstreamError,
     UpstreamRefused,
@@ -335,11 +337,8 @@ class Http:
             )
         return request
 
-    def _problem(self, error: Exception, url: str) -> UpstreamError:
-        """Return our error for one of httpx's: NotSent if the request was never sent.
-
-        UpstreamRefused for a proxy that wants a login: more tries may lock it.
-        """
+    def _problem(self, error: Exception, url: str) -> MirrorError:
+        """Return our error for one of httpx's: NotSent if the request was never sent."""
         cause = shown(self.redacted(str(error))) or type(error).__name__
         where = shown_url(url)
         cause += tls_remedy(cause, os.environ)
@@ -348,7 +347,7 @@ class Http:
         if isinstance(error, NEVER_SENT):
             line = f"{where}: cannot connect{through}: {cause}"
             if isinstance(error, PROXY_ERRORS) and cause.startswith("407"):
-                return UpstreamRefused(f"{line}{PROXY_LOGIN}", status=407)
+                return ProxyRefused(f"{line}{PROXY_LOGIN}")
             return NotSent(line)
         if isinstance(error, TIMEOUTS):
             return UpstreamBusy(f"{where}: no answer in time{through}: {cause}")

@@ -17,7 +17,14 @@ import msgspec
 from mirror.config import Retry
 from mirror.credentials import Credential
 from mirror.decoding import decoded_bytes, mended
-from mirror.errors import CredentialsRefused, MirrorError, UpstreamBusy, UpstreamRefused, UpstreamShapeError
+from mirror.errors import (
+    CredentialsRefused,
+    MirrorError,
+    ProxyRefused,
+    UpstreamBusy,
+    UpstreamRefused,
+    UpstreamShapeError,
+)
 from mirror.readable import visible
 from mirror.times import age_text
 from mirror.upstream.budget import Budget
@@ -120,15 +127,17 @@ def error_for(
     """
     words = _upstream_message(answer, redact)
     line = f"{answer.url}: {answer.status}" + (f": {words}" if words else "")
+    if answer.status == 407:
+        return ProxyRefused(f"{line}{PROXY_LOGIN}")
     if answer.status in (401, 403) and _is_locked(answer, words):
         return CredentialsRefused(
             f"{line} - the account is locked: log in with a browser to unlock it, then wait"
         )
-    if answer.status == 401 and _has_exception(answer, "AuthorisationException"):
-        # Data Center's answer for a single thing that a known caller may not see.
-        return UpstreamRefused(line, status=401, words=words)
     if answer.status == 401:
-        return _refused_credential(line, credential)
+        # Data Center's answer for a single thing that a known caller may not see.
+        is_single = _has_exception(answer, "AuthorisationException")
+        refused = UpstreamRefused(line, status=401, words=words)
+        return refused if is_single else _refused_credential(line, credential)
     if _REFS_HEADER in answer.headers or _LISTING_HEADER in answer.headers:
         line += _NO_REFS if answer.status == 501 and _REFS_HEADER in answer.headers else ""
         return UpstreamRefused(line, status=answer.status, retry_after=retry_after)
@@ -136,8 +145,6 @@ def error_for(
         return UpstreamBusy(line, status=answer.status, retry_after=retry_after)
     if answer.status == 404 and not words:  # a page of HTML, or nothing: Bitbucket says what is missing
         line += WRONG_ADDRESS
-    if answer.status == 407:
-        line += PROXY_LOGIN
     if answer.status == 410:
         line += _removed(answer, words)
     message, fields = _told_error(answer, redact)

@@ -5,7 +5,7 @@ import re
 import ssl
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import NamedTuple, cast
 from urllib.request import getproxies
 
@@ -121,22 +121,19 @@ class Connections:
         """The host and port of such a proxy, and the variable that names it, for errors."""
         if transport is not None:
             return
-        make = partial(_kept_connections, certificates=_certificates_for(origins), deadline=deadline)
-        self._direct = make(None)
+        self._direct = _kept_connections(_certificates_for(scheme for scheme, *_ in origins), deadline)
         for scheme, host, port in origins:
-            proxy = None if host in LOOPBACK else proxy_of(scheme, host, port, getproxies())
-            if proxy is not None:
-                try:
-                    self._through[scheme.encode(), host.encode()] = make(proxy)
-                    address = httpx.URL(proxy).netloc.decode()
-                    self._proxies[scheme, host] = f"{address} ({proxy_variable(scheme, getproxies())})"
-                except httpx.InvalidURL:
-                    raise ConfigError(
-                        f"the proxy for {scheme} in the environment is not an address"
-                    ) from None
             begin = httpx.URL(scheme=scheme, host=host, port=port, path="/")
             root = self.request("GET", str(begin), {}, None)
             self._starts[str(root.url)] = root
+            proxy = None if host in LOOPBACK else proxy_of(scheme, host, port, getproxies())
+            if proxy is not None:
+                variable = proxy_variable(scheme, getproxies())
+                address = _proxy_address(proxy, variable)
+                certificates = _certificates_for((scheme, address.scheme))
+                through = _kept_connections(certificates, deadline, proxy=address)
+                self._through[begin.raw_scheme, begin.raw_host] = through
+                self._proxies[scheme, host] = f"{address.netloc.decode()} ({variable})"
 
     def plain_request(self, url: str, headers: Mapping[str, str]) -> httpcore.Request | None:
         """Build a GET of a plain address of one of the origins; None for any other. Raises ValueError."""
@@ -191,10 +188,12 @@ class Connections:
 
 
 def _kept_connections(
-    proxy: str | None, *, certificates: ssl.SSLContext, deadline: Deadline
+    certificates: ssl.SSLContext, deadline: Deadline, *, proxy: httpx.URL | None = None
 ) -> KeptConnections:
     """Make connections, through a proxy or not. httpx itself must not read the environment."""
-    made = httpx.HTTPTransport(verify=certificates, proxy=proxy, trust_env=False)
+    trusted = certificates if proxy is not None and proxy.scheme == "https" else None
+    through = None if proxy is None else httpx.Proxy(proxy, ssl_context=trusted)
+    made = httpx.HTTPTransport(verify=certificates, proxy=through, trust_env=False)
     # httpx offers no public way to the network beneath it.
     pool = made._pool  # noqa: SLF001
     pool._network_backend = DeadlineBackend(deadline)  # noqa: SLF001
@@ -220,9 +219,17 @@ def _for_the_network(request: httpx.Request) -> httpcore.Request:
     )
 
 
-def _certificates_for(origins: Iterable[Origin]) -> ssl.SSLContext:
+def _proxy_address(proxy: str, variable: str) -> httpx.URL:
+    """Return the address of a proxy; raises ConfigError without showing it, as it may have a password."""
+    try:
+        return httpx.URL(proxy)
+    except httpx.InvalidURL:
+        raise ConfigError(f"{variable}: what the environment holds is not an address") from None
+
+
+def _certificates_for(schemes: Iterable[str]) -> ssl.SSLContext:
     """Return the trusted certificates; if nothing is encrypted, none are read."""
-    if all(scheme == "http" for scheme, _, _ in origins):
+    if all(scheme == "http" for scheme in schemes):
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return _certificates(named_certificates(os.environ))
 
