@@ -45,8 +45,15 @@ def get(
         ("/2.0/repositories/bob/new/refs/branches/master", ("target", "hash"), "1" * 40),
         ("/2.0/repositories/ann/old/refs", ("values", 0, "target", "hash"), "1" * 40),
         ("/2.0/repositories/ann/old/refs/tags", ("size",), 0),
+        ('/2.0/repositories/ann/old/refs/branches?q=name~"AST"', ("values", 0, "target", "hash"), "1" * 40),
+        ("/2.0/repositories/ann/old/refs?sort=name", ("values", 0, "target", "hash"), "1" * 40),
         ("/rest/api/1.0/projects/~ann/repos/old", ("description",), "first"),
         ("/rest/api/1.0/projects/bob/repos/new/branches", ("values", 0, "latestCommit"), "1" * 40),
+        (
+            "/rest/api/1.0/projects/bob/repos/new/branches?filterText=AST&boostMatches=true",
+            ("values", 0, "latestCommit"),
+            "1" * 40,
+        ),
     ],
 )
 def test_a_single_read_answers_of_the_moment(

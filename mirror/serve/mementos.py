@@ -20,6 +20,7 @@ from mirror.queries.past import past_copy, past_named, past_of
 from mirror.queries.past_state import Past
 from mirror.queries.repositories import repository_in_workspace
 from mirror.queries.visibility import Caller
+from mirror.serve.api2 import query_language
 from mirror.serve.exchange import Answer, ApiError
 from mirror.serve.unmirrored import must_be_listed
 from mirror.times import from_text, to_text
@@ -85,6 +86,7 @@ def _memento(
         raise ApiError(404, str(error)) from None
     owner, _, slug = past.full_name.partition("/")
     with past_copy(connection, caller, [past]) as copy:
+        query_language.register(copy)
         yield Memento(past, copy, (owner, slug, *names[2:]))
 
 
