@@ -19,7 +19,7 @@ from mirror.search.find import QueryEngine
 from mirror.search.index.backlog import apply_backlog, rebuild_index, update_after_page
 from mirror.search.index.check import check_index
 from mirror.search.index.columns import MOST_STATES, ColumnWriter, KeptColumns, _kept
-from mirror.search.many import Turns
+from mirror.search.many import FairSemaphore
 from mirror.search.query import parse_query, wanted_owners
 from mirror.store.files import open_reader
 
@@ -282,12 +282,12 @@ def test_users_who_ask_at_once_read_a_column_once() -> None:
     assert made == [1]
 
 
-def test_turns_are_given_back() -> None:
-    """Also by those who fail; while one turn is taken, the others work one after another."""
-    turns, working, most = Turns(2), list[int](), list[int]()
+def test_a_fair_semaphore_is_released_after_errors_too() -> None:
+    """While one of two is held, the other threads work one after another."""
+    semaphore, working, most = FairSemaphore(2), list[int](), list[int]()
 
     def work(number: int) -> None:
-        with suppress(ValueError), turns.one():
+        with suppress(ValueError), semaphore.held():
             working.append(number)
             most.append(len(working))
             working.remove(number)
@@ -295,14 +295,14 @@ def test_turns_are_given_back() -> None:
                 raise ValueError
 
     users = [Thread(target=work, args=(number,)) for number in range(30)]
-    with turns.one():
+    with semaphore.held():
         for user in users:
             user.start()
         for user in users:
             user.join()
     assert len(most) == 30
     assert max(most) == 1
-    with turns.one(), turns.one():
+    with semaphore.held(), semaphore.held():
         pass
 
 

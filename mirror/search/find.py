@@ -256,9 +256,9 @@ class QueryEngine:
 
     def _by_arrays(self, start: int, stop: int) -> ResultPage:
         """Answer a query that many repositories match."""
-        from mirror.search.many import TURNS, ManyHits  # noqa: PLC0415 - numpy is slow to import
+        from mirror.search.many import ARRAY_QUERIES, ManyHits  # noqa: PLC0415 - numpy is slow to import
 
-        with TURNS.one():
+        with ARRAY_QUERIES.held():
             fresh = [*self._matching(self.pending.unprepared), *self._new_hits()]
             many = ManyHits(
                 self.connection, self.index, self.rows, self._pending_rows, self.query, fresh, self._few

@@ -45,7 +45,7 @@ _SWITCHES = {"forks": FORK, "archived": ARCHIVED}
 _SCMS = {"git": GIT, "hg": HG}
 
 
-class Turns:
+class FairSemaphore:
     """Lets a few threads work at once; the others wait, and go on in the order in which they came."""
 
     def __init__(self, at_once: int) -> None:
@@ -54,7 +54,7 @@ class Turns:
         self._changing = Lock()
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def held(self) -> Iterator[None]:
         """Work inside the block."""
         with self._changing:
             mine = Lock()
@@ -79,7 +79,7 @@ class Turns:
             self._waiting.popleft().release()
 
 
-TURNS = Turns(2)
+ARRAY_QUERIES = FairSemaphore(2)
 """For queries that arrays answer: more at once wait for Python's lock at each step, and all end late."""
 
 
