@@ -155,6 +155,8 @@ def test_expensive_counts_are_cached(hook: WebhookClient) -> None:
     [
         ("/1.0/x", "api1"),
         ("/!api/2.0/x", "api2"),
+        ("/rest/api/1.0/projects", "datacenter"),
+        ("/rest/api/latest/repos", "datacenter"),
         ("/-/search.json", "search"),
         ("/", "page"),
         ("/-/r/a/b", "page"),

@@ -69,6 +69,7 @@ _REFUSAL_HEADERS = {**SAFETY, "Referrer-Policy": "same-origin"}
 _KINDS = (
     ("api1", re.compile(r"^/(?:(?:!|%21)?api/)?1\.0(/|$)")),
     ("api2", re.compile(r"^/(?:(?:!|%21)?api/)?2\.0(/|$)")),
+    ("datacenter", re.compile(r"^/rest(/|$)")),
     ("search", re.compile(r"^/-/(search|refs)")),
     ("webhook", re.compile(r"^/-/webhook/")),
     ("watch", re.compile(r"^/-/(health|metrics)$")),
