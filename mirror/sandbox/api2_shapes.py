@@ -100,7 +100,7 @@ class Shapes2:
             "links": {
                 "self": {"href": f"{self._api}/repositories/{row.full_name}"},
                 "html": {"href": f"{self._origin}/{row.full_name}"},
-                "avatar": {"href": f"{self._origin}/ravatar/{_escaped(row.uuid)}?ts=1"},
+                "avatar": {"href": _picture(row)},
             },
         }
 
@@ -275,7 +275,7 @@ class Shapes2:
         links["tags"] = {"href": f"{here}/refs/tags"}
         links["source"] = {"href": f"{here}/src"}
         links["html"] = {"href": f"{self._origin}/{row.full_name}"}
-        links["avatar"] = {"href": f"{self._origin}/ravatar/{_escaped(row.uuid)}?ts=1"}
+        links["avatar"] = {"href": _picture(row)}
         links["clone"] = self._clone_links(row)
         return links
 
@@ -299,3 +299,8 @@ class Shapes2:
 def _escaped(uuid: str) -> str:
     """Return a uuid with its braces escaped for a URL; several times as fast as `quote`."""
     return f"%7B{uuid[1:-1]}%7D"
+
+
+def _picture(row: SandboxRepository) -> str:
+    """Return the address of a repository's picture; Bitbucket's are on a host of their own."""
+    return f"https://bytebucket.org/ravatar/{_escaped(row.uuid)}?ts={row.language or 'default'}"
