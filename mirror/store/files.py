@@ -7,7 +7,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -283,27 +283,32 @@ def _refuse_snapshot(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
+class Explained(AbstractContextManager[None]):
+    """Turns SQLite's errors about a file into StoreError, and the system's (`of_system`).
+
+    A class, because a sync enters one several times for each answer.
+    """
+
+    def __init__(self, path: Path, *, of_system: bool) -> None:
+        self._path, self._of_system = path, of_system
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Raise StoreError with the remedy."""
+        if isinstance(error, sqlite3.Error) or (self._of_system and isinstance(error, OSError)):
+            raise StoreError(f"{self._path}: {explanation(error)}") from error
+        # Even SQLite's message may hold bytes of a damaged page.
+        if isinstance(error, UnicodeDecodeError) and is_damaged(self._path):
+            raise StoreError(f"{self._path}: {DAMAGED}") from error
+
+
+def explained(path: Path) -> Explained:
     """Turn SQLite's and the system's errors into StoreError with the remedy."""
-    try:
-        with explained_rows(path):
-            yield
-    except OSError as error:
-        raise StoreError(f"{path}: {explanation(error)}") from error
+    return Explained(path, of_system=True)
 
 
-@contextmanager
-def explained_rows(path: Path) -> Iterator[None]:
+def explained_rows(path: Path) -> Explained:
     """Turn only SQLite's errors, for readers that do other things in between."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise StoreError(f"{path}: {explanation(error)}") from error
-    except UnicodeDecodeError as error:  # even SQLite's message may hold bytes of a damaged page
-        if not is_damaged(path):
-            raise
-        raise StoreError(f"{path}: {DAMAGED}") from error
+    return Explained(path, of_system=False)
 
 
 @contextmanager

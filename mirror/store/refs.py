@@ -290,6 +290,8 @@ def _values(repository_id: int, ref: Ref) -> Sequence[Any]:
 
 
 def _json(values: tuple[str, ...]) -> str:
+    if not values:
+        return "[]"
     if "".join(values).isalnum():  # hashes always are; `json.dumps` would take a fifth of a first save
         return '["' + '", "'.join(values) + '"]'
     return json.dumps(values)
