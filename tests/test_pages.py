@@ -409,7 +409,19 @@ def test_growth_is_drawn_over_every_year(tmp_path: Path) -> None:
     assert heights[0] == pytest.approx(120 * 3 / 5)
     assert heights[2] == heights[6]
     assert heights[-1] == 0
-    assert "Growth: 5 repositories" in page
+    assert "when they were created: 5 in all" in page
+
+
+@pytest.mark.parametrize(
+    ("number", "top"), [(0, "0 repositories"), (1, "1 repository"), (2, "2 repositories")]
+)
+def test_charts_tell_their_highest_value(tmp_path: Path, number: int, top: str) -> None:
+    """In words that fit none and one too."""
+    filled = FixtureDb(tmp_path / "mirror.db")
+    filled.repositories([repository(f"a/{one}") for one in range(number)], first=True)
+    filled.store.close()
+    page = client_of(tmp_path / "mirror.db").get("/-/mirror-status").text
+    assert re.findall(r'class="top"[^>]*>([^<]*)', page) == [top, top]
 
 
 def test_every_chart_has_its_sql_one_click_away(mixed: tuple[AsgiClient, dict[str, str]]) -> None:

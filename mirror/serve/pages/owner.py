@@ -69,6 +69,7 @@ def _state(connection: sqlite3.Connection, visit: Visit, row: AccountRow) -> dic
         "activity": bar_chart(
             [Bar(month, updates.get(month, 0)) for month in months],
             title="Repositories by the month of their last update",
+            unit="repositories",
             height=90,
         ),
         "updates": sum(updates.values()),

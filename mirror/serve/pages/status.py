@@ -206,14 +206,14 @@ class Bar(msgspec.Struct, frozen=True):
         return self.value + self.more
 
 
-def bar_chart(bars: Sequence[Bar], *, title: str, unit: str = "", height: int = HEIGHT) -> Markup:
+def bar_chart(bars: Sequence[Bar], *, title: str, unit: str, height: int = HEIGHT) -> Markup:
     """Draw bars side by side."""
     top = max([bar.total for bar in bars], default=0.0) or 1.0
     step = WIDTH / max(len(bars), 1)
     shapes = list[Markup]()
     for number, bar in enumerate(bars):
         shapes += _column(bar, number * step + step * GAP / 2, step * (1 - GAP), top, height, unit)
-    return _drawing(title, bars, shapes, height, top, unit)
+    return _drawing(title, bars, shapes, height, unit)
 
 
 def line_chart(points: Sequence[Bar], *, title: str, unit: str) -> Markup:
@@ -231,7 +231,7 @@ def line_chart(points: Sequence[Bar], *, title: str, unit: str) -> Markup:
         ground = Markup('<path class="ground" d="M0,{} L{} L{},{}Z"/>')
         line = Markup('<path class="line" d="M{}"/>')
         shapes = [ground.format(height, path, _short(WIDTH), height), line.format(path)]
-    return _drawing(title, points, shapes, height, top, unit)
+    return _drawing(title, points, shapes, height, unit)
 
 
 def gauge(part: float, whole: float, *, title: str) -> Markup:
@@ -246,7 +246,7 @@ def gauge(part: float, whole: float, *, title: str) -> Markup:
 
 def _column(bar: Bar, x: float, width: float, top: float, height: int, unit: str) -> Iterator[Markup]:
     lower, upper = height * bar.value / top, height * bar.more / top
-    yield Markup("<g><title>{}</title>").format(bar.note or f"{bar.label}: {bar.total:,.0f}{_unit(unit)}")
+    yield Markup("<g><title>{}</title>").format(bar.note or f"{bar.label}: {_amount(bar.total, unit)}")
     yield Markup('<rect class="reach" x="{}" y="0" width="{}" height="{}"/>').format(
         _short(x), _short(width), height
     )
@@ -260,25 +260,25 @@ def _column(bar: Bar, x: float, width: float, top: float, height: int, unit: str
     yield Markup("</g>")
 
 
-def _drawing(
-    title: str, bars: Sequence[Bar], shapes: list[Markup], height: int, top: float, unit: str
-) -> Markup:
+def _drawing(title: str, bars: Sequence[Bar], shapes: list[Markup], height: int, unit: str) -> Markup:
     """Add the text around an SVG: the largest value above, the labels (three of many) below."""
     labels = [bar.label for bar in bars]
     is_many = len(labels) > FEW
     shown = [labels[0], labels[len(labels) // 2], labels[-1]] if is_many else labels
-    summary = "Nothing yet."  # for screen readers
-    if any(bar.total for bar in bars):
+    summary, top = "Nothing yet.", 0.0  # the summary is for screen readers
+    if bars:
         highest = max(bars, key=lambda bar: bar.total)
+        top = highest.total
+    if top:
         summary = (
             f"{len(bars)} values from {labels[0]} to {labels[-1]}. The highest is "
-            f"{highest.total:,.0f}{_unit(unit)}, {highest.label}; the last is {bars[-1].total:,.0f}."
+            f"{_amount(top, unit)}, {highest.label}; the last is {_short(bars[-1].total)}."
         )
     return Markup(
         '<div class="chart"><div class="top" aria-hidden="true">{}</div>{}'
         '<div class="axis{}" aria-hidden="true">{}</div></div>'
     ).format(
-        f"{top:,.0f}{_unit(unit)}" if top >= 10 else f"{_short(top)}{_unit(unit)}",
+        _amount(top, unit),
         _svg(title, summary, shapes, height, "plot"),
         "" if is_many else " each",
         Markup().join(Markup("<span>{}</span>").format(label) for label in shown),
@@ -293,8 +293,13 @@ def _svg(title: str, summary: str, shapes: list[Markup], height: int, name: str)
     ).format(n=name, w=int(WIDTH), h=height, k=key, t=title, d=summary, s=Markup().join(shapes))
 
 
-def _unit(unit: str) -> str:
-    return f" {unit}" if unit else ""
+_ONE = {"repositories": "repository", "requests": "request", "minutes": "minute"}
+
+
+def _amount(number: float, unit: str) -> str:
+    """Write a number with its unit: ``1 request``, ``0.4 minutes``, ``1,200 requests``."""
+    text = f"{number:,.0f}" if number >= 10 else _short(number)
+    return f"{text} {_ONE[unit] if text == '1' else unit}"
 
 
 def _short(number: float) -> str:

@@ -22,7 +22,7 @@ from markupsafe import Markup, escape
 from mirror import times
 from mirror.queries.crawl import progress_text
 from mirror.queries.rows import ChangeRow
-from mirror.readable import edits, size_text
+from mirror.readable import edits, repositories_text, size_text
 from mirror.search import highlight_ranges
 from mirror.serve.middleware import current_policy
 from mirror.times import from_text
@@ -152,6 +152,7 @@ def add_filters(env: Environment) -> None:
         "progress": progress_text,
         "ago": ago,
         "grouped": grouped,
+        "repositories_text": repositories_text,
         "size_text": size_text,
         "marked": marked,
         "in_words": lambda kind: IN_WORDS.get(kind, kind.replace("_", " ")),
