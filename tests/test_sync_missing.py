@@ -2,7 +2,9 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from sync_harness import SyncHarness, assert_matches_sandbox, crawling
 
@@ -138,3 +140,34 @@ def test_a_paused_run_with_missing_parts_exits_with_1(tmp_path: Path) -> None:
         assert kinds(crawl.sync(max_requests=1, later=7200)) == ("paused", 1, [], ["refs"])
         sandbox.clear_faults()
         assert crawl.sync(later=20_000).state == "complete"
+
+
+@pytest.mark.parametrize("way", ["full", "credential", "no credential", "refs", "url"])
+def test_what_failed_is_asked_at_once_when_the_reason_may_be_gone(tmp_path: Path, way: str) -> None:
+    """With another credential, another way to read refs or another address; and when everything is listed."""
+    with crawling(tmp_path, synced=True, workspaces=ONE) as (sandbox, crawl):
+        sandbox.do("push", PISTON)
+        sandbox.add_fault(Fault("403", where=refs_of(crawl, PISTON), nth=None))
+        if way == "refs":
+            sandbox.add_fault(Fault("403", where="*.git/info/refs*", nth=None))
+            change(crawl, refs="git")
+        assert crawl.sync().exit_code == 1
+        sandbox.clear_faults()
+        assert [each.kind for each in crawl.sync(later=60).waiting][:1] == ["refs"]
+        if way == "credential":
+            crawl.secret = "jespern:sandbox"
+        elif way == "no credential":
+            change(crawl, credential=None)
+            crawl.sync(later=60)
+            change(crawl, credential="env:SECRET")
+        elif way == "refs":
+            change(crawl, refs="api")
+        elif way == "url":
+            change(crawl, url=f"{crawl.origin}/api/2.0")
+        summary = crawl.sync(later=60, full=way == "full")
+        assert (summary.state, summary.waiting) == ("complete", [])
+
+
+def change(crawl: SyncHarness, **settings: Any) -> None:
+    """Change the configuration of a crawl."""
+    crawl.config = msgspec.structs.replace(crawl.config, **settings)

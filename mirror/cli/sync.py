@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--full", is_flag=True, help="List every repository, not only the updated ones.")
+@click.option(
+    "--full",
+    is_flag=True,
+    help="List every repository, not only the updated ones, and retry all that failed.",
+)
 @click.option(
     "--plan", is_flag=True, help="Print how many requests a sync needs and how long it takes; do not sync."
 )

@@ -204,6 +204,11 @@ class Store:
                            SELECT id FROM upstreams WHERE name = ? AND refs = 'none')""",
                     (name,),
                 )
+            connection.execute(  # what failed in the former way may succeed in this one
+                """UPDATE sync_failures SET next_try_at = last_at WHERE kind IN ('refs', 'ref')
+                   AND upstream_id IN (SELECT id FROM upstreams WHERE name = ? AND refs <> ?)""",
+                (name, refs),
+            )
             connection.execute(
                 """INSERT INTO upstreams (name, kind, url, refs) VALUES (?, ?, ?, ?)
                    ON CONFLICT (name) DO UPDATE

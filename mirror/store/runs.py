@@ -216,6 +216,12 @@ class Failures:
         values = (self._upstream_id, kind, subject, now)
         return fetch_row(self._connection, f"SELECT 1 {_THIS} AND next_try_at > ?", values) is not None
 
+    def retry_all(self) -> None:
+        """Let nothing wait for its next try: the reason for the failures may be gone."""
+        self._connection.execute(
+            "UPDATE sync_failures SET next_try_at = last_at WHERE upstream_id = ?", (self._upstream_id,)
+        )
+
     def due_pages(self, now: str) -> list[tuple[str, str]]:
         """List the subject and place of missing pages whose next try is due."""
         return self._connection.execute(

@@ -122,6 +122,8 @@ def prepare(run: Run, scope: Scope) -> list[str]:
             forget_links(run)
             run.save_address()
     merge_duplicates(run)
+    if run.full:
+        run.retry_all()
     check_caller(run)
     workspaces = find_workspaces(run)
     if scope.is_whole:

@@ -55,14 +55,28 @@ def check_caller(run: Run, *, since: str | None = None) -> None:
     """
     # Bitbucket answers a dead token as it answers strangers, so private repositories would look deleted.
     if run.upstream.anonymous:
+        _forget_caller(run)
         return
     with run.cursors() as cursors:
-        recent = _recent(run, cursors.caller.read())
+        before = cursors.caller.read()
+    recent = _recent(run, before)
     if recent and (since is None or recent.at > since):
         return
     ask_once(run.upstream.fetch_current_user, stop=run.stop, tick=partial(record_progress, run))
+    checked = _checked(run)
+    with run.store.transaction() as connection:
+        if before is None or before.bucket != checked.bucket:  # another credential may see more
+            run.retry_all()
+        Cursors(connection, run.upstream_id).caller.save(checked, at=run.now_text())
+
+
+def _forget_caller(run: Run) -> None:
+    """Let the next credential be a new one, even if it is the former one again."""
     with run.cursors() as cursors:
-        cursors.caller.save(_checked(run), at=run.now_text())
+        if cursors.caller.read() is None:
+            return
+    with run.store.transaction() as connection:
+        Cursors(connection, run.upstream_id).caller.drop()
 
 
 def find_workspaces(run: Run) -> list[str]:
@@ -141,7 +155,9 @@ def forget_links(run: Run) -> None:
         cursors = Cursors(connection, run.upstream_id)
         cursors.drop_refs()
         cursors.workspace_list.drop()
-        Failures(connection, run.upstream_id).drop_kinds("page")
+        failures = Failures(connection, run.upstream_id)
+        failures.drop_kinds("page")
+        failures.retry_all()
 
 
 def _recent(run: Run, check: LastCheck | None) -> LastCheck | None:

@@ -169,6 +169,11 @@ class Run:
         self._failed.add((failure.kind, failure.subject))
         self._failed_rows.add(failure.repository_id)
 
+    def retry_all(self) -> None:
+        """Ask now for everything that has failed."""
+        with self.store.transaction() as connection:
+            Failures(connection, self.upstream_id).retry_all()
+
     def isolate(self, error: MirrorError) -> int | None:
         """Return the status of an error that concerns a single object; raise any other.
 
