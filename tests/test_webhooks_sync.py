@@ -6,13 +6,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from sync_harness import assert_matches_sandbox
-from webhook_client import NEW, OLD, SOME, WebhookClient, webhook_mirror
+from sync_harness import WithoutNetwork, assert_matches_sandbox
+from webhook_client import NEW, NEWER, OLD, SOME, WebhookClient, webhook_mirror
 
 from mirror.background.jobs import with_hints
 from mirror.config import Config
 from mirror.report import Reporter, Summary
 from mirror.sandbox import parse_fault, repository_refs
+from mirror.sandbox.edits import put_ref
+from mirror.sandbox.exchange import Request, SandboxResponse
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
 from mirror.sync.crawl import HINTS, REFS, RETRY, Run, Scope, sync_upstream
@@ -84,6 +86,30 @@ def test_a_false_event_is_corrected_by_the_next_run(hook: WebhookClient) -> None
     work(hook, HINTS)
     assert hook.main() == OLD
     true(hook)
+
+
+@pytest.mark.parametrize("scope", [HINTS, REFS], ids=["hints", "refs"])
+def test_a_push_during_a_listing_is_not_turned_back(hook: WebhookClient, scope: Scope) -> None:
+    """The refs that were requested before it are not written, but requested again by the same run."""
+    world = hook.sandbox.world
+    row = world.find(*SOME.split("/"))
+    assert row is not None
+    put_ref(world, row, "branch", "main", target=NEW)
+    hook.push(OLD, NEW)
+    meanwhile = iter([NEWER])
+
+    def answer(request: Request) -> SandboxResponse:
+        answered = hook.sandbox.answer(request)
+        for new in meanwhile if request.path.endswith("/refs") else ():
+            put_ref(world, row, "branch", "main", target=new)
+            hook.push(NEW, new)
+        return answered
+
+    hook.crawl.transport = WithoutNetwork(answer)
+    assert work(hook, scope).state == "complete"
+    assert (hook.main(), marks(hook)) == (NEWER, 0)
+    moves = hook.crawl.rows("SELECT old, new FROM changes WHERE kind = 'branch_moved' ORDER BY id")
+    assert [tuple(move) for move in moves] == [(OLD, NEW), (NEW, NEWER)]
 
 
 def test_every_sync_works_off_hints(hook: WebhookClient) -> None:

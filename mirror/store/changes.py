@@ -143,9 +143,20 @@ def ref_change(
     return Change(f"{kind}_{verb}", repository_id, None, name, old, after, previous_look, forced, date)
 
 
+LAST_CHANGE = "(SELECT coalesce(max(id), 0) FROM changes)"
+"""The number of the change that was recorded last, as SQL."""
+
+
 def last_change(connection: sqlite3.Connection) -> int:
-    """Return the number of the last change; 0 where there is none."""
-    return int(fetch_value(connection, "SELECT coalesce(max(id), 0) FROM changes"))
+    """Return the number of the change that was recorded last."""
+    return int(fetch_value(connection, f"SELECT {LAST_CHANGE}"))
+
+
+def is_pushed_since(connection: sqlite3.Connection, repository_id: int, change_id: int) -> bool:
+    """Return whether a push to a repository, reported by a webhook, was recorded after a change."""
+    sql = """SELECT EXISTS (SELECT 1 FROM changes
+        WHERE repository_id = ? AND id > ? AND run_id IS NULL AND ref IS NOT NULL)"""
+    return bool(fetch_value(connection, sql, (repository_id, change_id)))
 
 
 class Move(NamedTuple):

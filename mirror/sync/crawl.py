@@ -182,6 +182,7 @@ def list_refs(run: Run, scope: Scope) -> None:
         _run_steps(run, refs_steps(run))
     elif scope.new_refs:
         _run_steps(run, refs_steps(run, new_since=run.round))
+    follow_hints(run)  # at pushes that were reported meanwhile
 
 
 def ask_forced(run: Run) -> None:

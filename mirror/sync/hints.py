@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from mirror.errors import MirrorError
 from mirror.model import Repository, RepositoryKey
+from mirror.store.changes import last_change
 from mirror.store.crawl_state import Hint, RefsListing
 from mirror.store.refs import mark_refs_stale
 from mirror.sync.engine import Step
@@ -90,7 +91,8 @@ def refs_anew(run: Run, row_id: int, key: RepositoryKey) -> Step:
     with run.store.transaction() as connection, run.cursors() as cursors:
         cursors.refs(row_id).drop()  # a listing that began before the push is out of date
         mark_refs_stale(connection, row_id)
-    return RefsStep(run, row_id, key, RefsListing())
+        last = last_change(connection)
+    return RefsStep(run, row_id, key, RefsListing(), last_change=last)
 
 
 class HintStep(Step):

@@ -20,7 +20,15 @@ from mirror.errors import (
     UpstreamShapeError,
 )
 from mirror.model import Ref, RepositoryKey
-from mirror.store.changes import Change, Move, moves_to_ask_about, reopen, save_forced
+from mirror.store.changes import (
+    LAST_CHANGE,
+    Change,
+    Move,
+    is_pushed_since,
+    moves_to_ask_about,
+    reopen,
+    save_forced,
+)
 from mirror.store.crawl_state import RefsListing
 from mirror.store.cursors import Cursors
 from mirror.store.refs import (
@@ -51,13 +59,17 @@ _STALE = """
 
 
 class _Stale(NamedTuple):
-    """A repository whose refs are to be requested; `is_bare` says that nothing is known of any."""
+    """A repository whose refs are to be requested; `is_bare` says that nothing is known of any.
+
+    `last_change` is the number of the last change that was recorded before the request.
+    """
 
     row_id: int
     uuid: str
     full_name: str
     scm: str | None
     is_bare: int
+    last_change: int
 
 
 def count_stale(run: Run) -> int:
@@ -89,7 +101,7 @@ def refs_steps(run: Run, *, new_since: str | None = None) -> Iterator[Step]:
     last, new = 0, "" if new_since is None else "AND refs_synced_at IS NULL AND first_seen_at >= :since"
     while True:
         rows = run.store.rows(
-            f"""SELECT id, uuid, full_name, scm, refs_synced_at IS NULL AND main_branch IS NULL
+            f"""SELECT id, uuid, full_name, scm, refs_synced_at IS NULL AND main_branch IS NULL, {LAST_CHANGE}
                 {_STALE} {new} AND id > :last ORDER BY id LIMIT {_CHUNK}""",
             {"upstream": run.upstream_id, "now": run.now_text(), "since": new_since, "last": last},
             _Stale,
@@ -98,12 +110,12 @@ def refs_steps(run: Run, *, new_since: str | None = None) -> Iterator[Step]:
             return
         with run.cursors() as cursors:
             begun = cursors.begun_refs()
-        for row_id, uuid, full_name, scm, is_bare in rows:
+        for row_id, uuid, full_name, scm, is_bare, last_change in rows:
             key, listing = RepositoryKey(uuid=uuid, full_name=full_name, scm=scm), RefsListing()
             if row_id in begun:
                 with run.cursors() as cursors:
                     listing = cursors.refs(row_id).read() or listing
-            yield RefsStep(run, row_id, key, listing, is_bare=bool(is_bare))
+            yield RefsStep(run, row_id, key, listing, last_change=last_change, is_bare=bool(is_bare))
         last = rows[-1].row_id
 
 
@@ -124,13 +136,24 @@ def _save_together(answered: "list[tuple[RefsStep, Page[Ref], RefsListing]]") ->
 
 
 class RefsStep(Step):
-    """Request a page of a repository's branches and tags; none surprise where it `is_bare` (`_Stale`)."""
+    """Request a page of a repository's branches and tags; none surprise where it `is_bare` (`_Stale`).
+
+    If a push was reported after the `last_change`, the page may be older, and is not written. The push has
+    left a hint, so the refs are requested again.
+    """
 
     def __init__(
-        self, run: Run, row_id: int, key: RepositoryKey, listing: RefsListing, *, is_bare: bool = False
+        self,
+        run: Run,
+        row_id: int,
+        key: RepositoryKey,
+        listing: RefsListing,
+        *,
+        last_change: int,
+        is_bare: bool = False,
     ) -> None:
         self.run, self.row_id, self.key, self.listing, self.is_bare = run, row_id, key, listing, is_bare
-        self.asked_at = ""
+        self.last_change, self.asked_at = last_change, ""
 
     def ask(self) -> Page[Ref]:
         """Request the page."""
@@ -144,7 +167,7 @@ class RefsStep(Step):
             run.store.write_later((self, answer, listing), _save_together)
             return []
         if self._is_doubtful(answer, listing):
-            return [RefsStep(run, self.row_id, self.key, RefsListing(passes=2))]
+            return [self._with(RefsListing(passes=2))]
         return self.save_compared(answer, listing)
 
     def _is_simple(self, answer: Page[Ref], listing: RefsListing) -> bool:
@@ -163,6 +186,10 @@ class RefsStep(Step):
         """Compare a page with the file, and write it with the cursor of a listing of several pages."""
         run, now = self.run, self.run.now_text()
         with run.store.transaction() as connection:
+            if is_pushed_since(connection, self.row_id, self.last_change):
+                Cursors(connection, run.upstream_id).refs(self.row_id).drop()
+                run.progress.step()
+                return []
             moved = self._save_main_branch(answer, listing)  # first: it asks whether refs were ever read
             is_only_page = listing.next is None and listing.pages == 1
             saved = self._write(connection, answer.rows, last_page=is_only_page, listing=listing, seen_at=now)
@@ -185,9 +212,13 @@ class RefsStep(Step):
         run.counts.refs_changed += saved.moved
         run.counts.refs_gone += saved.gone
         if not done:
-            return [RefsStep(run, self.row_id, self.key, listing)]
+            return [self._with(listing)]
         run.progress.step()
         return []
+
+    def _with(self, listing: RefsListing) -> "RefsStep":
+        """Return the step that goes on with a listing."""
+        return RefsStep(self.run, self.row_id, self.key, listing, last_change=self.last_change)
 
     def _is_doubtful(self, answer: Page[Ref], listing: RefsListing) -> bool:
         """Return whether a listing ended too early to be trusted: short of its own total, or without any ref.
@@ -274,7 +305,7 @@ class RefsStep(Step):
         run, status = self.run, self.run.isolate(error)
         if status in (400, 404) and self.listing.next is not None and self.listing.passes < PASSES:
             # The repository or its workspace has another name since the last page.
-            return [RefsStep(run, self.row_id, self.key, RefsListing(passes=self.listing.passes + 1))]
+            return [self._with(RefsListing(passes=self.listing.passes + 1))]
         with run.store.transaction(), run.cursors() as cursors:
             cursors.refs(self.row_id).drop()
             run.fail(
