@@ -20,7 +20,8 @@ from mirror.errors import StoreError
 from mirror.model import Ref
 from mirror.serve.state import served
 from mirror.serve.webhook_events import read_event
-from mirror.serve.webhooks import LARGEST_BODY, Hook, Kept, Spool, WebhookWriter, accept, write
+from mirror.serve.webhook_writer import Kept, Spool, WebhookWriter, write
+from mirror.serve.webhooks import LARGEST_BODY, Hook, accept
 from mirror.store import Store
 from mirror.store.webhooks import Delivery, RefUpdate, RepositoryEvent
 from mirror.times import to_text, utc_now
@@ -269,9 +270,9 @@ def test_a_locked_file_delays_no_sender(hook: WebhookClient) -> None:
 def kept_push(hook: WebhookClient, old: str, new: str) -> Kept:
     """Make a stored delivery."""
     body = body_of("cloud_push.json", NAME=SOME, UUID=hook.uuid(SOME), OLD=old, NEW=new)
-    news = read_event("repo:push", body, datacenter=False)
-    assert news is not None
-    return Kept("here", Delivery("repo:push", new, new, to_text(utc_now())), news)
+    events = read_event("repo:push", body, datacenter=False)
+    assert events is not None
+    return Kept("here", Delivery("repo:push", new, new, to_text(utc_now())), events)
 
 
 def test_acknowledged_deliveries_are_retried_until_written(hook: WebhookClient) -> None:
@@ -299,6 +300,7 @@ def test_acknowledged_deliveries_are_written_by_the_next_process(hook: WebhookCl
     """As soon as it accepts webhooks, without waiting for one; other files are set aside."""
     spool = Spool(hook.crawl.path)
     spool.add(kept_push(hook, OLD, NEW))
+    assert b'"news":' in spooled(hook)[0].read_bytes()  # as earlier versions wrote it
     broken = spooled(hook)[0].with_name("0.json")
     broken.write_bytes(b"{")
     accept(hook.client.datasette, {})

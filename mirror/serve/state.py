@@ -25,7 +25,8 @@ from mirror.store.files import open_reader, snapshot_moment
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
-    from mirror.serve.webhooks import Hook, WebhookWriter
+    from mirror.serve.webhook_writer import WebhookWriter
+    from mirror.serve.webhooks import Hook
 
 PLUGIN = "bitbucket-mirror"
 VALID_TIMES = 60  # a count stays valid for this many times the time it took

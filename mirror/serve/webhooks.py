@@ -7,23 +7,14 @@ sent again.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import hmac
 import logging
-import os
-import queue
 import re
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
-from datetime import datetime, timedelta
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
 from datasette.utils.asgi import Request, Response
 
 from mirror.errors import StoreError
@@ -31,24 +22,14 @@ from mirror.serve.exchange import SAFETY, ApiError, BodyRefused, mirror_of, read
 from mirror.serve.guarded_database import mirrors
 from mirror.serve.state import Served, served
 from mirror.serve.webhook_events import PING, Malformed, read_event
-from mirror.store import Store
-from mirror.store.webhooks import KEPT_HOURS, Delivery, RepositoryEvent, is_new_delivery, save_event
+from mirror.serve.webhook_writer import Kept, Spool, TooMany, WebhookWriter, write
+from mirror.store.webhooks import Delivery
 from mirror.times import to_text, utc_now
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
-MOST_FILES = 1_000  # deliveries in the spool
-SUFFIX, SET_ASIDE = ".json", ".failed"
-UNFINISHED_SECONDS = 60.0  # much longer than it takes to write a delivery
-
 log = logging.getLogger("mirror.webhooks")
-
-MOST_WAITING = 1_000  # deliveries in memory, whose senders wait for an answer
-# Seconds between two attempts to write the spool. Each attempt also waits for SQLite's lock.
-PAUSE_SECONDS = 5.0
-
-WriteResult = dict[str, Any]
 
 
 class Hook(NamedTuple):
@@ -56,194 +37,6 @@ class Hook(NamedTuple):
 
     secret: str
     datacenter: bool
-
-
-class Kept(msgspec.Struct, frozen=True):
-    """A verified delivery: its upstream, its identity, and the events in it."""
-
-    upstream: str
-    delivery: Delivery
-    news: list[RepositoryEvent]
-
-
-class TooMany(Exception):
-    """Too many deliveries wait to be written."""
-
-
-class Spool:
-    """The folder of deliveries that wait for one mirror, made when needed and private to its owner."""
-
-    def __init__(self, mirror: Path, *, most_files: int = MOST_FILES) -> None:
-        resolved = Path(os.path.realpath(mirror))
-        self._folder = resolved.with_name(resolved.name + ".webhooks")
-        self._most_files = most_files
-        self._drop_unfinished()
-
-    def add(self, kept: Kept) -> None:
-        """Save a delivery; it is on the disk when this returns. Raises TooMany and OSError."""
-        if not self._folder.exists():
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            _sync(self._folder.parent)
-        if len(self._names()) >= self._most_files:
-            raise TooMany
-        # Names sort in the order of arrival; no two are the same.
-        descriptor, unfinished = tempfile.mkstemp(prefix=f"{kept.delivery.at}-", dir=self._folder)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.encode(kept))
-                file.flush()
-                os.fsync(file.fileno())
-            Path(unfinished).rename(f"{unfinished}{SUFFIX}")
-        except BaseException:
-            Path(unfinished).unlink(missing_ok=True)
-            raise
-        _sync(self._folder)
-
-    def _drop_unfinished(self) -> None:
-        """Remove what killed processes had not finished, so was never acknowledged."""
-        with contextlib.suppress(OSError):
-            for path in self._folder.iterdir():
-                is_old = path.stat().st_mtime < time.time() - UNFINISHED_SECONDS  # one may be written now
-                if is_old and path.suffix not in (SUFFIX, SET_ASIDE):
-                    path.unlink()
-
-    def waiting(self) -> Iterator[tuple[str, Kept]]:
-        """Yield names and deliveries in the order of arrival; set aside a file that is not a delivery."""
-        for name in self._names():
-            try:
-                yield name, msgspec.json.decode((self._folder / name).read_bytes(), type=Kept)
-            except FileNotFoundError:
-                continue  # another process has written it
-            except OSError as error:
-                log.warning("%s: cannot be read: %s", self._folder / name, error.strerror)
-            except msgspec.MsgspecError:
-                self.set_aside(name)
-
-    def remove(self, name: str) -> None:
-        """Remove a delivery that was written. If this fails, the next attempt recognises it as repeated."""
-        with contextlib.suppress(OSError):
-            (self._folder / name).unlink()
-
-    def set_aside(self, name: str) -> None:
-        """Rename a delivery that cannot be written, so that it is not retried."""
-        with contextlib.suppress(OSError):
-            (self._folder / name).rename(self._folder / f"{name}{SET_ASIDE}")
-        log.warning("%s%s: this webhook could not be read and was set aside", self._folder / name, SET_ASIDE)
-
-    def is_empty(self) -> bool:
-        """Return whether no delivery waits."""
-        return not self._names()
-
-    def _names(self) -> list[str]:
-        try:
-            return sorted(path.name for path in self._folder.iterdir() if path.suffix == SUFFIX)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            log.warning("%s: cannot be read: %s", self._folder, error.strerror)
-            return []
-
-
-def _sync(folder: Path) -> None:
-    """Write a folder's list of names to the disk (fsync)."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-WriteDelivery = Callable[[Store, Kept], WriteResult]
-
-
-class WebhookWriter:
-    """Writes deliveries into a mirror, in the order of the calls, in a thread: responses wait for no lock.
-
-    The spool is written first, and retried until that succeeds, also by the next process.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        write: WriteDelivery,
-        *,
-        most_waiting: int = MOST_WAITING,
-        spool: Spool | None = None,
-        pause: float = PAUSE_SECONDS,
-    ) -> None:
-        self._path, self._write, self._pause = path, write, pause
-        self._spool = spool or Spool(path)
-        self._store: Store | None = None
-        # If the process ends, deliveries in this queue are lost, but their senders got no answer, so they
-        # send them again. Acknowledged ones are in the spool.
-        self._waiting = queue.Queue[tuple[Kept, Future[WriteResult]] | None](most_waiting)
-        threading.Thread(target=self._work, daemon=True, name="webhooks").start()
-
-    def submit(self, kept: Kept) -> Future[WriteResult]:
-        """Queue a delivery; raises TooMany. The future raises StoreError if it cannot be written."""
-        future = Future[WriteResult]()
-        try:
-            self._waiting.put_nowait((kept, future))
-        except queue.Full:
-            raise TooMany from None
-        return future
-
-    def keep(self, kept: Kept) -> None:
-        """Put a delivery into the spool, to be written soon; raises TooMany and OSError."""
-        self._spool.add(kept)
-        with contextlib.suppress(queue.Full):  # a full queue keeps the thread awake anyway
-            self._waiting.put_nowait(None)
-
-    def _work(self) -> None:
-        pause = threading.Event()
-        while True:
-            if not self._write_spool():
-                pause.wait(self._pause)
-                continue
-            job = self._waiting.get()
-            if job is not None and job[1].set_running_or_notify_cancel():
-                self._write_now(*job)
-
-    def _write_now(self, kept: Kept, future: Future[WriteResult]) -> None:
-        """Write a delivery whose sender is waiting."""
-        try:
-            future.set_result(self._write(self._opened(), kept))
-        except Exception as error:  # noqa: BLE001 - the caller handles it
-            future.set_exception(error)
-            self._close_after(error)
-
-    def _write_spool(self) -> bool:
-        """Write the spool, oldest first; return whether all of it was written."""
-        for name, kept in self._spool.waiting():
-            try:
-                done = self._write(self._opened(), kept)
-            except StoreError as error:
-                log.warning("webhook %s: kept on the disk until it can be written: %s", kept.upstream, error)
-                self._close_after(error)
-                return False
-            except Exception:
-                log.exception("a fault of this program")
-                self._spool.set_aside(name)
-                continue
-            self._spool.remove(name)
-            log.info("webhook %s, kept since %s: %s", kept.upstream, kept.delivery.at, done["outcome"])
-        return True
-
-    def _opened(self) -> Store:
-        if self._store is not None and not self._store.is_in_place:
-            self._close()
-        self._store = self._store or Store(self._path)
-        return self._store
-
-    def _close_after(self, error: Exception) -> None:
-        """Close the file after one of its errors, so that it is opened again."""
-        if isinstance(error, StoreError):
-            self._close()
-
-    def _close(self) -> None:
-        if self._store is not None:
-            self._store.close()
-            self._store = None
 
 
 PATTERN = r"^/-/webhook/(?P<upstream>[^/]+)/?$"
@@ -305,14 +98,14 @@ async def _received(request: Request, server: Served, upstream: str) -> tuple[in
         }
     verify_signature(hook.secret, body, signature)  # before anything in the body is read
     try:
-        news = None if event == PING else read_event(event, body, datacenter=hook.datacenter)
+        events = None if event == PING else read_event(event, body, datacenter=hook.datacenter)
     except Malformed as error:
         raise ApiError(400, f"{event[:40] or 'no X-Event-Key'}: {error}") from None
-    if news is None:
+    if events is None:
         return 200, {"outcome": "ignored"}
     number = request.headers.get("x-request-uuid") or request.headers.get("x-request-id") or ""
     delivery = Delivery(event, hashlib.sha256(body).hexdigest(), number[:100], to_text(utc_now()))
-    return await _written(request, server, Kept(upstream, delivery, news))
+    return await _written(request, server, Kept(upstream, delivery, events))
 
 
 async def read_unencoded(request: Request) -> bytes:
@@ -368,28 +161,6 @@ async def _acknowledged(writer: WebhookWriter, kept: Kept) -> tuple[int, dict[st
         log.warning("webhook %s: cannot be kept: %s", kept.upstream, error.strerror)
         raise ApiError(503, "the mirror cannot be written to now", headers=_RETRY) from None
     return 202, {"outcome": "waiting", "detail": "the file is busy; this will be written soon"}
-
-
-def write(store: Store, kept: Kept, now: datetime) -> dict[str, Any]:
-    """Write the events of a delivery and a record of it, in one transaction; ignore one that was written."""
-    at, delivery = to_text(now), kept.delivery
-    with store.transaction() as connection:
-        row = store.row("SELECT id FROM upstreams WHERE name = ?", (kept.upstream,))
-        if row is None:
-            return {"outcome": "unknown"}
-        forget_before = to_text(now - timedelta(hours=KEPT_HOURS))
-        repeated = not is_new_delivery(connection, row[0], delivery, forget_before=forget_before)
-        if repeated and delivery.request:
-            return {"outcome": "repeated"}
-        # Without a number, it could also be a new event with the same body: the next run asks the upstream.
-        moved = 0
-        for one in kept.news:
-            event = one._replace(updates=()) if repeated else one
-            changes = save_event(connection, row[0], event, at=delivery.at)
-            store.save_changes(changes, run_id=None, at=at)
-            moved += len(changes)
-    outcome = "repeated" if repeated else "taken"
-    return {"outcome": outcome, "refs_moved": moved, "marked": len(kept.news)}
 
 
 def _json(body: dict[str, Any], status: int, headers: Mapping[str, str]) -> Response:
