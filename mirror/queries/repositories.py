@@ -34,8 +34,8 @@ from mirror.queries.visibility import (
     visible_parent,
 )
 from mirror.queries.web_links import RefKey, RefLinks, RepositoryLinks, WebLinks
-from mirror.store.repositories import LATEST
 from mirror.store.rows import fetch, fetch_as, fetch_row
+from mirror.store.schema import NAMESAKES_ORDER
 
 RECENT = 8
 """The length of the list of the repositories that were updated last."""
@@ -52,7 +52,7 @@ _PAGE = 100
 _OWNER = "(SELECT username FROM users WHERE id = r.owner_id)"
 _DECODER = msgspec.json.Decoder(list[RepositoryRow])
 BY_NAME = "ORDER BY r.full_name COLLATE NOCASE, r.id"
-FIRST = f"ORDER BY r.slug COLLATE BINARY <> :slug, {LATEST} LIMIT 1"
+FIRST = f"ORDER BY r.slug COLLATE BINARY <> :slug, {NAMESAKES_ORDER} LIMIT 1"
 """Of those with a slug in any case: the one that is written so, if there is one."""
 
 
@@ -123,7 +123,7 @@ def repository_named(
         f"""WHERE r.full_name = :name COLLATE NOCASE AND {visible(caller, "r")}
             {"" if gone else "AND r.deleted_at IS NULL"}
             ORDER BY r.deleted_at IS NOT NULL, r.deleted_at DESC,
-                r.full_name COLLATE BINARY <> :name, {LATEST} LIMIT 1""",
+                r.full_name COLLATE BINARY <> :name, {NAMESAKES_ORDER} LIMIT 1""",
         {"name": full_name},
     )
     return found[0] if found else None

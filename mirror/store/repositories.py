@@ -20,12 +20,6 @@ from mirror.store.writes import recently_written
 # Counts that only some answers have: a None does not erase a known count.
 KEPT_IF_MISSING = ("followers_count", "forks_count")
 
-LATEST = "r.upstream_id, r.last_seen_at DESC, r.id"
-"""The order of living repositories `r` of one name. The upstream gave it to the one that was seen last.
-
-The others have lost it since; the upstream has not said yet what became of them.
-"""
-
 _WRITTEN = (*SENT, "owner_id", "parent_id")
 _SENT_BY = attrgetter(*SENT)
 _UPDATED_AT = SENT.index("updated_at")

@@ -28,6 +28,12 @@ KIND, PUBLISHED_AT, SNAPSHOT = "kind", "published_at", "snapshot"
 REF_TABLES: "dict[RefKind, str]" = {"branch": "branches", "tag": "tags"}
 PSEUDO_TAG = "tip"  # Mercurial's name for the newest commit: no tag that anybody made
 
+NAMESAKES_ORDER = "r.upstream_id, r.last_seen_at DESC, r.id"
+"""The order of living repositories `r` of one name. The upstream gave it to the one that was seen last.
+
+The others have lost it since; the upstream has not said yet what became of them.
+"""
+
 # The stream in `cursors` that says that a file was restored from a copy, until its upstream was listed.
 RESTORED = "restored"
 

@@ -17,7 +17,8 @@ from mirror.store import Store
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
 from mirror.store.refs import save_main_branch, save_refs
-from mirror.store.repositories import LATEST, mark_gone
+from mirror.store.repositories import mark_gone
+from mirror.store.schema import NAMESAKES_ORDER
 from mirror.store.writes import Outcome, Written, link_written, save_written
 from mirror.times import Clock, to_text
 from mirror.upstream.connect import url_of
@@ -88,7 +89,7 @@ def find_target(
         f"""SELECT up.name, r.id, r.uuid, r.full_name, r.scm, r.is_private, r.fork_policy
             FROM repositories r JOIN upstreams up ON up.id = r.upstream_id
             WHERE r.full_name = :name COLLATE NOCASE AND r.deleted_at IS NULL
-            ORDER BY r.uuid IS NOT :uuid, r.full_name COLLATE BINARY <> :name, {LATEST}""",
+            ORDER BY r.uuid IS NOT :uuid, r.full_name COLLATE BINARY <> :name, {NAMESAKES_ORDER}""",
         {"name": full_name, "uuid": uuid},
         _Held,
     )
