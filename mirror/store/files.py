@@ -21,6 +21,10 @@ T = TypeVar("T")
 # third of the time of a search that reads 300 names.
 MAPPED_BYTES = 2_147_418_112
 
+# Also of a file without tables, as a full disk or a kill leaves it before the first commit.
+_NONE_YET = "no mirror there yet; `mirror sync` makes one"
+_NO_MIRROR = "a database, but not a mirror; give another path as `database`"
+
 PRIVATE = 0o600  # the mode of new files: only for their owner
 
 
@@ -98,7 +102,7 @@ def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
     with explained(path):
         _refuse_irregular(path)
         if not path.exists() or path.stat().st_size == 0:
-            raise StoreError(f"{path}: no mirror there yet; `mirror sync` makes one")
+            raise StoreError(f"{path}: {_NONE_YET}")
         connection = _connected(reading_address(path))
         try:
             if _has_no_room(connection, path):
@@ -248,7 +252,8 @@ def _refuse_strangers(connection: sqlite3.Connection, path: Path) -> None:
     """Raise StoreError for another program's database and for a file newer than this program."""
     version = schema_version(connection)
     if version is None:
-        raise StoreError(f"{path}: a database, but not a mirror; give another path as `database`")
+        has_tables = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+        raise StoreError(f"{path}: {_NO_MIRROR if has_tables else _NONE_YET}")
     if version > VERSION:
         raise StoreError(
             f"{path}: written by a newer version (schema {version}, this program knows {VERSION}); "
