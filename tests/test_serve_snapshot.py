@@ -125,3 +125,20 @@ def test_a_published_file_is_not_restored(mirror: Path) -> None:
     with pytest.raises(ConfigError, match="a published file, without private rows"):
         restore_copy(copy, mirror, utc_now(), mode=0o600, trust=Trust(), limits={})
     assert mirror.read_bytes() == before
+
+
+def test_a_published_file_offers_nothing_that_it_does_not_have(tmp_path: Path) -> None:
+    """No page as of then, no requests and runs of the crawl; nobody has to log in."""
+    served = client_of(published(tmp_path / "mirror.db", "new/row"))
+    for path in ("/-/r/new/row", "/-/u/new"):
+        page = served.get(path).text
+        assert 'class="change' in page
+        assert "at=20" not in page
+    status = served.get("/-/mirror-status").text
+    assert "A published file has no requests" in status
+    assert "Contents of the mirror" in status
+    assert not [title for title in ("budget", "Failures", "Last runs") if title in status]
+    missing = served.get("/-/r/jespern/nowhere")
+    assert missing.status_code == 404
+    assert "A published snapshot" in missing.text
+    assert "Log in" not in missing.text

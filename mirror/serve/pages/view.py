@@ -191,7 +191,7 @@ class Visit:
         found = await served_of(self.request).counts.get(remembered, count, wait=wait)
         return cast("Read | None", found)
 
-    async def page(self, template: str, context: dict[str, Any]) -> Response:
+    async def page(self, template: str, context: dict[str, Any], *, status: int = 200) -> Response:
         """Render a page, with the age of the data in its footer."""
 
         def work(connection: sqlite3.Connection) -> dict[str, Any]:
@@ -199,7 +199,7 @@ class Visit:
             return {"foot": upstreams(connection, self.caller), "snapshot": snapshot_moment(connection)}
 
         context |= {"visit": self, **await self.read(work)}
-        return await rendered(self.datasette, self.request, template, context)
+        return await rendered(self.datasette, self.request, template, context, status=status)
 
     async def fragment(self, template: str, context: dict[str, Any]) -> Response:
         """Render a part of a page, for the script."""
@@ -236,10 +236,9 @@ def page(view: Callable[[Visit], Awaitable[Response]]) -> View:
         if request.method not in ("GET", "HEAD"):
             return Response.text("Method not allowed", status=405, headers={"Allow": "GET, HEAD"})
         try:
-            visit = await _visit(datasette, request)
-            response = await view(visit)
+            response = await _viewed(view, await _visit(datasette, request))
         except NotHere as error:
-            response = await _problem(datasette, request, 404, "Not here", str(error), query=error.query)
+            response = await _problem(datasette, request, 404, "Not here", str(error))
         except Unconfirmed:
             response = await _problem(datasette, request, 503, UNCONFIRMED, UNTIL_LISTED)
             response.headers["Retry-After"] = str(RESTORED_SECONDS)
@@ -256,12 +255,32 @@ def page(view: Callable[[Visit], Awaitable[Response]]) -> View:
     return answer
 
 
+async def _viewed(view: Callable[[Visit], Awaitable[Response]], visit: Visit) -> Response:
+    """Answer a visit; what is not here has a page with the age of the data too."""
+    try:
+        return await view(visit)
+    except NotHere as error:
+        request, message = visit.request, str(error)
+        return await _problem(
+            visit.datasette, request, 404, "Not here", message, query=error.query, visit=visit
+        )
+
+
 async def _problem(
-    datasette: "Datasette", request: Request, status: int, title: str, message: str, *, query: str = ""
+    datasette: "Datasette",
+    request: Request,
+    status: int,
+    title: str,
+    message: str,
+    *,
+    query: str = "",
+    visit: Visit | None = None,
 ) -> Response:
     if request.path.endswith((".json", ".csv", ".atom")):
         return Response.json({"ok": False, "error": message, "status": status, "title": title}, status=status)
     context = {"title": title, "message": message, "status": status, "query": query}
+    if visit:
+        return await visit.page("mirror_problem.html", context, status=status)
     return await rendered(datasette, request, "mirror_problem.html", context, status=status)
 
 
