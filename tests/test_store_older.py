@@ -1,6 +1,7 @@
 """Files of older versions: migrated at the first write, with nothing lost."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from mirror.search import search
 from mirror.search.index.check import check_index
 from mirror.store import Store, schema
 from mirror.store.changes import CLOSED
-from mirror.store.files import open_reader
+from mirror.store.files import explained, open_reader
 
 
 @pytest.mark.parametrize("up_to", MIGRATIONS[:-1])
@@ -55,3 +56,32 @@ def test_history_from_before_publication_is_hidden(tmp_path: Path) -> None:
 def test_the_version_counts_the_migrations() -> None:
     """Readers know the version without importing the migrations."""
     assert len(MIGRATIONS) == schema.VERSION
+
+
+@pytest.mark.parametrize(
+    ("sql", "up_to"),
+    [
+        ("CREATE VIEW mine AS SELECT * FROM nosuch", MIGRATIONS[-2]),
+        ("CREATE VIEW mine AS SELECT nosuch FROM repositories", MIGRATIONS[-2]),
+        (
+            "CREATE TRIGGER mine AFTER UPDATE ON users BEGIN INSERT INTO nosuch VALUES (1); END",
+            MIGRATIONS[-1],
+        ),
+    ],
+)
+def test_what_somebody_added_is_not_called_damage(tmp_path: Path, sql: str, up_to: str) -> None:
+    """A view that no longer works ends a migration, a trigger each write; dropping it is enough."""
+    path = tmp_path / "mirror.db"
+    older(path, up_to)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(sql)
+        with pytest.raises(StoreError, match="drop it by SQL if you added it"):
+            changed(path)
+        connection.execute(f"DROP {sql.split()[1]} mine")
+    changed(path)
+
+
+def changed(path: Path) -> None:
+    """Migrate a file, and change a row of it."""
+    with Store(path) as store, explained(path), store.transaction() as connection:
+        connection.execute("UPDATE users SET username = 'bob'")

@@ -15,6 +15,9 @@ _BROKEN_DISK = (
     "the disk could not be read or written, or a quota is spent; saved data is intact if the disk is"
 )
 _NO_FOLDER = "a part of this path is a file, not a folder; give another path"
+_ADDED = (
+    "a view or trigger of the file uses what is gone: drop it by SQL if you added it, else restore a copy"
+)
 _TOO_MANY_FILES = "this process may not open more files; allow it more (ulimit -n), and run it again"
 _REMEDIES = (
     ("disk is full", _FULL),
@@ -32,6 +35,9 @@ _REMEDIES = (
     ("permission denied", _ANOTHER_USER),
     ("locked", f"another process has been writing for {BUSY_SECONDS} s; try again when it is done"),
     ("not a database", "not an SQLite database; give another path as `database`, or move the file away"),
+    ("error in view", _ADDED),
+    ("error in trigger", _ADDED),
+    ("no such table: main.", _ADDED),  # as a trigger names it; the SQL of this program does not
     ("malformed", DAMAGED),
     ("could not decode", DAMAGED),
     ("no such table", DAMAGED),
