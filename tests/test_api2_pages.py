@@ -102,7 +102,11 @@ def test_an_invalid_parameter_is_refused_by_name(world: World, asked: str) -> No
     answer = world.served.get(f"/2.0/repositories?{asked}")
     assert answer.status_code == 400, answer.text
     kind = {"q": "query"}.get(asked.partition("=")[0], asked.partition("=")[0])
-    assert answer.json()["error"]["message"].startswith(f"Invalid {kind}")
+    error = answer.json()["error"]
+    assert error["message"].startswith(f"Invalid {kind}")
+    if asked == "sort=parent":
+        named = error["detail"].removeprefix("The fields to sort by are ").rstrip(".").split(", ")
+        assert {world.served.get(f"/2.0/repositories?sort={one}").status_code for one in named} == {200}
 
 
 @pytest.mark.parametrize(("size", "status"), [(0, 200), (5, 200), (-5, 400), (2**70, 400)])

@@ -136,12 +136,12 @@ def order_of(listing: Listing, sort: str | None) -> SortOrder:
     if not sort:
         return listing.default
     name = sort.removeprefix("-").lower()
-    field = listing.fields.get(name)
-    sql = listing.sorts.get(name) or (field.sql if field and field.kind != "object" else None)
-    if sql is None:
-        known = ", ".join(sorted({*listing.fields, *listing.sorts}))
+    plain = {one: field.sql for one, field in listing.fields.items() if field.kind != "object"}
+    orders = {**plain, **listing.sorts}
+    if name not in orders:
+        known = ", ".join(sorted(orders))
         raise ApiError(400, f"Invalid sort: {name[:100]}", detail=f"The fields to sort by are {known}.")
-    return SortOrder(sql, sort.startswith("-"))
+    return SortOrder(orders[name], sort.startswith("-"))
 
 
 def queried(listing: Listing, query: str | None) -> Condition | None:
