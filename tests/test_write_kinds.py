@@ -137,6 +137,16 @@ def test_what_was_written_is_private_unless_strangers_see_it(
     assert wired.rows("SELECT is_private FROM repositories") == [(1,)]
 
 
+def test_an_answer_about_another_repository_is_not_believed(server: Callable[..., Wired]) -> None:
+    """The one that was to be updated is not marked as gone."""
+    idea = on_server("idea")
+    wired = server(answer(idea, 201), answer(idea), answer(on_server("other", 2)), answer(idea))
+    wired.writes.create("PRJ", RepositorySettings(name="idea"), by="x")
+    with pytest.raises(OutcomeUnknown, match="about another repository, PRJ/other"):
+        wired.writes.update("PRJ/idea", RepositorySettings(description="new"), by="x")
+    assert wired.rows("SELECT full_name, deleted_at FROM repositories") == [("PRJ/idea", None)]
+
+
 def test_data_center_keeps_names_apart(server: Callable[..., Wired]) -> None:
     """A name that belongs to another repository by now is not written to."""
     wired = server(answer(on_server("idea"), 201), answer(on_server("idea", 99)))

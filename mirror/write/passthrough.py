@@ -34,6 +34,7 @@ from mirror.errors import (
 from mirror.model import Repository, RepositoryKey, RepositorySettings, slug_of
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
+from mirror.store.repositories import is_named
 from mirror.times import Clock, from_text, utc_now
 from mirror.upstream.connect import connect
 from mirror.upstream.protocol import Upstream
@@ -131,7 +132,7 @@ class PassThrough:
                 before = there.fetch_repository(target.key)
                 made = do_once(
                     f"updating {target.key.full_name}",
-                    lambda: there.update_repository(before.key, settings),
+                    lambda: _same(before, there.update_repository(before.key, settings)),
                     lambda: find_updated(there, before, settings),
                 )
                 displaced = _displaced(record, there, made)
@@ -301,6 +302,13 @@ def _slug_of(name: str) -> str:
     if not slug:
         raise UpstreamRefused(f"name: {name!r} cannot be turned into an address", status=400)
     return slug
+
+
+def _same(before: Repository, made: Repository) -> Repository:
+    """Return what an update answered; raises UpstreamShapeError if that is another repository."""
+    if made.uuid != before.uuid and not is_named(before.uuid):
+        raise UpstreamShapeError(f"the answer is about another repository, {made.full_name}")
+    return made
 
 
 def _displaced(
