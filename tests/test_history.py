@@ -73,6 +73,8 @@ def test_the_first_and_last_of_each_day_stay(filled: FixtureDb) -> None:
     after = states(filled)
     assert dropped == were - count(filled) > 80
     assert compacted_before(filled.store.connection) == FIRST_EXACT
+    former_sizes = filled.store.rows("SELECT substr(until, 1, 10), count(*) FROM measures GROUP BY 1")
+    assert former_sizes == [("2016-03-01", 1), ("2016-03-02", 1), ("2016-03-03", 12)]
     for hour in range(HOURS):
         if hour % 24 == 23 or moment(hour) >= FIRST_EXACT:
             assert after[hour] == before[hour]

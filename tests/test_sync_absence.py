@@ -404,6 +404,28 @@ def with_foreign(foreign: Any, path: str, body: Any) -> Any:
     return {**body, "values": [*body["values"], foreign]} if is_listing else body
 
 
+def without_piston(path: str, body: Any) -> Any:
+    """Leave a repository out of a listing and of its total, as if it did not exist."""
+    if not path.endswith("/repositories/jespern"):
+        return body
+    rows = [row for row in body["values"] if row["name"] != "django-piston"]
+    return {**body, "values": rows, "size": body["size"] - 1}
+
+
+def test_a_repository_that_listings_leave_out_costs_full_listings_only_at_first(tmp_path: Path) -> None:
+    """Totals are expected to leave it out, once two full listings have; a deletion is noticed as ever."""
+    settings: dict[str, Any] = {"workspaces": ("jespern",), "absence_brake": 1.0}
+    with crawling(tmp_path, synced=True, network=True, **settings) as (sandbox, crawl):
+        crawl.transport = Rewritten(without_piston)
+        for _ in range(2):
+            assert crawl.sync().kind == "full"
+        for _ in range(2):
+            assert (crawl.sync().kind, crawl.gone()) == ("incremental", {})
+        sandbox.do("delete", "jespern/jespern")
+        crawl.sync()
+        assert crawl.gone() == {"jespern/jespern": "deleted"}
+
+
 @pytest.mark.parametrize("hidden", [False, True])
 def test_rows_of_another_workspace_are_not_taken_for_its_own(tmp_path: Path, *, hidden: bool) -> None:
     """Such a row is a failure and is not saved: no other listing would update it."""

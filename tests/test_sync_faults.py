@@ -153,8 +153,10 @@ def test_a_broken_row_affects_only_itself(tmp_path: Path) -> None:
     with crawling(tmp_path, synced=True, absence_brake=0.5, **TWO) as (sandbox, crawl):
         sandbox.do("delete", "jespern/arriving")
         sandbox.add_fault(Fault("bad_row", where="/2.0/repositories/jespern", nth=None))
+        sandbox.reset()
         summary = crawl.sync(full=True)
         assert summary.exit_code == 1
+        assert sandbox.state()["by_kind"]["listing"] == 2  # once each: the total counts the broken row
         assert {failure.kind for failure in summary.failures} <= {"row", "repository"}
         assert crawl.gone() == {"jespern/arriving": "deleted"}
         sandbox.clear_faults()

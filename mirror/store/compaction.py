@@ -58,25 +58,25 @@ def compact(
 
 def _compact_measures(store: "Store", until: str, *, on_batch: Callable[[], object], batch: int) -> int:
     """Keep the first measures of each repository and day before a moment; return the number dropped."""
-    place, dropped = (0, ""), 0
+    last, dropped = (0, ""), 0
     while True:
         with store.reading() as connection:
             found = fetch(
                 connection,
                 """SELECT repository_id, until FROM measures WHERE (repository_id, until) > (?, ?)
                     AND until < ? ORDER BY repository_id, until LIMIT ?""",
-                (*place, until, batch),
+                (*last, until, batch),
             )
         if not found:
             return dropped
-        days = [(repository_id, until[:10]) for repository_id, until in (place, *found)]
+        days = [(repository_id, moment[:10]) for repository_id, moment in (last, *found)]
         later = [row for row, (day, next_day) in zip(found, pairwise(days), strict=True) if day == next_day]
         if later:
             on_batch()
             with store.transaction() as connection:
                 connection.executemany("DELETE FROM measures WHERE (repository_id, until) = (?, ?)", later)
         dropped += len(later)
-        place = found[-1]
+        last = found[-1]
 
 
 def _next_day(store: "Store", until: str) -> str | None:
