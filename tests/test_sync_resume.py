@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 from forked_command import fork_server
 from prepared_files import copy_empty
@@ -148,3 +149,36 @@ def test_refs_updated_after_they_were_half_listed_are_listed_anew(tmp_path: Path
         sandbox.do("push", name, branch="b0")
         assert crawl.sync(later=7200).state == "complete"
         assert_matches_sandbox(crawl, sandbox, ["ubernostrum"])
+
+
+@pytest.mark.parametrize("way", ["none", "late"])
+def test_refs_that_were_half_listed_before_a_gap_are_listed_anew(tmp_path: Path, way: str) -> None:
+    """Meanwhile `refs` was "none", so that no push restarted the listing; or nothing told of it for days."""
+    name = "ubernostrum/django-profiles"
+    with crawling(tmp_path, page_length=2, workspaces=("ubernostrum",)) as (sandbox, crawl):
+        for number in range(6):
+            sandbox.do("create_branch", name, name=f"b{number}")
+        crawl.sync()
+        usual = crawl.config
+        sandbox.do("push", name, branch="b5")
+        assert crawl.sync(max_requests=3, later=7200).state == "paused"
+        assert crawl.rows("SELECT 1 FROM cursors WHERE stream LIKE 'refs:%'")
+        if way == "late":
+            sandbox.do("create_branch", name, name="a0", touch=False)
+        else:
+            sandbox.do("push", name, branch="b0")
+            crawl.config = msgspec.structs.replace(usual, refs="none")
+            assert crawl.sync(later=7200).state == "complete"
+            crawl.config = usual
+        assert crawl.sync(later=60 if way == "none" else 2 * 86_400).state == "complete"
+        assert_matches_sandbox(crawl, sandbox, ["ubernostrum"])
+
+
+def test_refs_that_git_has_read_get_their_dates_by_the_api(tmp_path: Path) -> None:
+    """Git tells no dates, authors and messages, and nothing is pushed when `refs` is changed."""
+    with crawling(tmp_path, workspaces=("erik",), refs="git") as (sandbox, crawl):
+        assert crawl.sync().state == "complete"
+        assert crawl.one("SELECT count(*) - count(target_date) FROM branches") > 0
+        crawl.config = msgspec.structs.replace(crawl.config, refs="api")
+        assert crawl.sync().state == "complete"
+        assert_matches_sandbox(crawl, sandbox, ["erik"])

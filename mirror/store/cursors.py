@@ -134,6 +134,11 @@ class Cursors:
             [(self._upstream_id, f"{REFS}{repository_id}") for repository_id in repository_ids],
         )
 
+    def drop_old_refs(self, *, before: str) -> None:
+        """Restart listings of refs that were not continued since a moment."""
+        rows = _rows(self._connection, self._upstream_id, REFS)
+        self.drop_refs([int(row_id) for row_id, _, saved_at in rows if saved_at < before])
+
     def await_listing(self, *, at: str) -> None:
         """Make every workspace due for a full listing, with a newly confirmed credential.
 

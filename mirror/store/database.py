@@ -21,6 +21,7 @@ from mirror.search.segments import has_damaged_segment
 from mirror.store.changes import Change, close
 from mirror.store.files import PRIVATE, explained, file_identity, open_writer
 from mirror.store.owners import save_owner, save_project, save_projects_of
+from mirror.store.refs import read_refs_otherwise
 from mirror.store.repair import rebuild_descriptions
 from mirror.store.repositories import SavedRepositories, save_repositories, split_identifiable
 from mirror.store.rows import Row, Values, fetch, fetch_as, fetch_row, fetch_value
@@ -198,17 +199,9 @@ class Store:
     def save_upstream(self, name: str, kind: str, url: str, *, refs: str = "api") -> int:
         """Insert or update an upstream and return its id; `refs` is how refs are read: api, git or none."""
         with self.transaction() as connection:
-            if refs != "none":  # while it was, no update made refs stale
-                connection.execute(
-                    """UPDATE repositories SET refs_stale = 1 WHERE deleted_at IS NULL AND upstream_id IN (
-                           SELECT id FROM upstreams WHERE name = ? AND refs = 'none')""",
-                    (name,),
-                )
-            connection.execute(  # what failed in the former way may succeed in this one
-                """UPDATE sync_failures SET next_try_at = last_at WHERE kind IN ('refs', 'ref')
-                   AND upstream_id IN (SELECT id FROM upstreams WHERE name = ? AND refs <> ?)""",
-                (name, refs),
-            )
+            known = self.row("SELECT id, refs FROM upstreams WHERE name = ?", (name,))
+            if known and known[1] != refs:
+                read_refs_otherwise(connection, known[0], before=known[1], now=refs)
             connection.execute(
                 """INSERT INTO upstreams (name, kind, url, refs) VALUES (?, ?, ?, ?)
                    ON CONFLICT (name) DO UPDATE

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from mirror.model import Ref, RefKind
 from mirror.search.index.refs.changes import update_after_refs
 from mirror.store.changes import CLOSED, Change, RefTarget, ref_change, ref_changes
+from mirror.store.cursors import Cursors
 from mirror.store.extras import Extra, drop_ref_extras, ref_extras, save_extras, save_ref_extras
 from mirror.store.rows import fetch_as, fetch_row
 from mirror.store.schema import PSEUDO_TAG, REF_TABLES
@@ -239,6 +240,25 @@ def save_main_branch(connection: sqlite3.Connection, repository_id: int, name: s
 def mark_refs_stale(connection: sqlite3.Connection, repository_id: int) -> None:
     """Mark a repository's refs as stale, so that the next run lists them."""
     connection.execute("UPDATE repositories SET refs_stale = 1 WHERE id = ?", (repository_id,))
+
+
+def read_refs_otherwise(connection: sqlite3.Connection, upstream_id: int, *, before: str, now: str) -> None:
+    """Prepare for another way to read refs: ``api``, ``git`` or ``none``.
+
+    While none were read, no update made refs stale, nor restarted a listing; git tells no dates and authors.
+    What failed in one way may succeed in the other.
+    """
+    if before == "none" or (before, now) == ("git", "api"):
+        connection.execute(
+            "UPDATE repositories SET refs_stale = 1 WHERE upstream_id = ? AND deleted_at IS NULL",
+            (upstream_id,),
+        )
+    Cursors(connection, upstream_id).drop_refs()
+    connection.execute(
+        """UPDATE sync_failures SET next_try_at = last_at
+           WHERE upstream_id = ? AND kind IN ('refs', 'ref')""",
+        (upstream_id,),
+    )
 
 
 def mark_old_refs_stale(

@@ -43,7 +43,7 @@ from mirror.store.refs import (
 )
 from mirror.store.runs import Failure
 from mirror.sync.engine import Step
-from mirror.sync.listing_state import PASSES, refs_advanced, refuse_cut_off
+from mirror.sync.listing_state import PASSES, STALE_LINK, refs_advanced, refuse_cut_off
 from mirror.sync.run import Run
 from mirror.times import to_text
 from mirror.upstream.protocol import Page
@@ -79,11 +79,15 @@ def count_stale(run: Run) -> int:
 
 
 def mark_old(run: Run) -> None:
-    """Mark refs as stale that are older than `refs_every`, and single ones whose next try is due."""
+    """Mark refs as stale that are older than `refs_every`, and single ones whose next try is due.
+
+    Listings that stopped too long ago start over.
+    """
     # Tags may move unannounced. Where no `updated_at` is known (Data Center), pushes are unannounced too.
     every = timedelta(seconds=run.config.refs_every)
     untold = (run.round or run.now_text()) if run.full else to_text(run.now() - min(every, UNTOLD))
     with run.store.transaction() as connection:
+        Cursors(connection, run.upstream_id).drop_old_refs(before=to_text(run.now() - STALE_LINK))
         mark_old_refs_stale(
             connection,
             run.upstream_id,
