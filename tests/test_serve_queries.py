@@ -136,6 +136,16 @@ def test_names_under_many_owners(questions: Questions) -> None:
     assert (row["slug"], row["owners"], row["forks"]) == ("django-piston", 2, 1)
 
 
+def test_sizes_whose_sum_is_too_large_are_summed(questions: Questions) -> None:
+    """An upstream may send any number that SQLite can hold."""
+    huge = [repository(f"huge/{name}", language="go", size=2**63 - 1) for name in "abc"]
+    questions.filled.repositories(huge)
+    (owner,) = [row for row in questions("who_owns_most") if row["owner"] == "huge"]
+    (language,) = [row for row in questions("languages_used") if row["language"] == "go"]
+    assert (owner["bytes"], language["bytes"]) == (2**63 - 1, 2**63 - 1)
+    assert questions.served.get("/-/u/huge", headers=bearer(questions.token)).status_code == 200
+
+
 def test_private_among_public_and_who_owns_most(questions: Questions) -> None:
     """Owners of both kinds, and owners with the most repositories."""
     (mixed,) = questions("private_among_public")

@@ -266,8 +266,9 @@ def owned_page(
 ) -> OwnedPage:
     """Read a page of an owner's repositories, in one of OWNED_ORDERS."""
     count, private, size, updated_at = fetch_row(
-        connection,
-        f"""SELECT count(*), coalesce(sum(r.is_private <> 0), 0), sum(r.size), max(r.updated_at)
+        connection,  # an upstream may send a size so large that a sum of integers would fail
+        f"""SELECT count(*), coalesce(sum(r.is_private <> 0), 0), CAST(sum(r.size * 1.0) AS INTEGER),
+            max(r.updated_at)
             FROM repositories r WHERE r.owner_id = :id AND r.deleted_at IS NULL AND {visible(caller, "r")}""",
         {"id": owner_id, **caller.values},
     )

@@ -203,8 +203,8 @@ with most as (
     group by owner_id order by repositories desc, owner_id limit 100
 )
 select u.username as owner, u.kind, m.repositories, m.private,
-       (select sum(r.size) from repositories r where r.owner_id = m.owner_id and r.deleted_at is null) as
-       bytes, m.last_update
+       (select cast(sum(r.size * 1.0) as integer) from repositories r
+        where r.owner_id = m.owner_id and r.deleted_at is null) as bytes, m.last_update
 from most m join users u on u.id = m.owner_id
 order by m.repositories desc, owner""",
     ),
@@ -213,11 +213,11 @@ order by m.repositories desc, owner""",
         "How many repositories and bytes each language has.",
         """
 with counted as (
-    select language, count(*) as repositories, sum(size) as bytes, max(updated_at) as last_update
+    select language, count(*) as repositories, sum(size * 1.0) as bytes, max(updated_at) as last_update
     from repositories not indexed where deleted_at is null group by 1
 )
 select coalesce(nullif(lower(language), ''), '(not said)') as language, sum(repositories) as repositories,
-       sum(bytes) as bytes, max(last_update) as last_update
+       cast(sum(bytes) as integer) as bytes, max(last_update) as last_update
 from counted group by 1 order by repositories desc, 1 limit 1000""",
     ),
 }
