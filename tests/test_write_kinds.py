@@ -16,6 +16,7 @@ from mirror.config import Config, UpstreamConfig, UpstreamKind
 from mirror.errors import OutcomeUnknown, UpstreamRefused
 from mirror.model import RepositorySettings
 from mirror.store import Store
+from mirror.times import to_text, utc_now
 from mirror.write import PassThrough
 
 PROJECT = {"id": 7, "key": "PRJ", "name": "Project", "type": "NORMAL"}
@@ -135,6 +136,25 @@ def test_what_was_written_is_private_unless_strangers_see_it(
     wired = server(answer(on_server("idea", public=True), 201), answer({}, status))
     wired.writes.create("PRJ", RepositorySettings(name="idea", is_private=False), by="x")
     assert wired.rows("SELECT is_private FROM repositories") == [(1,)]
+
+
+@pytest.mark.parametrize(("listed", "names"), [("before", ["Better"]), ("after", ["idea"])])
+def test_a_listing_that_began_before_a_write_does_not_undo_it(
+    server: Callable[..., Wired], listed: str, names: list[str]
+) -> None:
+    """Data Center does not tell when a repository was updated."""
+    better = on_server("better", name="Better")
+    wired = server(answer(on_server("idea"), 201), answer(on_server("idea")), answer(better))
+    made = wired.writes.create("PRJ", RepositorySettings(name="idea"), by="x")
+    before = to_text(utc_now())
+    wired.writes.update("PRJ/idea", RepositorySettings(name="Better"), by="x")
+    with Store(wired.path) as store:
+        now = to_text(utc_now())
+        since = before if listed == "before" else now
+        store.save_page(
+            1, [made], run_id=None, seen_at=now, with_refs=False, first_listing=False, listed_since=since
+        )
+    assert wired.rows("SELECT name FROM repositories") == [(name,) for name in names]
 
 
 def test_an_answer_about_another_repository_is_not_believed(server: Callable[..., Wired]) -> None:

@@ -95,7 +95,7 @@ def save_repositories(
             told[next_id] = row
             next_id += 1
         # A page that was requested before a write through this mirror does not undo that write.
-        elif old.id not in written or not _is_outdated(old, row, written[old.id]):
+        elif old.id not in written or not _is_outdated(old, row, *written[old.id], listed_since):
             compared.update(old, row, values)
             told[old.id] = row
     compared.write(connection, upstream_id)
@@ -186,11 +186,15 @@ class _Known(NamedTuple):
         }
 
 
-def _is_outdated(old: _Known, row: Repository, action: str) -> bool:
+def _is_outdated(old: _Known, row: Repository, action: str, at: str, listed_since: str | None) -> bool:
     """Return whether a row is older than a write through this mirror: deleted, or changed since."""
     if action == "delete":
         return old.deleted_at is not None
-    return old.updated_at is not None and row.updated_at is not None and row.updated_at < old.updated_at
+    if old.updated_at is not None and row.updated_at is not None:
+        return row.updated_at < old.updated_at
+    # Data Center tells no such time: only a listing that began after the write is newer. If the visibility
+    # differs, the upstream is asked.
+    return listed_since is not None and listed_since <= at and row.is_private == old.is_private
 
 
 def _with_kept(old: tuple[Any, ...], new: tuple[Any, ...], row: Repository) -> tuple[Any, ...]:

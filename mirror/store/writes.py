@@ -47,12 +47,15 @@ def link_written(connection: sqlite3.Connection, number: int, uuid: str) -> None
     )
 
 
-def recently_written(connection: sqlite3.Connection, now: str) -> dict[int, str]:
-    """Map repositories that were written within OLDEST_PAGE to their last action: a page may be older."""
+def recently_written(connection: sqlite3.Connection, now: str) -> dict[int, tuple[str, str]]:
+    """Map repositories that were written within OLDEST_PAGE to their last action and its time.
+
+    A page may be older.
+    """
     since = to_text(from_text(now) - OLDEST_PAGE)
     found = connection.execute(
-        """SELECT repository_id, action FROM writes
+        """SELECT repository_id, action, at FROM writes
            WHERE at > ? AND at <= ? AND outcome = 'done' AND repository_id IS NOT NULL ORDER BY id""",
         (since, now),
     )
-    return dict(found)
+    return {row_id: (action, at) for row_id, action, at in found}
