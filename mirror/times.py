@@ -202,6 +202,9 @@ def _by_rule(rule: str) -> "ZoneInfo | None":
         b"TZif2" + bytes(15) + struct.pack(">6l", 0, 0, 0, 0, 1, 4) + struct.pack(">lbb", 0, 0, 0) + b"UTC\0"
     )
     try:
-        return ZoneInfo.from_file(BytesIO(2 * block + f"\n{rule}\n".encode()))
+        zone = ZoneInfo.from_file(BytesIO(2 * block + f"\n{rule}\n".encode()))
+        for month in (1, 7):
+            datetime(2000, month, 1, tzinfo=zone).utcoffset()  # fails for 24 hours, which POSIX allows
     except ValueError:
         return None
+    return zone

@@ -128,7 +128,15 @@ def test_a_duration_is_written_in_its_largest_whole_unit(text: str) -> None:
         *((nonsense, (0, 0)) for nonsense in ("", ":", "nonsense", "Europe", "/etc", "/etc/passwd")),
         *(
             (nonsense, (0, 0))
-            for nonsense in ("XYZ25", "../../etc/passwd", "\udcff", "/nonexistent", "A,B,C")
+            for nonsense in (
+                "XYZ25",
+                "AAA24",
+                "AAA-24",
+                "../../etc/passwd",
+                "\udcff",
+                "/nonexistent",
+                "A,B,C",
+            )
         ),
     ],
 )
