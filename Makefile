@@ -78,7 +78,8 @@ clean: ## remove .venv and what the tools left; data/ stays
 	    $(PYTHON) -m venv $$pip .venv >/dev/null 2>&1 \
 	    || { rm -rf .venv; echo "$(PYTHON) has neither venv nor pip; on Debian: apt install python3-venv python3-pip"; exit 2; }
 
-PIP = .venv/bin/python -m pip --disable-pip-version-check install -qq --no-compile
+# Its own bytecode is kept: it runs five times.
+PIP = env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pip --disable-pip-version-check install -qq --no-compile
 
 # The stamps are written last: an installation cut short is done again, not trusted.
 .venv/unpacked: .venv/installed-pip requirements.lock pyproject.toml

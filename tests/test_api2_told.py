@@ -269,10 +269,11 @@ def test_every_unknown_key_is_kept(told: Any, ours: Any) -> None:
         unpacked(b"\xff\xfe")
 
 
-@given(st.integers(0, 1200), st.sampled_from((0, 0.1, 0.9)), st.randoms(use_true_random=False))
-@settings(max_examples=examples(200), deadline=None)
-def test_packed_bytes_do_not_depend_on_the_compressor(size: int, share: float, random: Random) -> None:
+@given(st.integers(0, 1200), st.sampled_from((0, 0.1, 0.9)), st.integers(0))
+@settings(max_examples=examples(200))
+def test_packed_bytes_do_not_depend_on_the_compressor(size: int, share: float, seed: int) -> None:
     """A short text is compressed as all others are: the same object has the same bytes in every mirror."""
+    random = Random(seed)  # hypothesis would record each of a thousand choices
     words = [DICTIONARY[place : place + 30] for place in range(0, len(DICTIONARY), 30)]
     pieces = [
         random.choice(words) if random.random() < share else random.randbytes(1).hex().encode()
