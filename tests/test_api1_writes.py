@@ -232,14 +232,14 @@ def test_what_clients_of_the_time_sent_is_taken(world: World, sent: dict[str, st
 
 
 @pytest.mark.parametrize("flag", ["True", "true", "1", "on", "yes", "TRUE"])
-def test_true_in_every_spelling(world: World, flag: str) -> None:
+def test_true_is_understood_in_every_spelling(world: World, flag: str) -> None:
     """As clients of that time wrote it."""
     world("PUT", "repositories/jespern/django-piston", data={"is_private": flag})
     assert world.writer.calls[0][2] == RepositorySettings(is_private=True)
 
 
 @pytest.mark.parametrize("flag", ["False", "false", "0", "off", ""])
-def test_false_in_every_spelling(world: World, flag: str) -> None:
+def test_false_is_understood_in_every_spelling(world: World, flag: str) -> None:
     """An empty field is an unchecked box."""
     world("PUT", "repositories/jespern/django-piston", data={"no_forks": flag})
     assert world.writer.calls[0][2] == RepositorySettings(fork_policy="allow_forks")

@@ -243,7 +243,7 @@ def test_a_body_needs_a_json_content_type(world: World, kind: str, status: int) 
 @pytest.mark.parametrize(
     ("token", "status"), [("read", 403), ("revoked", 401), ("expired", 401), ("bad", 401), ("write", 200)]
 )
-def test_who_may_write(world: World, token: str, status: int) -> None:
+def test_only_tokens_with_the_scope_may_write(world: World, token: str, status: int) -> None:
     """Only tokens with the scope; for others the writer is not called."""
     assert world("POST", "repositories/jespern/new", token, json={}).status_code == status
     assert len(world.writer.calls) == (status == 200)

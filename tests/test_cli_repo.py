@@ -57,7 +57,7 @@ def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
         yield Desk(made, capsys)
 
 
-def test_create(desk: Desk) -> None:
+def test_create_sends_every_setting_and_prints_the_row(desk: Desk) -> None:
     """Every setting is sent; --json prints the saved row, as `mirror show` does."""
     made = desk.run(
         *("repo", "create", "jespern/new-idea", "--name", "New Idea", "--private", "--scm", "git"),
@@ -73,7 +73,7 @@ def test_create(desk: Desk) -> None:
     assert json.loads(desk.run("show", "jespern/new-idea", "--json").out)["repository"] == row
 
 
-def test_update_and_fork(desk: Desk) -> None:
+def test_update_and_fork_say_what_was_done(desk: Desk) -> None:
     """One line says what was done, with the current name."""
     updated = desk.run("repo", "update", PISTON, "--name", "New Piston", "--public")
     assert (updated.code, updated.out.partition(":")[0]) == (0, "jespern/new-piston is updated")
@@ -127,7 +127,9 @@ def test_delete_asks_at_a_terminal(desk: Desk, word: str, code: int) -> None:
         (("delete", "jespern/nothing", "--yes"), 1, "the mirror holds no repository"),
     ],
 )
-def test_refusals(desk: Desk, words: tuple[str, ...], code: int, said: str) -> None:
+def test_a_refusal_is_one_line_with_the_exit_code_of_its_cause(
+    desk: Desk, words: tuple[str, ...], code: int, said: str
+) -> None:
     """Each is one line on standard error, with the exit code of its cause."""
     ran = desk.run("repo", *words)
     assert (ran.code, ran.out) == (code, "")
@@ -135,7 +137,7 @@ def test_refusals(desk: Desk, words: tuple[str, ...], code: int, said: str) -> N
     assert ran.err.count("\n") == 1
 
 
-def test_a_wrong_secret(desk: Desk) -> None:
+def test_a_wrong_secret_ends_with_3_and_is_not_shown(desk: Desk) -> None:
     """Exit code 3, and no line has the secret."""
     desk.configure("wrong-secret-9071")
     ran = desk.run("repo", "create", "jespern/idea")
@@ -143,7 +145,7 @@ def test_a_wrong_secret(desk: Desk) -> None:
     assert "wrong-secret-9071" not in ran.err
 
 
-def test_without_a_credential(desk: Desk) -> None:
+def test_without_a_credential_the_setting_is_named(desk: Desk) -> None:
     """Exit code 2, with the setting to change."""
     desk.configure(None)
     ran = desk.run("repo", "create", "jespern/idea")

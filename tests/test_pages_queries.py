@@ -103,7 +103,7 @@ def test_unread_repositories_are_least_fresh(ask: Ask) -> None:
     assert set(names) == {"new/one", "old/kept", "old/bare"}
 
 
-def test_the_newest_tag_of_each_repository(tmp_path: Path) -> None:
+def test_the_newest_tag_of_each_repository_is_found(tmp_path: Path) -> None:
     """Of one owner, by the tag's own date if it has one; Mercurial's tip does not count."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository("ann/one"), repository("ann/none"), repository("bob/two")], first=True)
@@ -115,7 +115,7 @@ def test_the_newest_tag_of_each_repository(tmp_path: Path) -> None:
     assert (row["full_name"], row["newest_tag"], row["tags"]) == ("ann/one", "0.9", 2)
 
 
-def test_most_branches_and_forks_left_behind(tmp_path: Path) -> None:
+def test_old_branches_and_old_forks_are_counted(tmp_path: Path) -> None:
     """Old branches are counted separately; a fork is older than its parent."""
     filled = FixtureDb(tmp_path / "mirror.db")
     parent = repository("ann/one", uuid="{one}", updated_at=to_text(utc_now()))

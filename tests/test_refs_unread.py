@@ -234,7 +234,7 @@ def test_pages_say_that_refs_were_not_read(filled: FixtureDb, served: AsgiClient
     assert "branches and tags: not read yet" in served.get("/-/changes.atom").text
 
 
-def test_pages_of_unread_repositories(tmp_path: Path) -> None:
+def test_pages_say_why_refs_were_never_read(tmp_path: Path) -> None:
     """Of a tombstone, refs were never read; a mirror without refs says so."""
     filled = fill(tmp_path / "mirror.db")
     filled.gone("jespern/unread")

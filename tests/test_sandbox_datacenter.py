@@ -148,7 +148,7 @@ def test_errors_have_the_recorded_form(client: httpx.Client, path: str, status: 
     assert problem["context"] is None
 
 
-def test_credentials_and_users(client: httpx.Client) -> None:
+def test_a_login_or_a_token_gives_access(client: httpx.Client) -> None:
     """A Basic login or the token gives access; wrong ones have their own error."""
     jespern = ("jespern", "sandbox")
     assert client.get("projects/~JESPERN/repos/arriving", auth=jespern).status_code == 200

@@ -61,7 +61,7 @@ def test_git_reads_an_empty_repository_and_is_refused_a_private_one(
     assert ls_remote(f"{sandbox.origin}/scm/1team/special-refs.git", version, tmp_path)
 
 
-def test_statuses_and_headers(sandbox: RunningSandbox) -> None:
+def test_only_git_gets_an_answer_at_the_exact_url(sandbox: RunningSandbox) -> None:
     """Only git gets an answer, only at the exact URL, and not for Mercurial."""
     refs = "info/refs?service=git-upload-pack"
     with httpx.Client(verify=WITHOUT_TLS, base_url=sandbox.origin, trust_env=False, headers=GIT) as client:

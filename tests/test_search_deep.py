@@ -147,7 +147,7 @@ def test_sql_and_python_compare_names_alike(tmp_path: Path, indexed: bool) -> No
             assert found == naive(mirror.connection, query, limit=99, scm="git")
 
 
-def test_a_beginning_that_many_owners_share(tmp_path: Path) -> None:
+def test_a_beginning_that_many_owners_share_finds_all_of_them(tmp_path: Path) -> None:
     """More than a statement should name; some names are not plain ASCII, and some rows not indexed."""
     mirror = Playground(tmp_path / "mirror.db")
     with mirror.store:

@@ -62,7 +62,7 @@ class Questions:
         return rows
 
 
-def test_stale_repositories_by_days_and_owner(questions: Questions) -> None:
+def test_stale_repositories_are_found_by_days_and_owner(questions: Questions) -> None:
     """Without updates for long, of all owners or of one."""
     names = [row["full_name"] for row in questions("stale")]
     assert "jespern/django-piston" in names
@@ -77,7 +77,7 @@ def test_stale_branches_leave_the_main_branch_out(questions: Questions) -> None:
     assert [(row["full_name"], row["branch"]) for row in rows] == [("mcatalbas/codeigniter", "old")]
 
 
-def test_languages_and_sizes(questions: Questions) -> None:
+def test_common_languages_and_large_repositories_come_first(questions: Questions) -> None:
     """The most common languages, the largest repositories."""
     assert {row["language"]: row["repositories"] for row in questions("languages_used")} == {
         "(not said)": 4,
@@ -112,7 +112,7 @@ def test_changes_of_a_week_are_listed(questions: Questions) -> None:
     assert {"created", "tag_moved", "deleted"} <= kinds
 
 
-def test_repositories_without_tags(questions: Questions) -> None:
+def test_a_pseudo_tag_is_no_tag(questions: Questions) -> None:
     """Mercurial's tip is no tag; unread repositories are not listed."""
     questions.filled.store.connection.execute(
         "UPDATE repositories SET refs_synced_at = NULL WHERE full_name = 'ubernostrum/django-registration'"
@@ -120,7 +120,7 @@ def test_repositories_without_tags(questions: Questions) -> None:
     assert [row["full_name"] for row in questions("without_tags")] == ["mcatalbas/codeigniter"]
 
 
-def test_most_branches(questions: Questions) -> None:
+def test_gone_repositories_take_no_place_among_those_with_most_branches(questions: Questions) -> None:
     """Most first, with the old ones among them; gone repositories take no place."""
     names = [(row["full_name"], row["branches"]) for row in questions("most_branches")]
     assert [count for _, count in names] == sorted((count for _, count in names), reverse=True)
@@ -146,7 +146,7 @@ def test_sizes_whose_sum_is_too_large_are_summed(questions: Questions) -> None:
     assert questions.served.get("/-/u/huge", headers=bearer(questions.token)).status_code == 200
 
 
-def test_private_among_public_and_who_owns_most(questions: Questions) -> None:
+def test_owners_of_both_kinds_and_of_most_are_found(questions: Questions) -> None:
     """Owners of both kinds, and owners with the most repositories."""
     (mixed,) = questions("private_among_public")
     assert (mixed["full_name"], mixed["public_of_owner"]) == ("mcatalbas/hidden", 1)
@@ -154,7 +154,7 @@ def test_private_among_public_and_who_owns_most(questions: Questions) -> None:
     assert (first["owner"], first["repositories"], first["private"]) == ("mcatalbas", 2, 1)
 
 
-def test_tags_that_moved_and_pending_failures(questions: Questions) -> None:
+def test_moved_tags_and_pending_failures_are_found(questions: Questions) -> None:
     """Tags to ask somebody about, and what the crawl will retry."""
     (moved,) = questions("tags_that_moved")
     assert (moved["full_name"], moved["tag"], moved["new_hash"]) == (

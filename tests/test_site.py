@@ -90,7 +90,7 @@ def test_everything_is_reached_by_links(public_site: Path) -> None:
     assert pages - reached == {"404.html"}
 
 
-def test_addresses_with_a_host(public_site: Path) -> None:
+def test_the_feed_and_the_sitemap_have_whole_addresses(public_site: Path) -> None:
     """The feed and the sitemap have whole addresses; 404.html links home from any depth."""
     found = contents(public_site)
     listed = re.findall(r"<loc>(.*?)</loc>", found["sitemap.xml"].decode())
@@ -136,7 +136,7 @@ def test_mirrors_that_differ_in_private_rows_make_the_same_site(tmp_path: Path) 
     assert len(sites[0]) > 10
 
 
-def test_hostile_names(tmp_path: Path) -> None:
+def test_hostile_names_have_safe_files_and_run_nothing(tmp_path: Path) -> None:
     """Every name has a page with a safe file name; the HTML is valid, and no text runs."""
     fill_hostile(tmp_path / "mirror.db", SCRIPT)
     filled = FixtureDb(tmp_path / "mirror.db")
@@ -401,7 +401,7 @@ def test_wrong_addresses_are_refused(public_path: Path, tmp_path: Path, url: str
     assert not (tmp_path / "www").exists()
 
 
-def test_the_command(folder: Folder) -> None:
+def test_the_command_prints_what_it_made(folder: Folder) -> None:
     """It prints what it made, and refuses other folders with exit code 2."""
     fill_public(folder.path / "mirror.db").store.close()
     (folder.path / "mirror.toml").write_text('database = "mirror.db"\n')

@@ -173,7 +173,7 @@ def test_a_lower_limit_stops_what_is_reserved_ahead(both: tuple[RequestLedger, R
     assert both[0].reserve("b", 9, NOON) is not None
 
 
-def test_a_request_of_a_batch_that_never_left(both: tuple[RequestLedger, RequestLedger]) -> None:
+def test_a_request_of_a_batch_that_never_left_counts_once(both: tuple[RequestLedger, RequestLedger]) -> None:
     """It may be sent again, and counts once."""
     ledger = both[0]
     for _ in range(5):

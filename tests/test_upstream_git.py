@@ -240,7 +240,7 @@ def test_random_bytes_are_parsed_or_refused(body: bytes) -> None:
                 continue
 
 
-def test_refusals_of_a_git_server() -> None:
+def test_each_refusal_of_a_git_server_has_its_own_error() -> None:
     """ERR lines, missing repositories, refused credentials and web pages have their own errors."""
     ours = faked(advertised(SERVICE + line("ERR access denied or repository gone")), refs="git")
     with pytest.raises(UpstreamRefused, match="access denied"):

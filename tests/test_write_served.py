@@ -115,7 +115,7 @@ def test_an_unwritable_mirror_is_reported_as_unknown(served: Served) -> None:
     assert "nothing was changed" not in str(said)
 
 
-def test_the_writer_of_a_configuration(tmp_path: Path) -> None:
+def test_making_a_writer_reads_and_asks_nothing(tmp_path: Path) -> None:
     """Making it reads and asks nothing: not even the credential has to be there yet."""
     with writable(tmp_path) as made:
         writer = PassThrough(made.config)
