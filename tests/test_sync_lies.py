@@ -13,7 +13,7 @@ from mirror.errors import UpstreamShapeError
 from mirror.model import Member, Ref
 from mirror.store import Store
 from mirror.store.crawl_state import Landmark
-from mirror.sync.listing_state import next_landmark
+from mirror.sync.landmarks import next_landmark
 from mirror.times import utc_now
 from mirror.upstream.protocol import Page
 

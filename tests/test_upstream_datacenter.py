@@ -10,7 +10,7 @@ from upstream_fakes import NOON, Responder, answer, faked, recorded
 from mirror.config import UpstreamConfig
 from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamRefused, UpstreamShapeError
 from mirror.model import Owner, Project, Ref, Repository, RepositoryKey
-from mirror.sync.listing_state import next_landmark
+from mirror.sync.landmarks import next_landmark
 from mirror.upstream import datacenter_decode as shapes
 from mirror.upstream.connect import url_of
 

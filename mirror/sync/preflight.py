@@ -13,7 +13,8 @@ from mirror.store.crawl_state import LastCheck
 from mirror.store.cursors import Cursors
 from mirror.store.runs import Failure, Failures
 from mirror.sync.engine import ask_once
-from mirror.sync.listing_state import is_identity, next_landmark, refuse_cut_off
+from mirror.sync.landmarks import next_landmark
+from mirror.sync.listing_state import is_identity, refuse_cut_off
 from mirror.sync.run import Run
 from mirror.sync.run_record import record_progress
 from mirror.times import from_text, to_text
