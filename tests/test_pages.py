@@ -15,7 +15,7 @@ from fixtures_db import LATER, PISTON, FixtureDb, hg_ref, owner, repository
 
 from mirror.serve.middleware import STRICT
 from mirror.serve.pages import datasette
-from mirror.serve.plugin import ROUTES
+from mirror.serve.plugin import ROUTES, TEMPLATES
 
 PAGES = (
     "/", "/-/search", "/-/search?q=django", "/-/r/jespern/django-piston", "/-/u/jespern", "/-/changes",
@@ -393,6 +393,15 @@ def test_every_address_is_documented() -> None:
         address = re.sub(r"\(.*|\^|\$|\\", "", pattern).rstrip("/") or "/"
         if address not in (datasette.LOGIN, "/-/mirror-assets", "/-/search/options"):
             assert f"`{address}" in told or f"`.{address.rpartition('.')[2]}`" in told, address
+
+
+@pytest.mark.parametrize("sheet", ["mirror", "datasette"])
+def test_text_has_the_size_that_the_browser_is_set_to(sheet: str) -> None:
+    """No size of a font is in pixels."""
+    text = (TEMPLATES.with_name("static") / f"{sheet}.css").read_text("utf-8")
+    sizes = re.findall(r"[{;]\s*font(?:-size)?: ([^;}]+)", text)
+    assert len(sizes) > 5
+    assert not [size for size in sizes if "px" in size]
 
 
 def test_growth_is_drawn_over_every_year(tmp_path: Path) -> None:
