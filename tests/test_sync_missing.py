@@ -171,3 +171,17 @@ def test_what_failed_is_asked_at_once_when_the_reason_may_be_gone(tmp_path: Path
 def change(crawl: SyncHarness, **settings: Any) -> None:
     """Change the configuration of a crawl."""
     crawl.config = msgspec.structs.replace(crawl.config, **settings)
+
+
+@pytest.mark.parametrize("where", ["listing", "members", "workspace"])
+def test_a_workspace_that_failed_under_another_spelling_is_no_longer_missing(
+    tmp_path: Path, where: str
+) -> None:
+    """The case of its name was corrected in the configuration meanwhile."""
+    with crawling(tmp_path, workspaces=("JESPERN",)) as (sandbox, crawl):
+        sandbox.add_fault(Fault("500", where=where, nth=None))
+        assert crawl.sync().exit_code == 1
+        sandbox.clear_faults()
+        change(crawl, workspaces=ONE)
+        assert crawl.sync(later=90_000).state == "complete"
+        assert_matches_sandbox(crawl, sandbox, ONE)

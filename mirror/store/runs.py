@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -267,12 +267,27 @@ class Failures:
 
     def drop_other_workspaces(self, listed: Collection[str]) -> None:
         """Delete failures of workspaces that are not `listed` (in lower case)."""
+        self._connection.executemany(
+            "DELETE FROM sync_failures WHERE id = ?",
+            [(row_id,) for row_id, name, _ in self._of_workspaces() if name.lower() not in listed],
+        )
+
+    def spell(self, workspaces: Iterable[str]) -> None:
+        """Give the failures of workspaces the names by which they are listed now; only the case differs."""
+        now = {name.lower(): name for name in workspaces}
+        renamed = [
+            (now[name.lower()] + rest, row_id)
+            for row_id, name, rest in self._of_workspaces()
+            if now.get(name.lower(), name) != name
+        ]
+        self._connection.executemany("UPDATE OR REPLACE sync_failures SET subject = ? WHERE id = ?", renamed)
+
+    def _of_workspaces(self) -> list[tuple[int, str, str]]:
+        """List the failures of workspaces: row, name of the workspace, rest of the subject."""
         found = self._connection.execute(
             f"""SELECT id, subject FROM sync_failures
                 WHERE upstream_id = ? AND kind IN ({", ".join("?" * len(OF_WORKSPACES))})""",
             (self._upstream_id, *OF_WORKSPACES),
         ).fetchall()
-        self._connection.executemany(
-            "DELETE FROM sync_failures WHERE id = ?",
-            [(row_id,) for row_id, subject in found if subject.partition(": ")[0].lower() not in listed],
-        )
+        split = [(row_id, *subject.partition(": ")) for row_id, subject in found]
+        return [(row_id, name, colon + rest) for row_id, name, colon, rest in split]

@@ -126,6 +126,7 @@ def prepare(run: Run, scope: Scope) -> list[str]:
         run.retry_all()
     check_caller(run)
     workspaces = find_workspaces(run)
+    run.spell_failures(workspaces)
     if scope.is_whole:
         resume_round(run)
     else:

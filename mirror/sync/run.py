@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -86,13 +86,7 @@ class Run:
         self.kind = "incremental"
         self.id = 0
         self.round = ""
-        # Most of what is answered never failed: this saves a query for each answer.
-        failed = store.rows(
-            "SELECT kind, subject, repository_id FROM sync_failures WHERE upstream_id = ?",
-            (self.upstream_id,),
-        )
-        self._failed = {(kind, subject) for kind, subject, _ in failed}
-        self._failed_rows = {row_id for _, _, row_id in failed}
+        self._read_failed()
         self._heard = False
         self._lost_connections = 0
         self._lost: MirrorError | None = None
@@ -107,6 +101,21 @@ class Run:
             by_git=config.refs == "git",
             stopwatch=stopwatch,
         )
+
+    def spell_failures(self, workspaces: Iterable[str]) -> None:
+        """Give the failures of workspaces the names by which they are listed now."""
+        with self.store.transaction() as connection:
+            Failures(connection, self.upstream_id).spell(workspaces)
+        self._read_failed()
+
+    def _read_failed(self) -> None:
+        """Read what has failed: most of what is answered never did, which saves a query for each answer."""
+        failed = self.store.rows(
+            "SELECT kind, subject, repository_id FROM sync_failures WHERE upstream_id = ?",
+            (self.upstream_id,),
+        )
+        self._failed = {(kind, subject) for kind, subject, _ in failed}
+        self._failed_rows = {row_id for _, _, row_id in failed}
 
     def save_address(self) -> int:
         """Write the address of the upstream and return the id of its row."""
