@@ -34,7 +34,14 @@ class FakeWriter:
         self.filled.gone(full_name)
 
     def fork(
-        self, full_name: str, owner: str, settings: RepositorySettings, *, by: str, uuid: str
+        self,
+        full_name: str,
+        owner: str,
+        settings: RepositorySettings,
+        *,
+        by: str,
+        uuid: str,
+        only_public: bool,
     ) -> Repository:
         """Save it as a fork."""
         return self._save("fork", f"{owner}/{settings.name}", settings, by, parent_full_name=full_name)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
-from asgi_client import AsgiClient, basic, client_of, make_tokens
+from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
 from write_harness import WriteHarness, writable
 
 from mirror.sandbox import Fault
-from mirror.store import Store
+from mirror.store import Store, tokens
 from mirror.write import PassThrough
 
 if TYPE_CHECKING:
@@ -150,3 +150,19 @@ def test_a_write_reaches_the_repository_that_is_shown(served: Served, spelled: C
         "PUT", f"/2.0/repositories/jespern/{quote(uuid)}", json={"description": "other"}, headers=served.login
     )
     assert (by_uuid.json()["uuid"], descriptions()) == (uuid, ["other", "shown"])
+
+
+def test_a_user_forks_nothing_that_became_private(served: Served) -> None:
+    """The mirror may not know yet, and its credential may see more than the user."""
+    made, path = served.made, "/2.0/repositories/jespern/django-piston"
+    with Store(made.path) as store:
+        erik = bearer(tokens.create(store, "of erik", "read,write", user="erik"))
+    assert served.ask("POST", f"{path}/forks", json={"name": "one"}, headers=erik).status_code == 201
+    made.sandbox.do("make_private", "jespern/django-piston")
+    assert served.ask.get(path, headers=erik).status_code == 200
+    refused = served.ask("POST", f"{path}/forks", json={"name": "two"}, headers=erik)
+    assert refused.status_code == 409
+    assert made.upstream("erik/two") is None
+    assert served.ask.get(path, headers=erik).status_code == 404
+    assert served("POST", "repositories/jespern/django-piston/fork", name="mine", owner="erik")[0] == 200
+    assert made.upstream("erik/mine")["is_private"] is True

@@ -76,9 +76,19 @@ class Writer(Protocol):
         """Delete a repository."""
 
     def fork(
-        self, full_name: str, owner: str, settings: RepositorySettings, *, by: str, uuid: str
+        self,
+        full_name: str,
+        owner: str,
+        settings: RepositorySettings,
+        *,
+        by: str,
+        uuid: str,
+        only_public: bool,
     ) -> Repository:
-        """Fork a repository into a namespace; `settings.name` is required."""
+        """Fork a repository into a namespace; `settings.name` is required.
+
+        With `only_public`, it is refused if the upstream says that the repository is private by now.
+        """
 
 
 class WriteAccess:
@@ -108,7 +118,11 @@ class WriteAccess:
     async def fork(self, row: RepositoryRow, owner: str, settings: RepositorySettings) -> Repository:
         """Fork a repository into a namespace, which the caller must be allowed to write to."""
         writer = self._to(owner)
-        return await _pass_on(writer.fork, row.full_name, owner, settings, by=self._by, uuid=row.uuid)
+        # A caller who does not see everything may have seen it only because it was public.
+        only_public = self._namespaces is not None and not row.is_private
+        return await _pass_on(
+            writer.fork, row.full_name, owner, settings, by=self._by, uuid=row.uuid, only_public=only_public
+        )
 
     def _to(self, name: str) -> Writer:
         """Return the writer for a namespace, or for a full name in one."""

@@ -172,8 +172,12 @@ class PassThrough:
         by: str,
         upstream: str = "",
         uuid: str | None = None,
+        only_public: bool = False,
     ) -> Repository:
-        """Copy a repository into a namespace of the same upstream; a private one stays private by default."""
+        """Copy a repository into a namespace of the same upstream; a private one stays private by default.
+
+        `only_public`: the caller may see it only while it is public, unlike the mirror's own credential.
+        """
         with self._store() as store:
             target = find_target(self._config, store, full_name, upstream, uuid=uuid)
             _, owner = choose_upstream(self._config, store, owner, target.upstream.name)
@@ -185,6 +189,8 @@ class PassThrough:
             fork_name, since = f"{owner}/{_slug_of(name)}", self._clock()
             known_uuid = record.uuid_of(fork_name)
             with self._connected(target.upstream, store) as there, record.auditing("fork", fork_name):
+                if only_public:
+                    _must_be_public(record, there.fetch_repository(target.key), full_name)
                 made = do_once(
                     f"forking {target.key.full_name} as {fork_name}",
                     lambda: there.fork_repository(target.key, owner, settings),
@@ -302,6 +308,14 @@ def _slug_of(name: str) -> str:
     if not slug:
         raise UpstreamRefused(f"name: {name!r} cannot be turned into an address", status=400)
     return slug
+
+
+def _must_be_public(record: WriteRecord, now: Repository, full_name: str) -> None:
+    """Save a repository that is private by now, and raise UpstreamRefused 409."""
+    if now.is_private:
+        record.save_present(now)
+        why = f"{full_name} has changed upstream since the last sync: nothing was forked"
+        raise UpstreamRefused(why, status=409)
 
 
 def _same(before: Repository, made: Repository) -> Repository:

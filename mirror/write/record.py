@@ -223,6 +223,11 @@ class WriteRecord:
             self._save([made])
             link_written(self._store.connection, number, made.uuid)
 
+    def save_present(self, row: Repository) -> None:
+        """Save a repository as the upstream has it, without a write."""
+        with self._store.transaction():
+            self._save([row])
+
     def save_deleted(self, target: Target) -> None:
         """Turn a repository that the upstream deleted into a tombstone."""
         with self._transaction(f"delete of {target.key.full_name}"):
