@@ -209,6 +209,20 @@ def test_a_renamed_repository_is_not_deleted(made: WriteHarness) -> None:
     assert made.upstream("jespern/moved-on") is not None
 
 
+def test_a_transferred_repository_is_not_updated(made: WriteHarness) -> None:
+    """Who may write to its former workspace may have no rights in the present one."""
+    made.sandbox.do("transfer", PISTON, to="erik")
+    with pytest.raises(
+        UpstreamRefused, match=r"is called erik/django-piston .*: nothing was updated"
+    ) as caught:
+        made.writes.update(PISTON, RepositorySettings(is_private=True), by="x")
+    assert caught.value.status == 409
+    assert made.upstream("erik/django-piston")["is_private"] is False
+    made.sandbox.do("rename", "jespern/arriving", name="Moved On")
+    made.writes.update("jespern/arriving", RepositorySettings(description="new"), by="x")
+    assert made.upstream("jespern/moved-on")["description"] == "new"
+
+
 def test_a_gone_repository_is_not_created_by_an_update(made: WriteHarness) -> None:
     """Bitbucket would create the missing target of a PUT."""
     made.sandbox.do("delete", PISTON)

@@ -130,6 +130,9 @@ class PassThrough:
             with self._connected(target.upstream, store) as there, record.auditing("update", full_name):
                 # With its present name: a PUT to an unused name would create a repository.
                 before = there.fetch_repository(target.key)
+                # Who may write to the former namespace may have no rights in the present one.
+                if before.key.workspace.lower() != target.key.workspace.lower():
+                    raise _called_otherwise(target.key, before.key, "update")
                 made = do_once(
                     f"updating {target.key.full_name}",
                     lambda: _same(before, there.update_repository(before.key, settings)),
@@ -150,11 +153,7 @@ class PassThrough:
             with self._connected(target.upstream, store) as there, record.auditing("delete", full_name):
                 key = there.fetch_repository(target.key).key
                 if key.full_name.lower() != target.key.full_name.lower():
-                    raise UpstreamRefused(
-                        f"{target.key.full_name} is called {key.full_name} upstream now: nothing was"
-                        " deleted; `mirror sync`, then delete it by that name",
-                        status=409,
-                    )
+                    raise _called_otherwise(target.key, key, "delete")
 
                 def ask() -> bool:
                     there.delete_repository(key)
@@ -308,6 +307,14 @@ def _slug_of(name: str) -> str:
     if not slug:
         raise UpstreamRefused(f"name: {name!r} cannot be turned into an address", status=400)
     return slug
+
+
+def _called_otherwise(known: RepositoryKey, now: RepositoryKey, what: str) -> UpstreamRefused:
+    return UpstreamRefused(
+        f"{known.full_name} is called {now.full_name} upstream now: nothing was {what}d; `mirror sync`, then"
+        f" {what} it by that name",
+        status=409,
+    )
 
 
 def _must_be_public(record: WriteRecord, now: Repository, full_name: str) -> None:
