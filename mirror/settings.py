@@ -88,7 +88,7 @@ def toml_text(value: Any) -> str:
         return f"[{', '.join(map(toml_text, value))}]"
     if isinstance(value, float) and type(value) is not float:  # a Duration
         return json.dumps(duration_text(value))
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", r"\u007f")  # which only TOML refuses
 
 
 def _bare(type_: inspect.Type) -> inspect.Type:

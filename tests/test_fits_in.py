@@ -197,6 +197,7 @@ def test_a_configuration_is_written_from_the_environment(tmp_path: Path) -> None
         MIRROR_UPSTREAM_CREDENTIAL="env:TOKEN",
         MIRROR_SERVE_PORT="9000",
         MIRROR_SERVE_WRITES="true",
+        MIRROR_SITE_TITLE='"\\\x7f',
         TOKEN="hunter2",
     )
     config = read_config(path)
@@ -207,6 +208,7 @@ def test_a_configuration_is_written_from_the_environment(tmp_path: Path) -> None
         ("ONE", "~two"),
     )
     assert (upstream.credential, config.serve.port, config.serve.writes) == ("env:TOKEN", 9000, True)
+    assert config.site_title == '"\\\x7f'
     assert "hunter2" not in path.read_text()
 
 
@@ -235,6 +237,7 @@ def test_without_variables_no_workspace_is_made_up(tmp_path: Path) -> None:
         ({"MIRROR_UPSTREAM_KIND": "clud"}, "did you mean 'cloud'"),
         ({"MIRROR_SERVE_PORT": "many"}, "MIRROR_SERVE_PORT = 'many': write it like 8001"),
         ({"MIRROR_SERVE_PORT": "70000"}, "the variables"),
+        ({"MIRROR_SERVE_PORT": '80\nhost = "0.0.0.0"'}, "write it like 8001"),
         ({"MIRROR_UPSTREM_KIND": "cloud"}, "did you mean 'MIRROR_UPSTREAM_KIND'?"),
         ({"MIRROR_SERVE_PROT": "8001"}, "did you mean 'MIRROR_SERVE_PORT'?"),
         ({"MIRROR_ALERT_ON": "failed"}, "MIRROR_ALERT_ON is the variable of no setting"),

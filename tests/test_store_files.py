@@ -85,6 +85,7 @@ def test_checking_the_lock_blocks_no_run(tmp_path: Path) -> None:
         (errno.EACCES, "another user's?"), (errno.ENOSPC, "free some space"), (errno.EROFS, "is read-only"),
         (errno.EDQUOT, "free some space"), (errno.EIO, "saved data is intact"), (errno.EMFILE, "ulimit -n"),
         (errno.ENOTDIR, "give another path"), (errno.EEXIST, "give another path"),
+        (errno.EFBIG, "ulimit -f"),
     ],
 )  # fmt: skip
 def test_an_error_of_the_system_names_its_remedy(number: int, remedy: str) -> None:

@@ -103,10 +103,12 @@ def _told(section: str, setting: Setting, environ: Mapping[str, str]) -> str | N
     if shape.startswith('"'):
         return toml_text(text)
     try:
-        tomllib.loads(f"value = {text}")
+        found = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
-        raise ConfigError(f"{name} = {text!r}: write it like {shape} ({setting.kind})") from None
-    return text
+        found = {}
+    if len(found) != 1:  # another line of the text would be another setting
+        raise ConfigError(f"{name} = {text!r}: write it like {shape} ({setting.kind})")
+    return text.strip()
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:

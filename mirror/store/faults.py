@@ -26,6 +26,7 @@ _REMEDIES = (
     ("disk i/o error", _BROKEN_DISK),  # SQLite's for a spent quota, too
     ("input/output error", _BROKEN_DISK),
     ("too many open files", _TOO_MANY_FILES),
+    ("file too large", "this process may not write a file so large; allow it more (ulimit -f)"),
     ("no such file", "the file or its folder does not exist"),
     ("not a directory", _NO_FOLDER),
     ("file exists", _NO_FOLDER),  # where a folder is to be made
