@@ -10,7 +10,9 @@ import pytest
 from prepared_files import opened
 
 from mirror.model import NoRoom
+from mirror.queries.status import budget_left
 from mirror.store.ledger import AHEAD, LOOK_EVERY, SHARE, RequestLedger
+from mirror.times import to_text
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -85,6 +87,25 @@ def test_a_clock_that_is_some_hours_ahead_for_a_while_forgets_nothing(ledger: Re
 
 
 SECOND = timedelta(seconds=1)
+
+
+def test_the_status_says_what_the_ledger_allows(tmp_path: Path) -> None:
+    """Requests used and left, and when the next one may be sent; a 429 counts before a spent budget."""
+    later = NOON + 2 * SECOND
+    with opened(tmp_path / "mirror.db") as store:
+        ledger = RequestLedger(store)
+        empty = budget_left(store.connection, later, "b", 2)
+        assert (empty.used, empty.left, empty.resets_at, empty.held_until) == (0, 2, None, None)
+        assert ledger.reserve("b", 2, NOON) is ledger.reserve("b", 2, NOON + SECOND) is None
+        spent, refused = budget_left(store.connection, later, "b", 2), ledger.reserve("b", 2, later)
+        assert refused is not None
+        assert (spent.used, spent.left, spent.held_until) == (2, 0, None)
+        assert spent.resets_at == to_text(refused.until)
+        assert budget_left(store.connection, later, "b", None).left is None
+        ledger.hold("b", NOON + HOUR / 2)
+        held = budget_left(store.connection, later, "b", 2)
+        assert held.held_until == held.resets_at == to_text(NOON + HOUR / 2)
+        assert budget_left(store.connection, NOON + HOUR / 2, "b", 2).held_until is None
 
 
 def rows(path: Path) -> list[tuple[int, int, int]]:

@@ -1,7 +1,7 @@
 """The status of the mirror, read from the file: its numbers, and how far it is in step with its upstreams."""
 
 import sqlite3
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -11,8 +11,9 @@ from mirror.queries.rows import UpstreamRow, Values, upstreams_of
 from mirror.queries.visibility import Caller, visible
 from mirror.store.compaction import compacted_before
 from mirror.store.cursors import Cursors
+from mirror.store.ledger import held_until, used_in_hour
 from mirror.store.repair import SKEW, latest_ahead
-from mirror.store.rows import fetch, fetch_dicts, fetch_row, fetch_value
+from mirror.store.rows import fetch, fetch_dicts, fetch_value
 from mirror.times import from_text, to_text
 
 
@@ -307,23 +308,15 @@ def _quantile(ages: list[tuple[float, int]], rank: float) -> float:
 
 def budget_left(connection: sqlite3.Connection, now: datetime, bucket: str, limit: int | None) -> BudgetLeft:
     """Count the requests of a bucket in the last hour, and return when the oldest one leaves it."""
-    since = int(now.timestamp()) - 3600
-    used, oldest = fetch_row(
-        connection,
-        """SELECT coalesce(sum(requests), 0), min(at) FROM request_ledger
-           WHERE bucket = ? AND at BETWEEN ? AND ?""",
-        (bucket, since, since + 3600 + SKEW),
-    )
-    held = fetch_value(connection, "SELECT held_until FROM request_limits WHERE bucket = ?", (bucket,))
-    is_held = held is not None and now.timestamp() < held <= now.timestamp() + SKEW + 1
-    # A second leaves the hour only as a whole.
-    frees = held if is_held else oldest + 3601 if oldest is not None else None
+    used, frees = used_in_hour(connection, bucket, now)
+    held = held_until(connection, bucket, now)
+    frees = held or frees
     return BudgetLeft(
         limit=limit,
         used=used,
         left=None if limit is None else max(0, limit - used),
-        resets_at=to_text(datetime.fromtimestamp(frees, UTC)) if frees else None,
-        held_until=to_text(datetime.fromtimestamp(held, UTC)) if is_held else None,
+        resets_at=to_text(frees) if frees else None,
+        held_until=to_text(held) if held else None,
     )
 
 

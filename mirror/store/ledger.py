@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from mirror.model import NoRoom
 from mirror.store.files import open_reader
-from mirror.store.rows import fetch, fetch_value
+from mirror.store.rows import fetch, fetch_row, fetch_value
 
 if TYPE_CHECKING:
     from mirror.store.database import Store
@@ -36,6 +36,8 @@ AHEAD_SECONDS = 1  # for how long reserved requests may be sent; until then they
 LOOK_EVERY = timedelta(milliseconds=10)  # how long a look for a 429 of another process is good
 
 _HELD = "SELECT held_until FROM request_limits WHERE bucket = ? AND held_until > ? AND held_until <= ?"
+
+_OF_HOUR = "FROM request_ledger WHERE bucket = ? AND at BETWEEN ? AND ?"
 
 
 @dataclass
@@ -89,9 +91,8 @@ class RequestLedger:
         second = int(now.timestamp())
         with self._store.transaction() as connection:
             self._settle(connection, bucket)
-            held_until = fetch_value(connection, _HELD, (bucket, now.timestamp(), second + HOUR + 1))
-            if held_until:
-                return NoRoom(datetime.fromtimestamp(held_until, UTC), held=True)
+            if held := held_until(connection, bucket, now):
+                return NoRoom(held, held=True)
             count_future_now(connection, second, bucket)
             room = None if limit is None else limit - self._count(bucket, second)
             if room is not None and room <= 0:
@@ -152,7 +153,7 @@ class RequestLedger:
             if batch.must_look(now):
                 # On a separate connection: the store's may be in a transaction.
                 self._reader = self._reader or open_reader(self._store.path)
-                if self._reader.execute(_HELD, (bucket, now.timestamp(), second + HOUR + 1)).fetchone():
+                if held_until(self._reader, bucket, now):
                     return False
                 batch.looked = now
             batch.left -= 1
@@ -200,8 +201,7 @@ class RequestLedger:
 
     def _seconds(self, bucket: str, second: int) -> list[tuple[int, int]]:
         return self._store.rows(
-            "SELECT at, requests FROM request_ledger WHERE bucket = ? AND at BETWEEN ? AND ? ORDER BY at",
-            (bucket, second - HOUR, second + HOUR),
+            f"SELECT at, requests {_OF_HOUR} ORDER BY at", (bucket, second - HOUR, second + HOUR)
         )
 
     def hold(self, bucket: str, until: datetime) -> None:
@@ -241,8 +241,7 @@ class RequestLedger:
 
     def _count(self, bucket: str, second: int) -> int:
         count: int = self._store.value(
-            "SELECT coalesce(sum(requests), 0) FROM request_ledger WHERE bucket = ? AND at BETWEEN ? AND ?",
-            (bucket, second - HOUR, second + HOUR),
+            f"SELECT coalesce(sum(requests), 0) {_OF_HOUR}", (bucket, second - HOUR, second + HOUR)
         )
         return count
 
@@ -252,8 +251,28 @@ class RequestLedger:
         for at, requests in self._seconds(bucket, second):
             excess -= requests
             if excess <= 0:
-                return datetime.fromtimestamp(at, UTC) + timedelta(seconds=HOUR + 1)
-        return datetime.fromtimestamp(second + HOUR + 1, UTC)  # a limit of zero: no request is ever allowed
+                return _left_at(at)
+        return _left_at(second)  # a limit of zero: no request is ever allowed
+
+
+def _left_at(second: int) -> datetime:
+    """Return when a second leaves the rolling hour: only as a whole."""
+    return datetime.fromtimestamp(second + HOUR + 1, UTC)
+
+
+def held_until(connection: sqlite3.Connection, bucket: str, now: datetime) -> datetime | None:
+    """Return until when a 429 holds a bucket; None if it is not held."""
+    latest = int(now.timestamp()) + HOUR + 1  # a later moment is of a clock that was ahead
+    held = fetch_value(connection, _HELD, (bucket, now.timestamp(), latest))
+    return None if held is None else datetime.fromtimestamp(held, UTC)
+
+
+def used_in_hour(connection: sqlite3.Connection, bucket: str, now: datetime) -> tuple[int, datetime | None]:
+    """Count the requests of the last hour; return also when the first of them leaves it, None without any."""
+    second = int(now.timestamp())
+    hour = (bucket, second - HOUR, second + HOUR)
+    used, oldest = fetch_row(connection, f"SELECT coalesce(sum(requests), 0), min(at) {_OF_HOUR}", hour)
+    return used, None if oldest is None else _left_at(oldest)
 
 
 def _add(connection: sqlite3.Connection, bucket: str, second: int, *, reserved: int, sent: int) -> None:
