@@ -63,7 +63,7 @@ COMMANDS = {
     "changes": READS,
     "status": TELLS_TIME,
     "status --json": TELLS_TIME,
-    "token list": Loads(WRITES, 206),
+    "token list": Loads(WRITES, 210),
     "sync": SYNCS,
     "init --help": READS,
     "check --help": Loads(ASKS | KEEPS_TIME, 500),
