@@ -1,6 +1,8 @@
 """What Datasette shows of a mirror: titles, labels, facets, order, hidden tables; not of other files."""
 
+import re
 import sqlite3
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,18 @@ def test_repositories_are_sorted_newest_first_with_facets(public: AsgiClient) ->
     assert set(page["facet_results"]) == {"scm", "is_private", "language", "owner_id"}
     by_scm = {one["value"]: one["count"] for one in page["facet_results"]["scm"]["results"]}
     assert by_scm == {"hg": 3, "git": 2}
+
+
+def test_sql_that_took_too_long_is_shown_whole_without_a_script(public_path: Path) -> None:
+    """The content policy would stop the script."""
+    served = AsgiClient(Datasette([str(public_path)], settings={"sql_time_limit_ms": 20}))
+    endless = (
+        "with recursive a(x) as (select 1 union all select x + 1 from a) select '</pre>' from a where x < 0"
+    )
+    answer = served.get("/mirror", params={"sql": endless})
+    assert answer.status_code == 400
+    assert [unescape(shown) for shown in re.findall("<pre>([^<]*)</pre>", answer.text)] == [endless]
+    assert "querySelector" not in answer.text
 
 
 def test_facets_are_shown_at_100_000_rows(tmp_path: Path) -> None:
