@@ -3,17 +3,22 @@
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgi_client import AsgiClient, bearer, client_of
 from sync_harness import SyncHarness, crawling
 
+from mirror.config import Config
 from mirror.observe.health import read_health
 from mirror.sandbox import Sandbox
 from mirror.store import Store, tokens
 from mirror.store.backup import Trust, back_up, restore_copy
 from mirror.store.files import open_reader
+from mirror.write import PassThrough
+
+if TYPE_CHECKING:
+    from mirror.serve.writer import Writer
 
 FIVE: dict[str, Any] = {"workspaces": ("jespern", "ubernostrum")}
 HIDDEN = "ubernostrum/django-registration"
@@ -80,6 +85,23 @@ def test_a_restored_copy_shows_strangers_nothing(mirrored: tuple[Sandbox, SyncHa
         health = read_health(connection, crawl.path, crawl.clock.now(), free=2**40)
     assert health.status == "ok"
     assert "a copy was restored" in health.warnings[0]
+
+
+def test_a_user_writes_nothing_in_a_restored_copy(mirrored: tuple[Sandbox, SyncHarness]) -> None:
+    """The rights of the copy may be outdated; a token of the whole mirror writes."""
+    _, crawl = mirrored
+    put_back(crawl)
+    with Store(crawl.path) as store:
+        whole, his = (
+            bearer(tokens.create(store, str(user), "write", user=user)) for user in (None, "jespern")
+        )
+    writer: Writer = PassThrough(Config(database=str(crawl.path)))
+    served = client_of(crawl.path, writes=True, writer=writer)
+    for method in ("PUT", "DELETE"):
+        answer = served(method, f"/2.0/repositories/{SHOWN}", headers=his)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "300")
+        answer = served(method, f"/2.0/repositories/{SHOWN}", headers=whole)
+        assert "no longer names" in answer.text  # the upstream, which this configuration lacks
 
 
 def test_a_full_listing_opens_a_restored_copy(mirrored: tuple[Sandbox, SyncHarness]) -> None:

@@ -19,10 +19,7 @@ from mirror.queries.rows import Upstreams, published_at, upstreams_of
 from mirror.queries.visibility import Caller, extra_of, is_unconfirmed
 from mirror.serve.auth import NO_CREDENTIALS, NotAccepted, caller_in, caller_of, credentials_of, save_use_of
 from mirror.serve.exchange import (
-    RESTORED_SECONDS,
     SNAPSHOT_HEADER,
-    UNCONFIRMED,
-    UNTIL_LISTED,
     Answer,
     ApiError,
     ApiRequest,
@@ -33,6 +30,7 @@ from mirror.serve.exchange import (
     parameters_of,
     served_of,
     snapshot,
+    unconfirmed,
     unread,
 )
 from mirror.serve.guarded_database import read_in_thread
@@ -244,8 +242,7 @@ class _Exchange(NamedTuple):
     ) -> Answer:
         """Call a reader in a snapshot; raises ApiError."""
         if is_unconfirmed(connection, caller):
-            later = {"Retry-After": str(RESTORED_SECONDS)}
-            raise ApiError(503, UNCONFIRMED, detail=UNTIL_LISTED, headers=later)
+            raise unconfirmed()
         known = upstreams_of(connection)
 
         def of_past(then: Memento) -> Answer:

@@ -208,6 +208,12 @@ def bad_request(fields: Mapping[str, str]) -> ApiError:
     return ApiError(400, "Bad Request", detail=detail, fields=fields)
 
 
+def unconfirmed() -> ApiError:
+    """Return the error for callers who get nothing until a restored copy has been confirmed."""
+    later = {"Retry-After": str(RESTORED_SECONDS)}
+    return ApiError(503, UNCONFIRMED, detail=UNTIL_LISTED, headers=later)
+
+
 def unauthorized(reason: str = "") -> ApiError:
     """Return the error that asks for credentials; `reason` says what is wrong with those that were sent."""
     return ApiError(

@@ -15,9 +15,9 @@ from datasette.utils.asgi import Request
 from mirror.errors import MirrorError, NotFound, OutcomeUnknown, StoreError, UpstreamRefused
 from mirror.model import FORK_POLICIES, Repository, RepositorySettings, slug_of
 from mirror.queries.rows import RepositoryRow
-from mirror.queries.visibility import Caller, administered_namespaces
+from mirror.queries.visibility import Caller, administered_namespaces, is_unconfirmed
 from mirror.serve.auth import Credentials, recognise, save_use_of
-from mirror.serve.exchange import Answer, ApiError, bad_request, unauthorized
+from mirror.serve.exchange import Answer, ApiError, bad_request, unauthorized, unconfirmed
 from mirror.serve.state import Served
 
 if TYPE_CHECKING:
@@ -195,19 +195,22 @@ async def admitted_writer(
 ) -> tuple[Caller, WriteAccess]:
     """Identify the caller; return it with the writer for the namespaces that it may write to.
 
-    Raises NotAccepted, ApiError 401 for an anonymous caller, 403 for one whose token may not write.
+    Raises NotAccepted, ApiError 401 for an anonymous caller, 403 for one whose token may not write, 503 for a
+    user whose rights in a restored copy may be outdated.
     """
 
-    def read(connection: sqlite3.Connection) -> tuple[Caller, frozenset[str] | None]:
+    def read(connection: sqlite3.Connection) -> tuple[Caller, bool, frozenset[str] | None]:
         caller = recognise(connection, given)
-        return caller, administered_namespaces(connection, caller)
+        return caller, is_unconfirmed(connection, caller), administered_namespaces(connection, caller)
 
-    caller, namespaces = await database.execute_fn(read)
+    caller, is_outdated, namespaces = await database.execute_fn(read)
     await save_use_of(server, database, caller)
     if caller.token_id is None:
         raise unauthorized()
     if not caller.may_write:
         raise ApiError(403, "Forbidden", detail="This token has no `write` scope.")
+    if is_outdated:
+        raise unconfirmed()
     return caller, WriteAccess(server.writer, caller.name, namespaces)
 
 
