@@ -29,7 +29,7 @@ from mirror.publish.selection import (
 from mirror.queries.visibility import ANONYMOUS, is_unconfirmed
 from mirror.search.index.backlog import rebuild_index
 from mirror.search.index.refs.changes import rebuild_refs_index
-from mirror.store.files import damage_told, explained, open_reader, reading_address
+from mirror.store.files import damage_named, explained, open_reader, reading_address
 from mirror.store.lock import BESIDE, place_of_copy, replacing
 from mirror.store.repair import faults_of, rebuild_descriptions
 from mirror.store.schema import (
@@ -190,7 +190,7 @@ def _fill(
     Returns the number of rows by table, their moment, and the private texts for the check.
     """
     # SQLite cannot attach a file to a damaged one, and would blame that file.
-    with closing(open_reader(mirror)) as connection, damage_told(mirror):
+    with closing(open_reader(mirror)) as connection, damage_named(mirror):
         connection.execute("PRAGMA temp_store = FILE")  # lists of millions of rows need no memory
         connection.execute("ATTACH ? AS copy", (f"{work.absolute().as_uri()}?mode=rw",))
         for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIB}"):

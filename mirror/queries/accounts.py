@@ -59,15 +59,15 @@ def account_named(connection: sqlite3.Connection, caller: Caller, name: str) -> 
     condition = _is_named(name)
     if _is_account_id(name):
         condition = f"(u.account_id = :name OR {condition})"
-    return next(iter(_told(connection, caller, condition, name)), None)
+    return next(iter(_confirmed(connection, caller, condition, name)), None)
 
 
 def users_named(connection: sqlite3.Connection, caller: Caller, username: str) -> list[AccountRow]:
     """Find the existing accounts with a username, owners first."""
-    return _told(connection, caller, IS_NAME, username)
+    return _confirmed(connection, caller, IS_NAME, username)
 
 
-def _told(connection: sqlite3.Connection, caller: Caller, condition: str, name: str) -> list[AccountRow]:
+def _confirmed(connection: sqlite3.Connection, caller: Caller, condition: str, name: str) -> list[AccountRow]:
     """Read owners of namespaces, and other accounts that the caller may know."""
     return _read(
         connection,

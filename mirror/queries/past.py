@@ -303,14 +303,14 @@ def details_of(connection: sqlite3.Connection, past: Past) -> RepositoryDetails 
 
 def past_exported(details: RepositoryDetails, past: Past) -> dict[str, Any]:
     """Return the data of `mirror show --json` at a moment: its usual keys, and the looks around it."""
-    told, looks = details.exported(), past.refs_by_name()
+    exported, looks = details.exported(), past.refs_by_name()
     for kind, table in REF_TABLES.items():
-        for ref in told[table] or ():
+        for ref in exported[table] or ():
             ref.update(looks[kind, ref["name"]].exported())
-    return {**told, **past.bounds()}
+    return {**exported, **past.bounds()}
 
 
-_TOLD = (
+_SHOWN = (
     "id", "full_name", "slug", "name", "scm", "is_private", "description", "website", "language",
     "main_branch", "fork_policy", "has_issues", "has_wiki", "archived", "project_key", *MEASURED,
     *NOT_RECORDED, "created_at", "deleted_at", "gone_reason",
@@ -356,7 +356,7 @@ def register_past(
         past = found(repository, moment)
         if past is None:
             return None
-        return json.dumps({name: past.columns[name] for name in _TOLD} | past.bounds())
+        return json.dumps({name: past.columns[name] for name in _SHOWN} | past.bounds())
 
     connection.create_function("mirror_refs_at", 2, mirror_refs_at)
     connection.create_function("mirror_refs_at", 3, mirror_refs_at)

@@ -125,7 +125,7 @@ class Rebuilt:
     """Undoes changes, from the row of today back to a moment.
 
     :param row: the row of today.
-    :param since: the moment from which on the past may be told.
+    :param since: the moment from which on the past may be shown.
     :param lines: all changes that the caller may see.
     :param measures: what moved with every push; None where that is not recorded of the moment.
     """
@@ -204,10 +204,10 @@ class Rebuilt:
                 went = max([self._since, *(earlier[-1:] or [line.previous_look or ""])])
                 former = {"deleted_at": went, "gone_reason": line.old}
             case "updated":
-                told = json.loads(line.old or "{}")
+                replaced = json.loads(line.old or "{}")
                 former = {
                     name: int(value) if isinstance(value, bool) else value
-                    for name, value in told.items()
+                    for name, value in replaced.items()
                     if name in self._row
                 }
         return former
@@ -219,8 +219,8 @@ class Rebuilt:
         if last is None:
             return Looks(None, None)
         # Rows read while it was private are known from the moment at which the past begins.
-        told = [first, last, *(line.previous_look for line in lines)]
-        moments = [max(moment, self._since) for moment in told if moment]
+        recorded = [first, last, *(line.previous_look for line in lines)]
+        moments = [max(moment, self._since) for moment in recorded if moment]
         return _around([*moments, *(line.at for line in lines if line.run_id is not None)], self._at)
 
     def _refs(self, rows: list[RefRow]) -> list[RefRow]:
@@ -233,8 +233,8 @@ class Rebuilt:
             if undone is not None:
                 refs.pop((kind, name), None)
                 if undone.old is not None:  # a commit of another ref is shown with that ref's details
-                    told = commits.get(undone.old, {"target_date": undone.old_date})
-                    refs[kind, name] = RefRow(kind, name, undone.old, **told)
+                    commit = commits.get(undone.old, {"target_date": undone.old_date})
+                    refs[kind, name] = RefRow(kind, name, undone.old, **commit)
         if self._at < (self._row["refs_synced_at"] or ""):  # moves of the pseudo tag are not recorded
             refs.pop(("tag", PSEUDO_TAG), None)
         return [refs[key] for key in sorted(refs)]

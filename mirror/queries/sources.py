@@ -187,7 +187,7 @@ def people(caller: Caller) -> Source:
     Of some, a Data Center only reports the personal project, whose name begins with a tilde. Such a row is
     left out if the person has another one.
     """
-    told_twice = """u.username GLOB '~*' AND EXISTS (SELECT 1 FROM users o
+    listed_twice = """u.username GLOB '~*' AND EXISTS (SELECT 1 FROM users o
         WHERE o.username = substr(u.username, 2) COLLATE NOCASE
         AND o.upstream_id = u.upstream_id AND o.kind = 'user' AND o.deleted_at IS NULL)"""
     return _accounts(
@@ -195,7 +195,7 @@ def people(caller: Caller) -> Source:
         [
             "u.kind = 'user' AND u.deleted_at IS NULL AND u.username IS NOT NULL",
             is_known(caller, "u"),
-            f"NOT ({told_twice})",
+            f"NOT ({listed_twice})",
         ],
     )
 

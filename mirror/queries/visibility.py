@@ -168,8 +168,8 @@ def is_confirmed(caller: Caller, alias: str) -> str:
 
     Bitbucket tells everybody that a namespace exists; Data Center only those who see something in it.
     """
-    told = f"EXISTS (SELECT 1 FROM upstreams WHERE id = {alias}.upstream_id AND kind <> 'datacenter')"
-    return f"(({alias}.is_owner AND {told}) OR {is_known(caller, alias)})"
+    confirms_all = f"EXISTS (SELECT 1 FROM upstreams WHERE id = {alias}.upstream_id AND kind <> 'datacenter')"
+    return f"(({alias}.is_owner AND {confirms_all}) OR {is_known(caller, alias)})"
 
 
 def first_seen(caller: Caller, alias: str) -> str:

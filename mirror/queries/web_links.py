@@ -31,8 +31,8 @@ class RepositoryLinks(msgspec.Struct, frozen=True):
         row, pages = self.row, self.pages
         if row is None:
             return {}
-        told = (("https", row.clone_https), ("ssh", row.clone_ssh))
-        found = {name: url for name, url in told if url and is_clone_address(url)}
+        sent = (("https", row.clone_https), ("ssh", row.clone_ssh))
+        found = {name: url for name, url in sent if url and is_clone_address(url)}
         return found or (pages.clone_addresses(row.full_name, row.scm) if pages else {})
 
     def exported(self) -> dict[str, Any]:
@@ -73,18 +73,18 @@ class WebLinks:
 
     def links_of(self, rows: Iterable[RepositoryRow]) -> Callable[[RepositoryRow], RepositoryLinks]:
         """Read what the links of some repositories depend on; return what builds those of one of them."""
-        told = self._told_of_repositories(row.id for row in rows if row.deleted_at is None)
+        extras = self._repository_extras(row.id for row in rows if row.deleted_at is None)
 
         def links(row: RepositoryRow) -> RepositoryLinks:
             if row.deleted_at is not None:
                 return RepositoryLinks()
-            return RepositoryLinks(self._repository(row, told), row, self._pages.get(row.upstream_id))
+            return RepositoryLinks(self._repository(row, extras), row, self._pages.get(row.upstream_id))
 
         return links
 
     def last_page(self, row: RepositoryRow) -> str | None:
         """Return the page of a repository, for a gone one its former page."""
-        return self._repository(row, self._told_of_repositories([row.id]))
+        return self._repository(row, self._repository_extras([row.id]))
 
     def refs(self, repository: RepositoryRow, rows: Iterable[NamedRef]) -> dict[RefKey, RefLinks]:
         """Return the pages of branches and tags of a repository."""
@@ -95,9 +95,9 @@ class WebLinks:
     def refs_of(self, rows: Sequence[tuple[RepositoryRow, NamedRef]]) -> list[RefLinks]:
         """Return the pages of branches and tags, each with its repository."""
         wanted = ((repository.id, row.name) for repository, row in rows)
-        told = extras_of_refs(self._connection, self._caller, wanted)
+        extras = extras_of_refs(self._connection, self._caller, wanted)
         return [
-            self._ref(repository, row, told.get((repository.id, row.kind, row.name)))
+            self._ref(repository, row, extras.get((repository.id, row.kind, row.name)))
             for repository, row in rows
         ]
 
@@ -109,45 +109,46 @@ class WebLinks:
         extra = extra_of(self._connection, self._caller, "account" if is_person else "workspace", row.id)
         # Data Center has no pages by uuid.
         name = row.username or (row.known_uuid if pages.kind != "datacenter" else None)
-        return _told(extra, pages, "links") or (pages.owner(name, is_person=is_person) if name else None)
+        return _sent_link(extra, pages, "links") or (pages.owner(name, is_person=is_person) if name else None)
 
     def changes(self, rows: Sequence[ChangeRow]) -> dict[int, str]:
         """Return the pages of the subjects of changes, by change id."""
         of_repositories = [(row.repository_id, row.ref) for row in rows if row.repository_id is not None]
-        told = self._told_of_repositories(row_id for row_id, _ in of_repositories)
+        extras = self._repository_extras(row_id for row_id, _ in of_repositories)
         named = {(row_id, ref) for row_id, ref in of_repositories if ref is not None}
         refs = extras_of_refs(self._connection, self._caller, named)
         found = dict[int, str]()
         for row in rows:
             pages = self._pages.get(row.upstream_id or 0)
-            url = _change(row, pages, told, refs) if pages and not row.is_gone else None
+            url = _change(row, pages, extras, refs) if pages and not row.is_gone else None
             if url is not None:
                 found[row.id] = url
         return found
 
-    def _repository(self, row: RepositoryRow, told: Mapping[int, Json]) -> str | None:
+    def _repository(self, row: RepositoryRow, extras: Mapping[int, Json]) -> str | None:
         pages = self._pages.get(row.upstream_id)
         if pages is None:
             return None
-        return _told(told.get(row.id), pages, "links") or pages.repository(row.full_name)
+        return _sent_link(extras.get(row.id), pages, "links") or pages.repository(row.full_name)
 
     def _ref(self, repository: RepositoryRow, row: NamedRef, extra: Json | None) -> RefLinks:
         pages = self._pages.get(repository.upstream_id)
         if pages is None or repository.deleted_at is not None:
             return RefLinks()
         return RefLinks(
-            _told(extra, pages, "links") or pages.ref(repository.full_name, row.kind, row.name),
-            _told(extra, pages, "target", "links") or pages.commit(repository.full_name, row.target_hash),
+            _sent_link(extra, pages, "links") or pages.ref(repository.full_name, row.kind, row.name),
+            _sent_link(extra, pages, "target", "links")
+            or pages.commit(repository.full_name, row.target_hash),
         )
 
-    def _told_of_repositories(self, ids: Iterable[int]) -> Mapping[int, Json]:
+    def _repository_extras(self, ids: Iterable[int]) -> Mapping[int, Json]:
         return extras_of(self._connection, self._caller, "repository", ids)
 
 
 def _change(
     row: ChangeRow,
     pages: WebPages,
-    told: Mapping[int, Json],
+    extras: Mapping[int, Json],
     refs: Mapping[tuple[int, str, str], Json],
 ) -> str | None:
     """Return the page of the ref if it exists, else of the repository, else of the owner."""
@@ -156,11 +157,11 @@ def _change(
     kind, _, what = row.kind.partition("_")
     if row.ref is not None and what in ("created", "moved"):
         extra = refs.get((row.repository_id or 0, kind, row.ref))
-        return _told(extra, pages, "links") or pages.ref(row.repository, kind, row.ref)
-    return _told(told.get(row.repository_id or 0), pages, "links") or pages.repository(row.repository)
+        return _sent_link(extra, pages, "links") or pages.ref(row.repository, kind, row.ref)
+    return _sent_link(extras.get(row.repository_id or 0), pages, "links") or pages.repository(row.repository)
 
 
-def _told(extra: Json | None, pages: WebPages, *keys: str) -> str | None:
+def _sent_link(extra: Json | None, pages: WebPages, *keys: str) -> str | None:
     """Return the `html` link at some keys of an extra, which only has links that differ from built ones."""
     if extra is None:  # true of nearly all
         return None

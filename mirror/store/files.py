@@ -338,7 +338,7 @@ def damage_explained(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def damage_told(path: Path) -> Iterator[None]:
+def damage_named(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into StoreError if this file is damaged; else another one may be the cause."""
     try:
         yield

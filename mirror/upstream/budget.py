@@ -130,7 +130,7 @@ class Budget:
         self._max_requests = max_requests
         self._set = {"api": limit, "git": None}
         self._default = {"api": default, "git": GIT_LIMIT}
-        self._told = {kind: ledger.limit(name) for kind, name in self.buckets.items()}
+        self._reported = {kind: ledger.limit(name) for kind, name in self.buckets.items()}
         self._counts = threading.Lock()
         self._taken = 0
         self._waiting = 0
@@ -144,7 +144,9 @@ class Budget:
 
     def limit(self, kind: RequestKind = "api") -> int | None:
         """Return the hourly limit in force."""
-        return limit_in_force(told=self._told[kind], ours=self._set[kind], default=self._default[kind])
+        return limit_in_force(
+            reported=self._reported[kind], ours=self._set[kind], default=self._default[kind]
+        )
 
     def used(self, kind: RequestKind = "api") -> int:
         """Return how many requests of the past hour are counted, in all processes."""
@@ -306,10 +308,10 @@ class Budget:
                     self._waited += max(0.0, self._timer() - self._waiting_since)
 
     def _learn(self, kind: RequestKind, header: str) -> None:
-        told = hourly_limit(header)
-        if told is not None and told != self._told[kind]:
-            self._told[kind] = told
-            self._ledger.learn(self.buckets[kind], told)
+        reported = hourly_limit(header)
+        if reported is not None and reported != self._reported[kind]:
+            self._reported[kind] = reported
+            self._ledger.learn(self.buckets[kind], reported)
 
     def _hold(self, kind: RequestKind, headers: Mapping[str, str]) -> None:
         now = self._clock()
@@ -324,12 +326,12 @@ class Budget:
         self._ledger.hold(self.buckets[kind], until)
 
 
-def limit_in_force(*, told: int | None, ours: int | None, default: int | None) -> int | None:
+def limit_in_force(*, reported: int | None, ours: int | None, default: int | None) -> int | None:
     """Return the hourly limit that counts: a reported one may lower the operator's, but not raise it."""
     # Servers without a default report limits that they do not enforce; a 429 holds the requests in any case.
-    if told is None or (ours is None and default is None):
+    if reported is None or (ours is None and default is None):
         return ours if ours is not None else default
-    return with_margin(told) if ours is None else min(ours, with_margin(told))
+    return with_margin(reported) if ours is None else min(ours, with_margin(reported))
 
 
 def with_margin(limit: int) -> int:

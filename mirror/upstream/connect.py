@@ -60,10 +60,10 @@ def bucket_of(config: UpstreamConfig, credential: Credential) -> str:
     return f"{credential.bucket}@{host}"
 
 
-def accounts_by_upstream(config: Config, told: Mapping[str, int]) -> dict[str, tuple[str, int | None]]:
+def accounts_by_upstream(config: Config, reported: Mapping[str, int]) -> dict[str, tuple[str, int | None]]:
     """Map each upstream to its bucket in the request ledger and the hourly limit in force.
 
-    `told` are the limits that upstreams reported, by bucket. An upstream with an invalid address, or whose
+    `reported` are the limits that upstreams sent, by bucket. An upstream with an invalid address, or whose
     credential cannot be read here (another user's environment), is left out.
     """
     found = dict[str, tuple[str, int | None]]()
@@ -74,7 +74,7 @@ def accounts_by_upstream(config: Config, told: Mapping[str, int]) -> dict[str, t
         except ConfigError:
             continue
         limit = limit_in_force(
-            told=told.get(bucket),
+            reported=reported.get(bucket),
             ours=upstream.requests_per_hour,
             default=default_limit(upstream, credential),
         )
