@@ -361,10 +361,22 @@ def test_the_command_restores_and_reports(
 
 
 def test_a_restore_by_root_keeps_the_owner(copied: FixtureDb) -> None:
-    """So a service of another user can use the file."""
+    """So a service of another user can use the file, and those that lock it."""
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")
     copied.store.close()
     os.chown(copied.path, 12345, 12345)
     put_back(copy_of(copied), copied.path)
-    assert copied.path.stat().st_uid == 12345
+    with service_mark(copied.path):
+        made = [copied.path.with_name(f"{copied.path.name}{end}") for end in ("", ".lock", ".service")]
+        assert [path.stat().st_uid for path in made] == [12345] * 3
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(copied: FixtureDb, tmp_path: Path) -> None:
+    """Another user may have put it there for root, who would empty the file."""
+    other = tmp_path / "other"
+    other.write_text("mine")
+    copied.path.with_name(f"{copied.path.name}.lock").symlink_to(other)
+    with pytest.raises(StoreError), sync_lock(copied.path):
+        pass
+    assert other.read_text() == "mine"

@@ -33,6 +33,7 @@ from mirror.store.ledger import count_all_as_spent, take_over
 from mirror.store.lock import (
     BESIDE,
     beside,
+    give_to_owner,
     is_served,
     place_of_copy,
     replacing,
@@ -194,7 +195,7 @@ def restore_copy(
         with ExitStack() as alone, replacing(mirror, part=part, mode=_mode_of(mirror, mode)):
             copy_checked(copy, part, target=mirror, advice=GIVE_ANOTHER, progress=progress)
             restored = _marked(part, mirror, now, trust, limits)
-            _give_to_owner(part, mirror)
+            give_to_owner(part, mirror)
             alone.enter_context(one_at_a_time(mirror.parent))
             alone.enter_context(_nobody_else(mirror))
             _keep(mirror, kept)
@@ -292,14 +293,6 @@ def _take_over(connection: sqlite3.Connection, mirror: Path) -> bool:
     except (StoreError, sqlite3.Error, UnicodeDecodeError):  # damaged: a reason to restore a copy
         return False
     return True
-
-
-def _give_to_owner(part: Path, mirror: Path) -> None:
-    """Give the new file to the owner of the old one, or of the folder."""
-    if os.geteuid() == 0:  # root restores for a service, which could not write root's file
-        model = (mirror if mirror.exists() else mirror.parent).stat()
-        with suppress(OSError):
-            os.chown(part, model.st_uid, model.st_gid)
 
 
 def _kept_name(mirror: Path, now: datetime) -> Path:

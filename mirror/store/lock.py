@@ -21,21 +21,42 @@ LOCKS = SYNC, SERVICE, SERVER, EXPORT, SITE = (".lock", ".service", ".server", "
 SHARED_FOR = 1.0  # seconds that a run waits for processes that only test the lock, which takes a moment
 
 
+def give_to_owner(file: Path | int, mirror: Path) -> None:
+    """Give what root makes to the owner of a mirror, or of its folder: a service cannot write root's."""
+    if os.geteuid() == 0:
+        real = beside(mirror, "")
+        model = (real if real.exists() else real.parent).stat()
+        with suppress(OSError):
+            os.chown(file, model.st_uid, model.st_gid)
+
+
+def _opened(path: Path, suffix: str, mode: int) -> int:
+    """Open a lock file of a mirror, or make it with a mode."""
+    # No link is followed: root may do this in the folder of another user.
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(beside(path, suffix), flags, mode)
+    if os.fstat(descriptor).st_size == 0:
+        with suppress(OSError):  # new: the umask must not change the mode; it may be another user's
+            os.fchmod(descriptor, mode)
+        give_to_owner(descriptor, path)
+    return descriptor
+
+
 def service_mark(path: Path, mode: int = PRIVATE) -> AbstractContextManager[None]:
     """Hold a lock file by which `service_runs` finds a service that syncs a mirror; several may hold it."""
-    return _mark(beside(path, SERVICE), mode)
+    return _mark(path, SERVICE, mode)
 
 
 def server_mark(path: Path, mode: int = PRIVATE) -> AbstractContextManager[None]:
     """Hold a lock file by which `is_served` finds a server of a mirror, as `service_mark` does."""
-    return _mark(beside(path, SERVER), mode)
+    return _mark(path, SERVER, mode)
 
 
 @contextmanager
-def _mark(lock_path: Path, mode: int) -> Iterator[None]:
+def _mark(path: Path, suffix: str, mode: int) -> Iterator[None]:
     descriptor = -1
     with suppress(OSError):  # the service itself reports what is wrong with the folder
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+        descriptor = _opened(path, suffix, mode)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
     try:
         yield
@@ -127,11 +148,8 @@ def _held_lock(path: Path, suffix: str, mode: int, doing: str) -> Iterator[None]
     lock_path = beside(path, suffix)
     with explained(lock_path):
         lock_path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+        descriptor = _opened(path, suffix, mode)
     try:
-        if os.fstat(descriptor).st_size == 0:
-            with suppress(OSError):  # new: the umask must not change the mode; it may be another user's
-                os.fchmod(descriptor, mode)
         if not _locked(descriptor):
             holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace").strip()
             raise StoreLocked(f"{path}: {holder or 'another process'} {doing}")
