@@ -345,7 +345,7 @@ def test_the_command_restores_and_reports(
     back_up(folder.path / "data/mirror.db", folder.path / "copy.db")
     main(["restore", "copy.db"])
     said = capsys.readouterr().out
-    for part in ("5 repositories", "kept: ", "1 tokens are revoked", "counts as spent", "strangers see"):
+    for part in ("5 repositories", "kept: ", "revoked tokens: 1", "counts as spent", "strangers see"):
         assert part in said
     assert "not configured, so never listed: cloud" in said
     with closing(sqlite3.connect("data/mirror.db")) as connection:

@@ -96,7 +96,7 @@ def _told(done: Restored, config: Config) -> Iterator[str]:
     if done.kept is not None:
         yield f"the replaced file is kept: {done.kept}"
     if done.revoked:
-        yield f"{done.revoked:,} tokens are revoked; make new ones: mirror token create NAME"
+        yield f"revoked tokens: {done.revoked:,}; make new ones: mirror token create NAME"
     if not done.budget_is_known:
         yield "the requests of the last hour are unknown: its budget counts as spent, and syncs wait"
     if done.unconfirmed:
