@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 from mirror.queries.accounts import owners_named
-from mirror.queries.rows import AccountRow, file_state, upstreams_of
+from mirror.queries.file_state import file_state
+from mirror.queries.rows import AccountRow, upstreams_of
 from mirror.queries.visibility import Caller
 from mirror.store.cursors import Cursors
 from mirror.store.rows import fetch_value

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from mirror.queries.file_state import kept_repositories
 from mirror.queries.refs import KINDS, REFS_READ, REFS_STATE, newest_refs
 from mirror.queries.rows import (
     ANY_UPSTREAM,
@@ -20,7 +21,6 @@ from mirror.queries.rows import (
     RefRow,
     RepositoryRow,
     Values,
-    kept_repositories,
     upstreams_of,
 )
 from mirror.queries.visibility import (

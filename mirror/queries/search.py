@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 import msgspec
 
 from mirror.errors import StoreError
+from mirror.queries.file_state import file_state
 from mirror.queries.repositories import repositories_by_ids
-from mirror.queries.rows import RepositoryRow, file_state
+from mirror.queries.rows import RepositoryRow
 from mirror.queries.visibility import Caller, private_owners, visible
 from mirror.queries.web_links import RefLinks, RepositoryLinks, WebLinks
 from mirror.search import search

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mirror.queries.file_state import file_state
 from mirror.queries.refs import select_refs
-from mirror.queries.rows import RefRow, Values, file_state
+from mirror.queries.rows import RefRow, Values
 from mirror.queries.visibility import (
     IS_OWN_ID,
     Caller,

@@ -15,7 +15,8 @@ import msgspec
 
 from mirror.addresses import Json
 from mirror.api2_objects import PUBLIC, changed, public_part, unpacked
-from mirror.queries.rows import AccountRow, ProjectRow, Values, file_state
+from mirror.queries.file_state import file_state
+from mirror.queries.rows import AccountRow, ProjectRow, Values
 from mirror.store.rows import fetch, fetch_row, fetch_value
 from mirror.store.schema import awaits_listing
 

@@ -15,7 +15,8 @@ from urllib.parse import quote, unquote
 import msgspec
 from datasette.utils.asgi import Request, Response
 
-from mirror.queries.rows import Upstreams, published_at, upstreams_of
+from mirror.queries.file_state import published_at
+from mirror.queries.rows import Upstreams, upstreams_of
 from mirror.queries.visibility import Caller, extra_of, is_unconfirmed
 from mirror.serve.auth import NO_CREDENTIALS, NotAccepted, caller_in, caller_of, credentials_of, save_use_of
 from mirror.serve.exchange import (

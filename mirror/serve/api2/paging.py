@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
+from mirror.queries.file_state import encoded_in
 from mirror.queries.repositories import repositories_by_ids
-from mirror.queries.rows import AccountRow, RepositoryRow, Values, accounts_by_ids, encoded_in
+from mirror.queries.rows import AccountRow, RepositoryRow, Values, accounts_by_ids
 from mirror.queries.sources import Source
 from mirror.queries.visibility import extras_of
 from mirror.serve.api2.edge import Api2Request
