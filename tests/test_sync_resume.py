@@ -182,3 +182,23 @@ def test_refs_that_git_has_read_get_their_dates_by_the_api(tmp_path: Path) -> No
         crawl.config = msgspec.structs.replace(crawl.config, refs="api")
         assert crawl.sync().state == "complete"
         assert_matches_sandbox(crawl, sandbox, ["erik"])
+
+
+@pytest.mark.parametrize("way", ["half listed", "made public"])
+def test_a_repository_without_refs_is_done_whatever_came_before(tmp_path: Path, way: str) -> None:
+    """Before its first listing was complete, one of its refs was saved and deleted, or it was made public."""
+    with crawling(tmp_path, workspaces=("jespern",)) as (sandbox, crawl):
+        sandbox.do("create", workspace="jespern", name="bare")
+        sandbox.do("make_private", "jespern/bare")
+        assert crawl.sync(max_requests=4).state == "paused"
+        if way == "made public":
+            sandbox.do("make_public", "jespern/bare")
+        else:
+            with crawl.writing() as connection:
+                connection.execute(
+                    """INSERT INTO branches (repository_id, name, target_hash)
+                       SELECT id, 'b', ? FROM repositories WHERE full_name = 'jespern/bare'""",
+                    ("a" * 40,),
+                )
+        assert crawl.sync(later=7200).state == "complete"
+        assert_matches_sandbox(crawl, sandbox, ["jespern"])

@@ -74,6 +74,12 @@ class _Before(NamedTuple):
         return self.previous_look is None and not (self.has_refs or self.has_names or self.is_hidden)
 
 
+IS_BARE = f"""refs_synced_at IS NULL AND main_branch IS NULL AND public_from IS NOT {CLOSED}
+    AND NOT EXISTS (SELECT 1 FROM branches WHERE repository_id = r.id)
+    AND NOT EXISTS (SELECT 1 FROM tags WHERE repository_id = r.id)
+    AND NOT EXISTS (SELECT 1 FROM seen_refs WHERE repository_id = r.id)"""
+"""Whether no ref of a repository ``r`` is expected: then `save_unread` writes an answer without any."""
+
 _BEFORE = f"""SELECT id, refs_synced_at, public_from = {CLOSED},
         EXISTS (SELECT 1 FROM branches WHERE repository_id = r.id)
             OR EXISTS (SELECT 1 FROM tags WHERE repository_id = r.id),

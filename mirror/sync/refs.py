@@ -32,6 +32,7 @@ from mirror.store.changes import (
 from mirror.store.crawl_state import RefsListing
 from mirror.store.cursors import Cursors
 from mirror.store.refs import (
+    IS_BARE,
     SavedRefs,
     count_named,
     has_refs,
@@ -105,7 +106,7 @@ def refs_steps(run: Run, *, new_since: str | None = None) -> Iterator[Step]:
     last, new = 0, "" if new_since is None else "AND refs_synced_at IS NULL AND first_seen_at >= :since"
     while True:
         rows = run.store.rows(
-            f"""SELECT id, uuid, full_name, scm, refs_synced_at IS NULL AND main_branch IS NULL, {LAST_CHANGE}
+            f"""SELECT id, uuid, full_name, scm, {IS_BARE}, {LAST_CHANGE}
                 {_STALE} {new} AND id > :last ORDER BY id LIMIT {_CHUNK}""",
             {"upstream": run.upstream_id, "now": run.now_text(), "since": new_since, "last": last},
             _Stale,
