@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from sync_harness import Clock, SyncHarness
 
 from mirror.sandbox import Fault, Sandbox, World, repository_refs, running
@@ -92,3 +93,23 @@ def test_projects_are_mirrored_while_personal_ones_cannot_be_listed(tmp_path: Pa
         assert crawl.rows("SELECT 1 FROM repositories")
         served.sandbox.clear_faults()
         assert crawl.sync(later=7200).state == "complete"
+
+
+@pytest.mark.parametrize("confirms", [False, True])
+def test_a_renamed_project_is_found_by_the_list_of_projects(tmp_path: Path, confirms: bool) -> None:
+    """At once, though that list is good for hours; and a confirmed absence does not call it gone."""
+    clock = Clock()
+    with running(Sandbox(World(30, now=clock.now))) as served:
+        crawl = SyncHarness(
+            served.origin, tmp_path / "mirror.db", clock, kind="datacenter", url=served.origin,
+            secret="jespern:sandbox", workspaces=None,
+        )  # fmt: skip
+        assert crawl.sync().state == "complete"
+        before = crawl.one("SELECT count(*) FROM repositories WHERE full_name LIKE '1TEAM/%'")
+        served.sandbox.do("rename_workspace", workspace="1team", name="renamed")
+        summary = crawl.sync(later=3700, confirm_absence=confirms)
+        if not confirms:
+            assert [each.kind for each in summary.failures] == ["workspace"]
+            summary = crawl.sync(later=60)
+        assert (summary.state, crawl.gone()) == ("complete", {})
+        assert crawl.one("SELECT count(*) FROM repositories WHERE full_name LIKE 'RENAMED/%'") == before > 0

@@ -162,8 +162,8 @@ def forget_links(run: Run) -> None:
 
 
 def _recent(run: Run, check: LastCheck | None) -> LastCheck | None:
-    """Return a check, unless it is old or of another credential."""
-    if check is None or run.full:
+    """Return a check, unless it is old or of another credential, or more than listings depends on it."""
+    if check is None or run.full or run.confirm_absence:
         return None
     age = (run.now() - from_text(check.at)).total_seconds()
     # Within half the overlap, the next listing still looks back on what a wrong answer hid.

@@ -77,14 +77,17 @@ class _WorkspaceStep(Step):
         return self.missed(error)
 
     def _doubt_list(self) -> None:
-        """Forget a workspace that is not there and of which nothing is held; read the list of them anew."""
-        # It was renamed or deleted after the caller's list had named it; a configured name stays.
+        """Forget a workspace that is not there and of which nothing is held; a configured name stays."""
+        if self.run.config.workspaces is None:
+            self.run.states.forget(self.workspace)
+            self._read_list_anew()
+
+    def _read_list_anew(self) -> None:
+        """Let the next run read the list of workspaces, which may have another name for this one."""
         run = self.run
-        if run.config.workspaces is None:
-            run.states.forget(self.workspace)
-            if not run.waits("workspace", self.workspace):
-                with run.cursors() as cursors:
-                    cursors.workspace_list.drop()
+        if run.config.workspaces is None and not run.waits("workspace", self.workspace):
+            with run.cursors() as cursors:
+                cursors.workspace_list.drop()
 
     def report_hidden_members(self, error: UpstreamRefused) -> None:
         """Record that the credential may not see the members, until the next full listing."""
@@ -107,6 +110,7 @@ class _WorkspaceStep(Step):
         text = f"{error}; its rows are kept; if it is gone: mirror sync {run.config.name} --confirm-absence"
         if listing_state.is_identity(self.workspace):
             text = f"the workspace that was called {self._was_called}: {text}"
+        self._read_list_anew()
         run.fail(Failure("workspace", self.workspace, text, status=404))
         return []
 
