@@ -339,3 +339,14 @@ def test_a_replaced_file_is_read(tmp_path: Path, *, immutable: bool) -> None:
         assert served.get("/mirror.json", params={"sql": READ}).status_code == 403
         assert served.get("/mirror/repositories.json").status_code == 403
         assert served.get("/2.0/repositories/mcatalbas/copy").status_code == 200
+
+
+def test_a_statement_that_cannot_succeed_is_no_busy_mirror(public_db: FixtureDb) -> None:
+    """A column that somebody renamed does not come back in a moment."""
+    served = AsgiClient(Datasette([str(public_db.path)]))
+    path = "/2.0/repositories/mcatalbas/codeigniter"
+    assert served.get(path).status_code == 200
+    public_db.store.connection.execute("ALTER TABLE repositories RENAME COLUMN scm TO kind_of_vcs")
+    answer = served.get(path)
+    assert (answer.status_code, "Retry-After" in answer.headers) == (503, False)
+    assert "the log says why" in answer.text

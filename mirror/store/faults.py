@@ -87,4 +87,7 @@ def known_remedy(message: str) -> str:
 def is_busy(error: Exception) -> bool:
     """Return whether a read that failed may succeed in a moment: others write, or it took too long."""
     text = str(error)
-    return isinstance(error, sqlite3.OperationalError) and ("locked" in text or not known_remedy(text))
+    if not isinstance(error, sqlite3.OperationalError) or (known_remedy(text) and "locked" not in text):
+        return False
+    # A fault of a statement stays one; functions of SQL that are interrupted have the same code.
+    return getattr(error, "sqlite_errorname", "") != "SQLITE_ERROR" or "function raised" in text
