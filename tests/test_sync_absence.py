@@ -74,6 +74,16 @@ def test_too_many_missing_need_confirm_absence(tmp_path: Path) -> None:
         assert_matches_sandbox(crawl, sandbox, FIVE["workspaces"])
 
 
+@pytest.mark.parametrize(("brake", "gone"), [(0.6, 3), (0.59, 0)])
+def test_the_brake_allows_exactly_its_share(tmp_path: Path, brake: float, gone: int) -> None:
+    """Three of five are 0.6: not more than that, and more than 0.59."""
+    with crawling(tmp_path, synced=True, absence_brake=brake, **FIVE) as (sandbox, crawl):
+        for name in ("arriving", "jespern", "jespern-jekyll"):
+            sandbox.do("delete", f"jespern/{name}")
+        crawl.sync()
+        assert len(crawl.gone()) == gone
+
+
 def test_a_brownout_of_410_drops_nothing(tmp_path: Path) -> None:
     """While listings answer 410, nothing is concluded; afterwards the crawl continues."""
     with crawling(tmp_path, synced=True, **FIVE) as (sandbox, crawl):
