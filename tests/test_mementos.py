@@ -140,7 +140,7 @@ def test_the_past_in_sql(served: tuple[AsgiClient, CALLER]) -> None:
         (
             "/-/r/bob/new",
             "2026-11-01T00:25",
-            ("ann/old", "As the mirror knew it", "1" * 12, "Next change"),
+            ("ann/old", "As the mirror knew it", "Not recorded: forks count, ", "1" * 12, "Next change"),
             "2" * 12,
         ),
         ("/-/r?id=1", "2026-11-01T00:35", ("old", "2" * 8, "as of then"), "1" * 13),

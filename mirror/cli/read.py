@@ -121,7 +121,7 @@ def _print_details(details: RepositoryDetails, most: int, past: Past | None) -> 
         ("updated", _day(row.updated_at, now)),
         ("seen", _looks_text(past.looks) if past else ago(row.last_seen_at, now)),
         ("refs read", _refs_read(row, past, now)),
-        ("not recorded", ", ".join(past.not_recorded) if past else ""),
+        ("not recorded", ", ".join(past.not_recorded).replace("_", " ") if past else ""),
     ):
         if value:
             table.add(label, _one_line(str(value)))
