@@ -113,3 +113,18 @@ def test_a_renamed_project_is_found_by_the_list_of_projects(tmp_path: Path, conf
             summary = crawl.sync(later=60)
         assert (summary.state, crawl.gone()) == ("complete", {})
         assert crawl.one("SELECT count(*) FROM repositories WHERE full_name LIKE 'RENAMED/%'") == before > 0
+
+
+def test_a_repository_that_became_hidden_is_no_longer_visible(tmp_path: Path) -> None:
+    """The server answers 401 for it alone, where others answer 403; it does not fail for ever."""
+    clock = Clock()
+    with running(Sandbox(World(30, now=clock.now))) as served:
+        crawl = SyncHarness(
+            served.origin, tmp_path / "mirror.db", clock, kind="datacenter", url=served.origin,
+            secret="jespern:sandbox", workspaces=("~UBERNOSTRUM",),
+        )  # fmt: skip
+        assert crawl.sync().state == "complete"
+        name = "ubernostrum/django-profiles"
+        served.sandbox.do("make_private", name)
+        assert crawl.sync(full=True).state == "complete"
+        assert crawl.gone() == {f"~{name.upper().split('/')[0]}/django-profiles": "no longer visible"}

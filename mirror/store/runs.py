@@ -116,7 +116,7 @@ LEAST_DELAY = timedelta(seconds=10)
 LONGEST_DELAY = timedelta(days=7)
 MOST_STEPS = 6  # 15 min * 4**6 exceeds the longest delay; much more would overflow a timedelta
 
-ACCEPTABLE = (403, 404, 451)  # statuses of refusals that `accept_missing` accepts
+ACCEPTABLE = (401, 403, 404, 451)  # statuses of refusals that `accept_missing` accepts; 401 by Data Center
 
 # The kind of failure for members that the credential may not see: reported, but not missing.
 HIDDEN_MEMBERS = "hidden members"
@@ -195,7 +195,7 @@ class Failures:
     def accept(self, names: Sequence[str]) -> None:
         """Mark the failures that the operator accepts, and no others.
 
-        These are refusals (403, 404, 451) of the repositories `names` (``owner/slug``, in any case), and
+        These are refusals (`ACCEPTABLE`) of the repositories `names` (``owner/slug``, in any case), and
         members that the credential may not see.
         """
         self._connection.execute(

@@ -188,11 +188,12 @@ class AbsenceStep(Step):
             self.run.states.save(self.workspace, listing_state.exists_unlisted(state, self.row_id))
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Make a tombstone of it after a 404 or 403; record any other error."""
+        """Make a tombstone of it after a refusal; record any other error."""
         status = self.run.isolate(error)
         # Nothing else proves that it is gone. To an anonymous caller, private looks like deleted.
-        if isinstance(error, UpstreamRefused) and status in (403, 404):
-            hidden = self.run.upstream.anonymous or status == 403
+        # A 401 that does not end the run is Data Center's 403.
+        if isinstance(error, UpstreamRefused) and status in (401, 403, 404):
+            hidden = self.run.upstream.anonymous or status != 404
             make_tombstone(self.run, self.row_id, "no longer visible" if hidden else "deleted")
             return []
         self.run.fail(Failure("repository", self.key.uuid, str(error), self.row_id, status=status))

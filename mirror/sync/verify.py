@@ -182,7 +182,7 @@ class VerifyStep(Step):
         # Only a full listing may call it gone. Other failures concern this run alone.
         status = self.run.isolate(error)
         is_accepted = self.run.accepts(self.full_name) and status in ACCEPTABLE
-        if is_accepted or (isinstance(error, UpstreamRefused) and status in (403, 404)):
+        if is_accepted or (isinstance(error, UpstreamRefused) and status in (401, 403, 404)):
             verdict: Literal["accepted", "missing upstream"] = (
                 "accepted" if is_accepted else "missing upstream"
             )
