@@ -393,7 +393,7 @@ def test_what_cannot_be_used_is_said(mixed_file: Path, tmp_path: Path) -> None:
     ):
         exported(tmp_path / "copy.db", tmp_path / "lake")
     (tmp_path / f"lake/_manifests/mirror={name}/latest.json").write_text("{}")
-    with pytest.raises(StoreError, match="not a manifest"):
+    with pytest.raises(StoreError, match=r"not a manifest.*remove it, and export again"):
         exported(mixed_file, tmp_path / "lake")
 
 

@@ -229,8 +229,13 @@ def test_what_cannot_be_merged_is_said(tmp_path: Path) -> None:
         merge(lake, out, "duckdb", memory="much")
     with pytest.raises(ConfigError, match="--master for --engine spark"):
         merge(lake, out, "duckdb", master="local")
+    (manifest,) = (tmp_path / "lake/_manifests").iterdir()
+    shutil.copytree(manifest, manifest.with_name("mirror=copy"))
+    with pytest.raises(StoreError, match=r"mirror=copy/latest\.json: a copy of .*; remove its folder"):
+        merge(lake, out, "duckdb")
+    shutil.rmtree(manifest.with_name("mirror=copy"))
     shutil.rmtree(tmp_path / "lake/repositories")
-    with pytest.raises(StoreError, match="cannot be merged"):
+    with pytest.raises(StoreError, match=r"cannot be merged.*parquet --full` of that mirror"):
         merge(lake, out, "duckdb")
     assert read_merged(out) == done
     assert not list(tmp_path.glob("out.*"))

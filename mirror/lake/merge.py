@@ -45,6 +45,7 @@ _DUCKDB_TYPES: Mapping[Kind, str] = {
     "texts": "VARCHAR[]",
     "instance": "VARCHAR",
 }
+_LOST = "; files of the lake are gone: `mirror export parquet --full` of that mirror writes them again"
 _DUCKDB_SUM = "CAST(sum(CAST('0x' || substr(md5({text}), 1, 12) AS BIGINT)) AS VARCHAR)"
 
 
@@ -177,7 +178,8 @@ def _by_duckdb(lake: Path, manifests: list[Manifest], part: Path, memory: str | 
     except duckdb.InterruptException as error:
         raise KeyboardInterrupt from error
     except duckdb.Error as error:
-        raise StoreError(f"{lake}: cannot be merged: {_first_line(str(error))}") from error
+        remedy = "" if all((lake / path).is_file() for one in manifests for path in one.files()) else _LOST
+        raise StoreError(f"{lake}: cannot be merged: {_first_line(str(error))}{remedy}") from error
     except RuntimeError as error:  # raised by DuckDB on Ctrl-C
         if "interrupt" not in str(error).lower():
             raise

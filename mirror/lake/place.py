@@ -207,15 +207,23 @@ def read_latest(place: Place, mirror: str) -> Manifest | None:
 def read_all(place: Place) -> list[Manifest]:
     """Return the current manifests of all mirrors, ordered by id; raises StoreError."""
     names = [path for path in place.list("_manifests") if path.endswith(f"/{LATEST}")]
-    found = [(path, place.read(path)) for path in sorted(names)]
-    return [_decoded(text, f"{place}/{path}") for path, text in found if text is not None]
+    texts = [(path, place.read(path)) for path in sorted(names)]
+    found = {path: _decoded(text, f"{place}/{path}") for path, text in texts if text is not None}
+    for path, manifest in found.items():
+        if path != f"{folder_of(manifest.mirror)}/{LATEST}":  # its rows would count twice
+            raise StoreError(
+                f"{place}/{path}: a copy of the manifest of {manifest.mirror}; remove its folder"
+            )
+    return list(found.values())
 
 
 def _decoded(text: bytes, where: str) -> Manifest:
     try:
         manifest = msgspec.json.decode(text, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise StoreError(f"{where}: not a manifest of a lake: {error}") from error
+        raise StoreError(
+            f"{where}: not a manifest of a lake ({error}); remove it, and export again"
+        ) from error
     if manifest.layout != LAYOUT:
         raise StoreError(f"{where}: is of layout {manifest.layout}, and this program knows {LAYOUT}")
     return manifest
