@@ -36,18 +36,11 @@ def login(name: str, password: str = PASSWORD) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
 
 
-def test_it_starts_and_stops_quickly_even_with_open_connections() -> None:
-    """Each takes well under a tenth of a second."""
-    started = time.perf_counter()
-    with running(Sandbox(World())) as found:
-        ready = time.perf_counter()
-        with httpx.Client(verify=WITHOUT_TLS, trust_env=False) as client:
-            assert client.get(f"{found.url}/workspaces/big").status_code == 200
-            leaving = time.perf_counter()
-            found_port = int(found.origin.rpartition(":")[2])
-            idle = socket.create_connection(("127.0.0.1", found_port))
-    assert ready - started < 0.1
-    assert time.perf_counter() - leaving < 0.5
+def test_it_stops_even_with_open_connections() -> None:
+    """One that is kept, and one that never asks, do not hold it up."""
+    with httpx.Client(verify=WITHOUT_TLS, trust_env=False) as client, running(Sandbox(World())) as found:
+        idle = socket.create_connection(("127.0.0.1", int(found.origin.rpartition(":")[2])))
+        assert client.get(f"{found.url}/workspaces/big").status_code == 200
     idle.close()
 
 
