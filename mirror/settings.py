@@ -168,7 +168,7 @@ _SECRETS = frozenset({"credential", "webhook_secret", "ping", "url"})
 
 def _meant(setting: Setting, value: Any) -> str | None:
     """Return a setting as it was probably meant: brackets or quotes are added or removed."""
-    if setting.name in _SECRETS:
+    if setting.name in _SECRETS or setting.name == "file_mode":  # of 0o600, only the number 384 is known
         return None
     if isinstance(value, dict):
         return setting.header if setting.is_repeated and setting.inner else None

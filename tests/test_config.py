@@ -121,6 +121,7 @@ def test_durations_are_read() -> None:
         ('[[upstream]]\nname = "a"\nworkspaces = [\n"a\\u0000b"]', ["line 3", "workspaces: has a NUL"]),
         ('[[alert]]\ncommand = ["a", "\\u0000"]', ["line 2", "command: has a NUL"]),
         ('[[upstream]]\nname = "A B"', ["line 2", "name"]),
+        ("file_mode = 0o600", ["line 1", 'write it like file_mode = "0600"']),
     ],
 )
 def test_an_error_names_the_setting_and_its_line(text: str, parts: list[str]) -> None:

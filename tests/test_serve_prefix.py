@@ -188,12 +188,14 @@ def test_links_of_tables_and_feed_lead_to_the_public_address(below: AsgiClient) 
 
 
 @pytest.mark.parametrize(
-    "address", ["code.example/b", "https://", "ftp://x/b", "https://x/b?c", "https://x//b"]
+    "address",
+    ["code.example/b", "https://", "ftp://x/b", "https://x/b?c", "https://x//b", "https://u:hunter2@x/b"],
 )
 def test_an_invalid_public_url_is_refused(public_path: Path, address: str) -> None:
-    """Before the server starts, with the expected form."""
-    with pytest.raises(ConfigError, match="https://HOST/PATH"):
+    """Before the server starts, with the expected form, and without its login."""
+    with pytest.raises(ConfigError, match="https://HOST/PATH") as caught:
         client_of(public_path, public_url=address)
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,14 @@ from datasette.utils.asgi import Request, Response
 from jinja2 import Environment
 from markupsafe import Markup
 
+from mirror.addresses import without_login
 from mirror.errors import ConfigError
 from mirror.serve.exchange import Application, AsgiScope, Message, Receive, Send, at_start
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
-_ADDRESS = re.compile(r"(?P<origin>https?://[^/?#\s\"'<>]+)(?P<path>(?:/[^/?#\s\"'<>;]+)*)/?", re.IGNORECASE)
+_ADDRESS = re.compile(r"(?P<origin>https?://[^/?#\s\"'<>@]+)(?P<path>(?:/[^/?#\s\"'<>;]+)*)/?", re.IGNORECASE)
 _TARGET = re.compile(rb"https?://(?:[^/?#]*@)?(?P<host>[^/?#@]+)", re.IGNORECASE)
 _COOKIE_PATH = re.compile(rb";\s*path=/(?=;|$)", re.IGNORECASE)
 _LINK = re.compile(r'( (?:href|action|src)=")(/[^/"][^"]*|/)(?=")')
@@ -40,7 +41,8 @@ def base_of(public_url: str) -> str:
     found = _ADDRESS.fullmatch(public_url)
     if found is None:
         raise ConfigError(
-            f"public_url = {public_url!r}: write it as https://HOST or https://HOST/PATH, without ? and #"
+            f"public_url = {without_login(public_url)!r}: write it as https://HOST or https://HOST/PATH,"
+            " without login, ? and #"
         )
     return f"{found['path']}/"
 
