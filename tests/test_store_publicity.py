@@ -142,7 +142,7 @@ def test_a_listing_of_refs_that_began_in_private_does_not_open_it(tmp_path: Path
         crawl.sync()
         _hide(sandbox)
         crawl.sync(max_requests=3, later=7200)
-        place = crawl.rows("SELECT stream, value FROM cursors WHERE stream LIKE 'refs:%'")
+        place = crawl.rows("SELECT * FROM cursors WHERE stream LIKE 'refs:%'")
         assert place
         assert "acquire-initech-deal" in {row[0] for row in crawl.rows("SELECT name FROM branches")}
         _publish(sandbox)
@@ -151,7 +151,7 @@ def test_a_listing_of_refs_that_began_in_private_does_not_open_it(tmp_path: Path
         read_at = crawl.one("SELECT refs_synced_at FROM repositories WHERE full_name = ?", NAME)
         assert _closed(crawl)
         with closing(sqlite3.connect(crawl.path)) as connection, connection:  # as answers under way would
-            connection.execute("INSERT OR REPLACE INTO cursors SELECT id, ?, ?, '' FROM upstreams", place[0])
+            connection.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?, ?)", place[0])
         crawl.sync(later=1)
         assert crawl.one("SELECT refs_synced_at FROM repositories WHERE full_name = ?", NAME) > read_at
         assert _closed(crawl)
