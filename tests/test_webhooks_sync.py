@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from sync_harness import WithoutNetwork, assert_matches_sandbox
-from webhook_client import NEW, NEWER, OLD, SOME, WebhookClient, webhook_mirror
+from webhook_client import NEW, NEWER, OLD, SOME, WebhookClient, body_of, webhook_mirror
 
 from mirror.background.jobs import with_hints
 from mirror.config import Config
@@ -85,6 +85,19 @@ def test_a_false_event_is_corrected_by_the_next_run(hook: WebhookClient) -> None
     assert hook.main() == NEW
     work(hook, HINTS)
     assert hook.main() == OLD
+    true(hook)
+
+
+def test_a_push_to_what_became_private_waits_for_the_upstream(hook: WebhookClient) -> None:
+    """Strangers still see the repository, so they must not see what was pushed to it since."""
+    hook.sandbox.do("make_private", SOME)
+    hook.sandbox.do("push", SOME, branch="main")
+    words = {"NAME": SOME, "UUID": hook.uuid(SOME), "OLD": OLD, "NEW": NEW}
+    public = body_of("cloud_push.json", **words)
+    assert hook.deliver("repo:push", public.replace(b'"is_private": false', b'"is_private": true')).is_success
+    assert (hook.main(), marks(hook)) == (OLD, 1)
+    assert work(hook, HINTS).state == "complete"
+    assert hook.crawl.one("SELECT is_private FROM repositories WHERE full_name = ?", SOME) == 1
     true(hook)
 
 

@@ -67,6 +67,7 @@ class _Repository(msgspec.Struct, frozen=True):
     uuid: str
     full_name: str
     scm: str | None = None
+    is_private: object = None
 
 
 class _CloudBody(msgspec.Struct, frozen=True):
@@ -155,7 +156,10 @@ def _cloud_events(event: str, body: bytes) -> Iterator[RepositoryEvent]:
         # Mercurial has other rules for names. The next run asks the upstream for its refs.
         changes = decoded.push.changes if decoded.repository.scm in (None, "git") else []
         updates = [update for change in _readable(changes, _Change) for update in _cloud_updates(change)]
-        yield RepositoryEvent(decoded.repository.uuid, decoded.repository.full_name, updates)
+        is_private = decoded.repository.is_private is True
+        yield RepositoryEvent(
+            decoded.repository.uuid, decoded.repository.full_name, updates, is_private=is_private
+        )
     elif event == "repo:fork":
         if decoded.fork is None:
             raise Malformed("a fork without `fork`")

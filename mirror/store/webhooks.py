@@ -45,12 +45,16 @@ class RefUpdate(NamedTuple):
 
 
 class RepositoryEvent(NamedTuple):
-    """A webhook's report on one repository: the moved refs, and whether its `row` may have changed."""
+    """A webhook's report on one repository: the moved refs, and whether its `row` may have changed.
+
+    `is_private` says that it was private when they moved.
+    """
 
     uuid: str
     full_name: str
     updates: Sequence[RefUpdate] = ()
     row: bool = False
+    is_private: bool = False
 
 
 def is_new_delivery(
@@ -76,7 +80,7 @@ def save_event(
     cursors = Cursors(connection, upstream_id)
     row = fetch_row(
         connection,
-        """SELECT id, refs_synced_at FROM repositories
+        """SELECT id, refs_synced_at, is_private FROM repositories
            WHERE upstream_id = ? AND uuid = ? AND deleted_at IS NULL""",
         (upstream_id, event.uuid),
     )
@@ -85,12 +89,15 @@ def save_event(
         if cursors.workspace(workspace).exists():
             cursors.hints.add_workspace(workspace, at=at)
         return []
-    cursors.hints.add(Hint(uuid=event.uuid, row=event.row, at=at))
-    row_id, refs_synced_at = row
+    row_id, refs_synced_at, is_private = row
+    may_be_hidden = event.is_private and not is_private
+    cursors.hints.add(Hint(uuid=event.uuid, row=event.row or may_be_hidden, at=at))
     # Refs that were never listed in full must not look complete, and a listing since then is newer.
     if refs_synced_at is None or refs_synced_at >= at or not event.updates:
         return []
     mark_refs_stale(connection, row_id)
+    if may_be_hidden:  # strangers must not see what was pushed: the upstream is asked first
+        return []
     changes = list[Change]()
     for update in event.updates:
         changes += move_ref(
