@@ -212,12 +212,16 @@ def test_reads_work_while_a_sync_writes(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_addresses_of_tables_are_no_faults_of_the_server(
-    public: AsgiClient, path: str, status: int, message: str
+    public: AsgiClient, path: str, status: int, message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Datasette answers 500, or 400 with a complaint about SQL that the visitor did not write."""
+    """Datasette answers 500, or 400 with a complaint about SQL that the visitor did not write.
+
+    Nor does the terminal show what visitors typed.
+    """
     answer = public.get(path)
     assert answer.status_code == status
     assert message in answer.text
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_refused_download_is_explained(public: AsgiClient) -> None:

@@ -196,9 +196,8 @@ class GuardedDatabase(Database):  # type: ignore[misc]
 
         Raises Forbidden if the file is closed to the visitor, DatasetteError 503 if too many wait.
         """
-        # When Datasette starts, it counts the rows of immutable files.
-        if isinstance(current_visitor.get(), Nobody):
-            options.setdefault("log_sql_errors", False)
+        # The visitor is told; what anybody may type, and as often, is nothing for the terminal.
+        options["log_sql_errors"] = False
         with reading_for("sql"):
             found = await super().execute(*arguments, **options)
         # Datasette puts the name of a withheld column into brackets.
