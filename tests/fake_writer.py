@@ -18,17 +18,19 @@ class FakeWriter:
         self.calls = list[tuple[str, str, RepositorySettings | None, str]]()
         self.error: MirrorError | None = None
 
-    def create(self, owner: str, settings: RepositorySettings, *, by: str) -> Repository:
+    def create(self, owner: str, settings: RepositorySettings, *, by: str, upstream: str = "") -> Repository:
         """Save it as requested."""
         return self._save("create", f"{owner}/{(settings.name or '').lower()}", settings, by)
 
-    def update(self, full_name: str, settings: RepositorySettings, *, by: str, uuid: str) -> Repository:
+    def update(
+        self, full_name: str, settings: RepositorySettings, *, by: str, uuid: str, upstream: str = ""
+    ) -> Repository:
         """Save it under its new name, if it has one."""
         owner = full_name.partition("/")[0]
         after = f"{owner}/{settings.name.lower()}" if settings.name else full_name
         return self._save("update", after, settings, by)
 
-    def delete(self, full_name: str, *, by: str, uuid: str) -> None:
+    def delete(self, full_name: str, *, by: str, uuid: str, upstream: str = "") -> None:
         """Mark it gone."""
         self._note("delete", full_name, None, by)
         self.filled.gone(full_name)
@@ -42,6 +44,7 @@ class FakeWriter:
         by: str,
         uuid: str,
         only_public: bool,
+        upstream: str = "",
     ) -> Repository:
         """Save it as a fork."""
         return self._save("fork", f"{owner}/{settings.name}", settings, by, parent_full_name=full_name)

@@ -335,7 +335,7 @@ def test_the_upstreams_message_is_passed_on(
 def test_a_broken_writer_is_an_error_without_details(world: World, capfd: Any) -> None:
     """An unexpected error is logged but not shown; the token appears in neither."""
 
-    def broken(owner: str, settings: RepositorySettings, *, by: str) -> Repository:
+    def broken(owner: str, settings: RepositorySettings, *, by: str, upstream: str = "") -> Repository:
         raise ZeroDivisionError("secret detail")
 
     world.writer.create = broken  # type: ignore[method-assign]

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
+from prepared_files import long_port
 from write_harness import WriteHarness, writable
 
-from mirror.sandbox import Fault
+from mirror.sandbox import Fault, Sandbox, World, running
 from mirror.store import Store, tokens
 from mirror.write import PassThrough
 
@@ -166,3 +168,45 @@ def test_a_user_forks_nothing_that_became_private(served: Served) -> None:
     assert served.ask.get(path, headers=erik).status_code == 404
     assert served("POST", "repositories/jespern/django-piston/fork", name="mine", owner="erik")[0] == 200
     assert made.upstream("erik/mine")["is_private"] is True
+
+
+@pytest.fixture
+def beside(served: Served) -> Iterator[WriteHarness]:
+    """Another upstream in the same mirror, of which only erik is mirrored; it has a jespern, too."""
+    made = served.made
+    with running(Sandbox(World(30)), port=long_port()) as other:
+        other.sandbox.do("create", "erik/tool")
+        second = msgspec.structs.replace(
+            made.config.upstreams[0], name="other", url=other.url, workspaces=("erik",)
+        )
+        first = msgspec.structs.replace(made.config.upstreams[0], workspaces=("jespern",))
+        made.config = msgspec.structs.replace(made.config, upstreams=(first, second))
+        harness = WriteHarness(other, made.path)
+        harness.config = msgspec.structs.replace(made.config, upstreams=(second,))
+        harness.sync()
+        served.ask = client_of(made.path, writes=True, writer=made.writer(made.config))
+        yield harness
+
+
+def test_a_user_writes_to_the_own_upstream_only(served: Served, beside: WriteHarness) -> None:
+    """Not to a namespace of the same name on another upstream, where it may be somebody else's."""
+    with Store(served.made.path) as store:
+        login = bearer(tokens.create(store, "own", "write", user="jespern"))
+    answer = served.ask("POST", "/1.0/repositories/erik/tool/fork", data={"name": "grabbed"}, headers=login)
+    assert answer.status_code == 404
+    assert beside.upstream("jespern/grabbed") is None
+    # Without the section of the own upstream, the name is another's.
+    renamed = msgspec.structs.replace(beside.config.upstreams[0], workspaces=("erik", "jespern"))
+    alone = msgspec.structs.replace(beside.config, upstreams=(renamed,))
+    ask = client_of(served.made.path, writes=True, writer=served.made.writer(alone))
+    answer = ask("POST", "/1.0/repositories/", data={"name": "grabbed"}, headers=login)
+    assert answer.status_code == 503
+    assert beside.upstream("jespern/grabbed") is None
+
+
+def test_a_write_answers_with_no_namesake_of_another_upstream(served: Served, beside: WriteHarness) -> None:
+    """A fork whose address is that of an older repository is done, but the answer does not show that one."""
+    assert served("POST", "repositories/", name="tool", owner="jespern")[0] == 200
+    status, said = served("POST", "repositories/erik/tool/fork", name="tool", owner="jespern")
+    assert beside.upstream("jespern/tool")["parent"]["full_name"] == "erik/tool"
+    assert (status, "another repository" in str(said)) == (503, True)

@@ -284,22 +284,25 @@ def private_owners(connection: sqlite3.Connection, caller: Caller) -> tuple[int,
     return tuple(row_id for (row_id,) in fetch(connection, _OWN_OWNERS, caller.values))
 
 
-def administered_namespaces(connection: sqlite3.Connection, caller: Caller) -> frozenset[str] | None:
-    """Return the namespaces, in lower case, that a caller owns or administers; None means all."""
-    # Writes go by name, so a name that somebody else has on another upstream is left out.
+def administered_namespaces(connection: sqlite3.Connection, caller: Caller) -> dict[str, str] | None:
+    """Map the namespaces, in lower case, that a caller owns or administers to their upstreams' names.
+
+    None means all of all upstreams.
+    """
+    # Addresses have no upstream, so a name that somebody else has on another upstream is left out.
     if caller.sees_all:
         return None
     found = fetch(
         connection,
         f"""WITH mine AS (SELECT value AS id FROM json_each(:ids) UNION
                SELECT workspace_id FROM members WHERE permission = 'owner' AND user_id {IS_OWN_ID})
-            SELECT u.username FROM users u
+            SELECT u.username, p.name FROM users u JOIN upstreams p ON p.id = u.upstream_id
             WHERE u.id IN mine AND u.is_owner AND u.deleted_at IS NULL AND NOT EXISTS
                (SELECT 1 FROM users o WHERE o.username = u.username COLLATE NOCASE
                 AND o.is_owner AND o.deleted_at IS NULL AND o.id NOT IN mine)""",
         caller.values,
     )
-    return frozenset(name.lower() for (name,) in found)
+    return {name.lower(): upstream for name, upstream in found}
 
 
 def may_see_members(connection: sqlite3.Connection, caller: Caller, workspace_id: int) -> bool:

@@ -55,24 +55,26 @@ class Writer(Protocol):
     """Writes to the upstream and then to the mirror. Each call returns when the mirror has the result.
 
     `by` is the name of the token, for the audit. Full names are ``owner/slug``, as in the mirror, and `uuid`
-    is that of the repository that the mirror shows under the name. The repository is returned in its state
-    after the write.
+    is that of the repository that the mirror shows under the name. `upstream` is the only one that the caller
+    may write to, "" if that is any. The repository is returned in its state after the write.
 
     Raises UpstreamRefused (the answer repeats its status and its message, which must contain no secret),
     NotFound for a repository that the mirror does not have, OutcomeUnknown for a write whose answer was lost,
     and any other MirrorError if the upstream could not be asked (answered with 503: nothing was changed).
     """
 
-    def create(self, owner: str, settings: RepositorySettings, *, by: str) -> Repository:
+    def create(self, owner: str, settings: RepositorySettings, *, by: str, upstream: str = "") -> Repository:
         """Create a repository; `settings.name` is required.
 
         Without `settings.scm` it gets the kind of the owner's newest repository, or hg if there is none.
         """
 
-    def update(self, full_name: str, settings: RepositorySettings, *, by: str, uuid: str) -> Repository:
+    def update(
+        self, full_name: str, settings: RepositorySettings, *, by: str, uuid: str, upstream: str = ""
+    ) -> Repository:
         """Change the given settings; a new name changes the slug."""
 
-    def delete(self, full_name: str, *, by: str, uuid: str) -> None:
+    def delete(self, full_name: str, *, by: str, uuid: str, upstream: str = "") -> None:
         """Delete a repository."""
 
     def fork(
@@ -84,6 +86,7 @@ class Writer(Protocol):
         by: str,
         uuid: str,
         only_public: bool,
+        upstream: str = "",
     ) -> Repository:
         """Fork a repository into a namespace; `settings.name` is required.
 
@@ -98,53 +101,69 @@ class WriteAccess:
     to, else for the errors of the writer.
     """
 
-    def __init__(self, writer: Writer, by: str, namespaces: frozenset[str] | None) -> None:
-        """`namespaces` are the names in lower case; None means all."""
+    def __init__(self, writer: Writer, by: str, namespaces: Mapping[str, str] | None) -> None:
+        """`namespaces` maps names in lower case to the names of their upstreams; None means all."""
         self._writer, self._by, self._namespaces = writer, by, namespaces
 
     async def create(self, owner: str, settings: RepositorySettings) -> Repository:
         """Create a repository."""
-        return await _pass_on(self._to(owner).create, owner, settings, by=self._by)
+        upstream = self._upstream_of(owner)
+        return await _pass_on(self._writer.create, owner, settings, by=self._by, upstream=upstream)
 
     async def update(self, row: RepositoryRow, settings: RepositorySettings) -> Repository:
         """Change settings."""
-        writer = self._to(row.full_name)
-        return await _pass_on(writer.update, row.full_name, settings, by=self._by, uuid=row.uuid)
+        upstream, name = self._upstream_of(row.full_name), row.full_name
+        return await _pass_on(
+            self._writer.update, name, settings, by=self._by, uuid=row.uuid, upstream=upstream
+        )
 
     async def delete(self, row: RepositoryRow) -> None:
         """Delete a repository."""
-        await _pass_on(self._to(row.full_name).delete, row.full_name, by=self._by, uuid=row.uuid)
+        upstream, name = self._upstream_of(row.full_name), row.full_name
+        await _pass_on(self._writer.delete, name, by=self._by, uuid=row.uuid, upstream=upstream)
 
     async def fork(self, row: RepositoryRow, owner: str, settings: RepositorySettings) -> Repository:
-        """Fork a repository into a namespace, which the caller must be allowed to write to."""
-        writer = self._to(owner)
+        """Fork a repository into a namespace of its upstream that the caller may write to."""
+        upstream = self._upstream_of(owner)
         # A caller who does not see everything may have seen it only because it was public.
         only_public = self._namespaces is not None and not row.is_private
         return await _pass_on(
-            writer.fork, row.full_name, owner, settings, by=self._by, uuid=row.uuid, only_public=only_public
+            self._writer.fork,
+            row.full_name,
+            owner,
+            settings,
+            by=self._by,
+            uuid=row.uuid,
+            only_public=only_public,
+            upstream=upstream,
         )
 
-    def _to(self, name: str) -> Writer:
-        """Return the writer for a namespace, or for a full name in one."""
+    def _upstream_of(self, name: str) -> str:
+        """Return the upstream of a namespace, or of a full name in one; "" if the caller may write to any.
+
+        The mirror's own credential could write to more, also to a namespace of this name on another upstream.
+        """
+        if self._namespaces is None:
+            return ""
         owner = name.partition("/")[0]
-        # The mirror's own credential could write to more.
-        if self._namespaces is not None and owner.lower() not in self._namespaces:
+        upstream = self._namespaces.get(owner.lower())
+        if upstream is None:
             raise ApiError(
                 403,
                 "Forbidden",
                 detail=f"This token may write only to what its user owns or administers; {owner} is not.",
             )
-        return self._writer
+        return upstream
 
 
 class Done(NamedTuple):
     """The result of a write.
 
-    :param full_name: the name that the repository has now; None after a delete.
+    :param made: the repository as it is now; None after a delete.
     :param location: the address of a new repository, for the `Location` header.
     """
 
-    full_name: str | None
+    made: Repository | None
     status: int = 200
     location: str | None = None
 
@@ -179,12 +198,15 @@ Write = Callable[[Writing], Awaitable[Done]]
 async def answer_of(write: Write, writing: Writing) -> Answer:
     """Pass a write to the upstream, then answer with the repository as the mirror has it now."""
     done = await write(writing)
-    if done.full_name is None:
+    if done.made is None:
         return Answer(status=done.status)
     try:
-        _, found = await writing.known(done.full_name)
+        row, found = await writing.known(done.made.full_name)
     except ApiError:
         raise ApiError(503, "The write was done, but the mirror does not show it yet") from None
+    if row.uuid != done.made.uuid:  # of another upstream
+        why = f"The write was done, but at the address of {row.full_name} the mirror shows another repository"
+        raise ApiError(503, why)
     headers = {"Location": done.location} if done.location else {}
     answer: Answer = writing.asked.selected(found)
     return msgspec.structs.replace(answer, status=done.status, headers=headers)
@@ -199,7 +221,7 @@ async def admitted_writer(
     user whose rights in a restored copy may be outdated.
     """
 
-    def read(connection: sqlite3.Connection) -> tuple[Caller, bool, frozenset[str] | None]:
+    def read(connection: sqlite3.Connection) -> tuple[Caller, bool, dict[str, str] | None]:
         caller = recognise(connection, given)
         return caller, is_unconfirmed(connection, caller), administered_namespaces(connection, caller)
 

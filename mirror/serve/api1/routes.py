@@ -294,7 +294,7 @@ async def create_repository(writing: Writing) -> Done:
     """POST repositories: create a repository."""
     settings, owner = settings_of(await read_fields(writing.request, assumed=FORM), required=("name",))
     owner = owner or _own_namespace(writing.asked)
-    return Done((await writing.access.create(owner, settings)).full_name)
+    return Done(await writing.access.create(owner, settings))
 
 
 async def update_repository(writing: Writing) -> Done:
@@ -302,7 +302,7 @@ async def update_repository(writing: Writing) -> Done:
     row, shown = await writing.known()
     values = await read_fields(writing.request, assumed=FORM)
     settings, _ = settings_of(values, shown=shown.body, exists=True, fork_policy=row.fork_policy)
-    return Done((await writing.access.update(row, settings)).full_name)
+    return Done(await writing.access.update(row, settings))
 
 
 async def delete_repository(writing: Writing) -> Done:
@@ -317,7 +317,7 @@ async def fork_repository(writing: Writing) -> Done:
     row, _ = await writing.known()
     settings, owner = settings_of(await read_fields(writing.request, assumed=FORM), required=("name",))
     owner = owner or _own_namespace(writing.asked)
-    return Done((await writing.access.fork(row, owner, settings)).full_name)
+    return Done(await writing.access.fork(row, owner, settings))
 
 
 def _own_namespace(asked: ApiRequest) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from mirror.model import RepositorySettings, slug_of
+from mirror.model import Repository, RepositorySettings, slug_of
 from mirror.queries.accounts import owner_named
 from mirror.serve.api2.edge import REPOSITORY, WORKSPACE, Api2Request, no_workspace
 from mirror.serve.exchange import JSON, ApiError, bad_request, read_fields
@@ -30,7 +30,7 @@ async def create(writing: Writing) -> Done:
         raise bad_request({"workspace": f"The address is in {workspace}."})
     name = settings.name if slug_of(settings.name or "") == slug.lower() else slug
     settings = msgspec.structs.replace(settings, name=name, scm=settings.scm or "git")
-    return Done((await writing.access.create(workspace, settings)).full_name)
+    return Done(await writing.access.create(workspace, settings))
 
 
 async def update(writing: Writing) -> Done:
@@ -39,7 +39,7 @@ async def update(writing: Writing) -> Done:
     values = await read_fields(writing.request, assumed=JSON)
     settings, _ = settings_of(values, shown=shown.body, exists=True, fork_policy=row.fork_policy)
     made = await writing.access.update(row, settings)
-    return Done(made.full_name) if made.full_name == row.full_name else _new(writing.asked, made.full_name)
+    return Done(made) if made.full_name == row.full_name else _new(writing.asked, made)
 
 
 async def delete(writing: Writing) -> Done:
@@ -58,11 +58,11 @@ async def fork(writing: Writing) -> Done:
         raise bad_request({"workspace": "This field is required, because the token speaks for no user."})
     settings = msgspec.structs.replace(settings, name=settings.name or row.name)
     made = await writing.access.fork(row, owner, settings)
-    return _new(writing.asked, made.full_name)
+    return _new(writing.asked, made)
 
 
-def _new(asked: Api2Request, full_name: str) -> Done:
-    return Done(full_name, 201, asked.links.repository(full_name))
+def _new(asked: Api2Request, made: Repository) -> Done:
+    return Done(made, 201, asked.links.repository(made.full_name))
 
 
 async def _slug_of_workspace(writing: Writing, name: str) -> str | None:
