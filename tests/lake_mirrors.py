@@ -13,6 +13,7 @@ from prepared_files import copy_empty
 
 from mirror.lake.export import ExportOptions, export
 from mirror.lake.place import Place
+from mirror.store.changes import CLOSED
 from mirror.store.export_marks import MIRROR_ID
 
 DAY = timedelta(days=1)
@@ -77,7 +78,7 @@ class RandomMirror:
                  description=self.name, first_seen_at=self._moment(), last_seen_at=self._moment(),
                  refs_synced_at=random.choice((None, self._moment(), self._moment())),
                  deleted_at=self._moment() if gone else None, gone_reason="absent" if gone else None,
-                 public_from=random.choice((0, 2**63 - 1)))  # fmt: skip
+                 public_from=random.choice((0, random.randint(1, 20), CLOSED)))  # fmt: skip
         for table in ("branches", "tags"):
             for name in random.sample("abc", random.randint(0, 3)):
                 self.put(table, repository_id=row, name=name, target_hash=self.name, target_parents='["1"]')
@@ -128,7 +129,8 @@ def expected(mirrors: Iterable[RandomMirror]) -> dict[str, set[tuple[Any, ...]]]
             (
                 uuid, best["description"], any(row["is_private"] for row in held), gone,
                 best["deleted_at"] if gone else None, min(row["first_seen_at"] for row in held),
-                read["public_from"] > 0, tuple(sorted(row["mirror"] for row in held)),
+                read["public_from"] == CLOSED, _hidden_until(all_rows["changes"], held),
+                tuple(sorted(row["mirror"] for row in held)),
             )
         )  # fmt: skip
         for table, kind in (("branches", "branch"), ("tags", "tag")):
@@ -157,6 +159,20 @@ def expected(mirrors: Iterable[RandomMirror]) -> dict[str, set[tuple[Any, ...]]]
         (number, *row) for number, row in enumerate(sorted(_once(all_rows["changes"]), key=repr))
     }
     return found
+
+
+def _hidden_until(changes: Rows, held: Rows) -> str | None:
+    """The last moment that any mirror hides of a repository."""
+    return max(
+        (
+            change["at"]
+            for row in held
+            for change in changes
+            if (change["mirror"], change["repository_id"]) == (row["mirror"], row["id"])
+            and change["id"] <= row["public_from"]
+        ),
+        default=None,
+    )
 
 
 def _by(rows: Rows, *names: str) -> dict[Any, Rows]:
@@ -217,7 +233,8 @@ def merged_rows(tables: dict[str, Rows]) -> dict[str, set[tuple[Any, ...]]]:
         "repositories": {
             (
                 row["uuid"], row["description"], row["is_private"], row["gone"], text(row["deleted_at"]),
-                text(row["first_seen_at"]), row["refs_hidden"], tuple(row["seen_by"]),
+                text(row["first_seen_at"]), row["refs_hidden"], text(row["hidden_until"]),
+                tuple(row["seen_by"]),
             )
             for row in tables["repositories"]
         },

@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from fixtures_db import LATER, SECRETS, FixtureDb, fill_mixed, hg_ref, repository
 from lake_mirrors import expected, random_lake
@@ -48,9 +49,11 @@ def test_the_union_holds_what_the_merge_says(seed: int, tmp_path: Path) -> None:
     found = rows(union, f"SELECT {columns} FROM repositories")
     assert {row[:2] for row in found} == {row[:2] for row in wanted["repositories"]}
     by_uuid = {row[0]: row for row in found}
-    for uuid, _, private, gone, deleted_at, first_seen_at, hidden, _ in wanted["repositories"]:
+    last_until = "SELECT coalesce(max(c.id), 0) FROM changes c, repositories r WHERE r.id = repository_id"
+    for uuid, _, private, gone, deleted_at, first_seen_at, hidden, until, _ in wanted["repositories"]:
         assert by_uuid[uuid][2:5] == (private, deleted_at if gone else None, first_seen_at)
-        assert (by_uuid[uuid][5] == CLOSED) is hidden
+        ((last,),) = rows(union, f"{last_until} AND uuid = '{uuid}' AND at <= '{until or ''}'")
+        assert by_uuid[uuid][5] == (CLOSED if hidden else last)
     refs = [
         (uuid, kind, name, target)
         for kind, table in (("branch", "branches"), ("tag", "tags"))
@@ -89,6 +92,30 @@ def test_the_union_answers_as_one_and_hides_what_each_hides(tmp_path: Path) -> N
         assert done.rows[table] == count + more or table == "sync_runs", table
     contents = (tmp_path / "public.db").read_bytes()
     assert not [secret for secret in SECRETS if secret in contents]
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_the_union_hides_what_was_recorded_before_public_refs_were_read(is_old: bool, tmp_path: Path) -> None:
+    """Edits that one listing saw together with the publicity, and refs of before that the first look missed.
+
+    Of a lake that an older version wrote, it hides all until the last look.
+    """
+    filled = FixtureDb(tmp_path / "one.db")
+    filled.repositories([repository("ann/tool", is_private=True, description="secret plan")])
+    filled.refs("ann/tool", [hg_ref("branch", "main", "1"), hg_ref("branch", "secret-branch", "2")])
+    filled.repositories([repository("ann/tool", description="a tool")], at=LATER)
+    for at, target in (("2026-11-03T12", "3"), ("2026-11-04T12", "4")):
+        filled.refs("ann/tool", [hg_ref("branch", "main", target)], at=f"{at}:00:00.000000Z")
+    filled.store.close()
+    export(filled.path, Place(str(tmp_path / "lake")), ExportOptions())
+    if is_old:
+        (path,) = (tmp_path / "lake/repositories").rglob("*.parquet")
+        pq.write_table(pq.read_table(path, partitioning=None).drop_columns("hidden_until"), path)
+    built(tmp_path)
+    publish(tmp_path / "union.db", tmp_path / "public.db", PublishOptions())
+    told = rows(tmp_path / "public.db", "SELECT kind, substr(old, 1, 1) FROM changes")
+    assert told == ([] if is_old else [("branch_moved", "3")])
+    assert b"secret" not in (tmp_path / "public.db").read_bytes()
 
 
 def test_a_slice_holds_nothing_of_other_owners(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from mirror.lake.export import Exported, ExportOptions, export
 from mirror.lake.place import Place
 from mirror.model import Project
 from mirror.publish.selection import MADE, tables_of
+from mirror.store.cursors import Cursors
 from mirror.store.lock import export_lock
 from mirror.store.owners import save_owner, save_project
 from mirror.store.refs import write_refs
@@ -395,6 +396,16 @@ def test_what_cannot_be_used_is_said(mixed_file: Path, tmp_path: Path) -> None:
     (tmp_path / f"lake/_manifests/mirror={name}/latest.json").write_text("{}")
     with pytest.raises(StoreError, match=r"not a manifest.*remove it, and export again"):
         exported(mixed_file, tmp_path / "lake")
+
+
+def test_an_unconfirmed_copy_is_not_exported(mixed_db: FixtureDb, tmp_path: Path) -> None:
+    """A mirror of the lake would show strangers what was public in the copy."""
+    with mixed_db.store.transaction() as connection:
+        Cursors(connection, mixed_db.upstream_id).await_listing(at=LATER)
+    mixed_db.store.close()
+    with pytest.raises(StoreError, match="a restored copy"):
+        exported(mixed_db.path, tmp_path / "lake")
+    assert not list((tmp_path / "lake").rglob("*.parquet"))
 
 
 @pytest.mark.parametrize(

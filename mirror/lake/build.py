@@ -29,7 +29,7 @@ from mirror.store.schema import create_unindexed, open_unjournalled
 Batch = Mapping[str, Sequence[Any]]
 """Rows of a table of the lake, by column."""
 
-_GIVEN = {"instance", "owner_uuid", "seq", "op", "refs_listed_at", "refs_hidden"}
+_GIVEN = {"instance", "owner_uuid", "seq", "op", "refs_listed_at", "refs_hidden", "hidden_until"}
 """Columns of the lake that have no column of the same name in a mirror."""
 
 _REF = [column.name for column in REFS.columns if column.name.startswith("target_")]
@@ -52,7 +52,7 @@ _SAVE: Mapping[str, str] = {
         values=", ".join(f":{name}" for name in _KEPT["repositories"]),
         more=", refs_synced_at, refs_stale, public_from",
         given=f""", :refs_listed_at, :refs_listed_at IS NULL AND :deleted_at IS NULL,
-            iif(:refs_hidden, {CLOSED}, 0)""",
+            iif(:refs_hidden, {CLOSED}, coalesce(:hidden_until, 0))""",
     ),
     "projects": _OWNED.format(
         table="projects",
@@ -97,11 +97,12 @@ _FINISH = (
     """INSERT INTO changes (at, kind, ref, old, new, repository_id, user_id)
         SELECT * FROM staged.changes WHERE repository_id IS NOT NULL OR user_id IS NOT NULL
         ORDER BY at, repository_id, kind, ref""",
-    # Changes from before a repository was made public stay hidden from strangers.
-    """UPDATE repositories SET public_from = made.last
-        FROM (SELECT repository_id, max(id) AS last FROM changes
-            WHERE kind = 'made_public' GROUP BY repository_id) AS made
-        WHERE made.repository_id = repositories.id AND public_from = 0""",
+    # Until here it holds the moment up to which changes are hidden from strangers.
+    """UPDATE repositories SET public_from = coalesce(hidden.last, 0)
+        FROM (SELECT r.id, max(c.id) AS last FROM repositories r
+            LEFT JOIN changes c ON c.repository_id = r.id AND c.at <= r.public_from
+            WHERE typeof(r.public_from) = 'text' GROUP BY r.id) AS hidden
+        WHERE hidden.id = repositories.id""",
     # A lake has no earlier sizes: measures are known from now on.
     f"""INSERT OR REPLACE INTO mirror_meta (key, value)
         SELECT '{MEASURED_SINCE}', max(last_seen_at) FROM repositories WHERE true HAVING count(*) > 0""",

@@ -117,6 +117,9 @@ REPOSITORIES = Table(
                "r.refs_synced_at"),
         Column("refs_hidden", "flag", "it was made public, and its refs have not been read since",
                f"r.public_from = {CLOSED}"),
+        Column("hidden_until", "moment", "changes until then are hidden from strangers; null if none is",
+               """CASE WHEN r.public_from > 0 THEN (SELECT max(c.at) FROM changes c
+                   WHERE c.repository_id = r.id AND c.id <= r.public_from) END"""),
         *_columns("r", "moment", {"deleted_at": "when it was found to be gone; null while it lives"}),
         *_columns("r", "text", {"gone_reason": "reason"}),
         _SEQ,

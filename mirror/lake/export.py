@@ -29,7 +29,7 @@ from mirror.lake.place import (
     write_about,
 )
 from mirror.publish.selection import moment_of
-from mirror.publish.snapshot import public_rows, sha256_of
+from mirror.publish.snapshot import check_confirmed, public_rows, sha256_of
 from mirror.readable import size_text
 from mirror.store import Store
 from mirror.store.changes import CLOSED
@@ -219,6 +219,7 @@ class _Series:
             connection.row_factory = None
             connection.execute("PRAGMA temp_store = FILE")  # lists of millions of rows need no memory
             connection.execute("BEGIN")  # all tables are read from one state
+            check_confirmed(connection, mirror)  # a mirror of the lake would show them to strangers
             yield connection
 
     def _counted(self, table: Table, rows: Iterable[Any]) -> Iterator[Any]:

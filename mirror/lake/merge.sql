@@ -14,20 +14,30 @@ FROM (
 ) l
 WHERE place = 1;
 
+-- Rows of older versions do not have hidden_until. Then all until the last look at the refs counts as hidden.
+CREATE OR REPLACE TEMPORARY VIEW made_public AS
+SELECT c.mirror, c.instance, c.repository_uuid AS uuid, max(c.at) AS made_public_at
+FROM lake_changes c
+WHERE c.kind = 'made_public'
+GROUP BY c.mirror, c.instance, c.repository_uuid;
+
 -- How each mirror has each repository: its row of the highest seq. A living repository was seen when all of its owner
 -- were seen at the latest, also where its row was exported long ago.
 CREATE OR REPLACE TEMPORARY VIEW held_repositories AS
 SELECT h.mirror, h.instance, h.uuid, h.seq, h.is_private, h.first_seen_at, h.refs_listed_at, h.refs_hidden,
     h.deleted_at IS NOT NULL AS gone,
     CASE WHEN h.deleted_at IS NULL AND l.seen_since > h.last_seen_at THEN l.seen_since
-        ELSE h.last_seen_at END AS listed_at
+        ELSE h.last_seen_at END AS listed_at,
+    CASE WHEN h.hidden_until IS NOT NULL THEN h.hidden_until
+        WHEN h.refs_listed_at > p.made_public_at THEN h.refs_listed_at ELSE p.made_public_at END AS hidden_until
 FROM (
     SELECT mirror, instance, uuid, seq, owner_uuid, is_private, first_seen_at, last_seen_at, refs_listed_at,
-        refs_hidden, deleted_at,
+        refs_hidden, hidden_until, deleted_at,
         row_number() OVER (PARTITION BY mirror, instance, uuid ORDER BY seq DESC) AS place
     FROM lake_repositories
 ) h
 LEFT JOIN held_listings l ON l.mirror = h.mirror AND l.instance = h.instance AND l.owner_uuid = h.owner_uuid
+LEFT JOIN made_public p ON p.mirror = h.mirror AND p.instance = h.instance AND p.uuid = h.uuid
 WHERE h.place = 1;
 
 -- What all mirrors together say of a repository. Its row is that of the mirror which listed it last. It is gone only if
@@ -45,6 +55,7 @@ SELECT instance, uuid,
     min(first_seen_at) AS first_seen_at,
     max(listed_at) AS last_seen_at,
     max(refs_listed_at) AS refs_listed_at,
+    max(hidden_until) AS hidden_until,
     array_sort(array_agg(mirror)) AS seen_by,
     CASE WHEN max(CASE WHEN gone THEN 1 ELSE 0 END) = 1
         THEN array_sort(array_agg(mirror) FILTER (WHERE gone)) END AS gone_by
@@ -61,7 +72,7 @@ SELECT v.instance, v.uuid, r.owner_uuid, r.slug, r.name, r.full_name, r.scm, v.i
     r.description, r.website, r.language, r.size, r.main_branch, r.fork_policy, r.parent_uuid, r.parent_full_name,
     r.followers_count, r.forks_count, r.has_issues, r.has_wiki, r.project_key, r.project_name, r.project_uuid,
     r.avatar_url, r.clone_https, r.clone_ssh, r.created_at, r.updated_at, r.archived,
-    v.first_seen_at, v.last_seen_at, v.refs_listed_at, v.refs_hidden,
+    v.first_seen_at, v.last_seen_at, v.refs_listed_at, v.refs_hidden, v.hidden_until,
     CASE WHEN v.gone THEN r.deleted_at END AS deleted_at,
     CASE WHEN v.gone THEN r.gone_reason END AS gone_reason,
     v.seen_by, v.gone_by

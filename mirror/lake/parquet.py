@@ -164,7 +164,9 @@ def read_lists(folder: Path, columns: Iterable[str]) -> Iterator[dict[str, Seque
                     if len(rows):
                         yield {name: _as_stored(rows.column(name)).to_pylist() for name in columns}
         except (pa.ArrowInvalid, KeyError) as error:
-            raise StoreError(f"{path}: not a file of a merged lake") from error
+            raise StoreError(
+                f"{path}: not a file of a merged lake, or an older version merged it; merge again"
+            ) from error
 
 
 def _as_stored(column: pa.ChunkedArray) -> pa.ChunkedArray:

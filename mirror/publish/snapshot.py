@@ -197,10 +197,7 @@ def _fill(
             connection.execute(f"PRAGMA copy.{setting}")
         connection.execute(f"PRAGMA main.cache_size = -{CACHE_KIB}")
         connection.execute("BEGIN")
-        if is_unconfirmed(connection, ANONYMOUS):
-            raise StoreError(
-                f"{mirror}: a restored copy, whose public rows may be private by now; run `mirror sync` first"
-            )
+        check_confirmed(connection, mirror)
         done("choosing")
         choose_rows(connection)
         rows = copy_rows(connection, authors=options.authors, progress=done)
@@ -208,6 +205,14 @@ def _fill(
         private = private_texts(connection) if options.check else []
         connection.execute("COMMIT")
     return rows, moment, private
+
+
+def check_confirmed(connection: sqlite3.Connection, mirror: Path) -> None:
+    """Raise StoreError for a restored copy of which it is not confirmed yet what is still public."""
+    if is_unconfirmed(connection, ANONYMOUS):
+        raise StoreError(
+            f"{mirror}: a restored copy, whose public rows may be private by now; run `mirror sync` first"
+        )
 
 
 def _finish(work: Path, part: Path, moment: str, indexes: list[str], done: Callable[[str], None]) -> None:
