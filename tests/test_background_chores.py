@@ -70,13 +70,37 @@ def test_backups_are_made_and_the_oldest_deleted(config: Config) -> None:
 def test_a_missed_backup_is_due(config: Config) -> None:
     """By the time of the newest copy; without one, at the next scheduled time."""
     (chore,) = chores_of(config)
-    assert chore.last_done() is None
+    assert chore.last_done(NOW) is None
     assert not is_overdue(chore, zone="UTC", now=NOW)
     chore.do(threading.Event(), at(NOW))
     for last, due in ((NOW.replace(hour=3), False), (NOW - timedelta(days=1), True)):
         os.utime(copies(config)[0], (last.timestamp(), last.timestamp()))
-        assert chore.last_done() == last
+        assert chore.last_done(NOW) == last
         assert is_overdue(chore, zone="UTC", now=NOW) is due
+
+
+def test_a_chore_dated_in_the_future_delays_no_next_one(config: Config) -> None:
+    """A copy that was made while the clock was years ahead is as if it were not there."""
+    (chore,) = chores_of(config)
+    for made in (NOW - timedelta(days=1), NOW + timedelta(days=3650)):
+        copy = chore.do(threading.Event(), at(made)).partition(": ")[0]
+        os.utime(copy, (made.timestamp(), made.timestamp()))
+    assert chore.last_done(NOW) == NOW - timedelta(days=1)
+    assert is_overdue(chore, zone="UTC", now=NOW)
+
+
+def test_a_place_that_cannot_be_reached_fails_only_its_own_chore(config: Config) -> None:
+    """A name that no system takes, as a disk that is gone: the other work is scheduled all the same."""
+    site = msgspec.structs.replace(config, site_schedule="1h", site_folder="/" + 300 * "x")
+    notes = Notes()
+    background = Background(site, report=notes)
+    background.start()
+    try:
+        assert "backup" in notes.notes[0]
+        background._worker.keep(list(chores_of(site))[1])
+        assert "File name too long" in notes.notes[-1]
+    finally:
+        background.end()
 
 
 def test_stopping_the_service_stops_a_backup(config: Config) -> None:
@@ -123,10 +147,10 @@ def test_the_publish_job_writes_the_public_file(config: Config, tmp_path: Path) 
     serve = msgspec.structs.replace(config.serve, public_snapshot=str(tmp_path / "public.db"))
     config = msgspec.structs.replace(config, publish_schedule="1h", backup_schedule="", serve=serve)
     (chore,) = chores_of(config)
-    assert (chore.id, chore.last_done()) == ("publish", None)
+    assert (chore.id, chore.last_done(NOW)) == ("publish", None)
     for _ in range(2):
         assert "the public part as of " in chore.do(threading.Event(), at(NOW))
-    assert chore.last_done() is not None
+    assert chore.last_done(utc_now()) is not None
     assert len(all_rows(tmp_path / "public.db")["repositories"]) == 5
     with pytest.raises(ConfigError, match="needs a file to publish into"):
         from_toml('publish_schedule = "1h"')
@@ -138,10 +162,10 @@ def test_the_site_is_made(config: Config, tmp_path: Path) -> None:
         config, site_schedule="1h", site_folder=str(tmp_path / "www"), site_title="Ours", backup_schedule=""
     )
     (chore,) = chores_of(config)
-    assert (chore.id, chore.last_done()) == ("site", None)
+    assert (chore.id, chore.last_done(NOW)) == ("site", None)
     assert ", 0 removed" in chore.do(threading.Event(), at(NOW))
     assert " 0 written" in chore.do(threading.Event(), at(NOW))
-    assert chore.last_done() is not None
+    assert chore.last_done(utc_now()) is not None
     assert "<title>Ours</title>" in (tmp_path / "www/index.html").read_text()
     stop = threading.Event()
     stop.set()
@@ -166,10 +190,10 @@ def test_the_lake_is_exported_into(config: Config, tmp_path: Path) -> None:
         config, export_schedule="1h", export_to=str(tmp_path / "lake"), backup_schedule=""
     )
     (chore,) = chores_of(config)
-    assert (chore.id, chore.last_done()) == ("export", None)
+    assert (chore.id, chore.last_done(NOW)) == ("export", None)
     assert "full, 5 repositories" in chore.do(threading.Event(), at(NOW))
     assert "nothing changed" in chore.do(threading.Event(), at(NOW + timedelta(hours=1)))
-    assert chore.last_done() == NOW
+    assert chore.last_done(NOW) == NOW
     assert is_overdue(chore, zone="UTC", now=NOW + timedelta(hours=2))
     stop = threading.Event()
     stop.set()

@@ -225,16 +225,17 @@ class Background:
         self._watching = Watches(config, self._clock)
         if any(upstream.watch > 0 for upstream in config.upstreams):
             self._scheduler.add_job(self._watch, Every(seconds=WATCH_SECONDS, timezone=UTC), id=WATCH)
+        now = self._clock()
         for chore in chores_of(config):
             job = self._scheduler.add_job(
                 self._worker.keep,
-                trigger_of(chore.schedule, zone=config.timezone, last=chore.last_done()),
+                trigger_of(chore.schedule, zone=config.timezone, last=chore.last_done(now)),
                 args=[chore],
                 id=chore.id,
                 name=chore.id,
             )
-            if is_overdue(chore, zone=config.timezone, now=self._clock()):
-                job.modify(next_run_time=self._clock())
+            if is_overdue(chore, zone=config.timezone, now=now):
+                job.modify(next_run_time=now)
         for work, trigger, at in jobs:
             job = self._scheduler.add_job(self._do, trigger, args=[work], id=work.id, name=work.id)
             if at is not None:

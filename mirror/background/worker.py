@@ -6,8 +6,8 @@ Jobs send requests; chores work on the file itself: backup, publish, site, expor
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -40,15 +40,20 @@ Stop = threading.Event
 class Chore(NamedTuple):
     """One kind of scheduled work on the file itself, which sends no requests.
 
-    - `last_done`: returns when it was last done, None for never. It reads that from the file that the chore
+    - `done_at`: returns when it was done, as far as known. It reads that from the files that the chore
       made: a restored mirror has no record of its copies.
     - `do`: does it and returns a line on the result; raises MirrorError, and Interrupted if it has to stop.
     """
 
     id: str
     schedule: str
-    last_done: Callable[[], datetime | None]
+    done_at: Callable[[], Sequence[datetime]]
     do: Callable[[Stop, Clock], str]
+
+    def last_done(self, now: datetime) -> datetime | None:
+        """Return when it was last done, None for never."""
+        # What is dated in the future comes from a wrong clock, and must not let the chore wait until then.
+        return max((moment for moment in self.done_at() if moment <= now), default=None)
 
 
 def chores_of(config: Config) -> Iterator[Chore]:
@@ -59,7 +64,7 @@ def chores_of(config: Config) -> Iterator[Chore]:
         Chore(
             "backup",
             config.backup_schedule,
-            lambda: max(filter(None, map(_written, dated_copies(mirror, folder))), default=None),
+            lambda: _written(*dated_copies(mirror, folder)),
             lambda stop, clock: _back_up(config, stop, clock),
         ),
         Chore(
@@ -93,7 +98,7 @@ def chores_of(config: Config) -> Iterator[Chore]:
 
 def is_overdue(chore: Chore, *, zone: str, now: datetime) -> bool:
     """Return whether a chore became due while no service ran; False if it was never done."""
-    last = chore.last_done()
+    last = chore.last_done(now)
     due = next_time(chore.schedule, zone=zone, after=last) if last is not None else None
     return due is not None and due <= now
 
@@ -119,7 +124,7 @@ def _publish(config: Config, stop: Stop) -> str:
     return f"{done.file}: the public part as of {done.published_at}, {size_text(done.bytes)}"
 
 
-def _last_site(folder: Path) -> datetime | None:
+def _last_site(folder: Path) -> Sequence[datetime]:
     from mirror.site.folder import MANIFEST  # noqa: PLC0415 - only making a site needs its package
 
     return _written(folder / MANIFEST)
@@ -161,15 +166,15 @@ def _compact(config: Config, stop: Stop, clock: Clock) -> str:
     return f"history before {before[:10]} is true to the day: {dropped:,} changes dropped"
 
 
-def _last_compaction(mirror: Path, keep: float) -> datetime | None:
+def _last_compaction(mirror: Path, keep: float) -> Sequence[datetime]:
     """Return about when history was last compacted: its limit then, plus how long history is kept."""
     found = read_if_possible(mirror, compacted_before)
-    return from_text(found) + timedelta(seconds=keep) if found else None
+    return [from_text(found) + timedelta(seconds=keep)] if found else []
 
 
-def _last_export(mirror: Path, given: str) -> datetime | None:
+def _last_export(mirror: Path, given: str) -> Sequence[datetime]:
     found = read_if_possible(mirror, lambda connection: last_export(connection, address_of(given).text))
-    return from_text(found) if found else None
+    return [from_text(found)] if found else []
 
 
 def _until(stop: Stop) -> Callable[..., None]:
@@ -182,9 +187,14 @@ def _until(stop: Stop) -> Callable[..., None]:
     return check
 
 
-def _written(path: Path) -> datetime | None:
-    """Return when a file was written; None if there is none."""
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None
+def _written(*paths: Path) -> Sequence[datetime]:
+    """Return when files were written, without those that are missing or cannot be reached."""
+    found = list[datetime]()
+    for path in paths:
+        # A faulty place is the error of one chore when it is done, and stops no other work before.
+        with suppress(OSError, ValueError, OverflowError):  # the last two: no year has such a time
+            found.append(datetime.fromtimestamp(path.stat().st_mtime, UTC))
+    return found
 
 
 def do(

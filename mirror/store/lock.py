@@ -250,17 +250,22 @@ OWN = (*BESIDE, *LOCKS, ".webhooks", ".exporting", ".restoring")
 
 
 def place_apart(mirror: Path, target: Path) -> Path:
-    """Return the real path of a file or folder to write; raises ConfigError if it is one of the mirror's."""
+    """Return the real path of a file or folder to write.
+
+    Raises ConfigError if it is one of the mirror's, StoreError if it cannot be reached.
+    """
     real, ours = Path(os.path.realpath(target)), Path(os.path.realpath(mirror))
     beside_it = {beside(ours, end) for end in OWN}
     is_taken = real == ours or not beside_it.isdisjoint((real, *real.parents))
-    if is_taken or (real.exists() and ours.exists() and real.samefile(ours)):
+    with explained(target):
+        is_taken |= real.exists() and ours.exists() and real.samefile(ours)
+    if is_taken:
         raise ConfigError(f"{target}: is the mirror itself, or a file of it; give another name")
     return real
 
 
 def place_beside(mirror: Path, target: Path) -> Path:
-    """Return the real path of a file, or of one to be; raises ConfigError if it is one of the mirror's."""
+    """Return the real path of a file, or of one to be; raises as `place_apart` does."""
     real = place_apart(mirror, target)
     if real.exists() and not real.is_file():
         raise ConfigError(f"{target}: {'a folder' if real.is_dir() else 'not a regular file'}; give a file")
