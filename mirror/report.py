@@ -29,6 +29,10 @@ class Reporter:
     def note(self, text: str) -> None:
         """Report something that the user should know, but is not a failure."""
 
+    def fault(self, text: str) -> None:
+        """Report that something failed, or is wrong; without another place for it, as a note."""
+        self.note(text)
+
 
 class RunCounts(msgspec.Struct):
     """What a run did; the fields are columns of `sync_runs`."""

@@ -19,8 +19,10 @@ from pathlib import Path
 import msgspec
 import pytest
 from cli_runner import Folder, small_sandbox, started, told
+from fixtures_db import fill_public
 
 from mirror.background.service import Background
+from mirror.background.worker import chores_of
 from mirror.config import from_toml
 from mirror.errors import ConfigError
 from mirror.observe.alerts import Alerts, address_of, events_of
@@ -250,6 +252,28 @@ def test_a_local_fault_sends_one_alert_and_one_recovery(tmp_path: Path, listener
         alerts.send_recovery()
         alerts.send_recovery()
     assert listener.events() == [("/json", "failure"), ("/json", "recovery")]
+
+
+def test_a_failure_before_a_reload_has_its_recovery_after_it(tmp_path: Path, listener: Listener) -> None:
+    """And is not sent again: the operator corrected something else."""
+    (tmp_path / "copies").write_text("no folder")
+    config = from_toml(
+        f'database = "{tmp_path}/m.db"\nbackup_schedule = "1d"\nbackup_folder = "{tmp_path}/copies"\n'
+        f'[[alert]]\nurl = "{listener.url}/json"\n[[upstream]]\nname = "box"\nkind = "sandbox"\n'
+        'schedule = ""\nverify_schedule = ""\nwatch = 0'
+    )
+    fill_public(tmp_path / "m.db").store.close()
+    background = Background(config, report=Reporter(), reread=lambda: config)
+    background.start()
+    try:
+        for _ in range(2):
+            background._worker.keep(next(chores_of(config)))
+            background.reload()
+        (tmp_path / "copies").unlink()
+        background._worker.keep(next(chores_of(config)))
+    finally:
+        assert background.end()
+    assert sorted(listener.events()) == [("/json", "failure"), ("/json", "recovery")]
 
 
 @pytest.mark.parametrize(

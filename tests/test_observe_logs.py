@@ -80,13 +80,14 @@ def test_a_run_is_one_line_for_people() -> None:
 
 
 def test_the_log_level_is_obeyed() -> None:
-    """Phases only on the level debug; chatter of libraries never."""
-    for level, lines in (("debug", 3), ("info", 2), ("error", 0)):
+    """Phases only on the level debug; what failed on each; chatter of libraries never."""
+    for level, lines in (("debug", 4), ("info", 3), ("error", 1)):
         out = said(LogConfig(level=level))  # type: ignore[arg-type]
         with redirect_stderr(out):
             report = Logged()
             report.phase("listing workspaces", None)
             report.note("a note")
+            report.fault("backup: the disk is full")
             report.waiting(60, "the budget is spent")
             report.waiting(59, "the budget is spent")
             logging.getLogger("httpx").info("HTTP Request: GET https://user:password@example.com")

@@ -196,7 +196,7 @@ class Background:
             alerts = Alerts(config, clock=self._clock)
             self._adopt(config)
         except ConfigError as error:
-            self._report.note(f"the new configuration is refused, the old one stays in force: {error}")
+            self._report.fault(f"the new configuration is refused, the old one stays in force: {error}")
             return
         later = "; `serve` only by a restart" if config.serve != self._config.serve else ""
         self._config = config

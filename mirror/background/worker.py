@@ -236,7 +236,7 @@ def _verify(
     """Check the file and compare a sample of rows; report faults, which `mirror verify` can repair."""
     complaints = check_file(Path(config.database), repair=False)
     for complaint in complaints:
-        report.note(f"{work.id}: {complaint.text}")
+        report.fault(f"{work.id}: {complaint.text}")
     found = f"{len(complaints):,} faults; see: mirror verify" if complaints else ""
     _save_integrity(work, config, found, clock)
     summaries, findings = verify_all(
@@ -250,7 +250,7 @@ def _verify(
     )
     wrong = sum(finding.is_fault for finding in findings)
     if wrong:
-        report.note(f"{work.id}: {wrong:,} differences; see: mirror verify --sample all --repair")
+        report.fault(f"{work.id}: {wrong:,} differences; see: mirror verify --sample all --repair")
     return summaries
 
 
@@ -279,6 +279,7 @@ class Worker:
 
     def adopt(self, config: Config, alerts: Alerts) -> Alerts:
         """Use another configuration from now on; return the previous alerts, which the caller closes."""
+        alerts.continue_from(self.alerts)
         before, self._config, self.alerts = self.alerts, config, alerts
         return before
 
@@ -329,7 +330,7 @@ class Worker:
         try:
             yield
         except MirrorError as error:
-            self._report.note(f"{name}: {error}")
+            self._report.fault(f"{name}: {error}")
             self.alerts.send_failure(about, f"{name}: {error}")
         except Exception:
             log.exception("%s: a fault of this program", name)

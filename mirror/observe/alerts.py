@@ -88,6 +88,10 @@ class Alerts:
         for courier in late:
             courier.finish(until + KILL_SECONDS)
 
+    def continue_from(self, before: Self) -> None:
+        """Know the troubles that were reported by the alerts of the configuration before this one."""
+        self._troubled = before._troubled
+
     def send_for(self, summary: Summary) -> None:
         """Send the alerts for a run."""
         if not self._couriers:

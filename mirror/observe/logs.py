@@ -221,3 +221,7 @@ class Logged(Reporter):
     def note(self, text: str) -> None:
         """Log a note."""
         log.info("%s", text)
+
+    def fault(self, text: str) -> None:
+        """Log a fault, which a higher level of the log shows too."""
+        log.error("%s", text)
