@@ -25,6 +25,7 @@ from mirror.search.index.backlog import (
     PREPARE_FROM,
     apply_backlog,
     flush_step,
+    prepare_pending,
     rebuild_index,
     update_after_page,
 )
@@ -325,6 +326,18 @@ def test_the_check_finds_wrong_segments(tmp_path: Path, damage: str, fault: str)
         assert fault in check_index(store.connection)
         store.rebuild_search_index()
         assert check_index(store.connection) == []
+
+
+def test_a_segment_whose_rows_all_changed_again_is_no_damage(tmp_path: Path) -> None:
+    """It is still there, but no pending row is in it any more."""
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store:
+        row_id = mirror.add("tool")
+        with mirror.store.transaction() as connection:
+            prepare_pending(connection)
+        mirror.change(row_id, name="other", slug="other")
+        assert not mirror.store.mend_search_index()
+        assert search(mirror.connection, "other").count == 1
 
 
 def test_a_damaged_segment_is_one_line(tmp_path: Path) -> None:

@@ -180,8 +180,27 @@ def chunk_of(row_id: int) -> bytes:
 _NEAREST = """SELECT path, collection, repositories, best FROM search_common
     WHERE path = (SELECT path FROM search_common WHERE path <= ? ORDER BY path DESC LIMIT 1)"""
 
-_STATE = """SELECT up_to, EXISTS (SELECT 1 FROM search_pending),
-    up_to < coalesce((SELECT max(id) FROM repositories), 0) FROM search_state"""
+
+def _has(*tables: str) -> str:
+    """Return SQL for whether any of some tables has a row."""
+    return f"({' OR '.join(f'EXISTS (SELECT 1 FROM search_{table})' for table in tables)})"
+
+
+NAMES_STATE = f"""search_state WHERE up_to = 0 OR {_has("common")} = {_has("rare", "crowds")}
+    AND {_has("common")} <= {_has("columns")} AND {_has("columns", "pending")}
+    AND {_has("segments")} <= {_has("pending")}
+    AND EXISTS (SELECT 1 FROM search_pending WHERE turn IS NOT NULL) <= {_has("segments")}"""
+"""The one row that tells the state of the index of names, if none of its tables was emptied."""
+
+REFS_STATE = f"""search_ref_state WHERE up_to = 0 OR {_has("ref_common")} = {_has("ref_paths")}
+    AND {_has("ref_names")} = {_has("ref_lists")} AND {_has("ref_names")} <= {_has("ref_common")}
+    AND {_has("ref_names")} <= {_has("ref_rare", "ref_spans")}
+    AND {_has("ref_blocks", "ref_counts")} <= {_has("ref_spans")}
+    AND ({_has("ref_spans")} AND {_has("ref_lists")}) <= {_has("ref_blocks")}"""
+"""The same of the index of refs."""
+
+_STATE = f"""SELECT up_to, EXISTS (SELECT 1 FROM search_pending),
+    up_to < coalesce((SELECT max(id) FROM repositories), 0) FROM {NAMES_STATE}"""
 _LEAVES_BELOW = "SELECT ids FROM search_rare WHERE path >= ? AND path < ?"
 _CROWDS_WITH = "SELECT ids FROM search_crowds WHERE instr(text, ?)"
 
@@ -212,20 +231,21 @@ class Leaf(msgspec.Struct, frozen=True):
 def state_of_index(connection: sqlite3.Connection, sql: str) -> Any:
     """Return what a statement reads of the one row that tells the state of an index.
 
-    Raises StoreError if that row is missing, which only damage does.
+    Searches select FROM NAMES_STATE or REFS_STATE, because they would find less without a table. Raises
+    StoreError if there is no such row, which only damage does.
     """
     row = connection.execute(sql).fetchone()
     if row is None:
         raise StoreError(
-            "a search index has lost its state; `mirror sync` or `mirror verify --repair` builds it anew"
+            "a search index has lost rows; `mirror sync` or `mirror verify --repair` builds it anew"
         )
     return row
 
 
 def has_lost_state(connection: sqlite3.Connection) -> bool:
-    """Return whether one of the two indexes has lost the row that tells its state."""
-    tables = ("search_state", "search_ref_state")
-    return any(not connection.execute(f"SELECT 1 FROM {table}").fetchone() for table in tables)
+    """Return whether one of the two indexes has lost the row that tells its state, or all of a table."""
+    states = (NAMES_STATE, REFS_STATE)
+    return any(not connection.execute(f"SELECT 1 FROM {state}").fetchone() for state in states)
 
 
 class IndexReader:

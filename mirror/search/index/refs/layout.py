@@ -18,7 +18,7 @@ from array import array
 from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
-from mirror.search.index.format import END, state_of_index
+from mirror.search.index.format import END, REFS_STATE, state_of_index
 from mirror.search.names import BOUNDARY, COLLECTIONS, normalise
 
 KINDS = range(2)
@@ -205,7 +205,7 @@ def hash_number(target: str) -> int | None:
 
 def up_to(connection: sqlite3.Connection) -> int:
     """Return the highest id of a repository whose refs the index knows; 0 if it was never built."""
-    return int(state_of_index(connection, "SELECT up_to FROM search_ref_state")[0])
+    return int(state_of_index(connection, f"SELECT up_to FROM {REFS_STATE}")[0])
 
 
 def has_hashes(connection: sqlite3.Connection) -> bool:
