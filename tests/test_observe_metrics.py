@@ -10,9 +10,10 @@ from webhook_client import NEW, OLD, WebhookClient
 
 from mirror.observe.metrics import FileMetrics
 from mirror.serve.middleware import kind_of
+from mirror.serve.state import served
 from mirror.store import Store
 from mirror.store.files import open_reader
-from mirror.store.runs import HIDDEN_MEMBERS, Failure, Failures, add_answers
+from mirror.store.runs import HIDDEN_MEMBERS, Failure, Failures, add_answers, finish_run, start_run
 
 
 class Samples(dict[tuple[str, frozenset[str]], float]):
@@ -132,6 +133,29 @@ def test_freshness_has_quantiles(hook: WebhookClient) -> None:
     best, worst = found["freshness_seconds", "here", "0.5"], found["freshness_seconds", "here", "1"]
     assert best < worst
     assert worst > timedelta(hours=12).total_seconds()
+
+
+def test_counters_of_runs_never_fall(hook: WebhookClient) -> None:
+    """A run counts when it has ended; one during which the clock was set back took no time."""
+    with Store(hook.crawl.path) as store, store.transaction() as connection:
+        for ended in ("11", "08"):
+            run = start_run(connection, 1, "retry", at="2026-11-29T10:00:00.000000Z")
+            running = parsed(FileMetrics().text(connection).decode())
+            assert not any("running" in labels for _, labels in running)
+            at = f"2026-11-29T{ended}:00:00.000000Z"
+            finish_run(connection, run, kind="retry", state="complete", at=at, counts={}, error=None)
+        found = parsed(FileMetrics().text(connection).decode())
+    assert found["runs_total", "here", "retry", "complete"] == 2
+    assert found["run_seconds_total", "here", "retry", "complete"] == pytest.approx(3600)
+
+
+def test_no_sync_is_missed_of_an_upstream_that_is_no_longer_configured(hook: WebhookClient) -> None:
+    """Otherwise the alert on the last success would never end after an upstream was renamed."""
+    for configured in ("here", "other"):
+        served(hook.client.datasette).stale_after = {configured: 60.0}
+        served(hook.client.datasette).file_metrics = FileMetrics()  # which keeps counts
+        names = {name for name, _ in scraped(hook)}
+        assert ("last_success_timestamp_seconds" in names) is (configured == "here")
 
 
 def test_expensive_counts_are_cached(hook: WebhookClient) -> None:

@@ -15,7 +15,7 @@ import time
 import zlib
 from bisect import bisect_left
 from collections import Counter as Counts
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -193,11 +193,13 @@ class FileMetrics:
         connection: sqlite3.Connection,
         limits: Limits | None = None,
         *,
+        configured: Collection[str] = (),
         syncing: bool | None = None,
     ) -> bytes:
         """Read the file and write its metrics in Prometheus' format.
 
         :param limits: maps each upstream to its bucket in the request ledger and its hourly limit.
+        :param configured: the upstreams that are synced; by default all.
         :param syncing: whether a process holds the lock of the file; None if that is unknown.
         """
         now = self._clock()
@@ -205,7 +207,7 @@ class FileMetrics:
         counts = self._counts.read(began)
         if counts is None:
             statuses = read_status(connection, now, limits)
-            counts = _text([*_tables(connection), *_standing(statuses)])
+            counts = _text([*_tables(connection), *_standing(statuses, configured)])
             ended = self._stopwatch()
             self._counts.write(counts, ended + (ended - began) * KEPT_TIMES)
         return _text([*_runs(connection), *_progress(connection, syncing=syncing)]) + counts
@@ -245,14 +247,15 @@ def _runs(connection: sqlite3.Connection) -> Iterator[Metric]:
         slept.add_metric((name,), seconds)
     runs = _counter("runs", "Runs by kind and outcome, without watch runs.", "upstream", "kind", "state")
     took = _counter("run_seconds", "Time that runs took, including waits.", "upstream", "kind", "state")
+    # Counters must never fall: a run counts when it has ended, for 0 s if the clock was set back meanwhile.
     for name, kind, state, count, seconds in connection.execute(
         """SELECT u.name, s.kind, s.state, count(*),
-                  coalesce(sum(julianday(s.finished_at) - julianday(s.started_at)), 0) * 86400
+                  coalesce(sum(max(0, julianday(s.finished_at) - julianday(s.started_at))), 0) * 86400
            FROM sync_runs s JOIN upstreams u ON u.id = s.upstream_id
-           WHERE s.kind <> 'watch' GROUP BY u.id, s.kind, s.state"""
+           WHERE s.kind <> 'watch' AND s.state <> 'running' GROUP BY u.id, s.kind, s.state"""
     ):
         runs.add_metric((name, kind, state), count)
-        took.add_metric((name, kind, state), max(0.0, seconds))  # the clock may have been set back
+        took.add_metric((name, kind, state), seconds)
     yield from (requests, retries, slept, runs, took)
     yield _answers(connection)
 
@@ -294,8 +297,8 @@ def _tables(connection: sqlite3.Connection) -> Iterator[Metric]:
     yield from (rows, changes)
 
 
-def _standing(statuses: Iterable[UpstreamStatus]) -> Iterator[Metric]:
-    """Yield the state of each upstream's mirror: age, budget, pending work."""
+def _standing(statuses: Iterable[UpstreamStatus], configured: Collection[str]) -> Iterator[Metric]:
+    """Yield the state of each upstream's mirror: age, budget, pending work; `configured` as in `text`."""
     success = _gauge("last_success_timestamp_seconds", "When the last complete sync ended.", "upstream")
     limit = _gauge("budget_limit", "Requests allowed per hour.", "upstream")
     used = _gauge("budget_used", "Requests sent in the last hour.", "upstream")
@@ -309,7 +312,8 @@ def _standing(statuses: Iterable[UpstreamStatus]) -> Iterator[Metric]:
     fresh = Metric(PREFIX + "freshness_seconds", "Age of the data of repositories.", "summary")
     for status in statuses:
         labels = (status.name,)
-        if status.last_complete_sync:
+        # The file keeps upstreams that are no longer configured. As for `/-/health`, no sync is missed.
+        if status.last_complete_sync and (not configured or status.name in configured):
             success.add_metric(labels, from_text(status.last_complete_sync).timestamp())
         if status.budget.limit is not None and status.budget.left is not None:
             limit.add_metric(labels, status.budget.limit)

@@ -341,7 +341,12 @@ async def metrics(request: Request) -> Response:
         with one_snapshot(connection):
             if not visitor.sees_all(name) and visitor.lacks(connection, name):
                 return _CLOSED
-            return server.file_metrics.text(connection, server.limits(connection), syncing=is_syncing(path))
+            return server.file_metrics.text(
+                connection,
+                server.limits(connection),
+                configured=server.stale_after,
+                syncing=is_syncing(path),
+            )
 
     text = await _from_file(request, read)
     return Response(
