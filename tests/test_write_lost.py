@@ -212,7 +212,7 @@ def test_a_deletion_with_a_lost_answer_is_found(made: WriteHarness, fault: Fault
     assert made.changes() == [("deleted", PISTON, "deleted")]
 
 
-@pytest.mark.parametrize("fault", [Fault("drop"), Fault("hang"), Fault("504")], ids=named)
+@pytest.mark.parametrize("fault", [Fault("drop"), Fault("hang"), Fault("504"), Fault("html")], ids=named)
 def test_a_failed_deletion_with_a_lost_answer_is_reported(made: WriteHarness, fault: Fault) -> None:
     """An existing repository is not called deleted."""
     made.sandbox.add_fault(at(fault, 2))

@@ -217,9 +217,11 @@ class Http:
         """Change something by a JSON body, retried as `post` is."""
         return self.send("PUT", target, content=msgspec.json.encode(body), headers=_JSON_BODY)
 
-    def delete(self, target: str) -> Response:
-        """Delete something; retried as `post` is."""
-        return self.send("DELETE", target)
+    def delete(self, target: str) -> None:
+        """Delete something; retried as `post` is. Raises UpstreamShapeError for a web page, as of a proxy."""
+        answer = self.send("DELETE", target)
+        if answer.body:
+            self.decoded(answer, msgspec.Raw)
 
     def address(self, target: str) -> str:
         """Return the absolute address of a target; an absolute one stays as it is."""
