@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from fixtures_db import FixtureDb, owner, repository
 
-from mirror.model import Repository, RepositorySettings
+from mirror.model import Repository, RepositoryKey, RepositorySettings
 
 if TYPE_CHECKING:
     from mirror.errors import MirrorError
@@ -30,10 +30,11 @@ class FakeWriter:
         after = f"{owner}/{settings.name.lower()}" if settings.name else full_name
         return self._save("update", after, settings, by)
 
-    def delete(self, full_name: str, *, by: str, uuid: str, upstream: str = "") -> None:
+    def delete(self, full_name: str, *, by: str, uuid: str, upstream: str = "") -> RepositoryKey:
         """Mark it gone."""
         self._note("delete", full_name, None, by)
         self.filled.gone(full_name)
+        return RepositoryKey(uuid=uuid, full_name=full_name)
 
     def fork(
         self,

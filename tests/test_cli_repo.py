@@ -7,12 +7,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_runner import Finished
+from prepared_files import long_port
 from write_harness import SECRET, WriteHarness, writable
 
 from mirror.cli import main
+from mirror.sandbox import Sandbox, World, running
 
 PISTON = "jespern/django-piston"
 
@@ -90,6 +93,26 @@ def test_delete_asks_nobody_without_a_terminal(desk: Desk) -> None:
     deleted = desk.run("repo", "delete", PISTON, "--yes", "--json")
     assert (deleted.code, json.loads(deleted.out)["gone_reason"]) == (0, "deleted")
     assert desk.made.upstream(PISTON) is None
+
+
+def test_json_is_of_the_upstream_that_was_written_to(desk: Desk) -> None:
+    """Another one may have a repository of the same name, which it must not print instead."""
+    with running(Sandbox(World(30)), port=long_port()) as other:
+        toml = desk.folder / "mirror.toml"
+        section = toml.read_text("utf-8").partition("[[upstream]]")[2].replace('"s"', '"other"')
+        section = section.replace(desk.made.served.url, other.url)
+        toml.write_text(f"{toml.read_text('utf-8')}\n[[upstream]]{section}", "utf-8")
+        assert desk.run("repo", "create", "jespern/idea", "--upstream", "s").code == 0
+
+        def printed(*words: str) -> Any:
+            row = json.loads(desk.run("repo", *words, "--upstream", "other", "--json").out)
+            return row["upstream_id"], row["description"], row["gone_reason"]
+
+        number, *created = printed("create", "jespern/idea", "--description", "a")
+        assert created == ["a", None]
+        assert desk.made.rows(f"SELECT name FROM upstreams WHERE id = {number}") == [("other",)]
+        assert printed("update", "jespern/idea", "--description", "b") == (number, "b", None)
+        assert printed("delete", "jespern/idea", "--yes") == (number, "b", "deleted")
 
 
 @pytest.mark.parametrize(("word", "code"), [("y", 0), ("", 1)])

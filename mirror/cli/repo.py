@@ -14,7 +14,7 @@ from mirror.config import Config
 from mirror.errors import ConfigError
 from mirror.model import FORK_POLICIES, Repository, RepositorySettings
 from mirror.operations import built_in_sandbox
-from mirror.queries.repositories import repository_named
+from mirror.queries.repositories import repository_seen_last
 from mirror.queries.visibility import OPERATOR
 from mirror.store.files import open_reader
 from mirror.write import PassThrough
@@ -83,7 +83,7 @@ def create(name: str, title: str | None, upstream: str, as_json: bool, **setting
     wanted = RepositorySettings(name=title or slug, **settings)
     with _writing() as (config, writes):
         made = writes.create(owner, wanted, slug=slug, by=BY, upstream=upstream)
-        _tell(config, "created", made, as_json=as_json)
+        _tell(config, "created", made, upstream, as_json=as_json)
 
 
 @repo.command()
@@ -107,7 +107,7 @@ def update(name: str, title: str | None, upstream: str, as_json: bool, **setting
         raise ConfigError("nothing to change: give a setting, such as --description TEXT; see --help")
     with _writing() as (config, writes):
         made = writes.update(name, wanted, by=BY, upstream=upstream)
-        _tell(config, "updated", made, as_json=as_json)
+        _tell(config, "updated", made, upstream, as_json=as_json)
 
 
 @repo.command()
@@ -133,9 +133,9 @@ def delete(name: str, yes: bool, upstream: str, as_json: bool) -> None:
         click.echo(f"{name} was not deleted", err=True)  # standard output is for the row
         leave(1)
     with _writing() as (config, writes):
-        writes.delete(name, by=BY, upstream=upstream)
+        deleted = writes.delete(name, by=BY, upstream=upstream)
         if as_json:
-            _print_row(config, name)
+            _print_row(config, deleted.uuid, upstream)
         else:
             click.echo(f"{name} is deleted")
 
@@ -169,7 +169,7 @@ def fork(
     wanted = RepositorySettings(name=title or slug, **settings)
     with _writing() as (config, writes):
         made = writes.fork(name, into or owner, wanted, by=BY, upstream=upstream)
-        _tell(config, f"forked from {name}", made, as_json=as_json)
+        _tell(config, f"forked from {name}", made, upstream, as_json=as_json)
 
 
 @contextmanager
@@ -187,15 +187,16 @@ def _parts(name: str) -> tuple[str, str]:
     return owner, slug
 
 
-def _tell(config: Config, what: str, made: Repository, *, as_json: bool) -> None:
+def _tell(config: Config, what: str, made: Repository, upstream: str, *, as_json: bool) -> None:
     if as_json:
-        _print_row(config, made.full_name)
+        _print_row(config, made.uuid, upstream)
         return
     kind = " ".join(filter(None, ["private" if made.is_private else "public", made.scm]))
     click.echo(f"{made.full_name} is {what}: {kind}" + (f", {made.clone_https}" if made.clone_https else ""))
 
 
-def _print_row(config: Config, full_name: str) -> None:
+def _print_row(config: Config, uuid: str, upstream: str) -> None:
+    """Print a row as JSON: by its uuid, since another upstream may have one of its name."""
     with closing(open_reader(Path(config.database))) as connection:
-        row = repository_named(connection, OPERATOR, full_name, gone=True)
+        row = repository_seen_last(connection, OPERATOR, uuid, upstream=upstream)
     click.echo(msgspec.json.encode(row.columns() if row else None))

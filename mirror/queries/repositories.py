@@ -129,6 +129,21 @@ def repository_named(
     return found[0] if found else None
 
 
+def repository_seen_last(
+    connection: sqlite3.Connection, caller: Caller, uuid: str, *, upstream: str = ""
+) -> RepositoryRow | None:
+    """Find a repository, living or gone, by its uuid on an upstream; without one, where it was seen last."""
+    found = read_repositories(
+        connection,
+        caller,
+        f"""WHERE r.{ANY_UPSTREAM} AND r.uuid = :uuid AND {visible(caller, "r")}
+            AND :upstream IN ('', (SELECT name FROM upstreams WHERE id = r.upstream_id))
+            ORDER BY max(r.last_seen_at, coalesce(r.deleted_at, '')) DESC LIMIT 1""",
+        {"uuid": uuid, "upstream": upstream},
+    )
+    return found[0] if found else None
+
+
 def repository_by_id(connection: sqlite3.Connection, caller: Caller, row_id: int) -> RepositoryRow | None:
     """Find a repository, living or gone, by the id of its row."""
     condition = f"WHERE r.id = :id AND {visible(caller, 'r')}"

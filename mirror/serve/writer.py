@@ -13,7 +13,7 @@ import msgspec
 from datasette.utils.asgi import Request
 
 from mirror.errors import MirrorError, NotFound, OutcomeUnknown, StoreError, UpstreamRefused
-from mirror.model import FORK_POLICIES, Repository, RepositorySettings, slug_of
+from mirror.model import FORK_POLICIES, Repository, RepositoryKey, RepositorySettings, slug_of
 from mirror.queries.rows import RepositoryRow
 from mirror.queries.visibility import Caller, administered_namespaces, is_unconfirmed
 from mirror.serve.auth import Credentials, recognise, save_use_of
@@ -74,7 +74,7 @@ class Writer(Protocol):
     ) -> Repository:
         """Change the given settings; a new name changes the slug."""
 
-    def delete(self, full_name: str, *, by: str, uuid: str, upstream: str = "") -> None:
+    def delete(self, full_name: str, *, by: str, uuid: str, upstream: str = "") -> RepositoryKey:
         """Delete a repository."""
 
     def fork(

@@ -145,7 +145,9 @@ class PassThrough:
                     read_refs(record, there, made)
                 return made
 
-    def delete(self, full_name: str, *, by: str, upstream: str = "", uuid: str | None = None) -> None:
+    def delete(
+        self, full_name: str, *, by: str, upstream: str = "", uuid: str | None = None
+    ) -> RepositoryKey:
         """Delete a repository upstream; its row becomes a tombstone, with its refs."""
         with self._store() as store:
             target = find_target(self._config, store, full_name, upstream, uuid=uuid)
@@ -161,6 +163,7 @@ class PassThrough:
 
                 do_once(f"deleting {key.full_name}", ask, lambda: find_deleted(there, key))
             record.save_deleted(target)
+            return target.key
 
     def fork(
         self,
