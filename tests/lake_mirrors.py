@@ -13,8 +13,8 @@ from prepared_files import copy_empty
 
 from mirror.lake.export import ExportOptions, export
 from mirror.lake.place import Place
-from mirror.store.changes import CLOSED
 from mirror.store.export_marks import MIRROR_ID
+from mirror.store.schema import CLOSED
 
 DAY = timedelta(days=1)
 START = datetime(2026, 10, 1, tzinfo=UTC)

@@ -20,9 +20,9 @@ from mirror.lake.place import Place
 from mirror.publish.snapshot import PublishOptions, publish
 from mirror.queries.search import find_repositories
 from mirror.queries.visibility import ANONYMOUS
-from mirror.store.changes import CLOSED
 from mirror.store.files import open_reader
 from mirror.store.lock import held
+from mirror.store.schema import CLOSED
 
 
 def built(folder: Path, *mirrors: Path, owners: str | None = None, force: bool = False) -> Built:

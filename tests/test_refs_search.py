@@ -25,9 +25,9 @@ from mirror.search.index.refs.layout import Sizes, order_of, pack_numbers
 from mirror.search.index.refs.verify import check_refs_index
 from mirror.search.refs.find import register_refs, search_refs
 from mirror.search.refs.reader import Chunk, page_of
-from mirror.store.changes import CLOSED
 from mirror.store.refs import save_refs
 from mirror.store.repair import check_file
+from mirror.store.schema import CLOSED
 
 OLD, NEW = "2015-01-01T00:00:00.000000Z", "2025-01-01T00:00:00.000000Z"
 HASH = "1a2b3c4d5e" + "0" * 30

@@ -27,8 +27,8 @@ from mirror.cli.status import print_status
 from mirror.config import Config, UpstreamConfig
 from mirror.operations import SyncOptions, sync_all
 from mirror.queries.repositories import repository_details
-from mirror.queries.status import read_status
-from mirror.queries.visibility import OPERATOR
+from mirror.queries.status import RefCounts, read_status, ref_counts_of
+from mirror.queries.visibility import ANONYMOUS, OPERATOR
 from mirror.report import Reporter, Summary
 from mirror.store import Store
 from mirror.store.files import open_reader
@@ -153,17 +153,44 @@ def test_an_unfinished_listing_of_refs_is_not_served(filled: FixtureDb, served: 
 
 
 def test_refs_that_were_read_once_stay_served(filled: FixtureDb, served: AsgiClient) -> None:
-    """With their age: after a later failure, a renaming, and a publication."""
-    filled.repositories((HIDDEN,))
-    filled.refs("jespern/hidden", REFS)
+    """With their age: after a later failure, and a renaming."""
     failure = Failure("refs", HIDDEN.uuid, "answered 500", filled.id_of("jespern/read"), 500)
     with filled.store.transaction() as connection:
         Failures(connection, filled.upstream_id).save(failure, from_text(LATER))
+    filled.repositories((repository("jespern/renamed", JESPERN, uuid=READ.uuid),), at=LATER)
+    answer = served.get("/2.0/repositories/jespern/renamed/refs")
+    assert [ref["name"] for ref in answer.json()["values"]] == ["master", "v1.0"]
+    assert answer.headers["x-mirror-synced-at"] == SEEN
+
+
+@pytest.mark.parametrize("path", [*OF_REFS, "rest/api/latest/projects/jespern/repos/{}/branches"])
+def test_refs_of_the_private_time_are_hidden_until_they_are_read_again(
+    filled: FixtureDb, served: AsgiClient, path: str
+) -> None:
+    """From strangers, to whom they count as not read; a token sees them."""
+    path = path.format("shown" if path.startswith("rest") else "jespern/shown")
+    filled.refs("jespern/hidden", REFS)
     filled.repositories((repository("jespern/shown", JESPERN, uuid=HIDDEN.uuid),), at=LATER)
-    for name in ("jespern/read", "jespern/shown"):
-        answer = served.get(f"/2.0/repositories/{name}/refs")
-        assert [ref["name"] for ref in answer.json()["values"]] == ["master", "v1.0"]
-        assert answer.headers["x-mirror-synced-at"] == SEEN
+    reader = make_tokens(filled.store)["read"]
+    assert served.get(f"/{path}").status_code == 503
+    assert served.get(f"/{path}", headers=bearer(reader)).status_code == 200
+    page = served.get("/-/r/jespern/shown")
+    assert page.status_code == 200
+    assert ">v1.0<" not in page.text
+    filled.refs("jespern/shown", REFS, at=LATER)
+    assert served.get(f"/{path}").status_code == 200
+    assert ">v1.0<" in served.get("/-/r/jespern/shown").text
+
+
+def test_refs_of_the_private_time_are_not_counted(filled: FixtureDb) -> None:
+    """For strangers, until they are read again."""
+    filled.refs("jespern/hidden", REFS)
+    filled.repositories((repository("jespern/shown", JESPERN, uuid=HIDDEN.uuid),), at=LATER)
+    connection = filled.store.connection
+    assert ref_counts_of(connection, ANONYMOUS) == RefCounts(branches=1, tags=1)
+    assert ref_counts_of(connection, OPERATOR) == RefCounts(branches=2, tags=2)
+    filled.refs("jespern/shown", REFS, at=LATER)
+    assert ref_counts_of(connection, ANONYMOUS) == RefCounts(branches=2, tags=2)
 
 
 def synced(

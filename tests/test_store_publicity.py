@@ -14,7 +14,8 @@ from webhook_client import NEW, OLD, SOME, webhook_mirror
 
 from mirror.sandbox import Fault, Sandbox
 from mirror.store import Store, tokens
-from mirror.store.changes import CLOSED, DESCRIBED, repository_changes
+from mirror.store.changes import DESCRIBED, repository_changes
+from mirror.store.schema import CLOSED
 
 NAME = "ubernostrum/django-profiles"
 FRESH: dict[str, Any] = {"workspaces": ("ubernostrum",)}

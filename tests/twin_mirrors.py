@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from mirror.store import Store
-from mirror.store.changes import CLOSED
+from mirror.store.schema import CLOSED
 
 THEN = "2026-01-{:02}T00:00:00.000000Z"
 LISTED = "2026-06-01T00:00:00.000000Z"

@@ -20,11 +20,11 @@ from mirror.lake.merge import MERGED, Merged, read_merged
 from mirror.lake.parquet import read_lists
 from mirror.search.index.backlog import rebuild_index
 from mirror.search.index.refs.changes import rebuild_refs_index
-from mirror.store.changes import CLOSED, MEASURED_SINCE
+from mirror.store.changes import MEASURED_SINCE
 from mirror.store.files import explained
 from mirror.store.lock import place_of_copy, replacing
 from mirror.store.repair import faults_of
-from mirror.store.schema import create_unindexed, open_unjournalled
+from mirror.store.schema import CLOSED, create_unindexed, open_unjournalled
 
 Batch = Mapping[str, Sequence[Any]]
 """Rows of a table of the lake, by column."""

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 from zlib import crc32
 
-from mirror.store.changes import CLOSED
+from mirror.store.schema import CLOSED
 
 OnProgress = Callable[[str, int], None]
 """Called with the current table and its rows so far; an exception ends the export or the build."""

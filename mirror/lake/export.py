@@ -32,10 +32,10 @@ from mirror.publish.selection import moment_of
 from mirror.publish.snapshot import check_confirmed, public_rows, sha256_of
 from mirror.readable import size_text
 from mirror.store import Store
-from mirror.store.changes import CLOSED
 from mirror.store.export_marks import CHOOSE, MARKED, Begun, begin_export, finish_export, mirror_id
 from mirror.store.files import explained, open_reader, reading_address
 from mirror.store.lock import beside, export_lock, place_apart
+from mirror.store.schema import CLOSED
 from mirror.times import Clock, to_text, utc_now
 
 MOST_ADDITIONS = 100

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mirror.queries.visibility import ANONYMOUS, first_seen, visible, visible_parent, visible_project
-from mirror.store.changes import CLOSED
 from mirror.store.files import reading_address
 from mirror.store.rows import fetch, fetch_value
+from mirror.store.schema import CLOSED
 
 
 def _same(alias: str, names: str) -> dict[str, str]:

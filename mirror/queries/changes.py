@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from mirror.queries.refs import REFS_STATE
+from mirror.queries.refs import refs_state
 from mirror.queries.rows import ChangeRow, Values
 from mirror.queries.visibility import Caller, visible, visible_changes
 from mirror.store.changes import RARE, RARE_KINDS
@@ -101,7 +101,7 @@ _EXPRESSIONS = {
     "upstream": "up.name",
     "upstream_id": "up.id",
     "is_gone": "iif(r.id IS NULL, u.deleted_at, r.deleted_at) IS NOT NULL",
-    "refs": f"iif(c.kind = 'created', {REFS_STATE}, NULL)",
+    "refs": f"iif(c.kind = 'created', {refs_state()}, NULL)",
 }
 _COLUMNS = ", ".join(_EXPRESSIONS.get(field, f"c.{field}") for field in ChangeRow.__struct_fields__)
 _SOURCE = """changes c LEFT JOIN repositories r ON r.id = c.repository_id

@@ -27,11 +27,11 @@ from mirror.queries.visibility import (
     is_own,
     visible,
 )
-from mirror.store.changes import CLOSED, MEASURED, MEASURED_SINCE
+from mirror.store.changes import MEASURED, MEASURED_SINCE
 from mirror.store.compaction import compacted_before
 from mirror.store.files import snapshot_moment
 from mirror.store.rows import fetch, fetch_as, fetch_dicts, fetch_value
-from mirror.store.schema import REF_TABLES, memory_copy
+from mirror.store.schema import CLOSED, REF_TABLES, memory_copy
 from mirror.times import past_moment, utc_now
 
 

@@ -51,14 +51,16 @@ class RefsPage(msgspec.Struct, frozen=True, kw_only=True):
     rows: list[RefRow]
 
 
-REFS_STATE = f"""CASE WHEN r.refs_synced_at IS NOT NULL THEN '{REFS_READ}'
-    WHEN (SELECT refs FROM upstreams WHERE id = r.upstream_id) = 'none' THEN '{REFS_NOT_MIRRORED}'
-    WHEN r.deleted_at IS NOT NULL THEN 'never read' ELSE 'not read yet' END"""
-"""Whether the refs of the repository `r` were read, in SQL.
+def refs_state(shown: str = "1") -> str:
+    """Return, as SQL, whether the refs of the repository `r` were read.
 
-One of "read" (once, in full; `refs_synced_at` says when last), "not read yet", "never read" (it is gone),
-"not mirrored" (the upstream is configured with ``refs = "none"``).
-"""
+    One of "read" (once, in full; `refs_synced_at` says when last), "not read yet", "never read" (it is gone),
+    "not mirrored" (the upstream is configured with ``refs = "none"``). Refs that are not `shown` (a
+    condition) count as not read.
+    """
+    return f"""CASE WHEN r.refs_synced_at IS NOT NULL AND {shown} THEN '{REFS_READ}'
+        WHEN (SELECT refs FROM upstreams WHERE id = r.upstream_id) = 'none' THEN '{REFS_NOT_MIRRORED}'
+        WHEN r.deleted_at IS NOT NULL THEN 'never read' ELSE 'not read yet' END"""
 
 
 def select_refs(*kinds: "RefKind") -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from mirror.queries.file_state import kept_repositories
-from mirror.queries.refs import KINDS, REFS_READ, REFS_STATE, newest_refs
+from mirror.queries.refs import KINDS, REFS_READ, newest_refs, refs_state
 from mirror.queries.rows import (
     ANY_UPSTREAM,
     IS_NAME,
@@ -30,6 +30,7 @@ from mirror.queries.visibility import (
     first_seen,
     forks_count,
     is_own,
+    shows_refs,
     visible,
     visible_parent,
 )
@@ -67,7 +68,7 @@ def _columns(*, sees_all: bool, has_rows: bool) -> tuple[str, str]:
         "owner_username": f"iif(r.deleted_at IS NULL AND r.full_name NOT LIKE '%/%/%', NULL, {_OWNER})",
         "is_fork": "r.parent_full_name IS NOT NULL",
         "parent_name": "p.name",
-        "refs": REFS_STATE,
+        "refs": refs_state(shows_refs(caller, "r")),
     }
     # Most repositories are no forks: for those nothing is looked up.
     shown = (

@@ -87,7 +87,7 @@ class RepositoryRow(msgspec.Struct, frozen=True, array_like=True):
     archived: int | None
     refs_known_since: str | None
     # DERIVED: the owner's name if the full name does not show it, whether there is a parent, its name, and
-    # `REFS_STATE`.
+    # `refs_state`.
     owner_username: str | None
     is_fork: int
     parent_name: str | None
@@ -247,7 +247,7 @@ class RefRow(msgspec.Struct, frozen=True):
 class ChangeRow(msgspec.Struct, frozen=True):
     """A line of `changes`, of a repository or of an owner; `repository` and `owner` are names of today.
 
-    `refs` is whether refs were read (`REFS_STATE`), for a repository that was just found. `is_gone` is 1
+    `refs` is whether refs were read (`refs_state`), for a repository that was just found. `is_gone` is 1
     where the repository, or the owner of a change without one, is gone today.
     """
 

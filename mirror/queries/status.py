@@ -8,7 +8,7 @@ import msgspec
 
 from mirror.queries.crawl import SyncProgress, read_progress, run_now
 from mirror.queries.rows import UpstreamRow, Values, upstreams_of
-from mirror.queries.visibility import Caller, visible
+from mirror.queries.visibility import Caller, shows_refs, visible
 from mirror.store.compaction import compacted_before
 from mirror.store.cursors import Cursors
 from mirror.store.ledger import held_until, used_in_hour
@@ -76,7 +76,7 @@ def counts_of(connection: sqlite3.Connection, caller: Caller) -> Counts:
 
 
 def ref_counts_of(connection: sqlite3.Connection, caller: Caller) -> RefCounts:
-    """Count branches and tags: all of them, minus those of repositories that the caller may not see."""
+    """Count branches and tags: all of them, minus those that the caller may not see."""
     # SQLite counts a whole table page by page, without its rows; a cold file still has to be read once.
     return RefCounts(_count_refs(connection, caller, "branches"), _count_refs(connection, caller, "tags"))
 
@@ -88,7 +88,8 @@ def _count_refs(connection: sqlite3.Connection, caller: Caller, table: str) -> i
     hidden = fetch_value(
         connection,
         f"""SELECT count(*) FROM repositories r JOIN {table} x ON x.repository_id = r.id
-            WHERE r.is_private = 1 AND NOT {visible(caller, "r")}""",
+            WHERE (r.is_private = 1 OR r.id IN (SELECT repository_id FROM changes WHERE kind = 'made_public'))
+                AND NOT ({visible(caller, "r")} AND {shows_refs(caller, "r")})""",
         caller.values,
     )
     return everything - int(hidden)

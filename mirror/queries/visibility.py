@@ -18,7 +18,7 @@ from mirror.api2_objects import PUBLIC, changed, public_part, unpacked
 from mirror.queries.file_state import file_state
 from mirror.queries.rows import AccountRow, ProjectRow, Values
 from mirror.store.rows import fetch, fetch_row, fetch_value
-from mirror.store.schema import awaits_listing
+from mirror.store.schema import CLOSED, awaits_listing
 
 IS_OWN_ID = "IN (SELECT value FROM json_each(:ids))"
 """Follows a column of user ids: the id is one of the caller's own."""
@@ -103,6 +103,17 @@ def visible_changes(caller: Caller) -> str:
     return f"""CASE WHEN r.id IS NOT NULL THEN {of_repository}
         ELSE EXISTS (SELECT 1 FROM repositories o WHERE o.owner_id = c.user_id AND {visible(caller, "o")})
         END"""
+
+
+def shows_refs(caller: Caller, alias: str) -> str:
+    """Return the condition under which a caller may see the refs of a repository that they may see.
+
+    Those of one that was made public are of the time before, until they have been read again.
+    """
+    if caller.sees_all:
+        return "1"
+    read_since = f"{alias}.public_from < {CLOSED}"
+    return f"({read_since} OR {is_own(alias)})" if caller.user_ids else read_since
 
 
 def visible_parent(caller: Caller, alias: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mirror.model import Repository
 from mirror.store.rows import fetch_as, fetch_row, fetch_value
+from mirror.store.schema import CLOSED
 
 # Columns that come from the upstream, named as in `mirror.model.Repository`.
 SENT = tuple(
@@ -190,8 +191,6 @@ def save_forced(connection: sqlite3.Connection, change_id: int, *, forced: bool 
     """Record whether a change was a forced push, unless that is already known."""
     connection.execute("UPDATE changes SET forced = coalesce(forced, ?) WHERE id = ?", (forced, change_id))
 
-
-CLOSED = 2**63 - 1  # the `public_from` that hides all changes
 
 _CLOSE = f"""UPDATE repositories SET refs_stale = max(refs_stale, :with_refs), public_from = iif(:with_refs
         OR EXISTS (SELECT 1 FROM branches WHERE repository_id = :id)

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from mirror.model import Ref, RefKind
 from mirror.search.index.refs.changes import update_after_refs
-from mirror.store.changes import CLOSED, Change, RefTarget, ref_change, ref_changes
+from mirror.store.changes import Change, RefTarget, ref_change, ref_changes
 from mirror.store.cursors import Cursors
 from mirror.store.extras import Extra, drop_ref_extras, ref_extras, save_extras, save_ref_extras
 from mirror.store.rows import fetch_as, fetch_row
-from mirror.store.schema import PSEUDO_TAG, REF_TABLES
+from mirror.store.schema import CLOSED, PSEUDO_TAG, REF_TABLES
 
 _COMMON = (
     "target_hash", "target_date", "target_author", "target_author_name", "target_author_uuid",
