@@ -5,6 +5,7 @@ import sys
 from mirror.cli import main
 
 if __name__ == "__main__":
-    config = ["--config", sys.argv[1]] if sys.argv[1:] else []
-    sys.argv[1:] = [*config, "schedule"]
+    given = sys.argv[1:]
+    names_config = bool(given) and not given[0].startswith("-")  # else an option, such as --help
+    sys.argv[1:] = ["--config", given[0], "schedule", *given[1:]] if names_config else ["schedule", *given]
     main()

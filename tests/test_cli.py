@@ -570,6 +570,16 @@ def test_schedule_equals_scheduler_py(folder: Folder, box: RunningSandbox) -> No
     running.send_signal(signal.SIGTERM)
     running.communicate(timeout=30)
     assert running.returncode == 0
+    for given, code in ((["--help"], 0), (["mirror.toml", "more.toml"], 2)):
+        ran = subprocess.run(
+            [*command, *given],
+            cwd=folder.path,
+            env=folder.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (ran.returncode, "mirror schedule" in ran.stdout + ran.stderr) == (code, True)
 
 
 def test_a_port_in_use_is_one_line(synced: Folder) -> None:

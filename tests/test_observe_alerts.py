@@ -273,7 +273,9 @@ def test_a_failure_before_a_reload_has_its_recovery_after_it(tmp_path: Path, lis
         background._worker.keep(next(chores_of(config)))
     finally:
         assert background.end()
-    assert sorted(listener.events()) == [("/json", "failure"), ("/json", "recovery")]
+    sent = {json.loads(body)["event"]: json.loads(body)["text"] for _, body in listener.heard}
+    assert (len(listener.heard), sent["recovery"]) == (2, "backup succeeded again")
+    assert sent["failure"].startswith("backup: ")
 
 
 @pytest.mark.parametrize(

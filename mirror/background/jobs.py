@@ -113,14 +113,15 @@ def is_missed(work: Work, last: LastRun, *, zone: str, now: datetime) -> bool:
 def next_run(work: Work, last: LastRun, *, zone: str, now: datetime) -> datetime | None:
     """Return when a running service will begin work next, without jitter; None for never.
 
-    A service that starts, or reads its configuration again, begins missed work at once.
+    A run that failed or was interrupted waits for its schedule, unless a service starts, or reads its
+    configuration again: that begins missed work at once.
     """
-    if is_missed(work, last, zone=zone, now=now):
-        return max(now, last.resumes_at or now)
+    if last.resumes_at is not None:
+        return max(now, last.resumes_at)
+    if last.began is None and work.kind == "sync":
+        return now
     due = next_time(work.schedule, zone=zone, after=last.began or now)
-    if due is not None and due <= now:
-        due = next_time(work.schedule, zone=zone, after=now)
-    return due
+    return max(now, due) if due is not None else None
 
 
 def with_hints(config: Config, now: datetime) -> list[Work]:

@@ -296,7 +296,8 @@ class Worker:
         """Do scheduled work and log a line on it; `due` are the workspaces that a watch run lists."""
         done = list[Summary]()
         with self._busy:
-            if self._stop.is_set():
+            # A reload may have removed its upstream while the work waited for its turn.
+            if self._stop.is_set() or work.upstream.name not in {one.name for one in self._config.upstreams}:
                 return done
             with self._surviving(work.id, work.upstream.name):
                 try:

@@ -129,7 +129,7 @@ class Alerts:
         """Send a recovery if a failure was sent before."""
         if name in self._troubled:
             self._troubled.discard(name)
-            self._send("recovery", name, "the mirror is well again")
+            self._send("recovery", name, f"{name} succeeded again" if name else "the mirror is well again")
 
     def _failed_before(self, summary: Summary) -> bool:
         """Return whether the last run before this one had failed."""
