@@ -44,7 +44,7 @@ class FakeWriter:
         *,
         by: str,
         uuid: str,
-        only_public: bool,
+        private_in: str | None,
         upstream: str = "",
     ) -> Repository:
         """Save it as a fork."""

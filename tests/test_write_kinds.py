@@ -103,6 +103,7 @@ def test_a_data_center_repository_is_written(server: Callable[..., Wired]) -> No
         answer(on_server("new-idea", name="New Idea")),
         answer(on_server("better", name="Better", public=True, forkable=False)),
         answer(on_server("better", name="Better", public=True, forkable=False)),
+        answer(on_server("better", name="Better")),
         answer(on_server("copy", 2, origin=on_server("better")), 201),
         answer(on_server("better", name="Better")),
         answer({"context": None, "message": "Repository scheduled for deletion."}, 202),
@@ -117,7 +118,8 @@ def test_a_data_center_repository_is_written(server: Callable[..., Wired]) -> No
         ("GET", f"{REPOS}/new-idea", None),
         ("PUT", f"{REPOS}/new-idea", {"name": "Better", "public": True, "forkable": False}),
         ("GET", f"{REPOS}/better", None),  # as a stranger
-        ("POST", f"{REPOS}/better", {"name": "copy", "project": {"key": "PRJ"}}),
+        ("GET", f"{REPOS}/better", None),
+        ("POST", f"{REPOS}/better", {"name": "copy", "project": {"key": "PRJ"}, "public": False}),
         ("GET", f"{REPOS}/better", None),
         ("DELETE", f"{REPOS}/better", None),
     ]
@@ -199,6 +201,15 @@ def test_a_lost_answer_is_judged_by_what_data_center_returns(
     assert wired.rows("SELECT outcome FROM writes ORDER BY id") == [("done",), (outcome,)]
 
 
+def test_a_data_center_forks_no_namesake(server: Callable[..., Wired]) -> None:
+    """Addresses have names there: one that belongs to another repository by now is not forked."""
+    wired = server(answer(on_server("idea"), 201), answer(on_server("idea", 2)))
+    wired.writes.create("PRJ", RepositorySettings(name="idea"), by="x")
+    with pytest.raises(UpstreamRefused, match="no longer id:1"):
+        wired.writes.fork("PRJ/idea", "PRJ", RepositorySettings(name="copy"), by="x")
+    assert [method for method, _, _ in wired.sent()] == ["POST", "GET"]
+
+
 def test_a_data_center_refuses_fork_policies(server: Callable[..., Wired]) -> None:
     """A policy that it does not have is refused before any request."""
     wired = server(answer(on_server("idea"), 201))
@@ -212,6 +223,7 @@ def test_an_api_1_repository_is_written(old: Callable[..., Wired]) -> None:
     wired = old(
         answer(of_old("new-idea", name="New Idea")),
         answer(of_old("new-idea")),
+        answer(of_old("better", name="Better")),
         answer(of_old("better", name="Better")),
         answer(of_old("copy", fork_of=of_old("better"))),
         answer(of_old("better")),
@@ -231,6 +243,7 @@ def test_an_api_1_repository_is_written(old: Callable[..., Wired]) -> None:
             "/1.0/repositories/jespern/new-idea/",
             {"name": "Better", "no_forks": "false", "no_public_forks": "true"},
         ),
+        ("GET", "/1.0/repositories/jespern/better/", None),
         ("POST", "/1.0/repositories/jespern/better/fork", {"name": "copy", **private}),
         ("GET", "/1.0/repositories/jespern/better/", None),
         ("DELETE", "/1.0/repositories/jespern/better/", None),

@@ -227,23 +227,23 @@ def test_a_failed_deletion_with_a_lost_answer_is_reported(made: WriteHarness, fa
 @pytest.mark.parametrize("fault", DONE_BUT_LOST, ids=named)
 def test_a_fork_with_a_lost_answer_is_found(made: WriteHarness, fault: Fault) -> None:
     """Under its new owner."""
-    made.sandbox.add_fault(at(fault, 1))
+    made.sandbox.add_fault(at(fault, 2))
     row = made.writes.fork(PISTON, "erik", RepositorySettings(name="copy"), by="x")
     assert row.full_name == "erik/copy"
     here = made.row("erik/copy")
     assert here is not None
     assert here["parent_full_name"] == PISTON
-    assert made.asked() == 2
+    assert made.asked() == 3
 
 
 def test_a_failed_fork_with_a_lost_answer_is_reported(made: WriteHarness) -> None:
     """There is no fork; a namesake that is no fork does not count."""
-    made.sandbox.add_fault(at(Fault("drop"), 1))
+    made.sandbox.add_fault(at(Fault("drop"), 2))
     with pytest.raises(OutcomeUnknown, match="forking jespern/django-piston as erik/copy"):
         made.writes.fork(PISTON, "erik", RepositorySettings(name="copy"), by="x")
     made.sandbox.do("create", workspace="erik", name="copy")
     made.sandbox.clear_faults()
-    made.sandbox.add_fault(at(Fault("drop"), 1))
+    made.sandbox.add_fault(at(Fault("drop"), 2))
     with pytest.raises(UpstreamRefused, match="there is a repository erik/copy already"):
         made.writes.fork("jespern/arriving", "erik", RepositorySettings(name="copy"), by="x")
     assert made.row("erik/copy") is None

@@ -47,7 +47,7 @@ def write(request: pytest.FixtureRequest) -> Write:
 
 def nth_of(write: Write) -> int:
     """Return which request for a repository is the write."""
-    return 2 if write in (WRITES["update"], WRITES["delete"]) else 1
+    return 1 if write is WRITES["create"] else 2
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,28 @@ def test_a_user_forks_nothing_that_became_private(served: Served) -> None:
     assert made.upstream("erik/mine")["is_private"] is True
 
 
+def test_a_user_forks_nothing_private_that_was_transferred(served: Served) -> None:
+    """The members of its former workspace may not see it in the new one; a public one may be forked."""
+    made, path = served.made, "/2.0/repositories/erik/secret"
+    with Store(made.path) as store:
+        erik = bearer(tokens.create(store, "of erik", "read,write", user="erik"))
+    made.sandbox.do("create", "erik/secret", is_private=True)
+    made.sync()
+    assert served.ask("POST", f"{path}/forks", json={"name": "one"}, headers=erik).status_code == 201
+    made.sandbox.do("transfer", "erik/secret", to="mcatalbas")
+    assert served.ask.get(path, headers=erik).status_code == 200
+    assert served.ask("POST", f"{path}/forks", json={"name": "two"}, headers=erik).status_code == 409
+    assert made.upstream("erik/two") is None
+    assert served.ask.get(path, headers=erik).status_code == 404
+
+
+def test_the_fork_of_one_that_became_private_is_private(served: Served) -> None:
+    """By its present state, which the mirror may not know yet."""
+    served.made.sandbox.do("make_private", "jespern/django-piston")
+    assert served("POST", "repositories/jespern/django-piston/fork", name="mine", owner="erik")[0] == 200
+    assert served.made.upstream("erik/mine")["is_private"] is True
+
+
 @pytest.fixture
 def beside(served: Served) -> Iterator[WriteHarness]:
     """Another upstream in the same mirror, of which only erik is mirrored; it has a jespern, too."""

@@ -85,12 +85,13 @@ class Writer(Protocol):
         *,
         by: str,
         uuid: str,
-        only_public: bool,
+        private_in: str | None,
         upstream: str = "",
     ) -> Repository:
         """Fork a repository into a namespace; `settings.name` is required.
 
-        With `only_public`, it is refused if the upstream says that the repository is private by now.
+        It is refused if the upstream says that the repository is private by now and not in `private_in`;
+        None means that the caller sees all.
         """
 
 
@@ -125,8 +126,9 @@ class WriteAccess:
     async def fork(self, row: RepositoryRow, owner: str, settings: RepositorySettings) -> Repository:
         """Fork a repository into a namespace of its upstream that the caller may write to."""
         upstream = self._upstream_of(owner)
-        # A caller who does not see everything may have seen it only because it was public.
-        only_public = self._namespaces is not None and not row.is_private
+        # It may have been visible to the caller only as a public one, or in its workspace.
+        seen_in = row.full_name.partition("/")[0] if row.is_private else ""
+        private_in = None if self._namespaces is None else seen_in
         return await _pass_on(
             self._writer.fork,
             row.full_name,
@@ -134,7 +136,7 @@ class WriteAccess:
             settings,
             by=self._by,
             uuid=row.uuid,
-            only_public=only_public,
+            private_in=private_in,
             upstream=upstream,
         )
 

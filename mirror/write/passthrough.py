@@ -174,29 +174,30 @@ class PassThrough:
         by: str,
         upstream: str = "",
         uuid: str | None = None,
-        only_public: bool = False,
+        private_in: str | None = None,
     ) -> Repository:
         """Copy a repository into a namespace of the same upstream; a private one stays private by default.
 
-        `only_public`: the caller may see it only while it is public, unlike the mirror's own credential.
+        `private_in`: the only namespace where the caller may see private ones, unlike the mirror's own
+        credential; "" if there is none, None if there is no limit.
         """
         with self._store() as store:
             target = find_target(self._config, store, full_name, upstream, uuid=uuid)
             _, owner = choose_upstream(self._config, store, owner, target.upstream.name)
-            if target.is_private and settings.is_private is None:
-                settings = msgspec.structs.replace(settings, is_private=True)
             name = settings.name or target.key.slug
             settings = msgspec.structs.replace(settings, name=name, scm=None)
             record = WriteRecord(store, target.upstream, by, self._clock)
             fork_name, since = f"{owner}/{_slug_of(name)}", self._clock()
             known_uuid = record.uuid_of(fork_name)
             with self._connected(target.upstream, store) as there, record.auditing("fork", fork_name):
-                if only_public:
-                    _must_be_public(record, there.fetch_repository(target.key), full_name)
+                now = there.fetch_repository(target.key)
+                _must_be_visible(record, now, full_name, private_in=private_in)
+                if now.is_private and settings.is_private is None:
+                    settings = msgspec.structs.replace(settings, is_private=True)
                 made = do_once(
                     f"forking {target.key.full_name} as {fork_name}",
-                    lambda: there.fork_repository(target.key, owner, settings),
-                    lambda: find_fork(there, fork_name, target.key, known_uuid=known_uuid, since=since),
+                    lambda: there.fork_repository(now.key, owner, settings),
+                    lambda: find_fork(there, fork_name, now.key, known_uuid=known_uuid, since=since),
                 )
                 record.save("fork", made, displaced=_displaced(record, there, made))
                 read_refs(record, there, made)
@@ -320,9 +321,9 @@ def _called_otherwise(known: RepositoryKey, now: RepositoryKey, what: str) -> Up
     )
 
 
-def _must_be_public(record: WriteRecord, now: Repository, full_name: str) -> None:
-    """Save a repository that is private by now, and raise UpstreamRefused 409."""
-    if now.is_private:
+def _must_be_visible(record: WriteRecord, now: Repository, full_name: str, *, private_in: str | None) -> None:
+    """Save a repository that is private by now, outside of a namespace, and raise UpstreamRefused 409."""
+    if private_in is not None and now.is_private and now.key.workspace.lower() != private_in.lower():
         record.save_present(now)
         why = f"{full_name} has changed upstream since the last sync: nothing was forked"
         raise UpstreamRefused(why, status=409)

@@ -34,8 +34,6 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     upstream: UpstreamConfig
     row_id: int
     key: RepositoryKey
-    is_private: bool
-    fork_policy: str | None
 
 
 def choose_upstream(
@@ -74,8 +72,6 @@ class _Held(NamedTuple):
     uuid: str
     full_name: str
     scm: str | None
-    is_private: int
-    fork_policy: str | None
 
 
 def find_target(
@@ -86,7 +82,7 @@ def find_target(
     :param uuid: of the one that is meant, if that is known: several may have the name.
     """
     rows = store.rows(
-        f"""SELECT up.name, r.id, r.uuid, r.full_name, r.scm, r.is_private, r.fork_policy
+        f"""SELECT up.name, r.id, r.uuid, r.full_name, r.scm
             FROM repositories r JOIN upstreams up ON up.id = r.upstream_id
             WHERE r.full_name = :name COLLATE NOCASE AND r.deleted_at IS NULL
             ORDER BY r.uuid IS NOT :uuid, r.full_name COLLATE BINARY <> :name, {NAMESAKES_ORDER}""",
@@ -106,8 +102,6 @@ def find_target(
         upstream=_writable(chosen),
         row_id=held.row_id,
         key=RepositoryKey(uuid=held.uuid, full_name=held.full_name, scm=held.scm),
-        is_private=bool(held.is_private),
-        fork_policy=held.fork_policy,
     )
 
 
