@@ -107,6 +107,26 @@ def test_sql_that_took_too_long_is_shown_whole_without_a_script(public_path: Pat
     assert answer.status_code == 400
     assert [unescape(shown) for shown in re.findall("<pre>([^<]*)</pre>", answer.text)] == [endless]
     assert "querySelector" not in answer.text
+    says = "SQL query took too long."
+    answer = served.get("/mirror.json", params={"sql": endless})
+    assert (answer.status_code, answer.json()["error"].startswith(says)) == (400, True)
+    assert not set("<>") & set(answer.json()["error"])
+    answer = served.get("/mirror.csv", params={"sql": endless})
+    assert (answer.status_code, says in answer.text) == (400, True)
+
+
+def test_csv_of_sql_that_fails_is_no_table_without_rows(public: AsgiClient) -> None:
+    """Who saves it would take it for the answer that there are none."""
+    for sql, says in (
+        ("select nope from repositories", "no such column: nope"),
+        ("select name from repositoris", "no such table: repositoris"),
+        ("select 1; select 2", "one statement at a time"),
+    ):
+        answer = public.get("/mirror.csv", params={"sql": sql})
+        assert (answer.status_code, says in answer.text) == (400, True)
+    assert public.get("/mirror.csv", params={"sql": "select 1 as one"}).text == "one\r\n1\r\n"
+    labelled = public.get("/mirror/repositories.csv?_labels=on")
+    assert (labelled.status_code, "owner_id_label" in labelled.text) == (200, True)
 
 
 def test_facets_are_shown_at_100_000_rows(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
 
-from datasette.database import Database, Results
+from datasette.database import Database, QueryInterrupted, Results
 from datasette.utils.asgi import Forbidden
 from datasette.views.base import DatasetteError
 
@@ -27,6 +27,7 @@ from mirror.search.find import one_snapshot
 from mirror.serve.sql_access import Nobody, Reach, SqlVisitor, current_visitor, functions_of, restrict
 from mirror.serve.sql_limits import BoundedConnection
 from mirror.serve.table_metadata import HIDDEN
+from mirror.store.faults import is_busy
 from mirror.store.files import file_identity, must_be_immutable, reading_address, schema_version
 from mirror.store.schema import APPLICATION_ID, VERSION
 
@@ -38,6 +39,8 @@ ReadKind = Literal["lookup", "sql", "count"]
 THREADS: dict[ReadKind, int] = {"sql": 4, "count": 2}
 MOST_WAITING = 100  # how many reads of one kind may wait for a thread. Further ones are refused at once.
 _kind = ContextVar[ReadKind]("kind", default="lookup")
+as_csv = ContextVar[bool]("as_csv", default=False)
+"""Whether the request of this task is answered with CSV."""
 
 Key = Any
 # A function of a connection and of the milliseconds that its SQL may take.
@@ -194,12 +197,23 @@ class GuardedDatabase(Database):  # type: ignore[misc]
     async def execute(self, *arguments: Any, **options: Any) -> Results:
         """Run the SQL of a visitor.
 
-        Raises Forbidden if the file is closed to the visitor, DatasetteError 503 if too many wait.
+        Raises Forbidden if the file is closed to the visitor, DatasetteError 503 if too many wait; and 400 or
+        503 if that fails for a CSV, which Datasette would answer with no rows.
         """
         # The visitor is told; what anybody may type, and as often, is nothing for the terminal.
         options["log_sql_errors"] = False
-        with reading_for("sql"):
-            found = await super().execute(*arguments, **options)
+        try:
+            with reading_for("sql"):
+                found = await super().execute(*arguments, **options)
+        except (sqlite3.DatabaseError, QueryInterrupted) as error:
+            if not (as_csv.get() and options.get("truncate")):  # the others read the names of rows
+                raise
+            if isinstance(error, QueryInterrupted):
+                raise DatasetteError(
+                    "SQL query took too long.", title="SQL Interrupted", status=400
+                ) from error
+            status = 503 if is_busy(error) else 400
+            raise DatasetteError(str(error), title="Invalid SQL", status=status) from error
         # Datasette puts the name of a withheld column into brackets.
         found.description = [
             (name[1:-1] if name.startswith("[") and name.endswith("]") else name, *more)

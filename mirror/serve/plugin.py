@@ -26,7 +26,7 @@ from mirror.serve.api2.routes import API as API_2
 from mirror.serve.datacenter.routes import API as DATA_CENTER
 from mirror.serve.datacenter.routes import OTHER_APIS
 from mirror.serve.exchange import Application, mirror_of
-from mirror.serve.guarded_database import bytes_of, guard, mirror_named, mirrors
+from mirror.serve.guarded_database import as_csv, bytes_of, guard, mirror_named, mirrors
 from mirror.serve.openapi import document as openapi
 from mirror.serve.pages import changes, home, owner, repository, search, status, templates
 from mirror.serve.pages import datasette as datasette_pages
@@ -122,12 +122,13 @@ def actor_from_request(datasette: "Datasette", request: Request) -> Callable[[],
 
 @hookimpl(hookwrapper=True, specname="actor_from_request")
 def visitor_of_request(request: Request) -> Iterator[None]:
-    """Remember whose SQL the request runs, whichever plugin recognised the sender."""
+    """Remember whose SQL the request runs, whichever plugin recognised the sender, and whether for CSV."""
     outcome: Any = yield
     opinions = outcome.get_result()
 
     async def remembered() -> Any:
         current_visitor.set(auth.STRANGER)
+        as_csv.set(request.path.endswith(".csv"))
         actor = None
         for opinion in opinions:
             actor = await await_me_maybe(opinion)

@@ -195,13 +195,16 @@ async def error_page(datasette: "Datasette", request: Request, exception: Except
     else:
         status, message = 500, "The mirror could not answer; its log says why."
         log.error("%s %s", request.method, request.path, exc_info=exception)
+    is_json = request.path.endswith(".json")
     if not isinstance(message, Markup):
         message = shortened(message, LONGEST_MESSAGE)
+    elif is_json:  # without the statement, which the sender has
+        message = message.partition("<pre>")[0].striptags()
     headers: dict[str, str] = {}
     if datasette.cors:
         add_cors_headers(headers)
     info |= {"ok": False, "error": message, "status": status, "title": title}
-    if request.path.endswith(".json"):
+    if is_json:
         return Response.json(info, status=status, headers=headers)
     body = await datasette.render_template([f"{status}.html", "error.html"], info, request=request)
     return Response.html(body, status=status, headers=headers)
