@@ -1,9 +1,10 @@
 """Mirroring a Data Center: branches report the main branch, without another request."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sync_harness import Clock, SyncHarness
+from sync_harness import Clock, Edited, SyncHarness
 
 from mirror.sandbox import Fault, Sandbox, World, repository_refs, running
 
@@ -128,3 +129,35 @@ def test_a_repository_that_became_hidden_is_no_longer_visible(tmp_path: Path) ->
         served.sandbox.do("make_private", name)
         assert crawl.sync(full=True).state == "complete"
         assert crawl.gone() == {f"~{name.upper().split('/')[0]}/django-profiles": "no longer visible"}
+
+
+def test_refs_that_may_be_of_a_namesake_are_read_again(tmp_path: Path) -> None:
+    """Two repositories swap their names between the listing and the refs, which are requested by name."""
+    clock = Clock()
+    with running(Sandbox(World(0, now=clock.now))) as served:
+        crawl = SyncHarness(
+            served.origin, tmp_path / "mirror.db", clock, kind="datacenter", url=served.origin,
+            workspaces=("~ERIK",),
+        )  # fmt: skip
+        for name in ("one", "other"):
+            served.sandbox.do("create", workspace="erik", name=name, main_branch="main")
+            served.sandbox.do("create_branch", f"erik/{name}", name=f"of-{name}")
+            served.sandbox.do("make_private", f"erik/{name}")
+        left = ["erik/one"]
+
+        def edit(path: str, body: Any) -> Any:
+            if path.endswith("/repos") and left:
+                served.sandbox.do("swap_names", left.pop(), **{"with": "erik/other"})
+            return body
+
+        def branches() -> dict[str, str]:
+            sql = """SELECT r.uuid, b.name FROM branches b JOIN repositories r ON r.id = b.repository_id
+                WHERE b.name LIKE 'of-%'"""
+            return {was[uuid]: name for uuid, name in crawl.rows(sql)}
+
+        crawl.transport = Edited(edit)
+        assert crawl.sync().state == "complete"
+        was = dict(crawl.rows("SELECT uuid, slug FROM repositories"))
+        assert branches() == {"one": "of-other", "other": "of-one"}
+        assert crawl.sync().state == "complete"
+        assert branches() == {"one": "of-one", "other": "of-other"}

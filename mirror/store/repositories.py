@@ -27,6 +27,7 @@ _KEPT = tuple(SENT.index(column) for column in KEPT_IF_MISSING)
 _MEASURES = itemgetter(*(SENT.index(column) for column in MEASURED))
 _MAIN_BRANCH = SENT.index("main_branch")
 _IS_PRIVATE = SENT.index("is_private")
+_FULL_NAME = SENT.index("full_name")
 _INSERT = f"""INSERT INTO repositories ({", ".join(_WRITTEN)}, id, upstream_id, uuid, refs_stale,
     first_seen_at, last_seen_at) VALUES ({", ".join("?" * (len(_WRITTEN) + 6))})"""
 _UPDATE = f"""UPDATE repositories SET {", ".join(f"{column} = ?" for column in _WRITTEN)},
@@ -135,7 +136,12 @@ class _ComparedPage:
         if old.values == values and old.deleted_at is None:
             self._touches.append((self._seen_at, old.id))
             return
-        is_stale = self._with_refs and (old.updated_at != row.updated_at or old.deleted_at is not None)
+        is_stale = self._with_refs and (
+            old.updated_at != row.updated_at
+            or old.deleted_at is not None
+            # Data Center tells no updates, and its refs are requested by name: they may be of a namesake.
+            or (row.updated_at is None and old.full_name != row.full_name)
+        )
         if is_stale:
             self._outdated_refs.append(old.id)
         self.changed.append(old.id)
@@ -176,6 +182,11 @@ class _Known(NamedTuple):
         """When the repository was last updated, as far as the mirror knows."""
         moment: str | None = self.values[_UPDATED_AT]
         return moment
+
+    @property
+    def full_name(self) -> str:
+        """The name by which the repository was last seen."""
+        return str(self.values[_FULL_NAME])
 
     def named(self) -> dict[str, Any]:
         """Map the columns to their values."""
