@@ -326,6 +326,24 @@ def test_one_anonymous_listing_decides_what_is_public() -> None:
     assert len(hidden.server.asked) == 1
 
 
+@pytest.mark.parametrize(
+    ("answers", "are_private"),
+    [
+        ([answer({}, 404), answer(PUBLIC | {"id": 2})], False),  # the first has another name since
+        ([answer({}, 404), answer({}, 401), answer({}, 401)], True),
+    ],
+)
+def test_one_refused_repository_does_not_make_the_others_private(
+    answers: list[httpx.Response], are_private: bool
+) -> None:
+    """Others are requested: up to three refusals say that strangers see none."""
+    rows = [PUBLIC | {"id": number} for number in (1, 2, 3, 4)]
+    ours = connected(paged(*rows), *answers, credential="t")
+    page = ours.upstream.fetch_repositories("P", "created", None)
+    assert {row.is_private for row in page.rows} == {are_private}
+    assert len(ours.server.asked) == 1 + len(answers)
+
+
 def by_length(most: int, failure: httpx.Response | Exception, count: int) -> Responder:
     """Answer pages of so many branches, and fail for more than `most` rows."""
 

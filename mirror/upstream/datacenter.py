@@ -35,6 +35,7 @@ Row = TypeVar("Row")
 
 PAGE_LENGTH = 1000  # a server may allow less
 JUDGED_BY = 5  # how many projects are requested at most to find out whether a credential is valid
+JUDGED_PUBLIC_BY = 3  # how many repositories at most, to find out whether public ones are shown to strangers
 
 _TO_PROJECT = RowDecoder(decode.ProjectJson, decode.to_project)
 _TO_REPOSITORY = RowDecoder(decode.RepositoryJson, decode.to_repository)
@@ -132,16 +133,17 @@ class DataCenter(HttpUpstream):
     def fetch_repositories(self, workspace: str, order: ListingOrder, cursor: str | None) -> Page[Repository]:  # noqa: ARG002
         """Request the repositories of a project, in the server's own order.
 
-        Once in each listing, one that is flagged as public is requested anonymously.
+        Once in each listing, one that is flagged as public is requested anonymously, and others if it is
+        refused: it may have another name since the page, or be broken.
         """
         page = self._page(f"projects/{segment(workspace)}/repos", cursor, _TO_REPOSITORY)
         if cursor is None:
             self._shown.pop(workspace, None)
-        public = next((row for row in page.rows if not row.is_private), None)
-        if public is None or self.anonymous:
+        public = [row for row in page.rows if not row.is_private]
+        if not public or self.anonymous:
             return page
         if workspace not in self._shown:
-            self._shown[workspace] = self._is_shown_to_anonymous(public)
+            self._shown[workspace] = any(map(self._is_shown_to_anonymous, public[:JUDGED_PUBLIC_BY]))
         if self._shown[workspace]:
             return page
         return msgspec.structs.replace(page, rows=tuple(map(as_private, page.rows)))
