@@ -141,7 +141,9 @@ def expected(mirrors: Iterable[RandomMirror]) -> dict[str, set[tuple[Any, ...]]]
             if (row["repository_uuid"], row["mirror"]) == (uuid, best["mirror"]):
                 found["followers"].add((uuid, f"{{u{row['user_id'] - 1}}}"))
     for uuid, held in _by(all_rows["users"], "uuid").items():
-        best = min(held, key=lambda row: (_backwards(row["last_seen_at"]), row["mirror"]))
+        best = min(
+            held, key=lambda row: (not row["is_owner"], _backwards(row["last_seen_at"]), row["mirror"])
+        )
         owns, gone = any(row["is_owner"] for row in held), all(row["deleted_at"] for row in held)
         found["users"].add((uuid, best["display_name"], owns, gone))
     for uuid, held in _by(all_rows["projects"], "uuid").items():

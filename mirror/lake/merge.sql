@@ -99,7 +99,8 @@ SELECT * FROM (
 ) h
 WHERE place = 1;
 
--- The row of the mirror which saw the account last; gone only if all say so.
+-- The row of the mirror which saw the account last; gone only if all say so. Those that know it as an owner come first:
+-- elsewhere its name may be a nickname, from the members of another workspace.
 CREATE OR REPLACE TEMPORARY VIEW merged_users AS
 SELECT instance, uuid, username, display_name, first_name, last_name, nickname, account_id, kind,
     owns = 1 AS is_owner, avatar_url, created_at, first_seen AS first_seen_at, last_seen_at, gone = 1 AS gone,
@@ -109,7 +110,8 @@ FROM (
         max(CASE WHEN is_owner THEN 1 ELSE 0 END) OVER (PARTITION BY instance, uuid) AS owns,
         min(CASE WHEN deleted_at IS NULL THEN 0 ELSE 1 END) OVER (PARTITION BY instance, uuid) AS gone,
         min(first_seen_at) OVER (PARTITION BY instance, uuid) AS first_seen,
-        row_number() OVER (PARTITION BY instance, uuid ORDER BY last_seen_at DESC, mirror) AS row_rank
+        row_number() OVER (PARTITION BY instance, uuid
+            ORDER BY CASE WHEN is_owner THEN 0 ELSE 1 END, last_seen_at DESC, mirror) AS row_rank
     FROM held_users h
 ) ranked
 WHERE row_rank = 1;
