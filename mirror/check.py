@@ -107,12 +107,15 @@ LEAST_FREE = 256 * 1024 * 1024
 _COUNT = "SELECT count(*) FROM repositories WHERE deleted_at IS NULL"
 
 
+_FORM = 'a schedule is five cron fields, an interval like "15m", or ""'
+
+
 def _check_schedules(config: Config) -> Check:
     """Check that each schedule can be read, and say what is due next."""
     try:
         checked(config)
     except ConfigError as error:
-        return _bad("schedules", CONFIGURATION, str(error), 'five cron fields, an interval like "15m", or ""')
+        return _bad("schedules", CONFIGURATION, str(error), f"correct it in the configuration; {_FORM}")
     now, due = utc_now(), list[tuple[datetime, str]]()
     for work in scheduled_work(config):
         moment = next_time(work.schedule, zone=config.timezone, after=now)

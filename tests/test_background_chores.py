@@ -202,6 +202,8 @@ def test_the_lake_is_exported_into(config: Config, tmp_path: Path) -> None:
         next(chores_of(other)).do(stop, at(NOW))
     with pytest.raises(ConfigError, match="needs a lake"):
         from_toml('export_schedule = "1h"')
+    with pytest.raises(ConfigError, match="cannot hold a lake"):
+        checked(msgspec.structs.replace(config, export_to="ftp://host/lake"))
     text = 'export_to = "lake"\n[[upstream]]\nname = "a"\n'
     for said, placed in ((text, tmp_path / "lake"), (text.replace('"lake"', '"s3://b/p"'), "s3://b/p")):
         (tmp_path / "lake.toml").write_text(said)

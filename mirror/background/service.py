@@ -28,6 +28,7 @@ from mirror.background.triggers import Every, must_come, trigger_of, zone_of
 from mirror.background.worker import Worker, chores_of, is_overdue
 from mirror.config import BUILT_IN, Config
 from mirror.errors import ConfigError
+from mirror.lake import address_of
 from mirror.observe.alerts import Alerts
 from mirror.report import Reporter
 from mirror.store.lock import service_mark
@@ -316,4 +317,6 @@ def checked(config: Config) -> Config:
     for chore in chores_of(config):
         must_come(chore.schedule, zone=config.timezone, after=utc_now())
     zone_of(config.timezone)
+    if config.export_schedule.strip():
+        address_of(config.export_to)
     return config
