@@ -1,5 +1,6 @@
 """The merge of overlapping mirrors: every rule against an oracle in Python, with DuckDB."""
 
+import os
 import resource
 import shutil
 import signal
@@ -10,6 +11,7 @@ from types import FrameType
 
 import pyarrow.parquet as pq
 import pytest
+from cli_runner import Folder
 from fixtures_db import LATER, SEEN, FixtureDb, hg_ref, repository
 from lake_mirrors import Rows, expected, merged_rows, random_lake
 
@@ -234,8 +236,41 @@ def test_what_cannot_be_merged_is_said(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"mirror=copy/latest\.json: a copy of .*; remove its folder"):
         merge(lake, out, "duckdb")
     shutil.rmtree(manifest.with_name("mirror=copy"))
-    shutil.rmtree(tmp_path / "lake/repositories")
-    with pytest.raises(StoreError, match=r"cannot be merged.*parquet --full` of that mirror"):
+    (path,) = (tmp_path / "lake/repositories").rglob("*.parquet")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(StoreError, match=r"files of m0 are gone; `mirror export parquet`"):
         merge(lake, out, "duckdb")
     assert read_merged(out) == done
     assert not list(tmp_path.glob("out.*"))
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_lost_files_of_a_lake_are_written_again(mixed_db: FixtureDb, tmp_path: Path, public: bool) -> None:
+    """By the next export, though nothing changed in the mirror; then by none."""
+    mixed_db.store.close()
+    place, options = Place(str(tmp_path / "lake")), ExportOptions(public=public)
+    export(mixed_db.path, place, options)
+    _, before = merged(tmp_path)
+    next((tmp_path / "lake/refs").rglob("*.parquet")).unlink()
+    assert [export(mixed_db.path, place, options).what for _ in range(2)] == ["full", "nothing"]
+    _, after = merged(tmp_path)
+    assert all(sorted(map(repr, after[name])) == sorted(map(repr, rows)) for name, rows in before.items())
+
+
+def test_a_lake_without_refs_has_the_checksum_zero(tmp_path: Path) -> None:
+    """Where refs are not mirrored."""
+    one = add(tmp_path, "one")
+    one.repositories([repository("ann/tool")])
+    export(one.path, Place(str(tmp_path / "lake")), ExportOptions())
+    assert merged(tmp_path)[0].checksums["refs"] == "0"
+
+
+def test_a_merged_lake_takes_the_place_of_no_file_of_the_mirror(tmp_path: Path) -> None:
+    """A folder in the place of its lock would make it unusable."""
+    random_lake(tmp_path, 2, count=1)
+    folder = Folder(tmp_path)
+    folder.configure("http://127.0.0.1:1/2.0")
+    done = folder.run("lake", "merge", "lake", "data/mirror.db.lock")
+    assert done.code == 2
+    assert "a file of it; give another name" in done.err

@@ -19,6 +19,7 @@ from mirror.errors import ConfigError
 from mirror.lake.columns import TABLES
 from mirror.readable import size_text
 from mirror.store.files import damage_explained, explained, open_reader
+from mirror.store.lock import place_apart
 
 Engine = Literal["duckdb", "spark"]
 
@@ -105,6 +106,7 @@ def lake_merge(
     """
     from mirror.lake.merge import merge  # noqa: PLC0415
 
+    place_apart(Path(configured().database), out)
     done = merge(place, out, engine, memory=memory, master=master)
     click.echo(msgspec.json.encode(done) if as_json else done.text)
 

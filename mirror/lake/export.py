@@ -23,6 +23,7 @@ from mirror.lake.place import (
     Manifest,
     Place,
     check_place,
+    is_whole,
     place_manifest,
     read_latest,
     remove_superseded,
@@ -88,8 +89,9 @@ def export(
 ) -> Exported:
     """Bring a mirror's part of a lake up to date; if nothing changed, write no file.
 
-    Raises ConfigError if the lake holds another kind of export of this mirror, StoreLocked while another
-    process exports it, StoreError if the file or the place cannot be used.
+    If files of the lake are lost, everything is exported. Raises ConfigError if the lake holds another kind
+    of export of this mirror, StoreLocked while another process exports it, StoreError if the file or the
+    place cannot be used.
     """
     open_reader(mirror, older=True).close()  # `Store` would create a missing file
     if place.is_folder:
@@ -106,6 +108,8 @@ def export(
                 f"{place}: holds {'the public part' if before.public else 'all'} of this mirror;"
                 f" {'export with --public' if before.public else 'give the public part another folder'}"
             )
+        if before is not None and not is_whole(place, before):
+            options = msgspec.structs.replace(options, full=True)
         series = _Series(store, place, staging, before, options, clock, progress)
         done = series.add()
         if options.compact or (series.latest is not None and series.latest.additions > MOST_ADDITIONS):
@@ -139,7 +143,8 @@ class _Series:
         if self._options.public:
             begun = begun._replace(since=None)
         moment, parts = self._written(begun)
-        if before is not None and self._options.public and _is_same(before, parts):
+        stays = self._options.public and not self._options.full
+        if before is not None and stays and _is_same(before, parts):
             self._finish(begun, before.export, at)
             return self._done("nothing", {})
         tables = {name: [self._placed(part) for part in found] for name, found in parts.items()}

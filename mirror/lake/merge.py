@@ -14,7 +14,7 @@ import msgspec
 from mirror.errors import ConfigError, StoreError
 from mirror.lake import address_of
 from mirror.lake.columns import TABLES, Kind, Table
-from mirror.lake.place import Manifest, Place, read_all
+from mirror.lake.place import Manifest, Place, is_whole, read_all
 from mirror.store.files import explained
 from mirror.store.lock import held, sync_to_disk
 from mirror.times import to_text, utc_now
@@ -45,8 +45,7 @@ _DUCKDB_TYPES: Mapping[Kind, str] = {
     "texts": "VARCHAR[]",
     "instance": "VARCHAR",
 }
-_LOST = "; files of the lake are gone: `mirror export parquet --full` of that mirror writes them again"
-_DUCKDB_SUM = "CAST(sum(CAST('0x' || substr(md5({text}), 1, 12) AS BIGINT)) AS VARCHAR)"
+_DUCKDB_SUM = "CAST(coalesce(sum(CAST('0x' || substr(md5({text}), 1, 12) AS BIGINT)), 0) AS VARCHAR)"
 
 
 class MergedSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,9 +110,10 @@ def merge(
     manifests = read_all(place)
     if not manifests:
         raise ConfigError(f"{place}: holds no export of a mirror; `mirror export parquet {place}` makes one")
+    _check_whole(place, manifests)
     with held(out.with_name(f"{out.name}.lock"), f"merging into {out}"), _replacing(out) as part:
         if engine == "duckdb":
-            mirrors, rows, checksums = _by_duckdb(folder, manifests, part, memory)
+            mirrors, rows, checksums = _by_duckdb(place, manifests, part, memory)
         else:
             mirrors, rows, checksums = _by_spark(folder, part, master)
         merged = Merged(
@@ -144,7 +144,17 @@ def sql_text() -> str:
     return Path(__file__).with_name("merge.sql").read_text("utf-8")
 
 
-def _by_duckdb(lake: Path, manifests: list[Manifest], part: Path, memory: str | None) -> _Done:
+def _check_whole(place: Place, manifests: list[Manifest]) -> None:
+    """Raise StoreError for a lost file. Engines would wait for ever for the writer of a named pipe."""
+    for one in manifests:
+        if not is_whole(place, one):
+            raise StoreError(
+                f"{place}: files of {one.mirror} are gone; `mirror export parquet` there writes them again"
+            )
+
+
+def _by_duckdb(place: Place, manifests: list[Manifest], part: Path, memory: str | None) -> _Done:
+    lake = Path(place.root)
     try:
         import duckdb  # noqa: PLC0415
     except ImportError:
@@ -178,8 +188,8 @@ def _by_duckdb(lake: Path, manifests: list[Manifest], part: Path, memory: str | 
     except duckdb.InterruptException as error:
         raise KeyboardInterrupt from error
     except duckdb.Error as error:
-        remedy = "" if all((lake / path).is_file() for one in manifests for path in one.files()) else _LOST
-        raise StoreError(f"{lake}: cannot be merged: {_first_line(str(error))}{remedy}") from error
+        _check_whole(place, manifests)
+        raise StoreError(f"{place}: cannot be merged: {_first_line(str(error))}") from error
     except RuntimeError as error:  # raised by DuckDB on Ctrl-C
         if "interrupt" not in str(error).lower():
             raise

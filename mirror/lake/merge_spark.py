@@ -57,7 +57,9 @@ MERGED = (
 FAILURES = (Py4JError, PySparkException)
 """What Spark raises."""
 
-CHECKSUM = "CAST(sum(CAST(conv(substr(md5({text}), 1, 12), 16, 10) AS DECIMAL(38, 0))) AS STRING)"
+CHECKSUM = (
+    "CAST(coalesce(sum(CAST(conv(substr(md5({text}), 1, 12), 16, 10) AS DECIMAL(38, 0))), 0) AS STRING)"
+)
 MICROSECONDS = "unix_micros({moment})"
 
 
@@ -71,6 +73,8 @@ def merge(spark: SparkSession, lake: str, out: str, statements: list[str]) -> di
     manifests = [json.loads(text) for text in _texts(spark, f"{lake}/_manifests/mirror=*/latest.json")]
     if not manifests:
         sys.exit(f"{lake}: holds no export of a mirror")
+    if len({one["mirror"] for one in manifests}) < len(manifests):  # its rows would count twice
+        sys.exit(f"{lake}: has a copy of a manifest in _manifests; remove its folder")
     tables = json.loads(_texts(spark, f"{lake}/_SCHEMA.json")[0])["tables"]
     for name, table in tables.items():
         paths = [f"{lake}/{file['path']}" for one in manifests for file in one["tables"].get(name, [])]

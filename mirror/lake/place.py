@@ -204,6 +204,12 @@ def read_latest(place: Place, mirror: str) -> Manifest | None:
     return None if text is None else _decoded(text, f"{place}/{folder_of(mirror)}/{LATEST}")
 
 
+def is_whole(place: Place, manifest: Manifest) -> bool:
+    """Return whether all files that a manifest names are there."""
+    there = {path for table in manifest.tables for path in place.list(f"{table}/mirror={manifest.mirror}")}
+    return manifest.files().keys() <= there
+
+
 def read_all(place: Place) -> list[Manifest]:
     """Return the current manifests of all mirrors, ordered by id; raises StoreError."""
     names = [path for path in place.list("_manifests") if path.endswith(f"/{LATEST}")]
