@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 from upstream_fakes import MemoryLedger
 from write_harness import WriteHarness, writable
@@ -19,6 +20,7 @@ from mirror.store.lock import sync_lock
 from mirror.store.writes import OLDEST_PAGE
 from mirror.times import to_text, utc_now
 from mirror.upstream.connect import connect
+from mirror.write import PassThrough
 
 
 @pytest.fixture
@@ -126,6 +128,27 @@ def test_a_deleted_repository_is_a_tombstone(made: WriteHarness) -> None:
     assert made.changes() == [("deleted", "jespern/django-piston", "deleted")]
     assert made.written() == [("x", "delete", "jespern/django-piston", "done")]
     assert "jespern/django-piston" not in made.found("django-piston")
+
+
+def test_an_update_brings_back_nothing_that_was_deleted_meanwhile(made: WriteHarness) -> None:
+    """Its answer may arrive after that of a deletion that another client asked for."""
+
+    def late(request: httpx.Request) -> httpx.Response:
+        with httpx.Client() as client:
+            answer = client.send(
+                httpx.Request(request.method, request.url, headers=request.headers, content=request.content)
+            )
+        if request.method == "PUT":
+            made.writes.delete("jespern/django-piston", by="another")
+        return answer
+
+    writes = PassThrough(made.config, environ=made.environ, transport=httpx.MockTransport(late))
+    writes.update("jespern/django-piston", RepositorySettings(description="new"), by="one")
+    assert made.upstream("jespern/django-piston") is None
+    row = made.row("jespern/django-piston")
+    assert row is not None
+    assert row["gone_reason"] == "deleted"
+    assert [action for _, action, *_ in made.written()] == ["delete", "update"]
 
 
 def test_a_deleted_name_can_be_used_again(made: WriteHarness) -> None:

@@ -210,11 +210,16 @@ class WriteRecord:
             others = [row for _, row in displaced if row is not None]
             if others:
                 self._save(others)
-            # This comes first, because a deleted row may come back.
-            number = self._record(action, made.uuid, made.full_name)
             if renamed is not None:
                 self._gone(renamed, f"renamed to {made.full_name}")
-            self._save([made])
+            # With its record first, it brings a deleted row back. That is right where a name is used again,
+            # but not after an update: the repository was deleted while its answer was on the way.
+            may_come_back = action != "update" or renamed is not None
+            if not may_come_back:
+                self._save([made])
+            number = self._record(action, made.uuid, made.full_name)
+            if may_come_back:
+                self._save([made])
             link_written(self._store.connection, number, made.uuid)
 
     def save_present(self, row: Repository) -> None:
