@@ -16,6 +16,7 @@ from mirror.background.worker import chores_of, is_overdue
 from mirror.config import Config, from_toml, read_config
 from mirror.errors import ConfigError, Interrupted
 from mirror.store.backup import dated_copies
+from mirror.store.lock import replacing
 from mirror.times import Clock, utc_now
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
@@ -139,6 +140,18 @@ def test_a_failed_backup_is_reported_and_the_service_goes_on(config: Config) -> 
     assert background._worker.alerts._troubled == {"backup"}
     Path(config.backup_folder).unlink()
     background._worker.keep(chore)
+    assert background._worker.alerts._troubled == set()
+
+
+def test_a_backup_that_another_service_is_making_is_skipped(config: Config) -> None:
+    """As a sync is that another process does: a line, and no alert."""
+    (chore,) = chores_of(config)
+    folder, notes = Path(config.backup_folder), Notes()
+    folder.mkdir()
+    background = Background(config, report=notes)
+    with replacing(folder / "other.db", part=folder / "mirror.part"):
+        background._worker.keep(chore)
+    assert [text.startswith("backup: skipped, ") for text in notes.notes] == [True]
     assert background._worker.alerts._troubled == set()
 
 

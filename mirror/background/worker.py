@@ -300,15 +300,12 @@ class Worker:
             if self._stop.is_set() or work.upstream.name not in {one.name for one in self._config.upstreams}:
                 return done
             with self._surviving(work.id, work.upstream.name):
-                try:
-                    done = do(
-                        work, self._config, report=self._report, stop=self._stop, clock=self._clock, due=due
-                    )
-                    for summary in done:
-                        log_run(summary)
-                        self.alerts.send_for(summary)
-                except StoreLocked as error:
-                    self._report.note(f"{work.id}: skipped, {error}")
+                done = do(
+                    work, self._config, report=self._report, stop=self._stop, clock=self._clock, due=due
+                )
+                for summary in done:
+                    log_run(summary)
+                    self.alerts.send_for(summary)
             if work.schedule:  # not after each hint, which may come every few seconds
                 self.tell_health()
         return done
@@ -330,6 +327,8 @@ class Worker:
         """Report an error of the work `name`, with an alert about an upstream or a chore, and go on."""
         try:
             yield
+        except StoreLocked as error:  # another process does the same, which is no trouble
+            self._report.note(f"{name}: skipped, {error}")
         except MirrorError as error:
             self._report.fault(f"{name}: {error}")
             self.alerts.send_failure(about, f"{name}: {error}")
