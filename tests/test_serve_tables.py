@@ -121,6 +121,7 @@ def test_csv_of_sql_that_fails_is_no_table_without_rows(public: AsgiClient) -> N
         ("select nope from repositories", "no such column: nope"),
         ("select name from repositoris", "no such table: repositoris"),
         ("select 1; select 2", "one statement at a time"),
+        ("select * from mirror_shown_users", "are reserved"),
     ):
         answer = public.get("/mirror.csv", params={"sql": sql})
         assert (answer.status_code, says in answer.text) == (400, True)

@@ -27,7 +27,6 @@ from mirror.search.find import one_snapshot
 from mirror.serve.sql_access import Nobody, Reach, SqlVisitor, current_visitor, functions_of, restrict
 from mirror.serve.sql_limits import BoundedConnection
 from mirror.serve.table_metadata import HIDDEN
-from mirror.store.faults import is_busy
 from mirror.store.files import file_identity, must_be_immutable, reading_address, schema_version
 from mirror.store.schema import APPLICATION_ID, VERSION
 
@@ -197,8 +196,8 @@ class GuardedDatabase(Database):  # type: ignore[misc]
     async def execute(self, *arguments: Any, **options: Any) -> Results:
         """Run the SQL of a visitor.
 
-        Raises Forbidden if the file is closed to the visitor, DatasetteError 503 if too many wait; and 400 or
-        503 if that fails for a CSV, which Datasette would answer with no rows.
+        Raises Forbidden if the file is closed to the visitor, DatasetteError 503 if too many wait, and 400 if
+        it fails for a CSV, which Datasette would answer with no rows.
         """
         # The visitor is told; what anybody may type, and as often, is nothing for the terminal.
         options["log_sql_errors"] = False
@@ -212,8 +211,7 @@ class GuardedDatabase(Database):  # type: ignore[misc]
                 raise DatasetteError(
                     "SQL query took too long.", title="SQL Interrupted", status=400
                 ) from error
-            status = 503 if is_busy(error) else 400
-            raise DatasetteError(str(error), title="Invalid SQL", status=status) from error
+            raise DatasetteError(str(error), title="Invalid SQL", status=400) from error  # as in JSON
         # Datasette puts the name of a withheld column into brackets.
         found.description = [
             (name[1:-1] if name.startswith("[") and name.endswith("]") else name, *more)
