@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refs_oracle import RefPlayground
 from search_oracle import Playground, normal
 
 from mirror.search import highlight_ranges, register, search
+from mirror.search.refs.find import register_refs
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,26 @@ def test_sql_can_join_on_a_search(tmp_path: Path) -> None:
     found = search(mirror.connection, "django", limit=5)
     assert [row[0] for row in rows] == found.ids
     assert {row[1] for row in rows} == {found.count}
+
+
+@pytest.mark.parametrize(
+    ("limit", "listed"), [("NULL", 20), ("''", 20), ("'3'", 3), ("2.0", 2), ("9e999", 30)]
+)
+def test_a_number_is_a_query_of_sql_and_an_empty_limit_the_default(
+    tmp_path: Path, limit: str, listed: int
+) -> None:
+    """A column may hold numbers, and a form of Datasette sends the fields that nobody filled."""
+    mirror = RefPlayground(tmp_path / "mirror.db")
+    with mirror.store.transaction():
+        for number in range(30):
+            mirror.put(mirror.add(f"tool-2024-{number}"), "tag", f"2024.{number}", "a" * 40, None)
+    register(mirror.connection)
+    register_refs(mirror.connection)
+    for function in ("mirror_search", "mirror_refs"):
+        (found,) = mirror.connection.execute(f"SELECT {function}(2024, {limit})").fetchone()
+        assert len(json.loads(found)) == listed
+        counted = mirror.connection.execute(f"SELECT {function}_count(2024)").fetchone()
+        assert counted == (30,)
 
 
 def test_sql_finds_private_repositories_only_if_allowed(tmp_path: Path) -> None:

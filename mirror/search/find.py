@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import count
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import msgspec
 
@@ -136,6 +136,18 @@ def one_snapshot(connection: sqlite3.Connection) -> Iterator[None]:
 MAX_IDS = 10_000
 """The highest number of ids that one call returns."""
 
+_DEFAULT_LIMIT = 20
+
+
+def text_of(value: Any) -> str:
+    """Return the text of a value of SQL: a name may be a number, and NULL is the empty text."""
+    return "" if value is None else str(value)
+
+
+def limit_of(value: Any = None) -> int:
+    """Return the limit that a value of SQL means; NULL, and a field of a form left empty, is the default."""
+    return _DEFAULT_LIMIT if value in (None, "") else int(min(float(value), MAX_IDS))
+
 
 def register(
     connection: sqlite3.Connection,
@@ -156,20 +168,17 @@ def register(
     :param reading: a context that is entered around each search
     """
 
-    def mirror_search(query: str | None, limit: int = 20) -> str:
-        most = min(int(limit), MAX_IDS)
+    def found(query: Any, limit: int) -> SearchResult:
         with reading():
-            found = search(connection, query or "", limit=most, visible_private=visible_private, fuzzy=False)
-        return json.dumps(found.ids)
+            part = text_of(query)
+            return search(connection, part, limit=limit, visible_private=visible_private, fuzzy=False)
 
-    def mirror_search_count(query: str | None) -> int:
-        with reading():
-            found = search(connection, query or "", limit=0, visible_private=visible_private, fuzzy=False)
-        return found.count
+    def mirror_search(query: Any, limit: Any = None) -> str:
+        return json.dumps(found(query, limit_of(limit)).ids)
 
     connection.create_function("mirror_search", 1, mirror_search)
     connection.create_function("mirror_search", 2, mirror_search)
-    connection.create_function("mirror_search_count", 1, mirror_search_count)
+    connection.create_function("mirror_search_count", 1, lambda query: found(query, 0).count)
 
 
 class QueryEngine:

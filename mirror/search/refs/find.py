@@ -9,11 +9,11 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import msgspec
 
-from mirror.search.find import MAX_IDS, one_snapshot
+from mirror.search.find import limit_of, one_snapshot, text_of
 from mirror.search.index.refs.changes import changed_refs
 from mirror.search.index.refs.layout import KIND_NAMES, MOST_LISTED, ORDER, TABLES, up_to
 from mirror.search.names import EXACT, PREFIX, SUBSTRING
@@ -214,13 +214,12 @@ def register_refs(
     :param reading: a context that is entered around each search
     """
 
-    def search(query: str | None, limit: int) -> RefsResult:
+    def search(query: Any, limit: int) -> RefsResult:
         with reading():
-            return search_refs(connection, query or "", limit=limit, visible_private=visible_private)
+            return search_refs(connection, text_of(query), limit=limit, visible_private=visible_private)
 
-    def mirror_refs(query: str | None, limit: int = 20) -> str:
-        found = search(query, min(int(limit), MAX_IDS))
-        return msgspec.json.encode(found.refs).decode()
+    def mirror_refs(query: Any, limit: Any = None) -> str:
+        return msgspec.json.encode(search(query, limit_of(limit)).refs).decode()
 
     connection.create_function("mirror_refs", 1, mirror_refs)
     connection.create_function("mirror_refs", 2, mirror_refs)
