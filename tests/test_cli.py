@@ -17,7 +17,9 @@ from cli_runner import Folder, small_sandbox
 
 from mirror.cli.main import COMMANDS as LISTED
 from mirror.cli.main import FILES, mirror
+from mirror.observe.health import file_health
 from mirror.sandbox import RunningSandbox
+from mirror.times import utc_now
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
 
@@ -253,6 +255,18 @@ def test_verify_finds_and_repairs_differences(folder: Folder, box: RunningSandbo
     assert "tag 0.2.2: mirror none" in found.out
     assert folder.run("verify", "--sample", "all", "--repair").code == 0
     assert folder.run("verify", "--sample", "all").out.strip().endswith("no difference")
+
+
+def test_a_check_by_hand_is_the_last_one_for_the_health(synced: Folder) -> None:
+    """Otherwise what was repaired would make the mirror unwell until the next scheduled check."""
+    path = synced.path / "data/mirror.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("INSERT INTO search_descriptions (rowid, description) VALUES (99, 'ghost')")
+        connection.commit()
+    for options, code in (([], 1), (["--repair"], 0)):
+        assert synced.run("verify", "--sample", "0", *options).code == code
+        told = " ".join(file_health(path, utc_now(), patience={"box": 3600.0}).reasons)
+        assert ("box: the last check of the file found: 1 fault; see: mirror verify" in told) is (code == 1)
 
 
 def test_a_sync_leaves_its_rows_to_the_search_index(synced: Folder) -> None:

@@ -16,6 +16,7 @@ from mirror.store import Store
 from mirror.store.crawl_state import WorkspaceState
 from mirror.store.cursors import Cursors
 from mirror.store.files import open_reader
+from mirror.store.repair import Complaint, record_check
 from mirror.store.runs import Failure, Failures, finish_run, start_run
 from mirror.times import to_text
 
@@ -134,11 +135,18 @@ def test_a_nearly_full_disk_is_unhealthy(file: File) -> None:
 
 
 def test_findings_of_the_last_file_check_are_unhealthy(file: File) -> None:
-    """Until a later check finds nothing."""
-    for found, status in (("3 faults", "unwell"), ("", "ok")):
-        with Store(file.path) as store, store.transaction() as connection:
-            Cursors(connection, file.upstream).integrity.save(found, at=to_text(NOW))
-        assert file.health().status == status
+    """Until a later check finds nothing, or repairs it; for all upstreams of the file."""
+    with Store(file.path) as store:
+        store.save_upstream("other", "sandbox", "http://y")
+    fault = Complaint("search index: it is wrong")
+    for found, reasons in (
+        ([fault, fault], ["box: the last check of the file found: 2 faults; see: mirror verify"]),
+        ([fault._replace(mended=True)], []),
+    ):
+        record_check(file.path, found, at=to_text(NOW))
+        for name in ("box", "other"):
+            told = file.health(patience={name: HOUR.total_seconds()}).reasons
+            assert told == [reason.replace("box", name) for reason in reasons]
 
 
 def test_failures_and_the_brake_are_warnings(file: File) -> None:

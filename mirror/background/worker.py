@@ -27,10 +27,9 @@ from mirror.report import Reporter, Summary
 from mirror.store import Store
 from mirror.store.backup import back_up_dated, dated_copies
 from mirror.store.compaction import compact, compacted_before
-from mirror.store.cursors import Cursors
 from mirror.store.export_marks import last_export
 from mirror.store.files import read_if_possible
-from mirror.store.repair import check_file
+from mirror.store.repair import check_file, record_check
 from mirror.sync.crawl import EVERYTHING, HINTS, REFS, RETRY, Scope
 from mirror.times import Clock, from_text, to_text
 
@@ -237,8 +236,7 @@ def _verify(
     complaints = check_file(Path(config.database), repair=False)
     for complaint in complaints:
         report.fault(f"{work.id}: {complaint.text}")
-    found = f"{len(complaints):,} faults; see: mirror verify" if complaints else ""
-    _save_integrity(work, config, found, clock)
+    record_check(Path(config.database), complaints, at=to_text(clock()))
     summaries, findings = verify_all(
         config,
         options,
@@ -252,14 +250,6 @@ def _verify(
     if wrong:
         report.fault(f"{work.id}: {wrong:,} differences; see: mirror verify --sample all --repair")
     return summaries
-
-
-def _save_integrity(work: Work, config: Config, found: str, clock: Clock) -> None:
-    """Save the result of the check, for `/-/health`; "" means that the file is sound."""
-    with Store(Path(config.database)) as store, store.transaction() as connection:
-        row = store.row("SELECT id FROM upstreams WHERE name = ?", (work.upstream.name,))
-        if row is not None:
-            Cursors(connection, row[0]).integrity.save(found, at=to_text(clock()))
 
 
 log = logging.getLogger("mirror.background")

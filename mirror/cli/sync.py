@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -21,11 +21,11 @@ from mirror.queries.crawl import line_of
 from mirror.readable import repositories_text
 from mirror.report import Reporter, Summary
 from mirror.store.crawl_state import Progress
-from mirror.store.repair import check_file
+from mirror.store.repair import check_file, record_check
 from mirror.store.runs import HIDDEN_MEMBERS, Failure
 from mirror.sync.plan import BudgetShare, Plan
 from mirror.sync.verify import Difference
-from mirror.times import age_text, day_text, from_text
+from mirror.times import age_text, day_text, from_text, to_text, utc_now
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -140,6 +140,8 @@ def verify(names: tuple[str, ...], sample: str, repair: bool, no_wait: bool) -> 
     config = configured()
     number = None if sample == "all" else _whole(sample)
     complaints = check_file(Path(config.database), repair=repair)
+    with suppress(StoreError):  # a mirror that cannot be written can be checked all the same
+        record_check(Path(config.database), complaints, at=to_text(utc_now()))
     with unread():
         for complaint in complaints:
             click.echo(f"{complaint.text}{' (mended)' if complaint.mended else ''}")

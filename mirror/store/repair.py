@@ -9,7 +9,7 @@ corrected, readers ignore them.
 """
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -67,6 +67,24 @@ def check_file(path: Path, *, repair: bool) -> list[Complaint]:
     with damage_explained(path):
         faults = faults_of(path, MOST)
     return [Complaint(line) for line in faults] or _check_index(path, repair=repair)
+
+
+def record_check(path: Path, complaints: Sequence[Complaint], *, at: str) -> None:
+    """Record the faults that a check has left in a file, for `/-/health`, unless that is known already.
+
+    Raises StoreError if the file cannot be written.
+    """
+    from mirror.store import Store  # noqa: PLC0415 - as in `_check_index`
+
+    left = sum(not complaint.mended for complaint in complaints)
+    found = f"{left:,} fault{'' if left == 1 else 's'}; see: mirror verify" if left else ""
+    with closing(open_reader(path)) as connection, damage_explained(path):
+        upstreams = [row_id for (row_id,) in fetch(connection, "SELECT id FROM upstreams")]
+        if all((Cursors(connection, each).integrity.read() or "") == found for each in upstreams):
+            return
+    with Store(path) as store, store.transaction() as connection:
+        for each in upstreams:  # the file belongs to all of them, whoever had it checked
+            Cursors(connection, each).integrity.save(found, at=at)
 
 
 def _check_index(path: Path, *, repair: bool) -> list[Complaint]:
