@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from asgi_client import AsgiClient, basic, bearer, client_of
 from fake_writer import FakeWriter
@@ -14,7 +15,7 @@ from mirror.model import Member
 from mirror.store import tokens
 from mirror.store.owners import save_members
 
-ACME, RIVAL, ANN = owner("acme"), owner("rival"), owner("ann")
+ACME, RIVAL, ANN, MINE = owner("acme"), owner("rival"), owner("ann"), owner("mine")
 OWN = {"ann/diary", "acme/engine", "ann/shown"}
 HIDDEN = {"rival/plans", "rival/copy-of-tool"}
 ROWS = (
@@ -218,6 +219,26 @@ def test_a_user_writes_owned_or_administered_repositories(tmp_path: Path) -> Non
     world.filled.store.save_owner(other, owner("acme"), run_id=None, seen_at=LATER)
     assert status("PUT", "/2.0/repositories/acme/engine", json={"description": "x"}) == 403
     world.filled.store.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "status"), [("https://api.example.com/2.0", 200), ("https://other.example/2.0", 404)]
+)
+def test_a_user_has_rows_in_each_upstream_of_one_server(tmp_path: Path, url: str, status: int) -> None:
+    """As of workspaces with credentials of their own. Another server may give the same uuid to anybody."""
+    filled = FixtureDb(tmp_path / "mirror.db")
+    filled.repositories(ROWS)
+    join(filled, ACME, ANN, "member")
+    by_name = tokens.create(filled.store, "by name", user="ann")
+    filled.upstream_id = filled.store.save_upstream("beside", "cloud", url)
+    filled.repositories([repository("mine/secret", MINE, is_private=True)])
+    join(filled, MINE, msgspec.structs.replace(ANN, username=None), "member")
+    served = client_of(tmp_path / "mirror.db")
+    assert served.get("/2.0/repositories/acme/engine", headers=bearer(by_name)).status_code == 200
+    assert served.get("/2.0/repositories/mine/secret", headers=bearer(by_name)).status_code == status
+    if status == 200:  # a uuid that is of one user everywhere
+        assert tokens.create(filled.store, "by uuid", user=ANN.uuid)
+    filled.store.close()
 
 
 def test_choosing_a_name_gives_no_rights(tmp_path: Path) -> None:

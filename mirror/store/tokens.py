@@ -165,16 +165,24 @@ def _living(connection: sqlite3.Connection, condition: str, value: str | int) ->
 
 
 def rows_of(connection: sqlite3.Connection, user_id: int) -> tuple[int, ...]:
-    """Find the rows of a user: its own, and the namespace or the person of the same name."""
+    """Find the rows of a user: its own, and the namespace or the person of the same name.
+
+    If several upstreams are one server, as for workspaces with credentials of their own, the user may have
+    rows in each.
+    """
     # Members choose their names, so a name alone proves nothing: the person must own the namespace.
     owns = """EXISTS (SELECT 1 FROM members
         WHERE workspace_id = {}.id AND user_id = {}.id AND permission = 'owner')"""
     found = fetch(
         connection,
-        f"""SELECT o.id FROM users t JOIN users o
+        f"""WITH same AS (SELECT o.id, o.username, o.upstream_id
+                FROM users t JOIN upstreams p ON p.id = t.upstream_id JOIN upstreams q ON q.url = p.url
+                    JOIN users o ON o.upstream_id = q.id AND o.uuid = t.uuid
+                WHERE t.id = :id)
+            SELECT id FROM same WHERE id <> :id UNION SELECT o.id FROM same t JOIN users o
                 ON o.username = t.username COLLATE NOCASE AND +o.upstream_id = t.upstream_id
-            WHERE t.id = ? AND o.id <> t.id AND ({owns.format("t", "o")} OR {owns.format("o", "t")})""",
-        (user_id,),
+            WHERE o.id <> :id AND ({owns.format("t", "o")} OR {owns.format("o", "t")})""",
+        {"id": user_id},
     )
     return (user_id, *(row_id for (row_id,) in found))
 
