@@ -90,13 +90,14 @@ def test_the_command_writes_configurations_that_are_read(tmp_path: Path) -> None
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository(f"owner-{number}/tool") for number in range(7)])
     filled.store.close()
-    (tmp_path / "mirror.toml").write_text('database = "mirror.db"\n[[upstream]]\nname = "cloud"\n')
+    text = 'database = "mirror.db"\nexport_to = "lake"\n[[upstream]]\nname = "cloud"\n'
+    (tmp_path / "mirror.toml").write_text(text)
     done = folder.run("plan-split", "--mirrors", "3", "--out", "split")
     assert done.code == 0
     assert len(done.out.splitlines()) == 3
-    names = [
-        read_config(tmp_path / f"split/mirror-{n}.toml").upstreams[0].workspaces or () for n in (1, 2, 3)
-    ]
+    split = [read_config(tmp_path / f"split/mirror-{n}.toml") for n in (1, 2, 3)]
+    names = [one.upstreams[0].workspaces or () for one in split]
+    assert {one.export_to for one in split} == {str(tmp_path / "lake")}
     assert sorted(name for some in names for name in some) == [f"owner-{number}" for number in range(7)]
     assert folder.run("plan-split", "--mirrors", "2").out.count("[[upstream]]") == 2
     for wrong, why in (

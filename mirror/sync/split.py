@@ -7,6 +7,7 @@ of one credential.
 import heapq
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -99,6 +100,8 @@ def configuration_of(
 
     `names_file` is where the workspaces are listed; None writes them into the configuration.
     """
+    if config.export_to and "://" not in config.export_to:  # the mirrors are elsewhere, and their lake is one
+        config = msgspec.structs.replace(config, export_to=str(Path(config.export_to).absolute()))
     size = f"{len(share.workspaces):,} workspaces, {share.repositories:,} repositories"
     lines = [
         f"# Mirror {number}: {size}, {age_text(share.hours * 3600)} of requests for a first load",
