@@ -167,6 +167,16 @@ def test_strangers_wait_for_a_full_listing_of_each_upstream(copied: FixtureDb) -
         assert not awaits_listing(store.connection)
 
 
+def test_a_trusted_copy_of_a_file_that_awaits_a_listing_awaits_none(copied: FixtureDb) -> None:
+    """Of an upstream that no longer exists, all later copies are of such a file."""
+    copied.store.close()
+    put_back(copy_of(copied), copied.path)
+    later = back_up(copied.path, copied.path.with_name("later.db"))
+    put_back(later, copied.path, Trust(public=True))
+    with Store(copied.path) as store:
+        assert not awaits_listing(store.connection)
+
+
 def test_a_newer_copy_is_refused(copied: FixtureDb) -> None:
     """Without any change; the message has both versions."""
     copied.store.close()

@@ -259,9 +259,12 @@ def _marked(
         revoked = 0 if trust.tokens else tokens.revoke_all(connection, at=at)
         tokens.retire_numbers(connection, up_to=int(now.timestamp()), at=at)
         upstreams = dict(fetch(connection, "SELECT id, name FROM upstreams ORDER BY id"))
-        if not trust.public:
-            for upstream_id in upstreams:
-                Cursors(connection, upstream_id).await_listing(at=at)
+        for upstream_id in upstreams:
+            cursors = Cursors(connection, upstream_id)
+            if trust.public:
+                cursors.restored.drop()  # the copy may be one of a restored file
+            else:
+                cursors.await_listing(at=at)
         restored = Restored(
             kept=None,
             repositories=store.value("SELECT count(*) FROM repositories WHERE deleted_at IS NULL"),
