@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -427,6 +428,28 @@ def test_changes_are_found_by_any_part_of_a_ref(tmp_path: Path) -> None:
         found = latest_changes(filled.store.connection, OPERATOR, ChangeFilter(ref=part), limit=99)
         assert [row.ref for row in found.rows] == expected, part
     filled.store.close()
+
+
+@pytest.mark.parametrize("wrong", ["2036-01-01T00:00:00.000000Z", "1970-01-01T00:00:00.000000Z"])
+@pytest.mark.parametrize("first", [1, 5, 18])
+def test_a_clock_that_was_wrong_once_hides_no_changes(public_db: FixtureDb, wrong: str, first: int) -> None:
+    """Whatever moments they are asked for: those of the right times, and those of the wrong one."""
+    days = [f"2026-11-{day:02}T00:00:00.000000Z" for day in range(1, 21)]
+    with public_db.store.transaction() as connection:
+        connection.execute("DELETE FROM changes")
+        connection.executemany(
+            "INSERT INTO changes (id, at, kind, repository_id, ref) VALUES (?, ?, 'branch_deleted', 1, 'x')",
+            [(number, wrong if first <= number < first + 3 else at) for number, at in enumerate(days, 1)],
+        )
+    moments = ("", "2000-01-01T00:00:00.000000Z", *days[::4], "2030-01-01T00:00:00.000000Z")
+    for since, until in product(moments, moments):
+        found = latest_changes(
+            public_db.store.connection, OPERATOR, ChangeFilter(since=since, until=until), limit=99
+        )
+        scanned = public_db.store.rows(
+            "SELECT id FROM changes WHERE at >= ? AND at < ? ORDER BY id DESC", (since, until or "~")
+        )
+        assert [row.id for row in found.rows] == [row_id for (row_id,) in scanned]
 
 
 def test_steps_among_many_changes_of_an_owner(tmp_path: Path) -> None:

@@ -109,17 +109,34 @@ _SOURCE = """changes c LEFT JOIN repositories r ON r.id = c.repository_id
     LEFT JOIN upstreams up ON up.id = coalesce(r.upstream_id, u.upstream_id)"""
 
 
+# The time of a change is that of the look that found it, and it is written within a day. So ids bound what is
+# read, unless a clock was wrong once: then changes beyond such an id have the nearest, or the utmost, time.
+
+
 def _last_id(moment: str) -> str:
     """Return the condition that a change was written until a day after a moment, a parameter."""
-    # The time of a change is that of the look that found it, and it is written within a day.
     day_after = f"strftime('%Y-%m-%dT%H:%M:%S', substr({moment}, 1, 19), '+1 day')"
-    return f"c.id <= coalesce((SELECT id FROM changes WHERE at > {day_after} ORDER BY at LIMIT 1), 1 << 62)"
+    later, nearest, first = (
+        f"(SELECT id FROM changes {which} LIMIT 1)"
+        for which in (
+            f"WHERE at > {day_after} ORDER BY at", f"WHERE at < {moment} ORDER BY at DESC",
+            "WHERE at > '' ORDER BY at",
+        )
+    )  # fmt: skip
+    return f"c.id <= iif({later} >= max(coalesce({nearest}, 0), {first}), {later}, 1 << 62)"
 
 
 def _first_id(moment: str) -> str:
     """Return the condition that a change was written from a day before a moment on."""
     day_before = f"strftime('%Y-%m-%dT%H:%M:%S', substr({moment}, 1, 19), '-1 day')"
-    return f"c.id >= coalesce((SELECT id FROM changes WHERE at < {day_before} ORDER BY at DESC LIMIT 1), 0)"
+    earlier, nearest, last = (
+        f"(SELECT id FROM changes {which} LIMIT 1)"
+        for which in (
+            f"WHERE at < {day_before} ORDER BY at DESC", f"WHERE at >= {moment} ORDER BY at",
+            "WHERE at > '' ORDER BY at DESC",
+        )
+    )  # fmt: skip
+    return f"c.id >= iif({earlier} <= min(coalesce({nearest}, 1 << 62), {last}), {earlier}, 0)"
 
 
 _MOST_LIKE = 20  # letters: connections of visitors take patterns of 100 bytes
