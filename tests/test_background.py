@@ -104,6 +104,37 @@ def test_sighup_reloads_the_configuration(folder: Folder) -> None:
             assert process.poll() is None
 
 
+@pytest.mark.parametrize("command", ["schedule", "run"])
+def test_a_sighup_before_the_start_waits_for_it(folder: Folder, command: str) -> None:
+    """It is blocked before, so that it reaches the command whenever that is ready, and obeyed then."""
+    folder.configure("http://127.0.0.1:1/2.0", f"{RARELY}\nwatch = 0", serve="port = 0")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # for the process that starts
+    try:
+        running = subprocess.Popen(
+            folder.command(command), cwd=folder.path, env=folder.environment(), stderr=subprocess.PIPE
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    running.send_signal(signal.SIGHUP)
+    assert running.stderr is not None
+    assert any(b"read again" in line for line in running.stderr)
+    running.send_signal(signal.SIGTERM)
+    running.communicate(timeout=30)
+    assert running.returncode == 0
+
+
+def test_a_sighup_kills_no_service_that_is_starting(folder: Folder) -> None:
+    """From the moment when the command is known: systemd takes that for a clean end, and restarts nothing."""
+    lines = (
+        "import signal; from mirror.cli import signals; signals.interrupt();"
+        " signals.end_service_at_once(rereads=True); signal.raise_signal(signal.SIGHUP); print('alive')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", lines], env=folder.environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "alive\n")
+
+
 def exec_start(unit: str) -> str:
     """Read a unit's command."""
     lines = (ROOT / "contrib/systemd" / unit).read_text("utf-8").splitlines()

@@ -124,6 +124,7 @@ class Background:
         if ends:
             handlers |= {signal.SIGINT: self._ask_to_stop, signal.SIGTERM: self._ask_to_stop}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one may wait since before the start
         try:
             yield
         finally:

@@ -126,6 +126,7 @@ def adopt_on_hangup(adopt: Callable[[], None]) -> None:
     """Call a function in a thread on each SIGHUP; its ConfigError is ignored, `Background` reports it."""
     asked = queue.SimpleQueue[int]()
     signal.signal(signal.SIGHUP, lambda number, _: asked.put(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def obey() -> None:
         while asked.get():

@@ -53,11 +53,16 @@ def interrupted() -> bool:
     return bool(_received)
 
 
-def end_service_at_once() -> None:
-    """Let a signal end a service that has not started yet as later: it was asked to stop, and did."""
+def end_service_at_once(*, rereads: bool = False) -> None:
+    """Let a signal end a service that has not started yet as later: it was asked to stop, and did.
+
+    A SIGHUP, which would kill it, waits until a service that `rereads` its configuration handles it.
+    """
     # Only where `interrupt` was called: not in a program that calls commands as functions.
     if _interrupt in handlers().values():
         end_at_once(0)
+        if rereads:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
 
 def _interrupt(number: int, _: "FrameType | None") -> None:

@@ -167,7 +167,8 @@ class Workers:
             signal.signal(signal.SIGTERM, lambda *_: set_stop())
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and sends SIGTERM
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            # A SIGHUP waits until the task handles it.
+            signal.pthread_sigmask(signal.SIG_SETMASK, {*mask, *self._handled & {signal.SIGHUP}})
             threading.Thread(target=_end_with, args=(parent, stop), daemon=True, name="parent").start()
             code = process.task.work(stop, lambda: self._report_up(process))
         except BaseException:  # noqa: BLE001 - nothing below may return into the parent's frames
@@ -189,6 +190,7 @@ class Workers:
         os.set_blocking(self._pipe_in, False)
         wakeup = signal.set_wakeup_fd(self._pipe_in)
         before = {number: signal.signal(number, lambda *_: None) for number in self._handled}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._handled)  # a SIGHUP may wait since before the start
         try:
             yield
         finally:
