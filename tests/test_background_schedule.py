@@ -4,6 +4,7 @@ import queue
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,8 +23,11 @@ from mirror.background.triggers import next_time, trigger_of
 from mirror.background.worker import scope_of
 from mirror.config import AlertConfig, Config, from_toml
 from mirror.errors import ConfigError
-from mirror.sandbox import Sandbox, World, running
+from mirror.sandbox import Sandbox, World, parse_fault, running
 from mirror.serve.workers import set_by_signals
+from mirror.store import Store
+from mirror.store.crawl_state import Hint
+from mirror.store.cursors import Cursors
 from mirror.store.files import open_reader
 from mirror.store.lock import service_runs
 from mirror.store.runs import finish_run, start_run
@@ -319,6 +323,40 @@ def test_work_that_spent_the_budget_waits_until_there_is_room(tmp_path: Path) ->
         background._do(work)
         with closing(open_reader(path)) as connection:
             assert len(connection.execute("SELECT 1 FROM sync_runs").fetchall()) == 2
+
+
+def test_while_a_credential_is_refused_only_scheduled_work_asks(tmp_path: Path) -> None:
+    """Each refusal may lock the account, and hints come as often as people push."""
+    path, now = tmp_path / "mirror.db", [datetime.now(UTC)]
+    secret = tmp_path / "secret"
+    secret.write_text("sandbox", "utf-8")
+    secret.chmod(0o600)
+    with running(Sandbox(World(5))) as box:
+        config = from_toml(
+            f'database = "{path}"\n[[upstream]]\nname = "box"\nkind = "sandbox"\nurl = "{box.url}"\n'
+            'schedule = "1h"\nverify_schedule = ""\nconcurrency = 1\n'
+            f'credential = "file:{secret}"'
+        )
+        background = Background(config, report=Told(), clock=lambda: now[0])
+        (work,) = scheduled_work(config)
+
+        def asked_after(do: Callable[[], None]) -> int:
+            before = box.sandbox.state()["total"]
+            now[0] += timedelta(minutes=20)
+            do()
+            return int(box.sandbox.state()["total"] - before)
+
+        assert asked_after(partial(background._do, work)) > 5
+        with Store(path) as store, store.transaction() as connection:
+            uuid, upstream = store.row("SELECT uuid, upstream_id FROM repositories")
+            Cursors(connection, upstream).hints.add(Hint(uuid=uuid, row=True, at=to_text(now[0])))
+        box.sandbox.add_fault(parse_fault("401,where=*,nth=every"))
+        assert [asked_after(background._follow_hints) for _ in range(3)] == [1, 0, 0]
+        assert [asked_after(partial(background._do, work)) for _ in range(2)] == [1, 1]
+        box.sandbox.clear_faults()
+        assert asked_after(background._follow_hints) == 0
+        background._worker.adopt(config, background._worker.alerts)
+        assert asked_after(background._follow_hints) > 0
 
 
 def test_a_signal_that_interrupts_another_one_stops_too(tmp_path: Path) -> None:

@@ -264,9 +264,13 @@ class Background:
                 self._do_or_wait(work, chosen)
 
     def _must_wait(self, work: Work) -> bool:
-        """Return whether work failed recently or spent the budget, and must wait."""
+        """Return whether work failed recently or spent the budget, and must wait.
+
+        While an upstream refuses the credential, only scheduled work asks it: refusals may lock an account.
+        """
         now = self._clock()
-        return self._retry_at.get(work.id, now) > now
+        is_refused = not work.schedule and work.upstream.name in self._worker.refused
+        return is_refused or self._retry_at.get(work.id, now) > now
 
     def _do_or_wait(self, work: Work, due: Collection[str] = ()) -> None:
         """Do unscheduled work; if it fails, wait for `RETRY_AFTER`."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from mirror.background.jobs import Work
 from mirror.background.triggers import next_time
 from mirror.config import Config
-from mirror.errors import Interrupted, MirrorError, StoreLocked
+from mirror.errors import CredentialsRefused, Interrupted, MirrorError, StoreLocked
 from mirror.lake import address_of
 from mirror.observe.alerts import Alerts
 from mirror.observe.health import file_health
@@ -258,6 +258,8 @@ log = logging.getLogger("mirror.background")
 class Worker:
     """Does one job at a time by the present configuration. An error of a job does not end the service.
 
+    `refused` are the upstreams that refused their credential in the last run.
+
     :param report: gets the progress of runs, and failures.
     :param stop: once it is set, nothing new begins.
     """
@@ -266,10 +268,12 @@ class Worker:
         self.alerts = Alerts(config, clock=clock)
         self._config, self._report, self._stop, self._clock = config, report, stop, clock
         self._busy = threading.Lock()
+        self.refused = set[str]()
 
     def adopt(self, config: Config, alerts: Alerts) -> Alerts:
         """Use another configuration from now on; return the previous alerts, which the caller closes."""
         alerts.continue_from(self.alerts)
+        self.refused.clear()  # there may be another credential
         before, self._config, self.alerts = self.alerts, config, alerts
         return before
 
@@ -294,6 +298,8 @@ class Worker:
                     work, self._config, report=self._report, stop=self._stop, clock=self._clock, due=due
                 )
                 for summary in done:
+                    is_refused = summary.exit_code == CredentialsRefused.exit_code
+                    (self.refused.add if is_refused else self.refused.discard)(summary.upstream)
                     log_run(summary)
                     self.alerts.send_for(summary)
             if work.schedule:  # not after each hint, which may come every few seconds
