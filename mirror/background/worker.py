@@ -298,8 +298,10 @@ class Worker:
                     work, self._config, report=self._report, stop=self._stop, clock=self._clock, due=due
                 )
                 for summary in done:
-                    is_refused = summary.exit_code == CredentialsRefused.exit_code
-                    (self.refused.add if is_refused else self.refused.discard)(summary.upstream)
+                    if summary.exit_code == CredentialsRefused.exit_code:
+                        self.refused.add(summary.upstream)
+                    else:
+                        self.refused.discard(summary.upstream)
                     log_run(summary)
                     self.alerts.send_for(summary)
             if work.schedule:  # not after each hint, which may come every few seconds
