@@ -35,7 +35,7 @@ Row = TypeVar("Row")
 
 PAGE_LENGTH = 1000  # a server may allow less
 JUDGED_BY = 5  # how many projects are requested at most to find out whether a credential is valid
-JUDGED_PUBLIC_BY = 3  # how many repositories at most, to find out whether public ones are shown to strangers
+MOST_PROBES = 3  # anonymous requests at most, to find out whether public repositories are shown to strangers
 
 _TO_PROJECT = RowDecoder(decode.ProjectJson, decode.to_project)
 _TO_REPOSITORY = RowDecoder(decode.RepositoryJson, decode.to_repository)
@@ -143,7 +143,7 @@ class DataCenter(HttpUpstream):
         if not public or self.anonymous:
             return page
         if workspace not in self._shown:
-            self._shown[workspace] = any(map(self._is_shown_to_anonymous, public[:JUDGED_PUBLIC_BY]))
+            self._shown[workspace] = any(map(self._is_shown_to_anonymous, public[:MOST_PROBES]))
         if self._shown[workspace]:
             return page
         return msgspec.structs.replace(page, rows=tuple(map(as_private, page.rows)))
