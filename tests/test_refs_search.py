@@ -143,6 +143,20 @@ def test_deep_pages_equal_a_scan(tmp_path: Path, sizes: Sizes) -> None:
             assert check_refs_index(mirror.connection) == []
 
 
+def test_a_push_without_a_date_is_applied_to_spans(mirror: RefPlayground) -> None:
+    """Git tells no dates, so with `refs = "git"` such pushes are often all that changed."""
+    sizes = Sizes(80, 12, counted=0, block=4)
+    mirror.put(1, "branch", "main", HASH, None)
+    with mirror.store.transaction() as connection:
+        rebuild_refs_index(connection, sizes)
+    assert mirror.store.value("SELECT count(*) FROM search_ref_spans") == 1
+    mirror.put(1, "branch", "main", "b" * 40, None)
+    with mirror.store.transaction() as connection:
+        apply_refs_backlog(connection, sizes)
+    assert found(mirror, "b" * 40) == [(1, "main")]
+    assert check_refs_index(mirror.connection) == []
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_a_page_of_chunks_equals_one_of_all_their_refs(seed: int) -> None:
     """Lists are cut into chunks; some refs are gone, some have joined."""

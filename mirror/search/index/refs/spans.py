@@ -135,7 +135,7 @@ class Spans:
             signs[order],
         )
         touched, begins = np.unique(rows, return_index=True)
-        ends = [*begins[1:].tolist(), rows.size]
+        ends = [*begins.tolist(), rows.size][1:]
         written = []
         for row, begin, end in zip(touched.tolist(), begins.tolist(), ends, strict=True):
             key = divmod(row, len(COLLECTIONS))
