@@ -26,9 +26,10 @@ from mirror.cli.printer import Printer
 from mirror.cli.status import print_status
 from mirror.config import Config, UpstreamConfig
 from mirror.operations import SyncOptions, sync_all
+from mirror.queries.inventory import inventory_page
 from mirror.queries.repositories import repository_details
 from mirror.queries.status import RefCounts, read_status, ref_counts_of
-from mirror.queries.visibility import ANONYMOUS, OPERATOR
+from mirror.queries.visibility import ANONYMOUS, OPERATOR, Caller
 from mirror.report import Reporter, Summary
 from mirror.store import Store
 from mirror.store.files import open_reader
@@ -191,6 +192,25 @@ def test_refs_of_the_private_time_are_not_counted(filled: FixtureDb) -> None:
     assert ref_counts_of(connection, OPERATOR) == RefCounts(branches=2, tags=2)
     filled.refs("jespern/shown", REFS, at=LATER)
     assert ref_counts_of(connection, ANONYMOUS) == RefCounts(branches=2, tags=2)
+
+
+def test_the_inventory_tells_no_refs_of_the_private_time(filled: FixtureDb) -> None:
+    """Neither numbers nor the last commit, until the refs are read again."""
+    filled.refs("jespern/hidden", REFS)
+    filled.repositories((repository("jespern/shown", JESPERN, uuid=HIDDEN.uuid),), at=LATER)
+
+    def told(caller: Caller) -> list[object]:
+        lines = inventory_page(filled.store.connection, caller).lines
+        return [
+            (line.branches, line.tags, line.last_push is None, line.last_author is None)
+            for line in lines
+            if line.slug == "shown"
+        ]
+
+    assert told(ANONYMOUS) == [(None, None, True, True)]
+    assert told(OPERATOR) == [(1, 1, False, False)]
+    filled.refs("jespern/shown", REFS, at=LATER)
+    assert told(ANONYMOUS) == told(OPERATOR) == [(1, 1, False, False)]
 
 
 def synced(

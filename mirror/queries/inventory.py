@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from mirror.queries.rows import flag
-from mirror.queries.visibility import Caller, forks_count, visible
+from mirror.queries.visibility import Caller, forks_count, shows_refs, visible
 from mirror.store.rows import fetch
 
 CHUNK = 2_000
@@ -69,19 +69,18 @@ def inventory_page(
     """Read a page of the inventory, by name, of what a caller may see; `owner_ids` restrict it to owners."""
     after = after or InventoryPlace()
     of_owners = "AND r.owner_id IN (SELECT value FROM json_each(:owners))" if owner_ids else ""
+    are_read = f"r.refs_synced_at IS NOT NULL AND {shows_refs(caller, 'r')}"
     rows = fetch(
         connection,
         f"""SELECT r.full_name, r.id,
                 coalesce(u.username, substr(r.full_name, 1, instr(r.full_name, '/') - 1)), r.project_key,
                 r.slug, r.size, iif(r.is_private, 'private', 'public'), r.archived,
                 r.main_branch, b.target_date,
-                iif(r.refs_synced_at IS NULL, NULL,
-                    (SELECT count(*) FROM branches WHERE repository_id = r.id)),
-                iif(r.refs_synced_at IS NULL, NULL,
-                    (SELECT count(*) FROM tags WHERE repository_id = r.id)),
+                iif({are_read}, (SELECT count(*) FROM branches WHERE repository_id = r.id), NULL),
+                iif({are_read}, (SELECT count(*) FROM tags WHERE repository_id = r.id), NULL),
                 {forks_count(caller, "r")}, coalesce(b.target_author, b.target_author_name), NULL
             FROM repositories r JOIN users u ON u.id = r.owner_id
-            LEFT JOIN branches b ON b.repository_id = r.id AND b.name =
+            LEFT JOIN branches b ON {are_read} AND b.repository_id = r.id AND b.name =
                 (SELECT name FROM branches WHERE repository_id = r.id AND target_date IS NOT NULL
                  ORDER BY target_date DESC, name LIMIT 1)
             WHERE r.deleted_at IS NULL AND {visible(caller, "r")} {of_owners}
