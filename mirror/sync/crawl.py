@@ -17,6 +17,7 @@ from mirror.report import Summary
 from mirror.store.crawl_state import Round
 from mirror.store.ledger import RequestLedger
 from mirror.sync.engine import Step, run_steps
+from mirror.sync.forced import forced_steps
 from mirror.sync.hints import (
     drop_listed,
     hint_steps,
@@ -28,12 +29,13 @@ from mirror.sync.missing import absence_steps, close_absences, merge_duplicates,
 from mirror.sync.pages import begin_listings, page_steps
 from mirror.sync.preflight import (
     check_caller,
+    correct_moments,
     find_workspaces,
     forget_links,
     formerly_listed,
     tell_time,
 )
-from mirror.sync.refs import count_stale, forced_steps, mark_old, refs_steps
+from mirror.sync.refs import count_stale, mark_old, refs_steps
 from mirror.sync.run import Run
 from mirror.sync.run_record import carry_progress, record_progress, recorded
 from mirror.sync.workspaces import listing_steps
@@ -115,7 +117,7 @@ def sync_upstream(run: Run, scope: Scope = EVERYTHING) -> Summary:
 def prepare(run: Run, scope: Scope) -> list[str]:
     """Put the file in order, check the credential, and return the workspaces to mirror."""
     tell_time(run)
-    run.correct_moments(thoroughly=scope.is_whole)
+    correct_moments(run, thoroughly=scope.is_whole)
     RequestLedger(run.store).forget(run.now())
     if run.has_moved:
         with run.store.transaction():
@@ -123,10 +125,10 @@ def prepare(run: Run, scope: Scope) -> list[str]:
             run.save_address()
     merge_duplicates(run)
     if run.full:
-        run.retry_all()
+        run.failures.retry_all()
     check_caller(run)
     workspaces = find_workspaces(run)
-    run.spell_failures(workspaces)
+    run.failures.spell(workspaces)
     if scope.is_whole:
         resume_round(run)
     else:
@@ -156,7 +158,7 @@ def list_workspaces(run: Run, scope: Scope, workspaces: list[str]) -> list[str]:
         list_each(lost)
         workspaces = workspaces + lost
     drop_listed(run, hinted, workspaces, since=since)
-    run.must_have_heard()
+    run.failures.raise_if_unreachable()
     if scope.is_whole:
         listings_done(run)
     return workspaces

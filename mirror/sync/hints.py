@@ -72,7 +72,7 @@ def hinted_workspaces(run: Run) -> dict[str, str]:
 def to_list_now(run: Run, hinted: Collection[str], workspaces: Iterable[str]) -> set[str]:
     """Pick the hinted workspaces that may be listed now; one that failed waits for its next try."""
     wanted = [name for name in workspaces if name.lower() in hinted]
-    return {name.lower() for name in wanted if not run.waits("workspace", name)}
+    return {name.lower() for name in wanted if not run.failures.waits("workspace", name)}
 
 
 def drop_listed(run: Run, hinted: dict[str, str], workspaces: Iterable[str], *, since: str) -> None:
@@ -127,7 +127,7 @@ class HintStep(Step):
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """Have the workspace listed."""
         run = self.run
-        run.isolate(error)
+        run.failures.isolate(error)
         with run.store.transaction(), run.cursors() as cursors:
             cursors.hints.done(self.hint)
             # Only a full listing may prove that a repository is gone; a refusal does not.

@@ -49,7 +49,7 @@ def close_listing(
         if listing_state.came_twice(listing, seen):
             if (missed := hidden - (alive - seen)) > 0:
                 text = f"it lists others twice and not {repositories_text(missed)}: its order is not stable"
-                run.fail(Failure("workspace", workspace, text))
+                run.failures.add(Failure("workspace", workspace, text))
         elif hidden:
             run.note(
                 f"{name}: the upstream counts {repositories_text(hidden)} more than it lists;"
@@ -58,7 +58,7 @@ def close_listing(
         _forget_bad(run, workspace, listing.seen_since)
         return listing_state.finished(state, listing, staying=seen, uncertain=uncertain, now=now)
     if not listing.holes:
-        run.answered("page", f"{workspace}: {NEWEST}")
+        run.failures.answered("page", f"{workspace}: {NEWEST}")
     done = listing_state.finished(state, listing, staying=alive, uncertain=uncertain, now=now)
     known = alive - (run.states.count_absent(state, state.absent_since) if state.absent_since else 0)
     if listing_state.wants_sweep(done, listing, known, now, run.config.sweep_every):
@@ -94,7 +94,7 @@ def absence_steps(run: Run, workspaces: Sequence[str]) -> Iterator[Step]:
             continue
         for row_id, uuid, full_name in missing:
             key = RepositoryKey(uuid=uuid, full_name=full_name)
-            if not run.waits("repository", uuid):
+            if not run.failures.waits("repository", uuid):
                 yield AbsenceStep(run, workspace, row_id, key, owners)
 
 
@@ -106,7 +106,7 @@ def close_absences(run: Run, workspaces: Sequence[str]) -> None:
             continue
         if not run.states.count_absent(state, state.absent_since):
             with run.store.transaction():
-                run.answered("absence", workspace)
+                run.failures.answered("absence", workspace)
                 run.states.save(workspace, msgspec.structs.replace(state, absent_since=None))
     with run.store.transaction() as connection:
         failures = Failures(connection, run.upstream_id)
@@ -124,7 +124,7 @@ def _allowed(run: Run, workspace: str, state: WorkspaceState, missing: int) -> b
     # One repository may always go: people delete single ones.
     if missing <= 1 or missing <= run.config.absence_brake * alive or run.confirm_absence:
         return True
-    run.fail(
+    run.failures.add(
         Failure(
             "absence",
             workspace,
@@ -140,8 +140,8 @@ def _mark_all(run: Run, workspace: str, rows: list[int]) -> None:
     with run.transaction():
         for row_id in rows:
             make_tombstone(run, row_id, "workspace gone")
-        run.answered("workspace", workspace)
-        run.answered("absence", workspace)
+        run.failures.answered("workspace", workspace)
+        run.failures.answered("absence", workspace)
         run.states.forget(workspace)
     run.note(
         f"the workspace {workspace} is gone: {repositories_text(len(rows))}; take it out of `workspaces`"
@@ -174,7 +174,7 @@ class AbsenceStep(Step):
         with run.transaction():
             saved = save_row(run, answer)
             run.counts.repositories_changed += len(saved.changed)
-            run.answered("repository", self.key.uuid)
+            run.failures.answered("repository", self.key.uuid)
             if answer.owner.uuid not in self.owners:
                 make_tombstone(run, self.row_id, f"transferred to {answer.full_name}")
             self._expect(answer)
@@ -189,14 +189,14 @@ class AbsenceStep(Step):
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """Make a tombstone of it after a refusal; record any other error."""
-        status = self.run.isolate(error)
+        status = self.run.failures.isolate(error)
         # Nothing else proves that it is gone. To an anonymous caller, private looks like deleted.
         # A 401 that does not end the run is Data Center's 403.
         if isinstance(error, UpstreamRefused) and status in (401, 403, 404):
             hidden = self.run.upstream.anonymous or status != 404
             make_tombstone(self.run, self.row_id, "no longer visible" if hidden else "deleted")
             return []
-        self.run.fail(Failure("repository", self.key.uuid, str(error), self.row_id, status=status))
+        self.run.failures.add(Failure("repository", self.key.uuid, str(error), self.row_id, status=status))
         return []
 
 
@@ -217,7 +217,7 @@ def uuid_steps(run: Run) -> Iterator[Step]:
         return
     for row_id, full_name in without_uuid(run.store.connection, run.upstream_id):
         key = RepositoryKey(uuid=f"{NAMED}{full_name.lower()}", full_name=full_name)
-        if not run.waits("repository", key.uuid):
+        if not run.failures.waits("repository", key.uuid):
             yield UuidStep(run, row_id, key)
 
 

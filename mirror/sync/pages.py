@@ -108,16 +108,16 @@ def fail_rows(run: Run, workspace: str, bad: Sequence[BadRow], *, swept_at: str 
     last = from_text(swept_at) if swept_at else run.now()
     due = to_text(last + timedelta(seconds=run.config.sweep_every))
     for row in bad:
-        run.fail(Failure("row", f"{workspace}: {row.what}", row.error, next_try_at=due))
+        run.failures.add(Failure("row", f"{workspace}: {row.what}", row.error, next_try_at=due))
 
 
 def _answered_rows(run: Run, workspace: str, rows: Sequence[Repository]) -> None:
     """Forget that rows were not understood before."""
-    failed = run.ever_failed("row")  # nearly always empty, which saves a look for each row
+    failed = run.failures.subjects("row")  # nearly always empty, which saves a look for each row
     for row in rows if failed else ():
         for subject in (f"{workspace}: {row.full_name}", f"{workspace}: {row.uuid}"):
             if subject in failed:
-                run.answered("row", subject)
+                run.failures.answered("row", subject)
 
 
 def note_hole(run: Run, workspace: str, state: WorkspaceState, listing: ListingProgress) -> None:
@@ -126,7 +126,7 @@ def note_hole(run: Run, workspace: str, state: WorkspaceState, listing: ListingP
     # other pages, so the cursor stays behind instead (`listing_state.finished`).
     full = listing.purpose == "full"
     page = f"page {listing.pages + 1}" if full else NEWEST
-    run.fail(
+    run.failures.add(
         Failure(
             "page",
             f"{workspace}: {page}",
@@ -166,7 +166,7 @@ class PageStep(Step):
         """Write its rows and drop the failure, unless the page is skipped again."""
         run = self.run
         if answer.skipped:
-            run.fail(Failure("page", self.subject, "still missing", place=self.place))
+            run.failures.add(Failure("page", self.subject, "still missing", place=self.place))
             return []
         with run.store.transaction():
             saved = save_page(
@@ -176,7 +176,7 @@ class PageStep(Step):
                 first_listing=self.where.get("first", False),
                 since=run.round,
             )
-            run.answered("page", self.subject)
+            run.failures.answered("page", self.subject)
             fail_rows(run, self.subject.partition(": ")[0], answer.bad, swept_at=None)
         run.counts.repositories_new += len(saved.new)
         run.counts.repositories_changed += len(saved.changed)
@@ -184,6 +184,6 @@ class PageStep(Step):
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """Record one more attempt."""
-        status = self.run.isolate(error)
-        self.run.fail(Failure("page", self.subject, str(error), status=status, place=self.place))
+        status = self.run.failures.isolate(error)
+        self.run.failures.add(Failure("page", self.subject, str(error), status=status, place=self.place))
         return []

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import msgspec
 from mirror.errors import CredentialsRefused, UpstreamRefused, UpstreamShapeError
 from mirror.store.crawl_state import LastCheck
 from mirror.store.cursors import Cursors
+from mirror.store.repair import correct_future_moments, latest_ahead
 from mirror.store.runs import Failure, Failures
 from mirror.sync.engine import ask_once
 from mirror.sync.landmarks import next_landmark
@@ -22,7 +23,6 @@ from mirror.upstream.response import moment_of
 
 LIST_OF_WORKSPACES = "the list of workspaces"
 
-
 BEHIND = timedelta(minutes=5)
 """How far the clock must be behind the upstream's before the upstream's time is taken."""
 
@@ -30,10 +30,10 @@ BEHIND = timedelta(minutes=5)
 def tell_time(run: Run) -> None:
     """Take the upstream's time where the times ahead of now are right, and this machine's clock is behind.
 
-    `Run.correct_moments` would give all recorded changes the time of a computer that started in 1970.
+    `correct_moments` would give all recorded changes the time of a computer that started in 1970.
     """
     now, names = run.now(), [*(run.config.workspaces or ()), *formerly_listed(run, ())]
-    latest = run.latest_ahead(now)
+    latest = _latest_ahead(run, now)
     if latest is None or not names:
         return
     with suppress(UpstreamRefused, UpstreamShapeError):  # each answer tells the time
@@ -41,12 +41,29 @@ def tell_time(run: Run) -> None:
             lambda: run.upstream.fetch_workspace(names[0]), stop=run.stop, tick=partial(record_progress, run)
         )
     date = moment_of(run.budget.heard.get("date", ""))
-    if date is not None and date - now > BEHIND and run.latest_ahead(date) is None:
+    if date is not None and date - now > BEHIND and _latest_ahead(run, date) is None:
         run.note(
             f"this machine's clock is behind: it says {to_text(now)[:16]}Z, and the upstream"
             f" {to_text(date)[:16]}Z, which counts; set it (timedatectl set-ntp true)"
         )
         run.begin_at(max(date, from_text(latest)))  # a Date has no fractions
+
+
+def _latest_ahead(run: Run, now: datetime) -> str | None:
+    """Return the latest time in the file that is ahead of a moment; None if none is."""
+    with run.store.reading() as connection:
+        return latest_ahead(connection, run.upstream_id, now)
+
+
+def correct_moments(run: Run, *, thoroughly: bool) -> None:
+    """Correct moments ahead of now, which a wrong clock wrote; `thoroughly` searches all rows."""
+    now = run.now()
+    with run.store.transaction() as connection:
+        latest = latest_ahead(connection, run.upstream_id, now)
+        if latest is not None:
+            run.note(f"the clock was ahead once: times up to {latest} are ignored")
+        if latest is not None or thoroughly:  # reading all rows takes a while
+            correct_future_moments(connection, run.upstream_id, now)
 
 
 def check_caller(run: Run, *, since: str | None = None) -> None:
@@ -67,7 +84,7 @@ def check_caller(run: Run, *, since: str | None = None) -> None:
     checked = _checked(run)
     with run.store.transaction() as connection:
         if before is None or before.bucket != checked.bucket:  # another credential may see more
-            run.retry_all()
+            run.failures.retry_all()
         Cursors(connection, run.upstream_id).caller.save(checked, at=run.now_text())
 
 
@@ -92,7 +109,7 @@ def _named_workspaces(run: Run) -> list[str]:
         return _once_each(run.config.workspaces)
     with run.cursors() as cursors:
         recent = _recent(run, cursors.workspace_list.read())
-    if recent and recent.next is None and run.is_due("workspaces", LIST_OF_WORKSPACES):
+    if recent and recent.next is None and run.failures.is_due("workspaces", LIST_OF_WORKSPACES):
         recent = None
     if recent and recent.next is None:
         return recent.names
@@ -125,9 +142,9 @@ def _with_page(run: Run, found: LastCheck) -> LastCheck:
         errors.append(str(error))
     bad = found.bad or bool(errors)
     if errors:
-        run.fail(Failure("workspaces", LIST_OF_WORKSPACES, "; ".join(errors)))
+        run.failures.add(Failure("workspaces", LIST_OF_WORKSPACES, "; ".join(errors)))
     elif link is None and not bad:
-        run.answered("workspaces", LIST_OF_WORKSPACES)
+        run.failures.answered("workspaces", LIST_OF_WORKSPACES)
         _drop_failures_of_others(run, names)
     return _checked(run, names=names, next=link, landmark=landmark, pages=pages, bad=bad)
 
@@ -135,9 +152,9 @@ def _with_page(run: Run, found: LastCheck) -> LastCheck:
 def _drop_failures_of_others(run: Run, names: Iterable[str]) -> None:
     """Drop failures of workspaces that the list no longer names and of which nothing is held."""
     known = {name.lower() for name in names}
-    for name in run.ever_failed("workspace"):
+    for name in run.failures.subjects("workspace"):
         if name.lower() not in known and not run.states.exists(name):
-            run.answered("workspace", name)
+            run.failures.answered("workspace", name)
 
 
 def formerly_listed(run: Run, names: Iterable[str]) -> list[str]:

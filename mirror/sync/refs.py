@@ -1,34 +1,13 @@
-"""Listing branches and tags: of new and updated repositories, and of those not requested lately.
-
-Where nobody told whether a push that moved a main branch was forced, one request asks for it (`ask_forced`):
-a push was forced if the former commit does not come before the present one. That is asked last, and leaves
-half of the budget to the crawl. A run that could not ask is complete all the same; the next runs ask, for a
-week. What an answer does not tell stays unknown.
-"""
+"""Listing branches and tags: of new and updated repositories, and of those not requested lately."""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from sqlite3 import Connection
 from typing import NamedTuple
 
-from mirror.errors import (
-    CredentialsRefused,
-    Interrupted,
-    MirrorError,
-    Paused,
-    UpstreamRefused,
-    UpstreamShapeError,
-)
+from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Ref, RepositoryKey
-from mirror.store.changes import (
-    LAST_CHANGE,
-    Change,
-    Move,
-    is_pushed_since,
-    moves_to_ask_about,
-    reopen,
-    save_forced,
-)
+from mirror.store.changes import LAST_CHANGE, Change, is_pushed_since, reopen
 from mirror.store.crawl_state import RefsListing
 from mirror.store.cursors import Cursors
 from mirror.store.refs import (
@@ -132,7 +111,7 @@ def _save_together(answered: "list[tuple[RefsStep, Page[Ref], RefsListing]]") ->
         new = save_unread(connection, pages, seen_at=run.now_text())
     run.counts.refs_new += sum(new.values())
     if new:
-        run.hear()
+        run.failures.upstream_answered()
         run.progress.step(sum(step.row_id in new for step, *_ in answered))
     for step, answer, listing in answered:
         # None, where something is known of them since: they stay stale, and are requested again.
@@ -183,7 +162,7 @@ class RefsStep(Step):
             and (bool(answer.rows) or self.is_bare)
             and len(answer.rows) >= (answer.size or 0)
             and not answer.bad
-            and not self.run.ever_failed_refs(self.row_id)
+            and not self.run.failures.has_refs_of(self.row_id)
             and not self._listing_tells_main_branch
         )
 
@@ -207,12 +186,12 @@ class RefsStep(Step):
             elif self.listing != RefsListing():
                 Cursors(connection, run.upstream_id).refs(self.row_id).drop()
             if done:
-                run.answered_refs(self.row_id, understood=listing.bad == 0)
+                run.failures.answered_refs(self.row_id, understood=listing.bad == 0)
             if done and listing.bad == 0 and saved.is_hidden:
                 reopen(connection, self.row_id, listed_since=listing.since)
             for bad in answer.bad:
                 what = f"{self.key.full_name}: {bad.what}"
-                run.fail(Failure("ref", what, bad.error, repository_id=self.row_id))
+                run.failures.add(Failure("ref", what, bad.error, repository_id=self.row_id))
         run.counts.refs_new += saved.new
         run.counts.refs_changed += saved.moved
         run.counts.refs_gone += saved.gone
@@ -307,13 +286,13 @@ class RefsStep(Step):
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """Keep the refs that are known; try again at once where a link is refused, else later."""
-        run, status = self.run, self.run.isolate(error)
+        run, status = self.run, self.run.failures.isolate(error)
         if status in (400, 404) and self.listing.next is not None and self.listing.passes < PASSES:
             # The repository or its workspace has another name since the last page.
             return [self._with(RefsListing(passes=self.listing.passes + 1))]
         with run.store.transaction(), run.cursors() as cursors:
             cursors.refs(self.row_id).drop()
-            run.fail(
+            run.failures.add(
                 Failure(
                     "refs",
                     self.key.uuid,
@@ -324,97 +303,4 @@ class RefsStep(Step):
                 )
             )
         run.progress.step()
-        return []
-
-
-ASKED_FOR = timedelta(days=7)
-"""Moves that were seen before are not asked about any more: servers drop old commits."""
-
-CRAWLS_SHARE = 0.5
-"""The share of the hour's requests that is left to the crawl."""
-
-_MOVES = 100
-
-
-def forced_steps(run: Run) -> Iterator[Step]:
-    """Yield a step for each move of a main branch that is to be asked about, as long as the budget allows."""
-    place = _LastMove(run)
-    after = place.read()
-    since = to_text(run.now() - ASKED_FOR)
-    while True:
-        with run.store.reading() as connection:
-            moves = moves_to_ask_about(connection, run.upstream_id, after=after, since=since, most=_MOVES)
-        for move in moves:
-            if not _has_room(run):
-                return
-            yield ForcedStep(run, move, place)
-        if not moves:
-            return
-        after = moves[-1].id
-
-
-def _has_room(run: Run) -> bool:
-    limit = run.budget.limit()
-    return limit is None or run.budget.used() < (1 - CRAWLS_SHARE) * limit
-
-
-class _LastMove:
-    """The last move that was asked about; `stays` where one could not be asked about."""
-
-    def __init__(self, run: Run) -> None:
-        self._run, self.stays = run, False
-
-    def read(self) -> int:
-        """Return its number."""
-        with self._run.cursors() as cursors:
-            return cursors.moves.read() or 0
-
-    def save(self, move_id: int) -> None:
-        """Write its number, in a transaction, unless an earlier one is still to be asked about."""
-        if not self.stays:
-            with self._run.cursors() as cursors:
-                cursors.moves.save(move_id, at=self._run.now_text())
-
-
-class ForcedStep(Step):
-    """Ask whether the former commit of a main branch comes before the present one."""
-
-    def __init__(self, run: Run, move: Move, place: _LastMove) -> None:
-        self.run, self.move, self.place = run, move, place
-
-    def ask(self) -> bool | None:
-        """Request it; None if the response does not tell."""
-        move = self.move
-        key = RepositoryKey(uuid=move.uuid, full_name=move.full_name, scm=move.scm)
-        return self.run.upstream.is_ancestor(key, move.old, of=move.new)
-
-    def save(self, answer: bool | None) -> Sequence[Step]:  # noqa: FBT001 - the answer of `ask`
-        """Note it, with the place from which the next run goes on."""
-        self.run.hear()
-        return self._note(None if answer is None else not answer)
-
-    def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Leave it unknown; where the upstream is out of reach, or busy for long, the next run asks again."""
-        if isinstance(error, CredentialsRefused):  # the next run tells, unless it is only of this repository
-            self._note(None)
-            self.place.stays = True
-            raise Paused(str(error)) from error
-        if isinstance(error, Interrupted) and self.place.stays:  # what was queued behind it is not asked
-            raise Paused(str(error)) from error
-        if self.run.must_come_back(error):
-            self.place.stays = True
-            raise error
-        try:
-            self.run.isolate(error)
-        except MirrorError:
-            self.place.stays = True
-            raise
-        return self._note(None)
-
-    def _note(self, forced: bool | None) -> Sequence[Step]:  # noqa: FBT001 - one of three answers
-        with self.run.store.transaction() as connection:
-            save_forced(connection, self.move.id, forced=forced)
-            self.place.save(self.move.id)
-        if forced:
-            self.run.forced.append(self.move.id)
         return []

@@ -32,7 +32,7 @@ def recorded(run: Run) -> Iterator[Summary]:
     run.progress.run_id = run.id
     summary = Summary(
         upstream=run.config.name, kind=run.kind, state="failed", counts=run.counts, seconds=0,
-        failures=run.failures, notes=run.notes, run_id=run.id, forced=run.forced,
+        failures=run.failures.found, notes=run.notes, run_id=run.id, forced=run.forced,
         changes=(reported, reported),
     )  # fmt: skip
     try:
@@ -46,7 +46,7 @@ def recorded(run: Run) -> Iterator[Summary]:
         summary.error = "stopped; the next run resumes from here"
     except MirrorError as error:
         summary.state, summary.error, summary.exit_code = "failed", str(error), error.exit_code
-        if isinstance(error, UpstreamBusy) and run.must_come_back(error):
+        if isinstance(error, UpstreamBusy) and run.failures.must_come_back(error):
             summary.resumes_at = run.now() + timedelta(seconds=error.retry_after or 0)
             summary.state, summary.exit_code = "paused", Paused.exit_code
             summary.error = f"{error}; goes on at {time_text(summary.resumes_at)}"
@@ -66,10 +66,10 @@ def _add_missing(run: Run, summary: Summary) -> None:
         failures = Failures(connection, run.upstream_id)
         failures.accept(run.config.accept_missing)
         known = failures.read()
-    failed_now = {(failure.kind, failure.subject) for failure in run.failures}
+    failed_now = {(failure.kind, failure.subject) for failure in run.failures.found}
     summary.accepted = [failure for failure in known if failure.accepted]
     accepted = {(failure.kind, failure.subject) for failure in summary.accepted}
-    run.failures[:] = [each for each in run.failures if (each.kind, each.subject) not in accepted]
+    run.failures.found[:] = [each for each in run.failures.found if (each.kind, each.subject) not in accepted]
     summary.waiting = [
         each for each in known if not each.accepted and (each.kind, each.subject) not in failed_now
     ]
@@ -147,5 +147,5 @@ def _counted(run: Run) -> dict[str, Any]:
     run.counts.git_requests = run.budget.git_requests
     run.counts.retries = run.budget.retries
     run.counts.slept_seconds = run.budget.slept_seconds
-    run.counts.failures = len(run.failures)
+    run.counts.failures = len(run.failures.found)
     return msgspec.structs.asdict(run.counts)

@@ -23,6 +23,7 @@ from mirror.sync.engine import Step, run_steps
 from mirror.sync.hints import refs_anew
 from mirror.sync.missing import make_tombstone, merge_duplicates
 from mirror.sync.pages import save_row
+from mirror.sync.preflight import correct_moments
 from mirror.sync.progress import COMPARED
 from mirror.sync.run import Run
 from mirror.sync.run_record import record_progress, recorded
@@ -61,7 +62,7 @@ def verify_upstream(
     findings = list[Difference]()
     run.kind = "verify"
     with recorded(run) as summary:
-        run.correct_moments(thoroughly=repair)
+        correct_moments(run, thoroughly=repair)
         if repair:
             findings += [_second_row(name) for name in merge_duplicates(run)]
         rows = _chosen(run, sample, random)
@@ -180,8 +181,9 @@ class VerifyStep(Step):
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """Report a repository that is not there, and note any other failure."""
         # Only a full listing may call it gone. Other failures concern this run alone.
-        status = self.run.isolate(error)
-        is_accepted = self.run.accepts(self.full_name) and status in ACCEPTABLE
+        status = self.run.failures.isolate(error)
+        accepted = {name.lower() for name in self.run.config.accept_missing}
+        is_accepted = self.full_name.lower() in accepted and status in ACCEPTABLE
         if is_accepted or (isinstance(error, UpstreamRefused) and status in (401, 403, 404)):
             verdict: Literal["accepted", "missing upstream"] = (
                 "accepted" if is_accepted else "missing upstream"
@@ -189,7 +191,7 @@ class VerifyStep(Step):
             self.findings.append(Difference(repository=self.full_name, verdict=verdict, what=str(error)))
         else:
             failure = Failure("repository", self.key.uuid, str(error), self.row_id, status=status)
-            self.run.failures.append(failure)
+            self.run.failures.found.append(failure)
         self._done()
         self.run.progress.step()
         return []

@@ -1,27 +1,26 @@
-"""Listing workspaces: who they are, their members, their repositories page by page.
+"""Listing workspaces: who they are, and their repositories page by page.
 
 For each workspace the requests form one chain: itself, its members, its repositories. Its state says which
 link of the chain comes next, so the next run resumes an interrupted one there.
 """
 
 from collections.abc import Collection, Sequence
-from datetime import timedelta
 
 import msgspec
 
 from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
-from mirror.model import Member, Owner, Repository
+from mirror.model import Owner, Repository
 from mirror.store.crawl_state import ListingProgress, Members, WorkspaceState
-from mirror.store.owners import drop_members, has_unseen_members, save_members
+from mirror.store.owners import drop_members
 from mirror.store.repositories import is_named, known_by_uuid
 from mirror.store.runs import HIDDEN_MEMBERS, Failure
 from mirror.sync import listing_state
 from mirror.sync.engine import Step
+from mirror.sync.members import MembersStep, report_hidden_members
 from mirror.sync.missing import close_listing
 from mirror.sync.pages import fail_rows, next_listing, note_hole, pages_left, save_page
 from mirror.sync.preflight import formerly_listed
 from mirror.sync.run import Run
-from mirror.times import to_text
 from mirror.upstream.protocol import BadRow, Page
 
 
@@ -40,8 +39,8 @@ def listing_steps(run: Run, workspace: str, names: Collection[str]) -> list[Step
 
 def _onward(run: Run, workspace: str, state: WorkspaceState, names: Collection[str]) -> list[Step]:
     """Return the next link of the chain, if there is one."""
-    if state.members is not None and not run.waits("members", workspace):
-        return [MembersStep(run, workspace, state, names)]
+    if state.members is not None and not run.failures.waits("members", workspace):
+        return [MembersStep(run, workspace, state, lambda left: _onward(run, workspace, left, names))]
     return [ListingStep(run, workspace, state, names)] if state.listing is not None else []
 
 
@@ -63,12 +62,13 @@ class _WorkspaceStep(Step):
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """Record that the crawl of the workspace stopped here; its state is kept."""
         run, state = self.run, self.state
-        status = run.isolate(error)
+        status = run.failures.isolate(error)
         if status != 404 or state.owner_uuid is None:
             if status == 404:
-                run.answered(HIDDEN_MEMBERS, self.workspace)  # no such workspace: it has no members either
+                # There is no such workspace, so it has no members either.
+                run.failures.answered(HIDDEN_MEMBERS, self.workspace)
                 self._doubt_list()
-            run.fail(Failure("workspace", self.workspace, str(error), status=status))
+            run.failures.add(Failure("workspace", self.workspace, str(error), status=status))
             return []
         if not run.states.exists(self.workspace):
             return []  # taken over by the step of the name that it has now
@@ -85,16 +85,9 @@ class _WorkspaceStep(Step):
     def _read_list_anew(self) -> None:
         """Let the next run read the list of workspaces, which may have another name for this one."""
         run = self.run
-        if run.config.workspaces is None and not run.waits("workspace", self.workspace):
+        if run.config.workspaces is None and not run.failures.waits("workspace", self.workspace):
             with run.cursors() as cursors:
                 cursors.workspace_list.drop()
-
-    def report_hidden_members(self, error: UpstreamRefused) -> None:
-        """Record that the credential may not see the members, until the next full listing."""
-        run = self.run
-        run.answered("members", self.workspace)
-        again = to_text(run.now() + timedelta(seconds=run.config.sweep_every))
-        run.fail(Failure(HIDDEN_MEMBERS, self.workspace, str(error), status=error.status, next_try_at=again))
 
     def missed(self, error: MirrorError) -> Sequence[Step]:
         """Take a workspace that cannot be found as gone if the operator confirms that, else as failed."""
@@ -105,13 +98,13 @@ class _WorkspaceStep(Step):
             return []
         if listing_state.is_identity(self.workspace) and run.states.alive(self.state) == 0:
             run.states.forget(self.workspace)  # its repositories are those of its name's new holder
-            run.answered("workspace", self.workspace)
+            run.failures.answered("workspace", self.workspace)
             return []
         text = f"{error}; its rows are kept; if it is gone: mirror sync {run.config.name} --confirm-absence"
         if listing_state.is_identity(self.workspace):
             text = f"the workspace that was called {self._was_called}: {text}"
         self._read_list_anew()
-        run.fail(Failure("workspace", self.workspace, text, status=404))
+        run.failures.add(Failure("workspace", self.workspace, text, status=404))
         return []
 
     @property
@@ -147,7 +140,8 @@ class WorkspaceStep(_WorkspaceStep):
                 listing=self.state.listing,
                 members=Members(seen_since=run.now_text()) if run.lists_members else None,
             )
-            run.hear()  # a failure of the workspace is over when its listing answers, not before
+            # A failure of the workspace is over when its listing answers, not before.
+            run.failures.upstream_answered()
             run.states.save(workspace, state)
         return self.onward(state)
 
@@ -158,10 +152,11 @@ class WorkspaceStep(_WorkspaceStep):
             return super().failed(error)
         if error.status == 404 and self.state.owner_uuid is not None:  # it may have another name now
             return super().failed(error)
-        self.run.hear()
-        self.report_hidden_members(error)
+        run = self.run
+        run.failures.upstream_answered()
+        report_hidden_members(run, self.workspace, error)
         state = msgspec.structs.replace(self.state, members=None)
-        self.run.states.save(self.workspace, state)
+        run.states.save(self.workspace, state)
         return self.onward(state)
 
     @property
@@ -224,9 +219,9 @@ class RenamedStep(WorkspaceStep):
         """List everything under the new name; if the name is the old one, only its listing was refused."""
         run, name = self.run, str(answer.username)
         if name.lower() == self.name.lower():
-            run.hear()
+            run.failures.upstream_answered()
             text = f"{self.refused}; the workspace itself answers, so what it lists is missing here"
-            run.fail(Failure("workspace", self.workspace, text, status=404))
+            run.failures.add(Failure("workspace", self.workspace, text, status=404))
             return []
         if name.lower() in self._lower_names - {self.workspace.lower()}:
             run.states.forget(self.workspace)  # listed under its new name already
@@ -238,70 +233,12 @@ class RenamedStep(WorkspaceStep):
 
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """Take the workspace as missed: neither its name nor its identity is known any more."""
-        status = self.run.isolate(error)
+        status = self.run.failures.isolate(error)
         if status == 404:
             return self.missed(error)
         text = f"{self.refused}; asked by its identity: {error}"
-        self.run.fail(Failure("workspace", self.workspace, text, status=status))
+        self.run.failures.add(Failure("workspace", self.workspace, text, status=status))
         return []
-
-
-class MembersStep(_WorkspaceStep):
-    """Request a page of a workspace's members."""
-
-    def ask(self) -> Page[Member]:
-        """Request the page."""
-        return self.run.upstream.fetch_members(self.name, self._members.next)
-
-    def save(self, answer: Page[Member]) -> Sequence[Step]:
-        """Write it; after the last page, forget memberships that none of them named."""
-        run, workspace = self.run, self.workspace
-        members = listing_state.members_advanced(self._members, answer)
-        owner = run.states.owner_id(self.state)
-        with run.store.transaction() as connection:
-            if owner is not None:
-                save_members(connection, run.upstream_id, owner, answer.rows, seen_at=run.now_text())
-            left = members if members.next is not None else self._ended(members, owner)
-            state = msgspec.structs.replace(self.state, members=left)
-            if left is None:
-                run.answered("members", workspace)
-            run.answered(HIDDEN_MEMBERS, workspace)
-            run.states.save(workspace, state)
-        return self.onward(state)
-
-    def _ended(self, members: Members, owner: int | None) -> Members | None:
-        """Return what is left to do after the last page: nothing, another pass, or all of it later."""
-        run, since = self.run, members.seen_since
-        if owner is None:
-            return None
-        with run.store.transaction() as connection:
-            if listing_state.members_may_be_missed(
-                members, unseen=has_unseen_members(connection, owner, since)
-            ):
-                return Members(seen_since=since, passes=members.passes + 1)
-            if members.bad is None:
-                drop_members(connection, owner, unseen_since=since)
-                return None
-        text = f"a row of {self.workspace}'s members was not understood, so none was dropped: {members.bad}"
-        run.fail(Failure("members", self.workspace, text))
-        return Members(seen_since=run.now_text())
-
-    def failed(self, error: MirrorError) -> Sequence[Step]:
-        """Go on without members; they are requested again before the next full listing."""
-        run, state = self.run, msgspec.structs.replace(self.state, members=None)
-        is_first = self._members.next is None  # a later page is not refused for want of rights
-        # 501 comes from a mirror that holds no members.
-        if is_first and isinstance(error, UpstreamRefused) and error.status in (401, 403, 404, 501):
-            self.report_hidden_members(error)
-        else:
-            run.fail(Failure("members", self.workspace, str(error), status=run.isolate(error)))
-            state.members = Members(seen_since=run.now_text())
-        run.states.save(self.workspace, state)
-        return self.onward(state)
-
-    @property
-    def _members(self) -> Members:
-        return self.state.members or Members(seen_since=self.run.now_text())
 
 
 class ListingStep(_WorkspaceStep):
@@ -401,7 +338,7 @@ class ListingStep(_WorkspaceStep):
         )
         run.counts.repositories_new += len(saved.new)
         run.counts.repositories_changed += len(saved.changed)
-        run.answered("workspace", self.workspace)
+        run.failures.answered("workspace", self.workspace)
         fail_rows(run, self.workspace, page.bad, swept_at=swept_at)
         if page.skipped:
             note_hole(run, self.workspace, self.state, self.listing)
