@@ -52,6 +52,11 @@ def repositories_text(number: int) -> str:
     return f"{number:,} {'repository' if number == 1 else 'repositories'}"
 
 
+def requests_text(number: int) -> str:
+    """Write a number of requests: ``1 request``, ``2,000 requests``."""
+    return f"{number:,} {'request' if number == 1 else 'requests'}"
+
+
 def size_text(size: float | None) -> str:
     """Write a number of bytes: ``999 bytes``, ``1.2 MB``, ``12 MB``."""
     if size is None:

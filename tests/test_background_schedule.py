@@ -60,6 +60,7 @@ def following(text: str, after: datetime = SUNDAY, zone: str = "UTC") -> str:
         ("0 3 25 * *", "Wed 25 03:00"),
         ("@hourly", "Sun 22 13:00"),
         ("@weekly", "Sun 29 00:00"),
+        ("@annually", "Fri 01 00:00"),
         ("15m", "Sun 22 12:15"),
         ("2d", "Tue 24 12:00"),
     ],
@@ -76,7 +77,18 @@ def test_a_schedule_is_read_in_its_time_zone() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["* * * *", "61 * * * *", "0 3 * * 8", "0 3 * * xyz", "1s", "soon", "0 3 32 * *", "0 3 30 2 *"]
+    "text",
+    [
+        "* * * *",
+        "61 * * * *",
+        "0 3 * * 8",
+        "0 3 * * xyz",
+        "1s",
+        "soon",
+        "0 3 32 * *",
+        "0 3 30 2 *",
+        "0 3 * * *-5",
+    ],
 )
 def test_a_wrong_schedule_is_refused_with_its_text(text: str) -> None:
     """Also an interval without a pause, and a date that does not exist."""

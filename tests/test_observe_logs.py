@@ -77,6 +77,8 @@ def test_a_run_is_one_line_for_people() -> None:
     (line,) = out.getvalue().splitlines()
     assert "error: box failed: no answer" in line
     assert "7 requests" in line
+    one = msgspec.structs.replace(summary(), counts=RunCounts(requests=1))
+    assert run_line(one).endswith("; 1 request in 1.5 s")
 
 
 def test_the_log_level_is_obeyed() -> None:

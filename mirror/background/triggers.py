@@ -94,6 +94,7 @@ NAMED = {
     "@weekly": "0 0 * * 0",
     "@monthly": "0 0 1 * *",
     "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
 }
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 SHORTEST = 10.0  # seconds of an interval
@@ -174,7 +175,7 @@ def _fields(text: str) -> list[dict[str, str]]:
     """Split a cron expression into fields, into two sets if day or weekday may match; raises ValueError."""
     fields = NAMED.get(text.strip().lower(), text).split()
     if len(fields) != 5:
-        raise ValueError(f"it has {len(fields)} fields; a cron expression has five")
+        raise ValueError("it does not have the five fields of a cron expression")
     minute, hour, day, month, weekday = fields
     common = {"minute": minute, "hour": hour, "month": month, "second": "0"}
     if day.startswith("*") or weekday.startswith("*"):
@@ -197,11 +198,11 @@ def _weekdays(field: str) -> str:
 
 def _days(part: str) -> range:
     """Parse an item of a weekday field: a day, a range or all, perhaps with a step."""
-    found = re.fullmatch(r"(\*|[a-z]{3}|[0-7])(?:-([a-z]{3}|[0-7]))?(?:/([1-7]))?", part)
+    found = re.fullmatch(r"(\*|([a-z]{3}|[0-7])(?:-([a-z]{3}|[0-7]))?)(?:/([1-7]))?", part)
     if found is None:
         raise ValueError(f"{part!r} is not a weekday")
-    first, last, step = found.groups()
-    if first == "*":
+    whole, first, last, step = found.groups()
+    if whole == "*":
         return range(0, 7, int(step or 1))
     start = _day(first)
     end = _day(last) if last else (6 if step else start)

@@ -16,7 +16,7 @@ from mirror.cli.printer import Grid, Printer
 from mirror.errors import ConfigError
 from mirror.queries.crawl import progress_text
 from mirror.queries.status import HistoryStatus, UpstreamStatus, history_status, read_status
-from mirror.readable import repositories_text, size_text
+from mirror.readable import repositories_text, requests_text, size_text
 from mirror.store.files import damage_explained, open_reader
 from mirror.store.ledger import reported_limits
 from mirror.store.lock import is_syncing, service_runs
@@ -150,9 +150,9 @@ def _run_line(run: dict[str, Any], now: datetime) -> str:
     ago = age_text(max(0.0, (now - from_text(run["started_at"])).total_seconds()))
     if run["state"] == "running":
         slept = f", {age_text(run['slept_seconds'])} of it waiting" if run["slept_seconds"] >= 1 else ""
-        return f"running for {ago}{slept}: {run['kind']}, {run['requests']:,} requests so far"
+        return f"running for {ago}{slept}: {run['kind']}, {requests_text(run['requests'])} so far"
     error = f": {_short(run['error'])}" if run["error"] else ""
-    return f"last run {run['kind']}, {run['state']}, {ago} ago, {run['requests']:,} requests{error}"
+    return f"last run {run['kind']}, {run['state']}, {ago} ago, {requests_text(run['requests'])}{error}"
 
 
 def _failure_line(failure: dict[str, Any], width: int) -> str:

@@ -18,7 +18,7 @@ from mirror.observe.alerts import Alerts
 from mirror.observe.logs import EveryMinute, Logged, log_run, row_counts, seconds_text, secrets_of, set_up
 from mirror.operations import SyncOptions, built_in_sandbox, plan_all, sync_all, verify_all
 from mirror.queries.crawl import line_of
-from mirror.readable import repositories_text
+from mirror.readable import repositories_text, requests_text
 from mirror.report import Reporter, Summary
 from mirror.store.crawl_state import Progress
 from mirror.store.repair import check_file, record_check
@@ -268,7 +268,7 @@ def print_plan(printer: Printer, plans: Sequence[Plan]) -> None:
     """Print the requests that a sync needs, the remaining budget, and the expected end."""
     for plan in plans:
         by_git = f" and {plan.git.total:,} by git" if plan.git.total else ""
-        printer.say(f"{plan.upstream}: {plan.api.total:,} requests{by_git}", wraps=False)
+        printer.say(f"{plan.upstream}: {requests_text(plan.api.total)}{by_git}", wraps=False)
         for what, count in plan.requests.items():
             if count:
                 printer.say(f"  {what:<24} {count:>9,}")
@@ -292,7 +292,7 @@ def print_findings(printer: Printer, summaries: Sequence[Summary], findings: Seq
         printer.say(f"{finding.repository}: {finding.verdict}{mended}: {finding.what}", wraps=False)
     wrong = sum(finding.is_fault for finding in findings)
     for summary in summaries:
-        asked = f"{summary.counts.requests:,} requests in {seconds_text(summary.seconds)}"
+        asked = f"{requests_text(summary.counts.requests)} in {seconds_text(summary.seconds)}"
         error = f": {summary.error}" if summary.error else ""
         printer.say(f"{summary.upstream}: {summary.state}{error}; {asked}", wraps=False)
         print_missing(printer, summary)

@@ -16,6 +16,7 @@ from mirror.config import Config, LogConfig
 from mirror.credentials import Redact, read_credential, read_secret, redacting
 from mirror.errors import ConfigError
 from mirror.queries.crawl import line_of
+from mirror.readable import requests_text
 from mirror.report import Reporter, RunCounts, Summary
 from mirror.store.crawl_state import Progress
 from mirror.times import age_text, time_text, to_text
@@ -141,7 +142,7 @@ def run_line(summary: Summary) -> str:
     """Describe a run in one line."""
     counts = summary.counts
     rows, refs = row_counts(counts)
-    asked = f"{counts.requests + counts.git_requests:,} requests in {seconds_text(summary.seconds)}"
+    asked = f"{requests_text(counts.requests + counts.git_requests)} in {seconds_text(summary.seconds)}"
     failed = f"; {len(summary.failures):,} failed" if summary.failures else ""
     known = summary.missing - summary.refs_waiting
     failed += f"; {known:,} missing, see mirror status" if known else ""
