@@ -251,15 +251,15 @@ def test_styles_of_our_own_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("columns", [40, 70])
-def test_a_narrow_terminal_shows_whole_names(synced: Folder, columns: int) -> None:
+@pytest.mark.parametrize("asked", [("search", "django"), ("refs", "master")])
+def test_a_narrow_terminal_shows_whole_names(synced: Folder, asked: tuple[str, str], columns: int) -> None:
     """Other columns are left out or cut with an ellipsis."""
-    names = [
-        row["full_name"] for row in json.loads(synced.run("search", "django", "--json").out)["repositories"]
-    ]
+    answer = json.loads(synced.run(*asked, "--json").out)
+    names = [f"{row['owner']}/{row['slug']}" for row in answer.get("refs", answer["repositories"])]
     controller, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, columns))
     with subprocess.Popen(
-        synced.command("search", "django"),
+        synced.command(*asked),
         cwd=synced.path,
         env=synced.environment(NO_COLOR="1", TERM="xterm", COLUMNS=""),
         stdout=terminal,

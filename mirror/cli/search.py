@@ -231,17 +231,30 @@ def refs(
     for note in found.notes:
         printer.say((note, "yellow"))
     if found.refs:
-        printer.table(_table(found.refs, query))
+        printer.table(_table(found.refs, query, printer.width))
 
 
-def _table(listed: list[ListedRef], query: str) -> Grid:
-    table = Grid(*[{"overflow": "fold"}] * 2, *[{"no_wrap": True}] * 3)
+_SHORTEST_NAMES = 40
+"""The smallest width of the names of a repository and a ref together."""
+
+
+def _table(listed: list[ListedRef], query: str, width: int) -> Grid:
+    """Make the table of refs. Names are never cut; other columns are left out on a narrow terminal."""
     now = utc_now()
-    for ref in listed:
-        age = ago(ref.target_date, now) if ref.target_date else ""
+    others = []
+    for cells in (
+        [ref.kind for ref in listed],
+        [ref.target_hash[:12] for ref in listed],
+        [ago(ref.target_date, now) if ref.target_date else "" for ref in listed],
+    ):
+        width -= max(map(len, cells)) + _GAP
+        if width >= _SHORTEST_NAMES:
+            others.append(cells)
+    table = Grid(*[{"overflow": "fold"}] * 2, *[{"no_wrap": True}] * len(others))
+    for ref, *rest in zip(listed, *others, strict=True):
         states = " ".join(ref.repository.states)
         repository = ref.repository.full_name + (f"  {states}" if states else "")
         shown = cut(plain(ref.name).replace("\n", " "), _LONGEST_NAME)
         name = Marked(shown, highlight_ranges(ref.name, query, owners=False))
-        table.add(repository, name, ref.kind, ref.target_hash[:12], age)
+        table.add(repository, name, *rest)
     return table

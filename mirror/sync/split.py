@@ -13,6 +13,7 @@ import msgspec
 
 from mirror.config import Config, UpstreamConfig
 from mirror.errors import ConfigError
+from mirror.readable import repositories_text
 from mirror.settings import toml_text
 from mirror.store.cursors import Cursors
 from mirror.sync.progress import GIT_REQUESTS, PAGE
@@ -102,7 +103,8 @@ def configuration_of(
     """
     if config.export_to and "://" not in config.export_to:  # the mirrors are elsewhere, and their lake is one
         config = msgspec.structs.replace(config, export_to=str(Path(config.export_to).absolute()))
-    size = f"{len(share.workspaces):,} workspaces, {share.repositories:,} repositories"
+    workspaces = f"{len(share.workspaces):,} {'workspace' if len(share.workspaces) == 1 else 'workspaces'}"
+    size = f"{workspaces}, {repositories_text(share.repositories)}"
     lines = [
         f"# Mirror {number}: {size}, {age_text(share.hours * 3600)} of requests for a first load",
         f'database = "mirror-{number}.db"',
