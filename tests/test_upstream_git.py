@@ -350,6 +350,7 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
         git(full, "update-ref", name, commit)
     git(full, "tag", "-a", "v1", "-m", "one", commit)
     git(full, "tag", "-a", "v1-of-v1", "-m", "nested", "v1")
+    (full / "refs" / "heads" / "emptied").touch()  # as a crash of the server leaves it
     return root
 
 
@@ -414,10 +415,12 @@ def over_http(origin: str, **settings: str) -> Upstream:
 
 
 def test_a_real_git_server_is_read(backend: str, repositories: Path) -> None:
-    """Branches and tags equal those of git itself."""
+    """Branches and tags equal those of git itself; one that is damaged there hides no others."""
     with closing(over_http(backend)) as upstream:
         key = RepositoryKey(uuid="{1}", full_name="ws/full", scm="git")
-        found = {(ref.kind, ref.name): ref.target_hash for ref in upstream.fetch_refs(key, None).rows}
+        page = upstream.fetch_refs(key, None)
+        assert [bad.what for bad in page.bad] == ["emptied"]
+        found = {(ref.kind, ref.name): ref.target_hash for ref in page.rows}
         commit = git(repositories / "ws" / "full.git", "rev-parse", "trunk")
         assert found == dict.fromkeys(
             [

@@ -17,7 +17,7 @@ from mirror.decoding import object_id as checked_id
 from mirror.errors import UpstreamRefused, UpstreamShapeError
 from mirror.model import Ref, RepositoryKey
 from mirror.upstream.client import USER_AGENT, Http
-from mirror.upstream.protocol import Page
+from mirror.upstream.protocol import BadRow, Page
 from mirror.upstream.response import Response, shown
 
 LONGEST_LINE = 65_520  # bytes of a pkt-line, with its length (gitprotocol-common)
@@ -25,10 +25,15 @@ MOST_REFS = 500_000  # refs of a repository; more would fill the memory
 
 _LENGTH = re.compile(rb"[0-9a-f]{4}", re.IGNORECASE)
 _NO_REFS = b"capabilities^{}"
+_NO_OBJECT = (b"0" * 40, b"0" * 64)
 
 
 class GitRef(msgspec.Struct, frozen=True):
-    """A ref: its full name, the object that it names, and the commit behind it for an annotated tag."""
+    """A ref: its full name, the object that it names, and the commit behind it for an annotated tag.
+
+    `object_id` is "" for a ref that the server itself cannot read, such as a file that a crash left empty: it
+    lists such refs among the others.
+    """
 
     name: str
     object_id: str
@@ -174,7 +179,7 @@ def _add(refs: dict[str, GitRef], ref: GitRef) -> None:
 
 
 def _object_id(text: bytes) -> str:
-    return checked_id(text.decode("ascii", "replace"))
+    return "" if text in _NO_OBJECT else checked_id(text.decode("ascii", "replace"))
 
 
 def _text(name: bytes) -> str:
@@ -197,6 +202,7 @@ _ASK = "/info/refs?service=git-upload-pack"
 _TYPE = "application/x-git-upload-pack-"
 
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_UNREADABLE = "the server names no commit: the ref is damaged there"
 
 
 class GitRefs:
@@ -208,8 +214,10 @@ class GitRefs:
     def fetch_refs(self, key: RepositoryKey) -> Page[Ref]:
         """Read all branches and tags at once."""
         found, answer = self._advertisement(key)
-        refs = tuple(ref for named in found.refs if (ref := to_ref(named)) is not None)
-        return Page(rows=refs, next=None, size=len(refs), date=answer.date)
+        refs = [ref for named in found.refs if (ref := to_ref(named)) is not None]
+        rows = tuple(ref for ref in refs if ref.target_hash)
+        bad = tuple(BadRow(what=ref.name, error=_UNREADABLE) for ref in refs if not ref.target_hash)
+        return Page(rows=rows, next=None, size=len(refs), date=answer.date, bad=bad)
 
     def close(self) -> None:
         """Close the connections."""
