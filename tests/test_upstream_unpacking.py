@@ -36,6 +36,22 @@ def test_a_packed_body_is_unpacked(body: bytes, size: int, encoding: str) -> Non
     assert unpacking.body() == body
 
 
+@given(st.lists(st.binary(max_size=300), min_size=2, max_size=4), st.integers(1, 400), st.booleans())
+def test_all_members_of_a_packed_body_are_unpacked(bodies: list[bytes], size: int, padded: bool) -> None:  # noqa: FBT001
+    """Servers that compress block by block send several; zeros behind them belong to none."""
+    packed = b"".join(map(gzip.compress, bodies)) + bytes(600 * padded)
+    unpacking = Unpacking("gzip", sum(map(len, bodies)))
+    for begin in range(0, len(packed), size):
+        unpacking.feed(packed[begin : begin + size])
+    assert unpacking.body() == b"".join(bodies)
+
+
+def test_all_members_together_are_limited() -> None:
+    """Each of them alone would fit."""
+    with pytest.raises(TooLarge):
+        Unpacking("gzip", 1000).feed(gzip.compress(b"x" * 600) * 2)
+
+
 def test_deflate_without_its_header_is_understood() -> None:
     """There are two readings of the standard."""
     unpacking = Unpacking("deflate", 2000)

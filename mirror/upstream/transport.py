@@ -276,28 +276,36 @@ class Unpacking:
         self._is_packed = encoding not in {"", "identity"}
         self._window = _GZIP_OR_ZLIB
         self._unpacker = zlib.decompressobj(self._window)
+        self._is_first = True
         self._room = room
         self._pieces = list[bytes]()
 
     def feed(self, raw: bytes) -> None:
         """Unpack the next piece; raises TooLarge, and zlib.error if it is not in this encoding."""
-        piece = self._unpacked(raw) if self._is_packed else raw
-        self._room -= len(piece)
-        if self._room < 0:
-            raise TooLarge
-        self._pieces.append(piece)
+        while raw:
+            piece, raw = self._unpacked(raw) if self._is_packed else (raw, b"")
+            self._room -= len(piece)
+            if self._room < 0:
+                raise TooLarge
+            self._pieces.append(piece)
 
     def body(self) -> bytes:
         """Return the unpacked body."""
         return b"".join(self._pieces)
 
-    def _unpacked(self, raw: bytes) -> bytes:
+    def _unpacked(self, raw: bytes) -> tuple[bytes, bytes]:
+        """Unpack up to the end of a member; return also what follows it."""
+        if self._unpacker.eof:  # gzip may have several, one after the other (RFC 1952, section 2.2)
+            self._unpacker, self._is_first = zlib.decompressobj(self._window), False
         try:
-            return self._unpacker.decompress(raw, self._room + 1)
+            piece = self._unpacker.decompress(raw, self._room + 1)
         except zlib.error:
+            if not self._is_first:  # padding, which every reader of gzip ignores
+                return b"", b""
             # Some servers send "deflate" without zlib's header (RFC 9110, section 8.4.1.2).
             if self._window == _BARE or self._pieces:
                 raise
             self._window = _BARE
             self._unpacker = zlib.decompressobj(_BARE)
-            return self._unpacker.decompress(raw, self._room + 1)
+            piece = self._unpacker.decompress(raw, self._room + 1)
+        return piece, self._unpacker.unused_data
