@@ -37,7 +37,7 @@ def test_a_packed_body_is_unpacked(body: bytes, size: int, encoding: str) -> Non
 
 
 @given(st.lists(st.binary(max_size=300), min_size=2, max_size=4), st.integers(1, 400), st.booleans())
-def test_all_members_of_a_packed_body_are_unpacked(bodies: list[bytes], size: int, padded: bool) -> None:  # noqa: FBT001
+def test_all_members_of_a_packed_body_are_unpacked(bodies: list[bytes], size: int, padded: bool) -> None:
     """Servers that compress block by block send several; zeros behind them belong to none."""
     packed = b"".join(map(gzip.compress, bodies)) + bytes(600 * padded)
     unpacking = Unpacking("gzip", sum(map(len, bodies)))

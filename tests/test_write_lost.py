@@ -72,6 +72,18 @@ def test_a_failed_creation_with_a_lost_answer_is_reported(made: WriteHarness, fa
     assert made.written() == [("x", "create", "jespern/idea", "unknown")]
 
 
+def test_what_somebody_else_made_meanwhile_is_not_taken_for_ours(made: WriteHarness) -> None:
+    """Nobody may push to a public namesake what was meant for a private repository."""
+    made.sandbox.add_fault(at(Fault("502"), 1))
+    made.sandbox.do("create", "jespern/idea", is_private=False, description="Theirs")
+    with pytest.raises(
+        OutcomeUnknown, match=r"(?s)may have been done.*not as it was asked for.*before you repeat"
+    ):
+        made.writes.create("jespern", IDEA, by="x")
+    assert made.row("jespern/idea") is None
+    assert made.written() == [("x", "create", "jespern/idea", "unknown")]
+
+
 @pytest.mark.parametrize("status", ["500", "503"])
 def test_a_failing_server_is_reported(made: WriteHarness, status: str) -> None:
     """A 5xx is checked too; without an effect, nothing is left behind."""

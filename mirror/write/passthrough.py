@@ -107,7 +107,7 @@ class PassThrough:
                 made = do_once(
                     f"creating {full_name}",
                     lambda: there.create_repository(owner, slug, settings),
-                    lambda: find_created(there, full_name, known_uuid=known_uuid, since=since),
+                    lambda: find_created(there, full_name, settings, known_uuid=known_uuid, since=since),
                 )
                 record.save("create", made, displaced=_displaced(record, there, made))
                 read_refs(record, there, made)
@@ -363,9 +363,42 @@ class NameTaken(UpstreamRefused):
 
 
 def find_created(
+    upstream: Upstream,
+    full_name: str,
+    settings: RepositorySettings,
+    *,
+    known_uuid: str | None,
+    since: datetime,
+) -> Repository | None:
+    """Find the repository that a write was to create with some settings, as `_find_new` does.
+
+    Raises UpstreamError if it has other settings: somebody else may have made it at that moment.
+    """
+    found = _find_new(upstream, full_name, known_uuid=known_uuid, since=since)
+    if found is not None and not _agrees(found, settings, _unknown(upstream, found, settings)):
+        raise UpstreamError(f"{found.full_name} is there now, but not as it was asked for")
+    return found
+
+
+def find_fork(
+    upstream: Upstream,
+    full_name: str,
+    parent: RepositoryKey,
+    *,
+    known_uuid: str | None,
+    since: datetime,
+) -> Repository | None:
+    """Find the fork that a write was to create, as `_find_new` does; NameTaken also for another parent."""
+    found = _find_new(upstream, full_name, known_uuid=known_uuid, since=since)
+    if found is not None and found.parent_uuid != parent.uuid:
+        raise NameTaken(found.full_name)
+    return found
+
+
+def _find_new(
     upstream: Upstream, full_name: str, *, known_uuid: str | None, since: datetime
 ) -> Repository | None:
-    """Find the repository that a write was to create, or None.
+    """Return the repository that has a name by a write of ours, or None.
 
     :param known_uuid: the uuid that the mirror knew for the name before.
     :param since: the time of the write.
@@ -385,21 +418,6 @@ def find_created(
     return found
 
 
-def find_fork(
-    upstream: Upstream,
-    full_name: str,
-    parent: RepositoryKey,
-    *,
-    known_uuid: str | None,
-    since: datetime,
-) -> Repository | None:
-    """Find the fork that a write was to create, as `find_created` does; NameTaken also for another parent."""
-    found = find_created(upstream, full_name, known_uuid=known_uuid, since=since)
-    if found is not None and found.parent_uuid != parent.uuid:
-        raise NameTaken(found.full_name)
-    return found
-
-
 def find_updated(upstream: Upstream, before: Repository, settings: RepositorySettings) -> Repository | None:
     """Return the repository if it has the given settings, None if it has those of `before`.
 
@@ -407,7 +425,7 @@ def find_updated(upstream: Upstream, before: Repository, settings: RepositorySet
     unknown.
     """
     found = upstream.fetch_repository(before.key)
-    unknown = {name for name in settings.given() if _is_unknown(upstream, found, name)}
+    unknown = _unknown(upstream, found, settings)
     if not _agrees(found, settings, unknown):
         changed = [name for name in settings.given() if getattr(found, name) != getattr(before, name)]
         if changed:
@@ -429,8 +447,13 @@ def find_deleted(upstream: Upstream, key: RepositoryKey) -> bool | None:
     return None
 
 
-def _is_unknown(upstream: Upstream, row: Repository, name: str) -> bool:
-    return name in upstream.never_tells or (name not in MAY_BE_EMPTY and getattr(row, name) is None)
+def _unknown(upstream: Upstream, row: Repository, settings: RepositorySettings) -> set[str]:
+    """Return the given settings of which the answer says nothing."""
+    return {
+        name
+        for name in settings.given()
+        if name in upstream.never_tells or (name not in MAY_BE_EMPTY and getattr(row, name) is None)
+    }
 
 
 def _agrees(row: Repository, settings: RepositorySettings, unknown: Container[str]) -> bool:
