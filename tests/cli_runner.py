@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -70,6 +70,12 @@ class Folder:
     def start(self, *arguments: str, stdin: str = "", **environment: str) -> ForkedCommand:
         """Start a command that may stay."""
         return ForkedCommand(arguments, self.path, self.environment(**environment), stdin)
+
+    def run_into(self, redirected: Mapping[int, int], *arguments: str) -> int | None:
+        """Run a command with files instead of some streams, by their number; return its exit code."""
+        running = ForkedCommand(arguments, self.path, self.environment(), redirected=redirected)
+        running.communicate()
+        return running.returncode
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from tempfile import TemporaryFile
+from types import MappingProxyType
 from typing import IO
 
 from mirror.cli import main
@@ -28,7 +29,8 @@ LAZY = (
     "mirror.search.fuzzy", "mirror.search.index.build", "mirror.search.index.update",
     "mirror.search.index.check", "mirror.search.index.refs.rebuild", "mirror.store.migrations",
     "mirror.upstream.cloud", "mirror.site.build", "mirror.background.service", "mirror.serve.plugin",
-    "compiled_pages", "numpy.ma", "tenacity",
+    "compiled_pages", "numpy.ma", "tenacity", "mirror.search.index.refs.verify", "uvicorn.lifespan.on",
+    "uvicorn.loops.asyncio", "encodings.idna", "encodings.utf_8_sig", "encodings.unicode_escape",
 )  # fmt: skip
 """What commands import when they need it, beside the files of `mirror.cli`."""
 
@@ -41,10 +43,18 @@ def fork_server() -> ForkServerContext:
 
 
 class ForkedCommand:
-    """A `mirror` command that runs; to be used as a `subprocess.Popen` whose output is piped."""
+    """A `mirror` command that runs; to be used as a `subprocess.Popen` whose output is piped.
+
+    `redirected` has files for its output or messages to go to instead, by the number of the stream.
+    """
 
     def __init__(
-        self, arguments: tuple[str, ...], folder: Path, environment: Mapping[str, str], typed: str = ""
+        self,
+        arguments: tuple[str, ...],
+        folder: Path,
+        environment: Mapping[str, str],
+        typed: str = "",
+        redirected: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         self.args = ("mirror", *arguments)
         self.stdout, its_stdout = _pipe()
@@ -52,8 +62,11 @@ class ForkedCommand:
         with TemporaryFile("w+", encoding="utf-8") as file:
             file.write(typed)
             file.seek(0)
-            streams = Connection(os.dup(file.fileno())), its_stdout, its_stderr
-        arguments_of_run = self.args, folder, dict(environment), streams
+            streams = [Connection(os.dup(file.fileno())), its_stdout, its_stderr]
+        for number, descriptor in redirected.items():
+            streams[number].close()
+            streams[number] = Connection(os.dup(descriptor), readable=False)
+        arguments_of_run = self.args, folder, dict(environment), streams, -1 if redirected else 1
         self._process = fork_server().Process(target=_run, args=arguments_of_run, daemon=True)
         self._process.start()
         for stream in streams:
@@ -100,7 +113,11 @@ def _pipe() -> tuple[IO[str], Connection]:
 
 
 def _run(
-    arguments: tuple[str, ...], folder: Path, environment: dict[str, str], streams: tuple[Connection, ...]
+    arguments: tuple[str, ...],
+    folder: Path,
+    environment: dict[str, str],
+    streams: list[Connection],
+    buffering: int,
 ) -> None:
     """Do in the new process what Python does before it calls `mirror`, and call it."""
     for number, stream in enumerate(streams):
@@ -113,7 +130,7 @@ def _run(
     gc.freeze()
     sys.argv = list(arguments)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - until the process ends
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False, buffering=buffering)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
     warnings.simplefilter("error")
     main()

@@ -8,7 +8,7 @@ import pty
 import re
 import subprocess
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -123,30 +123,47 @@ def test_a_configuration_that_cannot_be_written_leaves_no_part(synced: Folder, a
     assert not [*synced.path.glob("new.toml"), *synced.path.glob("new/*")]
 
 
-@pytest.mark.parametrize("stream", ["2> /dev/full", "2> >(true)"], ids=["full", "gone"])
-def test_messages_that_cannot_be_written_change_nothing(tmp_path: Path, stream: str) -> None:
+@contextlib.contextmanager
+def full_disk() -> Iterator[int]:
+    """A file that takes nothing."""
+    with Path("/dev/full").open("wb", 0) as file:
+        yield file.fileno()
+
+
+@contextlib.contextmanager
+def unread_pipe() -> Iterator[int]:
+    """A pipe whose reader has gone."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    yield writes
+    os.close(writes)
+
+
+@pytest.mark.parametrize("stream", [full_disk, unread_pipe])
+def test_messages_that_cannot_be_written_change_nothing(
+    tmp_path: Path, stream: Callable[[], contextlib.AbstractContextManager[int]]
+) -> None:
     """Neither the exit code, nor what a sync does."""
     folder = Folder(tmp_path)
-    with small_sandbox() as box:
+    with small_sandbox() as box, stream() as lost:
         folder.configure(box.url)
-        # The pause lets the reader of the messages end first.
         for command, code in (("status", 4), ("nosuch", 2), ("sync nosuch", 2), ("sync", 0)):
-            assert shell(folder, f"(sleep 0.2; mirror {command}) {stream}").returncode == code, command
+            assert folder.run_into({2: lost}, *command.split()) == code, command
     assert json.loads(folder.run("status", "--json").out)["upstreams"][0]["last_run"]["state"] == "complete"
 
 
 def test_a_reader_that_goes_does_not_change_what_is_found(tmp_path: Path) -> None:
     """The exit code says it; without an alert nobody would know."""
     folder, told = Folder(tmp_path), tmp_path / "told"
-    with small_sandbox() as box:
+    with small_sandbox() as box, unread_pipe() as unread:
         folder.configure(box.url, f'[[alert]]\ncommand = ["tee", "{told}"]\non = ["success"]')
         box.sandbox.add_fault(Fault("404", where="refs", nth=None))
         for command, code in (("sync", 1), ("check", 0), ("verify --sample 1", 1)):
-            assert shell(folder, f"(sleep 0.2; mirror {command}) | true").returncode == code, command
+            assert folder.run_into({1: unread}, *command.split()) == code, command
         assert told.exists()
-    folder.configure("http://127.0.0.1:9/2.0", "retry = { attempts = 1 }")
-    for command, code in (("sync", 4), ("check", 4), ("check --json", 4), ("verify", 4)):
-        assert shell(folder, f"(sleep 0.2; mirror {command}) | true").returncode == code, command
+        folder.configure("http://127.0.0.1:9/2.0", "retry = { attempts = 1 }")
+        for command, code in (("sync", 4), ("check", 4), ("check --json", 4), ("verify", 4)):
+            assert folder.run_into({1: unread}, *command.split()) == code, command
 
 
 @pytest.mark.parametrize(("command", "code"), [("mcp", 0), ("repo delete alice/x", 2), ("status", 0)])
