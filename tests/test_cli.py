@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -38,6 +39,18 @@ def synced(tmp_path_factory: pytest.TempPathFactory, box: RunningSandbox) -> Fol
     folder.configure(box.url)
     assert folder.run("sync").code == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def renamed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
+    """A folder whose mirror has seen a repository be renamed; tests copy it."""
+    folder = Folder(tmp_path_factory.mktemp("renamed"))
+    with small_sandbox() as served:
+        folder.configure(served.url)
+        folder.run("sync")
+        served.sandbox.do("rename", "ubernostrum/django-profiles", name="django-faces")
+        folder.run("sync")
+        yield folder
 
 
 def commands(group: click.Group, *names: str) -> Iterator[tuple[str, click.Command]]:
@@ -318,20 +331,16 @@ def test_verify_checks_and_rebuilds_the_search_index(folder: Folder, box: Runnin
         "UPDATE search_segments SET data = CAST(replace(data, x'6661636573', x'7061636573') AS BLOB)",
     ],
 )
-def test_a_sync_rebuilds_a_damaged_search_index(folder: Folder, damage: str) -> None:
+def test_a_sync_rebuilds_a_damaged_search_index(folder: Folder, renamed: Folder, damage: str) -> None:
     """One line says so, and the next one has nothing to mend. Until then, no search finds too little."""
-    with small_sandbox() as served:
-        folder.configure(served.url)
-        folder.run("sync")
-        served.sandbox.do("rename", "ubernostrum/django-profiles", name="django-faces")
-        folder.run("sync")
-        with closing(sqlite3.connect(folder.path / "data/mirror.db")) as connection, connection:
-            assert connection.execute(damage).rowcount > 0
-        asks = ("refs", "master") if "search_ref" in damage else ("search", "faces")
-        refused = folder.run(*asks)
-        assert (refused.code, "`mirror sync` or `mirror verify --repair`" in refused.err) == (4, True)
-        said = "the search index was damaged, and is rebuilt from the rows"
-        syncs = [folder.run("sync") for _ in range(2)]
+    shutil.copytree(renamed.path, folder.path, dirs_exist_ok=True)
+    with closing(sqlite3.connect(folder.path / "data/mirror.db")) as connection, connection:
+        assert connection.execute(damage).rowcount > 0
+    asks = ("refs", "master") if "search_ref" in damage else ("search", "faces")
+    refused = folder.run(*asks)
+    assert (refused.code, "`mirror sync` or `mirror verify --repair`" in refused.err) == (4, True)
+    said = "the search index was damaged, and is rebuilt from the rows"
+    syncs = [folder.run("sync") for _ in range(2)]
     assert [(done.code, done.err.count(said)) for done in syncs] == [(0, 1), (0, 0)]
     assert "ubernostrum/django-faces" in folder.run("search", "faces").out
     assert "are whole" in folder.run("verify", "--sample", "0").out
