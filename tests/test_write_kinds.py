@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl
@@ -13,7 +14,7 @@ from prepared_files import copy_empty
 from upstream_fakes import Script, answer
 
 from mirror.config import Config, UpstreamConfig, UpstreamKind
-from mirror.errors import OutcomeUnknown, UpstreamRefused
+from mirror.errors import OutcomeUnknown, UpstreamBusy, UpstreamError, UpstreamRefused
 from mirror.model import RepositorySettings
 from mirror.store import Store
 from mirror.times import to_text, utc_now
@@ -199,6 +200,52 @@ def test_a_lost_answer_is_judged_by_what_data_center_returns(
         wired.writes.update("PRJ/idea", settings, by="x")
     outcome = "unknown" if error else "done"
     assert wired.rows("SELECT outcome FROM writes ORDER BY id") == [("done",), (outcome,)]
+
+
+def test_a_renamed_data_center_repository_is_not_called_deleted(server: Callable[..., Wired]) -> None:
+    """Only its name could be requested, and that is the new one's: the next listing tells what it became."""
+    wired = server(answer(on_server("idea"), 201), answer(on_server("idea", 2), 201))
+    for _ in range(2):
+        wired.writes.create("PRJ", RepositorySettings(name="idea"), by="x")
+    assert wired.rows("SELECT uuid, deleted_at FROM repositories") == [("id:1", None), ("id:2", None)]
+    assert wired.rows("SELECT kind, new FROM changes") == [("created", "PRJ/idea")] * 2
+    assert len(wired.sent()) == 2
+
+
+@pytest.mark.parametrize("fork", [False, True])
+def test_a_data_center_repository_of_unknown_age_is_not_called_new(
+    server: Callable[..., Wired], *, fork: bool
+) -> None:
+    """It may have been there before the write, with other settings than were asked for."""
+    parent = on_server("idea")
+    there = on_server("copy", 2, public=True, **({"origin": parent} if fork else {}))
+    wired = server(answer(parent, 201), *[answer(parent)] * fork, answer(None, 504), *[answer(there)] * 2)
+    wired.writes.create("PRJ", RepositorySettings(name="idea"), by="x")
+    settings = RepositorySettings(name="copy", is_private=True)
+    write = partial(wired.writes.fork, "PRJ/idea") if fork else wired.writes.create
+    with pytest.raises(OutcomeUnknown, match="there is PRJ/copy, and u does not say since when"):
+        write("PRJ", settings, by="x")
+    assert wired.rows("SELECT full_name FROM repositories") == [("PRJ/idea",)]
+    assert wired.rows("SELECT outcome FROM writes") == [("done",), ("unknown",)]
+
+
+@pytest.mark.parametrize(("name", "error"), [("plain.n_1", UpstreamBusy), ("a - b", OutcomeUnknown)])
+def test_a_missing_address_proves_nothing_if_the_server_chooses_it(
+    server: Callable[..., Wired], name: str, error: type[UpstreamError]
+) -> None:
+    """Data Center makes slugs by rules of its own, except of names that are slugs."""
+    wired = server(answer(None, 500), answer({}, 404))
+    with pytest.raises(error):
+        wired.writes.create("PRJ", RepositorySettings(name=name), by="x")
+    assert len(wired.sent()) == 2
+
+
+def test_an_address_that_the_server_would_not_give_is_refused(server: Callable[..., Wired]) -> None:
+    """The repository would be at another one than was asked for."""
+    wired = server()
+    with pytest.raises(UpstreamRefused, match="'New Idea' cannot be at PRJ/other"):
+        wired.writes.create("PRJ", RepositorySettings(name="New Idea"), slug="other", by="x")
+    assert wired.sent() == []
 
 
 def test_a_data_center_forks_no_namesake(server: Callable[..., Wired]) -> None:

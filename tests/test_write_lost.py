@@ -1,15 +1,18 @@
 """Writes with a lost answer on a real connection: sent once, then the upstream is asked for the outcome."""
 
+import sqlite3
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import httpx
 import pytest
 from write_harness import WriteHarness, writable
 
-from mirror.errors import Interrupted, OutcomeUnknown, UpstreamBusy, UpstreamRefused
+from mirror.errors import Interrupted, OutcomeUnknown, StoreError, UpstreamBusy, UpstreamRefused
 from mirror.model import RepositorySettings
 from mirror.sandbox import Fault, visible_repositories
+from mirror.times import utc_now
 from mirror.write import PassThrough
 
 IDEA = RepositorySettings(name="idea", scm="git", description="An idea")
@@ -132,9 +135,61 @@ def test_ctrl_c_during_a_write_says_that_it_may_be_done(made: WriteHarness) -> N
         raise KeyboardInterrupt
 
     made.writes = PassThrough(made.config, environ=made.environ, transport=httpx.MockTransport(interrupt))
-    with pytest.raises(Interrupted, match="creating jespern/idea may have been requested and done"):
+    with pytest.raises(Interrupted, match="create of jespern/idea may have been requested and done"):
         made.writes.create("jespern", IDEA, by="x")
     assert made.written() == [("x", "create", "jespern/idea", "unknown")]
+
+
+def test_an_interrupted_write_is_shown_or_audited_whenever_it_was_interrupted(tmp_path: Path) -> None:
+    """Also between the answer and the row of it."""
+    left, done = 0, set[tuple[str, ...]]()
+    while True:
+        folder = tmp_path / str(left)
+        folder.mkdir()
+        with writable(folder) as made:
+            ticks = iter(range(left, -1, -1))
+
+            def clock(ticks: Iterator[int] = ticks) -> datetime:
+                if next(ticks, None) == 0:
+                    raise KeyboardInterrupt
+                return utc_now()
+
+            try:
+                PassThrough(made.config, environ=made.environ, clock=clock).create("jespern", IDEA, by="x")
+            except (KeyboardInterrupt, Interrupted):
+                outcomes = tuple(outcome for *_, outcome in made.written())
+                assert made.upstream("jespern/idea") is None or outcomes
+                assert made.row("jespern/idea") is None or "done" in outcomes
+                done.add(outcomes)
+            else:
+                break
+        left += 1
+    assert {(), ("unknown",)} <= done
+
+
+def test_an_unknown_outcome_is_told_also_if_the_mirror_cannot_be_written(made: WriteHarness) -> None:
+    """A caller who hears only of the file would repeat the write."""
+
+    def lose(_: httpx.Request) -> httpx.Response:
+        made.path.rename(made.path.with_name("moved.db"))
+        raise httpx.ReadError("lost")
+
+    made.writes = PassThrough(made.config, environ=made.environ, transport=httpx.MockTransport(lose))
+    with pytest.raises(OutcomeUnknown, match=r"(?s)may have been done.*`writes` does not say so"):
+        made.writes.create("jespern", IDEA, by="x")
+
+
+def test_a_write_that_cannot_be_counted_is_not_requested(made: WriteHarness) -> None:
+    """And the error says so."""
+
+    def never(_: httpx.Request) -> httpx.Response:
+        raise AssertionError
+
+    made.writes = PassThrough(made.config, environ=made.environ, transport=httpx.MockTransport(never))
+    with sqlite3.connect(made.path) as file:
+        file.execute("ALTER TABLE request_ledger RENAME TO no_ledger")
+    with pytest.raises(StoreError, match="creating jespern/idea was not requested"):
+        made.writes.create("jespern", IDEA, by="x")
 
 
 def test_an_unreachable_upstream_is_reported(made: WriteHarness) -> None:

@@ -222,6 +222,7 @@ class Api1(HttpUpstream):
 
     orders_by_update = False
     knows_hg = True
+    knows_names_only = True
     never_tells = frozenset[str]()
 
     def __init__(self, name: str, http: Http) -> None:

@@ -94,6 +94,7 @@ class Cloud(HttpUpstream):
 
     orders_by_update = True
     knows_hg = False
+    knows_names_only = False
     never_tells = frozenset[str]()
 
     def __init__(self, name: str, http: Http, git: GitRefs | None = None) -> None:

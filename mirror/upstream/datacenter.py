@@ -18,9 +18,8 @@ import msgspec
 from mirror.addresses import segment
 from mirror.errors import (
     CredentialsRefused,
-    Paused,
+    MirrorError,
     UpstreamBusy,
-    UpstreamError,
     UpstreamRefused,
     UpstreamShapeError,
 )
@@ -66,6 +65,7 @@ class DataCenter(HttpUpstream):
 
     orders_by_update = False
     knows_hg = False
+    knows_names_only = True
     never_tells = frozenset({"website", "language", "has_issues", "has_wiki"})
 
     def __init__(
@@ -247,7 +247,7 @@ class DataCenter(HttpUpstream):
         made = decode.to_repository(self._http.decoded(answer, decode.RepositoryJson))
         try:
             return self._checked(made)
-        except (UpstreamError, Paused):
+        except MirrorError:
             return as_private(made)
 
     def _page(self, path: str, start: str | None, rows: RowDecoder[Row], more: str = "") -> Page[Row]:

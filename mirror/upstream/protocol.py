@@ -71,6 +71,8 @@ class Upstream(Protocol):
     # Whether repositories can be listed by their latest update, so that an incremental run is short.
     orders_by_update: bool
     knows_hg: bool  # if False, every repository is git, so a missing `scm` means git
+    # Whether repositories can be requested only by name, and get a slug that the server makes of it.
+    knows_names_only: bool
     # The fields of RepositorySettings that no answer of this kind of upstream has.
     never_tells: frozenset[str]
 

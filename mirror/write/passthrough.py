@@ -22,7 +22,6 @@ import msgspec
 from mirror.config import Config, Duration, Retry, UpstreamConfig
 from mirror.errors import (
     BudgetSpent,
-    Interrupted,
     MirrorError,
     OutcomeUnknown,
     StoreError,
@@ -94,22 +93,27 @@ class PassThrough:
         Without `settings.scm` it is of the kind of the owner's newest repository, else hg as in API 1.0, or
         git if the upstream has nothing else.
         """
-        slug = slug or _slug_of(settings.name or "")
+        name = settings.name or slug
+        slug = slug or _slug_of(name)
         with self._store() as store:
             chosen, owner = choose_upstream(self._config, store, owner, upstream)
             record = WriteRecord(store, chosen, by, self._clock)
             full_name, since = f"{owner}/{slug}", self._clock()
             known_uuid = record.uuid_of(full_name)
-            with self._connected(chosen, store) as there, record.auditing("create", full_name):
+            with self._connected(chosen, store) as there:
+                if there.knows_names_only and slug.lower() not in (name.lower(), slug_of(name)):
+                    why = f"name: {chosen.name} makes the address of it, so {name!r} cannot be at {full_name}"
+                    raise UpstreamRefused(why, status=400)
                 if settings.scm is None:
                     scm = (record.newest_scm(owner) or "hg") if there.knows_hg else "git"
                     settings = msgspec.structs.replace(settings, scm=scm)
-                made = do_once(
-                    f"creating {full_name}",
-                    lambda: there.create_repository(owner, slug, settings),
-                    lambda: find_created(there, full_name, settings, known_uuid=known_uuid, since=since),
-                )
-                record.save("create", made, displaced=_displaced(record, there, made))
+                with record.auditing("create", full_name):
+                    made = do_once(
+                        f"creating {full_name}",
+                        lambda: there.create_repository(owner, slug, settings),
+                        lambda: find_created(there, full_name, settings, known_uuid=known_uuid, since=since),
+                    )
+                    record.save("create", made, displaced=_displaced(record, there, made))
                 read_refs(record, there, made)
                 return made
 
@@ -127,20 +131,21 @@ class PassThrough:
             target = find_target(self._config, store, full_name, upstream, uuid=uuid)
             settings = msgspec.structs.replace(settings, scm=None)  # it cannot be changed
             record = WriteRecord(store, target.upstream, by, self._clock)
-            with self._connected(target.upstream, store) as there, record.auditing("update", full_name):
+            with self._connected(target.upstream, store) as there:
                 # With its present name: a PUT to an unused name would create a repository.
                 before = there.fetch_repository(target.key)
                 # Who may write to the former namespace may have no rights in the present one.
                 if before.key.workspace.lower() != target.key.workspace.lower():
                     raise _called_otherwise(target.key, before.key, "update")
-                made = do_once(
-                    f"updating {target.key.full_name}",
-                    lambda: _same(before, there.update_repository(before.key, settings)),
-                    lambda: find_updated(there, before, settings),
-                )
-                displaced = _displaced(record, there, made)
-                renamed = target.row_id if made.uuid != target.key.uuid else None
-                record.save("update", made, displaced=displaced, renamed=renamed)
+                with record.auditing("update", full_name):
+                    made = do_once(
+                        f"updating {target.key.full_name}",
+                        lambda: _same(before, there.update_repository(before.key, settings)),
+                        lambda: find_updated(there, before, settings),
+                    )
+                    displaced = _displaced(record, there, made)
+                    renamed = target.row_id if made.uuid != target.key.uuid else None
+                    record.save("update", made, displaced=displaced, renamed=renamed)
                 if renamed is not None:
                     read_refs(record, there, made)
                 return made
@@ -152,7 +157,7 @@ class PassThrough:
         with self._store() as store:
             target = find_target(self._config, store, full_name, upstream, uuid=uuid)
             record = WriteRecord(store, target.upstream, by, self._clock)
-            with self._connected(target.upstream, store) as there, record.auditing("delete", full_name):
+            with self._connected(target.upstream, store) as there:
                 key = there.fetch_repository(target.key).key
                 if key.full_name.lower() != target.key.full_name.lower():
                     raise _called_otherwise(target.key, key, "delete")
@@ -161,8 +166,9 @@ class PassThrough:
                     there.delete_repository(key)
                     return True
 
-                do_once(f"deleting {key.full_name}", ask, lambda: find_deleted(there, key))
-            record.save_deleted(target)
+                with record.auditing("delete", full_name):
+                    do_once(f"deleting {key.full_name}", ask, lambda: find_deleted(there, key))
+                    record.save_deleted(target)
             return target.key
 
     def fork(
@@ -189,17 +195,20 @@ class PassThrough:
             record = WriteRecord(store, target.upstream, by, self._clock)
             fork_name, since = f"{owner}/{_slug_of(name)}", self._clock()
             known_uuid = record.uuid_of(fork_name)
-            with self._connected(target.upstream, store) as there, record.auditing("fork", fork_name):
+            with self._connected(target.upstream, store) as there:
                 now = there.fetch_repository(target.key)
                 _must_be_visible(record, now, full_name, private_in=private_in)
                 if now.is_private and settings.is_private is None:
                     settings = msgspec.structs.replace(settings, is_private=True)
-                made = do_once(
-                    f"forking {target.key.full_name} as {fork_name}",
-                    lambda: there.fork_repository(now.key, owner, settings),
-                    lambda: find_fork(there, fork_name, now.key, known_uuid=known_uuid, since=since),
-                )
-                record.save("fork", made, displaced=_displaced(record, there, made))
+                with record.auditing("fork", fork_name):
+                    made = do_once(
+                        f"forking {target.key.full_name} as {fork_name}",
+                        lambda: there.fork_repository(now.key, owner, settings),
+                        lambda: find_fork(
+                            there, fork_name, settings, now.key, known_uuid=known_uuid, since=since
+                        ),
+                    )
+                    record.save("fork", made, displaced=_displaced(record, there, made))
                 read_refs(record, there, made)
                 return made
 
@@ -253,24 +262,19 @@ def do_once(what: str, do: Callable[[], T], find: Callable[[], T | None]) -> T:
     :param do: sends the write.
     :param find: asks for the result of the write; returns None if it is not there yet.
 
-    Raises what `do` raises, UpstreamBusy or UpstreamRefused if the write was not done, OutcomeUnknown or
-    Interrupted if that is not known.
+    Raises what `do` raises, UpstreamBusy or UpstreamRefused if the write was not done, OutcomeUnknown if that
+    is not known.
     """
     try:
-        try:
-            return do()
-        except NotSent as error:
-            raise UpstreamBusy(f"{error}; {what} was not requested") from None
-        except (UpstreamBusy, UpstreamShapeError) as error:
-            if isinstance(error, UpstreamBusy) and error.status == 429:
-                raise
-            if isinstance(error, UpstreamBusy) and error.status in NOT_BEGUN:
-                raise UpstreamRefused(f"{what} was not done: {error}", status=error.status) from None
-            return _looked_up(what, find, error)
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted: {what} may have been requested and done; check before you repeat it"
-        ) from None
+        return do()
+    except (NotSent, StoreError) as error:  # the request could not be counted
+        raise type(error)(f"{error}; {what} was not requested") from None
+    except (UpstreamBusy, UpstreamShapeError) as error:
+        if isinstance(error, UpstreamBusy) and error.status == 429:
+            raise
+        if isinstance(error, UpstreamBusy) and error.status in NOT_BEGUN:
+            raise UpstreamRefused(f"{what} was not done: {error}", status=error.status) from None
+        return _looked_up(what, find, error)
 
 
 def _looked_up(what: str, find: Callable[[], T | None], lost: UpstreamError) -> T:
@@ -341,8 +345,11 @@ def _displaced(
 ) -> list[tuple[int, Repository | None]]:
     """Request the mirrored repositories that had the new one's name; None stands for one that is gone.
 
-    They were renamed or deleted since the last sync. One that cannot be requested stays as it is.
+    They were renamed or deleted since the last sync. One that cannot be requested stays as it is, so all of
+    them where that takes a name, since the name is that of the new one.
     """
+    if upstream.knows_names_only:
+        return []
     found = list[tuple[int, Repository | None]]()
     for row_id, key in record.rows_named(made):
         try:
@@ -374,7 +381,7 @@ def find_created(
 
     Raises UpstreamError if it has other settings: somebody else may have made it at that moment.
     """
-    found = _find_new(upstream, full_name, known_uuid=known_uuid, since=since)
+    found = _find_new(upstream, full_name, settings, known_uuid, since)
     if found is not None and not _agrees(found, settings, _unknown(upstream, found, settings)):
         raise UpstreamError(f"{found.full_name} is there now, but not as it was asked for")
     return found
@@ -383,37 +390,49 @@ def find_created(
 def find_fork(
     upstream: Upstream,
     full_name: str,
+    settings: RepositorySettings,
     parent: RepositoryKey,
     *,
     known_uuid: str | None,
     since: datetime,
 ) -> Repository | None:
     """Find the fork that a write was to create, as `_find_new` does; NameTaken also for another parent."""
-    found = _find_new(upstream, full_name, known_uuid=known_uuid, since=since)
+    found = _find_new(upstream, full_name, settings, known_uuid, since)
     if found is not None and found.parent_uuid != parent.uuid:
         raise NameTaken(found.full_name)
     return found
 
 
 def _find_new(
-    upstream: Upstream, full_name: str, *, known_uuid: str | None, since: datetime
+    upstream: Upstream,
+    full_name: str,
+    settings: RepositorySettings,
+    known_uuid: str | None,
+    since: datetime,
 ) -> Repository | None:
     """Return the repository that has a name by a write of ours, or None.
 
     :param known_uuid: the uuid that the mirror knew for the name before.
     :param since: the time of the write.
 
-    Raises NameTaken if the repository has that uuid, or is older than the write.
+    Raises NameTaken if the repository has that uuid, or is older than the write; UpstreamError if its age is
+    unknown, or it may have another slug.
     """
     try:
         found = upstream.find_repository(full_name)
     except UpstreamRefused as error:
-        if error.status in ABSENT:
-            return None
-        raise
-    if found.uuid == known_uuid or (
-        found.created_at is not None and from_text(found.created_at) < since - CLOCKS_APART
-    ):
+        if error.status not in ABSENT:
+            raise
+        slug = full_name.partition("/")[2]
+        if upstream.knows_names_only and (settings.name or slug).lower() != slug.lower():
+            why = f"{upstream.name} may have given {settings.name!r} another address than {full_name}"
+            raise UpstreamError(why) from None
+        return None
+    if found.uuid == known_uuid:
+        raise NameTaken(found.full_name)
+    if found.created_at is None:
+        raise UpstreamError(f"there is {found.full_name}, and {upstream.name} does not say since when")
+    if from_text(found.created_at) < since - CLOCKS_APART:
         raise NameTaken(found.full_name)
     return found
 

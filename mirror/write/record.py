@@ -151,12 +151,25 @@ class WriteRecord:
 
     @contextmanager
     def auditing(self, action: str, full_name: str) -> Iterator[None]:
-        """Record a write if its outcome is unknown; any other error leaves no trace."""
+        """Record a write if its outcome is unknown; any other error leaves no trace.
+
+        Raises Interrupted for Ctrl-C and SIGTERM at any moment before the write is saved.
+        """
         try:
             yield
-        except (OutcomeUnknown, Interrupted):
+        except OutcomeUnknown as error:
+            raise OutcomeUnknown(f"{error}{self._noted(action, full_name)}") from None
+        except KeyboardInterrupt:
+            why = f"interrupted: the {action} of {full_name} may have been requested and done"
+            raise Interrupted(f"{why}; check before you repeat it{self._noted(action, full_name)}") from None
+
+    def _noted(self, action: str, full_name: str) -> str:
+        """Record a write of unknown outcome; return what to add to its error if that fails."""
+        try:
             self._record(action, "", full_name, "unknown")
-            raise
+        except StoreError as error:
+            return f" (`writes` does not say so: {error})"
+        return ""
 
     def uuid_of(self, full_name: str) -> str | None:
         """Return the uuid of the living repository that the mirror knows by a name."""
