@@ -55,6 +55,20 @@ def test_each_tombstone_has_its_reason_and_keeps_its_refs(
         ]
 
 
+def test_what_another_credential_may_not_see_is_not_called_deleted(tmp_path: Path) -> None:
+    """The upstream answers both with 404; what the new one has seen itself is deleted, also after an hour."""
+    with crawling(tmp_path, synced=True, **FIVE) as (sandbox, crawl):
+        crawl.secret = "ubernostrum:sandbox"
+        assert crawl.sync(confirm_absence=True).exit_code == 0
+        assert len(crawl.gone()) == 4
+        assert set(crawl.gone().values()) == {"no longer visible"}
+        for hours in (1, 20):
+            assert crawl.sync(later=hours * 3600).exit_code == 0
+        sandbox.do("delete", "jespern/django-piston")
+        crawl.sync()
+        assert crawl.gone()["jespern/django-piston"] == "deleted"
+
+
 def test_too_many_missing_need_confirm_absence(tmp_path: Path) -> None:
     """More than the brake allows stop each run, without sweeps; confirmed, all are gone."""
     with crawling(tmp_path, synced=True, **FIVE) as (sandbox, crawl):

@@ -166,12 +166,14 @@ class Round(msgspec.Struct, kw_only=True):
 class LastCheck(msgspec.Struct):
     """The last answer to a question that not every run asks, and when it came.
 
-    `bucket` is the request bucket of the credential that asked. A list of workspaces with several pages
-    resumes at `next`; `bad` says that something on an earlier page was not understood.
+    `bucket` is the request bucket of the credential that asked, and `since` when it asked first. A list of
+    workspaces with several pages resumes at `next`; `bad` says that something on an earlier page was not
+    understood.
     """
 
     at: str
     bucket: str
+    since: str = ""
     names: list[str] = []
     next: str | None = None
     landmark: Landmark | None = None

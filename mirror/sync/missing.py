@@ -190,14 +190,21 @@ class AbsenceStep(Step):
     def failed(self, error: MirrorError) -> Sequence[Step]:
         """Make a tombstone of it after a refusal; record any other error."""
         status = self.run.failures.isolate(error)
-        # Nothing else proves that it is gone. To an anonymous caller, private looks like deleted.
-        # A 401 that does not end the run is Data Center's 403.
+        # Nothing else proves that it is gone. A 401 that does not end the run is Data Center's 403.
         if isinstance(error, UpstreamRefused) and status in (401, 403, 404):
-            hidden = self.run.upstream.anonymous or status != 404
-            make_tombstone(self.run, self.row_id, "no longer visible" if hidden else "deleted")
+            is_deleted = status == 404 and self._was_visible
+            make_tombstone(self.run, self.row_id, "deleted" if is_deleted else "no longer visible")
             return []
         self.run.failures.add(Failure("repository", self.key.uuid, str(error), self.row_id, status=status))
         return []
+
+    @property
+    def _was_visible(self) -> bool:
+        """Whether this credential has seen it: for others, and for strangers, hidden looks like deleted."""
+        with self.run.cursors() as cursors:
+            caller = cursors.caller.read()
+        seen_at = self.run.store.value("SELECT last_seen_at FROM repositories WHERE id = ?", (self.row_id,))
+        return caller is not None and str(seen_at) >= caller.since
 
 
 def merge_duplicates(run: Run) -> list[str]:

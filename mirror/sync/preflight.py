@@ -81,9 +81,12 @@ def check_caller(run: Run, *, since: str | None = None) -> None:
     if recent and (since is None or recent.at > since):
         return
     ask_once(run.upstream.fetch_current_user, stop=run.stop, tick=partial(record_progress, run))
-    checked = _checked(run)
+    checked = _checked(run, since=run.now_text())
+    is_new = before is None or before.bucket != checked.bucket
+    if before is not None and not is_new:
+        checked.since = min(before.since, checked.since)
     with run.store.transaction() as connection:
-        if before is None or before.bucket != checked.bucket:  # another credential may see more
+        if is_new:  # another credential may see more
             run.failures.retry_all()
         Cursors(connection, run.upstream_id).caller.save(checked, at=run.now_text())
 
