@@ -221,6 +221,9 @@ def test_reads_work_while_a_sync_writes(tmp_path: Path) -> None:
     assert len(set(counts)) > 3, "nothing was read between two pages"
 
 
+NO_KEY = '{"table": "upstreams", "column": "name", "value": "1"}'
+
+
 @pytest.mark.parametrize(
     ("path", "status", "message"),
     [
@@ -230,6 +233,12 @@ def test_reads_work_while_a_sync_writes(tmp_path: Path) -> None:
         ("/mirror/-/create", 404, "There is no page at this address. Table not found"),
         ("/mirror/repositories/-/insert", 404, "There is no page at this address. </p>"),
         ("/mirror?sql=select+1+from+nosuch", 400, "no such table: nosuch"),
+        ("/mirror.csv", 400, "Something in this address is missing"),
+        ("/mirror/repositories?_through=x", 400, "Something in this address is missing"),
+        ("/mirror/repositories.json?_through={}", 400, "Something in this address is missing"),
+        ("/mirror/repositories?_through=" + NO_KEY, 400, "Invalid _through"),
+        ("/mirror/repositories.csv?name__in=[", 400, "Something in this address is missing"),
+        ("/mirror/branches/1.json", 400, "Something in this address is missing"),
     ],
 )
 def test_wrong_addresses_of_tables_are_no_faults_of_the_server(

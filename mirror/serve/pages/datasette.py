@@ -3,6 +3,7 @@
 import logging
 import re
 import sqlite3
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -192,9 +193,17 @@ async def error_page(datasette: "Datasette", request: Request, exception: Except
         return plain_error(request.scope, unread(request.path, exception))
     elif isinstance(exception, OSError | ValueError) and request.path.startswith("/-/static"):
         status, message = 404, "File not found"  # the name is too long for a file
+    elif _is_of_the_address(exception, request):
+        status, message = 400, "Something in this address is missing or cannot be read."
     else:
         status, message = 500, "The mirror could not answer; its log says why."
         log.error("%s %s", request.method, request.path, exc_info=exception)
+    return await _shown(datasette, request, info | {"status": status, "title": title, "error": message})
+
+
+async def _shown(datasette: "Datasette", request: Request, info: dict[str, Any]) -> Response:
+    """Return the response with the status, the title and the message of an error."""
+    status, message = info["status"], info["error"]
     is_json = request.path.endswith(".json")
     if not isinstance(message, Markup):
         message = shortened(message, LONGEST_MESSAGE)
@@ -203,11 +212,19 @@ async def error_page(datasette: "Datasette", request: Request, exception: Except
     headers: dict[str, str] = {}
     if datasette.cors:
         add_cors_headers(headers)
-    info |= {"ok": False, "error": message, "status": status, "title": title}
+    info |= {"ok": False, "error": message}
     if is_json:
         return Response.json(info, status=status, headers=headers)
     body = await datasette.render_template([f"{status}.html", "error.html"], info, request=request)
     return Response.html(body, status=status, headers=headers)
+
+
+def _is_of_the_address(error: Exception, request: Request) -> bool:
+    """Return whether Datasette's own code failed, which reads addresses of a database without checks."""
+    if str(error).startswith("You did not supply a value for binding"):  # the key of a row has more parts
+        return "pks" in request.url_vars
+    files = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
+    return "database" in request.url_vars and not any(file.startswith("mirror.") for file in files)
 
 
 _FIELD = re.compile("<textarea[^>]*>(.*)</textarea>.*</script>", re.DOTALL)
@@ -216,7 +233,7 @@ _FIELD = re.compile("<textarea[^>]*>(.*)</textarea>.*</script>", re.DOTALL)
 def _explained(error: DatasetteError, request: Request) -> tuple[int, str | None, Any]:
     """Return the status, the title and the message of an error of Datasette's."""
     message = str(error.message)
-    if message.startswith(("Cannot sort ", "Cannot use ")):  # by a column of the address; Datasette says 500
+    if message.startswith(("Cannot sort ", "Cannot use ", "Invalid _through")):  # Datasette says 500
         return 400, error.title, message
     if "pks" in request.url_vars and message.startswith("no such table: "):  # a row; Datasette says 400
         return 404, None, "Table not found"
