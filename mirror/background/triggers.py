@@ -176,11 +176,18 @@ def _fields(text: str) -> list[dict[str, str]]:
     fields = NAMED.get(text.strip().lower(), text).split()
     if len(fields) != 5:
         raise ValueError("it does not have the five fields of a cron expression")
-    minute, hour, day, month, weekday = fields
+    minute, hour, day, month = (re.sub(r"\d+-\d+/\d+", _first_of_wide, field) for field in fields[:4])
+    weekday = fields[4]
     common = {"minute": minute, "hour": hour, "month": month, "second": "0"}
     if day.startswith("*") or weekday.startswith("*"):
         return [{**common, "day": day, "day_of_week": _weekdays(weekday)}]
     return [{**common, "day": day}, {**common, "day_of_week": _weekdays(weekday)}]
+
+
+def _first_of_wide(found: re.Match[str]) -> str:
+    """Write a range with a step that is wider as its first value, which alone it means in cron."""
+    first, last, step = map(int, re.split("[-/]", found[0]))  # APScheduler refuses it
+    return str(first) if first <= last < first + step else found[0]
 
 
 def _is_every_hour(field: str) -> bool:
