@@ -26,6 +26,9 @@ from mirror.readable import abridged
 LONGEST_MESSAGE = 1000
 """How many characters of a message are kept. One that repeats what somebody typed could have any length."""
 
+INDEX_LOST = "a search index has lost rows; `mirror sync` or `mirror verify --repair` builds it anew"
+"""What to do about an index that lacks rows or tables, in a StoreError."""
+
 
 class MirrorError(Exception):
     """An error that is one sentence for the user; `exit_code` is that of a command it ends."""

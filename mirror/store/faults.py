@@ -4,6 +4,8 @@ import errno
 import os
 import sqlite3
 
+from mirror.errors import INDEX_LOST
+
 BUSY_SECONDS = 30  # for how long SQLite waits for another writer
 
 DAMAGED = "the file is damaged: restore a copy, or move it away and `mirror sync` fills a new one"
@@ -38,12 +40,13 @@ _REMEDIES = (
     ("not a database", "not an SQLite database; give another path as `database`, or move the file away"),
     ("error in view", _ADDED),
     ("error in trigger", _ADDED),
+    ("no such table: search_", INDEX_LOST),
+    ("no such fts5 table: main.search_", INDEX_LOST),
     ("no such table: main.", _ADDED),  # as a trigger names it; the SQL of this program does not
     ("malformed", DAMAGED),
     ("could not decode", DAMAGED),
     ("no such table", DAMAGED),
     ("no such index", DAMAGED),
-    ("no such fts5 table", DAMAGED),
     ("vtable constructor failed", DAMAGED),  # a full-text index has lost its own tables, or their rows
     ("same text encoding", "the mirror is in UTF-16: `sqlite3 OLD .dump | sqlite3 NEW` makes it UTF-8"),
     ("lacks changes", "its -wal file has newer data: serve it without -i, or checkpoint it"),

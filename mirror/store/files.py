@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from mirror.errors import MirrorError, StoreError
 from mirror.store.faults import BUSY_SECONDS, DAMAGED, READ_ONLY, explanation, known_remedy, lacks_room
-from mirror.store.schema import APPLICATION_ID, MIGRATIONS, VERSION, bring_up_to_date, lacks_triggers
+from mirror.store.schema import APPLICATION_ID, MIGRATIONS, VERSION, bring_up_to_date, lacks_search_parts
 
 T = TypeVar("T")
 
@@ -228,7 +228,7 @@ def _header(connection: sqlite3.Connection) -> tuple[int, int]:
 def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
     """Migrate a file to this version; raises StoreError if that cannot be done."""
     version, number = _header(connection)
-    if (version, number) == (VERSION, APPLICATION_ID) and not lacks_triggers(connection):
+    if (version, number) == (VERSION, APPLICATION_ID) and not lacks_search_parts(connection):
         return
     try:
         bring_up_to_date(connection)

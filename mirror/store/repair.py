@@ -15,9 +15,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+from mirror.errors import INDEX_LOST
 from mirror.model import canonical_uuid
 from mirror.store.cursors import Cursors
-from mirror.store.faults import BUSY_SECONDS
+from mirror.store.faults import BUSY_SECONDS, known_remedy
 from mirror.store.files import damage_explained, open_reader, reading_address
 from mirror.store.ledger import count_future_now
 from mirror.store.rows import fetch, fetch_row, fetch_value
@@ -108,18 +109,20 @@ def _faults(path: Path) -> list[str]:
     with closing(open_reader(path)) as connection, damage_explained(path):
         faults = [f"search index: {line}" for line in _lines(check_index, connection)]
         faults += [f"search index of refs: {line}" for line in _lines(check_refs_index, connection)]
-        faults += [f"search index of descriptions: {line}" for line in check_descriptions(connection)]
+        faults += [f"search index of descriptions: {line}" for line in _lines(check_descriptions, connection)]
     return (
         faults if len(faults) <= MOST else [*faults[:MOST], f"search index: {len(faults) - MOST} faults more"]
     )
 
 
 def _lines(check: Callable[[sqlite3.Connection], list[str]], connection: sqlite3.Connection) -> list[str]:
-    """Return what a check finds; an index with rows that this program never writes may make it fail."""
+    """Return what a check finds; lost tables, and rows that this program never writes, may make it fail."""
     try:
         return check(connection)
-    except sqlite3.Error:
-        raise
+    except sqlite3.Error as error:
+        if known_remedy(str(error)) != INDEX_LOST:
+            raise
+        return [str(error)]
     except Exception as error:  # noqa: BLE001 - wrong rows fail anywhere
         return [f"it cannot be read ({type(error).__name__})"]
 

@@ -18,7 +18,7 @@ APPLICATION_ID = 0x4D495252
 
 MIGRATIONS = "bitbucket-mirror"  # the name of the list of migrations in a file
 
-TRIGGERS = 13  # that note for the search indexes what changes; SQL of other programs may leave them out
+SEARCH_PARTS = 41  # of the search indexes: their tables, triggers and indexes; other programs may drop them
 
 VERSION = 41  # the number of migrations: `PRAGMA user_version` of an up-to-date file
 
@@ -63,7 +63,7 @@ def bring_up_to_date(connection: sqlite3.Connection) -> None:
     """Apply the missing migrations in one transaction: if the process is killed, the file is as before.
 
     A file that has tables and no mark was restored from a dump: what the dump left out beside them is made.
-    So it is for one that has the mark but lacks triggers; its search indexes may have fallen behind.
+    So it is for one that has the mark but lacks parts of its search indexes, which may have fallen behind.
     """
     # Most files are up to date, and these imports take more time than a search.
     from sqlite_utils import Database  # noqa: PLC0415
@@ -80,39 +80,34 @@ def bring_up_to_date(connection: sqlite3.Connection) -> None:
         migrations.apply(database)
         # Missing if an earlier version was killed while it created the file.
         connection.execute(_INDEX_OF_MIGRATIONS)
-        unwatched = not is_restored and lacks_triggers(connection)
-        if is_restored or unwatched:
-            _add_missing(connection)
-        if unwatched:
+        is_partial = not is_restored and lacks_search_parts(connection)
+        has_new_tables = (is_restored or is_partial) and _add_missing(connection)
+        if is_partial or has_new_tables:
             for table in ("search_state", "search_ref_state"):  # the next sync builds the indexes anew
                 connection.execute(f"DELETE FROM {table}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def lacks_triggers(connection: sqlite3.Connection) -> bool:
-    """Return whether a file of this version lacks triggers, so that its search indexes would fall behind."""
-    found = connection.execute(
-        "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND name GLOB 'search_*'"
-    )
-    return bool(found.fetchone()[0] < TRIGGERS)
+def lacks_search_parts(connection: sqlite3.Connection) -> bool:
+    """Return whether a file of this version lacks tables, triggers or indexes of its search indexes."""
+    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name GLOB 'search_*'")
+    return bool(found.fetchone()[0] < SEARCH_PARTS)
 
 
-def _add_missing(connection: sqlite3.Connection) -> None:
-    """Make the indexes, views and triggers that a file lacks; some programs dump only tables."""
-    present = _beside_tables(connection)
+def _add_missing(connection: sqlite3.Connection) -> bool:
+    """Make what a file lacks of indexes, views, triggers and search tables; return whether of the last."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as new:
         bring_up_to_date(new)
-        for name, sql in _beside_tables(new).items():
-            if name not in present:
-                connection.execute(sql)
-
-
-def _beside_tables(connection: sqlite3.Connection) -> dict[str, str]:
-    """Map the indexes, views and triggers of a file to their statements."""
-    found = connection.execute(
-        "SELECT name, sql FROM sqlite_master WHERE type <> 'table' AND sql IS NOT NULL"
-    )
-    return dict(found.fetchall())
+        made = new.execute(
+            """SELECT type, name, sql FROM sqlite_master
+               WHERE sql IS NOT NULL AND (type <> 'table' OR name GLOB 'search_*') ORDER BY rowid"""
+        ).fetchall()
+    has_new_tables = False
+    for kind, name, sql in made:  # a full-text index makes tables of its own, which come after it
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone():
+            connection.execute(sql)
+            has_new_tables |= kind == "table"
+    return has_new_tables
 
 
 _INDEX_OF_MIGRATIONS = """CREATE UNIQUE INDEX IF NOT EXISTS idx__sqlite_migrations_migration_set_name

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from mirror.errors import StoreError
+from mirror.errors import INDEX_LOST, StoreError
 from mirror.search.names import BOUNDARY
 from mirror.search.query import SWITCHES, plain_cursor
 
@@ -236,9 +236,7 @@ def state_of_index(connection: sqlite3.Connection, sql: str) -> Any:
     """
     row = connection.execute(sql).fetchone()
     if row is None:
-        raise StoreError(
-            "a search index has lost rows; `mirror sync` or `mirror verify --repair` builds it anew"
-        )
+        raise StoreError(INDEX_LOST)
     return row
 
 
