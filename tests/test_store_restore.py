@@ -1,14 +1,18 @@
 """Restoring a copy: the old file is kept, and everything unknown since the copy is marked."""
 
+import errno
 import fcntl
 import os
 import resource
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from cli_runner import Folder
@@ -340,6 +344,25 @@ def test_a_full_disk_is_one_line(folder: Folder) -> None:
     assert len(ran.stderr.splitlines()) == 1
     assert path.read_bytes() == before
     assert not [one.name for one in path.parent.iterdir() if "restor" in one.name]
+
+
+@pytest.mark.parametrize("failing", ["replace", "fsync"])
+def test_a_file_that_cannot_be_replaced_keeps_one_name(copied: FixtureDb, failing: str) -> None:
+    """A program that opened it by another name would write a journal that no other program reads."""
+    copied.store.close()
+
+    def fail(_: FrameType, event: str, called: Any) -> None:
+        if event == "c_call" and called.__name__ == failing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    sys.setprofile(fail)
+    try:
+        with pytest.raises(StoreError, match="the disk is full"):
+            put_back(copy_of(copied), copied.path)
+    finally:
+        sys.setprofile(None)
+    assert copied.path.stat().st_nlink == 1
+    assert not list(copied.path.parent.glob("*before*"))
 
 
 def test_the_command_restores_and_reports(

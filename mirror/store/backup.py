@@ -198,6 +198,7 @@ def restore_copy(
             give_to_owner(part, mirror)
             alone.enter_context(one_at_a_time(mirror.parent))
             alone.enter_context(_nobody_else(mirror))
+            alone.callback(_drop_second_name, mirror, kept)
             _keep(mirror, kept)
     return msgspec.structs.replace(restored, kept=kept if kept.exists() else None)
 
@@ -356,8 +357,18 @@ def _keep(mirror: Path, kept: Path) -> None:
         raise StoreError(
             f"{mirror}: cannot be given a second name ({error.strerror}); move it away, and restore again"
         ) from error
-    sync_to_disk(mirror.parent)
+    with explained(mirror):
+        sync_to_disk(mirror.parent)
     _drop_journals(mirror)
+
+
+def _drop_second_name(mirror: Path, kept: Path) -> None:
+    """Remove the second name of a file that was not replaced after all."""
+    # SQLite would not notice a program that has the file open by its other name. That of a damaged file
+    # stays where it has the journal.
+    with suppress(OSError):
+        if kept.samefile(mirror) and not kept.with_name(f"{kept.name}-wal").exists():
+            kept.unlink()
 
 
 def _drop_journals(mirror: Path) -> None:
