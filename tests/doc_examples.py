@@ -184,7 +184,7 @@ def parsed(shown: str) -> tuple[Any, bool]:
     A key alone, `{"a", "b"}`, is one whose value is left out.
     """
     whole = not shown.rstrip().endswith("…")
-    text = shown.rstrip().rstrip(",…")
+    text = shown.rstrip(" ,…\n")
     if '":' not in text.partition(",")[0]:
         text = re.sub(r'("\w+")(?=\s*[,}])', r"\1: null", text)
     opened = list[str]()

@@ -359,7 +359,7 @@ def test_jsonp_is_a_script_that_calls_a_plain_name(world: World) -> None:
     """Browsers do not sniff its type; anything but a name is refused."""
     path = "/1.0/repositories/jespern/django-piston/main-branch"
     answer = world.served.get(f"{path}?callback=jQuery.cb_1")
-    assert answer.text == '/**/jQuery.cb_1({"name":"default"});'
+    assert answer.text == '/**/jQuery.cb_1({"name": "default"});'
     assert answer.headers["content-type"] == "application/javascript; charset=utf-8"
     assert answer.headers["x-content-type-options"] == "nosniff"
     for name in ("alert(1)", "a;b", "a b", "", "1a", "a" * 101, "<script>", "ä"):

@@ -295,3 +295,11 @@ def test_the_seed_documents_examples(served: tuple[AsgiClient, str]) -> None:
     assert list(tags) == ["0.2.1", "0.2.2", "0.2.3", "tip"]
     times = [tags["0.2.1"][key] for key in ("timestamp", "utctimestamp")]
     assert times == ["2010-07-20 14:00:00", "2010-07-20 12:00:00+00:00"]
+
+
+def test_json_is_one_line_with_blanks_as_python_writes_it(served: tuple[AsgiClient, str]) -> None:
+    """Old scripts cut answers at `"slug": ` with sed, one line at a time."""
+    for path in ("users/jespern", "repositories/jespern/django-piston/tags", "nothing"):
+        line = served[0].get(f"/1.0/{path}").text
+        assert line == json.dumps(json.loads(line), ensure_ascii=False)
+        assert served[0].get(f"/1.0/{path}?callback=shown").text == f"/**/shown({line});"
