@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -166,23 +165,6 @@ def test_sql_that_is_shown_runs(folder: Path, path: Path) -> None:
             if not re.search(r"read_(csv|parquet)|sqlite_scan|ATTACH|COPY|LOAD|lake", statement):
                 connection.execute(statement).fetchall()
     connection.close()
-
-
-def test_the_loop_that_clones_gets_every_address(folder: Path) -> None:
-    """The recipe unchanged, with echo in place of git."""
-    if shutil.which("jq") is None:
-        pytest.skip("no jq here")
-    (recipe,) = [block for block in _blocks(ROOT / "docs/recipes.md", "sh") if "git clone" in block]
-    printed = CliRunner().invoke(
-        mirror, ["--config", str(folder / "mirror.toml"), "search", "annasmith/", "--json"]
-    )
-    (folder / "found.json").write_text(printed.output)
-    script = re.sub(r"mirror search [^|]*", "cat found.json ", recipe).replace("git clone --mirror", "echo")
-    done = subprocess.run(["sh", "-c", script], cwd=folder, capture_output=True, text=True, check=True)
-    assert sorted(done.stdout.split()) == [
-        "https://bitbucket.example/annasmith/django-video.git",
-        "https://bitbucket.example/annasmith/web.git",
-    ]
 
 
 def test_duckdb_reads_the_inventory(folder: Path) -> None:
