@@ -353,7 +353,7 @@ def test_the_caller_is_decoded() -> None:
     assert found is not None
     assert found.uuid == "{me}"
     assert faked(answer("", 403), credential="t").upstream.fetch_current_user() is None
-    with pytest.raises(CredentialsRefused, match="treats us as anonymous"):
+    with pytest.raises(CredentialsRefused, match=r"user: 401 - the upstream refuses the credential"):
         faked(answer("", 401), credential="t").upstream.fetch_current_user()
     with pytest.raises(UpstreamRefused):
         faked(answer("", 404), credential="t").upstream.fetch_current_user()

@@ -253,8 +253,8 @@ def test_the_caller_is_decoded() -> None:
     """Its name is unknown, but a request that needs a login shows whether there is one."""
     assert connected(paged(), credential="t").upstream.fetch_current_user() is None
     assert not connected(paged()).upstream.fetch_current_user()
-    for body in (PERMISSION, b""):
-        with pytest.raises(CredentialsRefused, match="us as anonymous"):
+    for body, reason in ((PERMISSION, "treats us as anonymous"), (b"", "refuses the credential")):
+        with pytest.raises(CredentialsRefused, match=reason):
             connected(answer(body, 401), credential="t").upstream.fetch_current_user()
 
 

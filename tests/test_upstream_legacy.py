@@ -140,7 +140,7 @@ def test_the_caller_and_own_repositories_are_decoded() -> None:
     ]
     found = connected(answer(rows), credential="me:t").upstream.fetch_workspaces(None)
     assert ([row.username for row in found.rows], len(found.bad)) == (["b", "a"], 1)
-    with pytest.raises(CredentialsRefused, match="us as anonymous"):
+    with pytest.raises(CredentialsRefused, match="401 - the upstream refuses the credential"):
         connected(answer("", 401), credential="me:t").upstream.fetch_current_user()
     with pytest.raises(UpstreamRefused, match="name in the configuration"):
         connected(answer("", 401)).upstream.fetch_workspaces(None)

@@ -49,7 +49,7 @@ def backup(target: str, keep: int | None) -> None:
 
 @click.command()
 @click.argument("copy", metavar="FILE", type=LocalPath(path_type=Path))
-@click.option("--keep-tokens", is_flag=True, help="Keep the copy's tokens valid, instead of revoking all.")
+@click.option("--keep-tokens", is_flag=True, help="Keep tokens valid that the replaced file has not revoked.")
 @click.option(
     "--keep-public",
     is_flag=True,

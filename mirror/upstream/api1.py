@@ -14,7 +14,7 @@ import msgspec
 
 from mirror.addresses import Told, segment
 from mirror.decoding import count, moment
-from mirror.errors import CredentialsRefused, UpstreamRefused, UpstreamShapeError
+from mirror.errors import UpstreamRefused, UpstreamShapeError
 from mirror.model import NAMED, Member, Owner, Ref, RefKind, Repository, RepositoryKey, RepositorySettings
 from mirror.upstream.client import Http, HttpUpstream, Method
 from mirror.upstream.protocol import ListingOrder, Page, RowDecoder
@@ -235,8 +235,6 @@ class Api1(HttpUpstream):
             return None
         try:
             found, _ = self._http.get_json("user/", UserAnswer)
-        except CredentialsRefused as error:
-            raise CredentialsRefused(f"the upstream treats us as anonymous: {error}") from None
         except UpstreamRefused as error:
             if error.status in (403, 404):  # the credential belongs to no user
                 return None

@@ -13,7 +13,7 @@ import msgspec
 
 from mirror.addresses import Teller, Told, segment
 from mirror.decoding import count
-from mirror.errors import CredentialsRefused, UpstreamBusy, UpstreamError, UpstreamRefused, UpstreamShapeError
+from mirror.errors import UpstreamBusy, UpstreamError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Member, Owner, Ref, Repository, RepositoryKey, RepositorySettings
 from mirror.upstream import cloud_decode as decode
 from mirror.upstream.client import Http, HttpUpstream, LargeAnswer
@@ -114,14 +114,12 @@ class Cloud(HttpUpstream):
     def fetch_current_user(self) -> Owner | None:
         """Request the user of the credential; without a credential, return None without a request.
 
-        Raises CredentialsRefused if the upstream treats the credential as anonymous.
+        Raises CredentialsRefused if the upstream does not accept the credential.
         """
         if self.anonymous:
             return None
         try:
             account, _ = self._http.get_json("user", AccountJson)
-        except CredentialsRefused as error:
-            raise CredentialsRefused(f"the upstream treats us as anonymous: {error}") from None
         except UpstreamRefused as error:
             if error.status == 403:  # it belongs to no person, or may not read accounts
                 return None

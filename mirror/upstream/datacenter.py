@@ -80,14 +80,12 @@ class DataCenter(HttpUpstream):
         """Return None: no request shows who the credential belongs to.
 
         One user is requested, which only a known caller may do. Raises CredentialsRefused if the server
-        treats the credential as anonymous. A token of a project may not list
+        refuses the credential or treats it as anonymous. A token of a project may not list
         users; then it counts as valid if it can read more than an anonymous caller.
         """
         if not self.anonymous:
             try:
                 self._http.get("users?limit=1")
-            except CredentialsRefused as error:
-                raise CredentialsRefused(f"the upstream treats us as anonymous: {error}") from None
             except UpstreamRefused as error:
                 if error.status == 401 and not self._sees_more_than_anonymous():
                     raise CredentialsRefused(f"the upstream treats us as anonymous: {error}") from None
