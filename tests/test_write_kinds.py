@@ -109,7 +109,7 @@ def test_a_data_center_repository_is_written(server: Callable[..., Wired]) -> No
         answer(on_server("better", name="Better")),
         answer({"context": None, "message": "Repository scheduled for deletion."}, 202),
     )
-    wired.writes.create("prj", RepositorySettings(name="New Idea", is_private=True, website="x"), by="x")
+    wired.writes.create("prj", RepositorySettings(name="New Idea", is_private=True, website=""), by="x")
     settings = RepositorySettings(name="Better", is_private=False, fork_policy="no_forks")
     wired.writes.update("PRJ/new-idea", settings, by="x")
     wired.writes.fork("PRJ/better", "PRJ", RepositorySettings(name="copy"), by="x")
@@ -183,8 +183,8 @@ def test_data_center_keeps_names_apart(server: Callable[..., Wired]) -> None:
     ("settings", "error"),
     [
         (RepositorySettings(description="told"), None),
-        (RepositorySettings(description="told", website="https://x"), "does not report website"),
-        (RepositorySettings(description="lost", website="https://x"), "has not been done so far"),
+        (RepositorySettings(description="told", website=""), "does not report website"),
+        (RepositorySettings(description="lost", website=""), "has not been done so far"),
         (RepositorySettings(has_wiki=False), "does not report has_wiki"),
         (RepositorySettings(fork_policy="no_forks"), "does not report fork_policy"),
     ],
@@ -263,6 +263,30 @@ def test_a_data_center_refuses_fork_policies(server: Callable[..., Wired]) -> No
     with pytest.raises(UpstreamRefused, match="only allow_forks and no_forks"):
         wired.writes.create("PRJ", RepositorySettings(name="idea", fork_policy="no_public_forks"), by="x")
     assert wired.sent() == []
+
+
+def test_a_data_center_refuses_settings_that_it_lacks(server: Callable[..., Wired]) -> None:
+    """They are not left out silently, so nothing is written; what is empty or off can be left out."""
+    wired = server(answer(on_server("idea"), 201), answer(on_server("idea")))
+    wired.writes.create("PRJ", RepositorySettings(name="idea", language="", has_issues=False), by="x")
+    settings = RepositorySettings(description="new", website="https://x", has_wiki=True)
+    with pytest.raises(UpstreamRefused, match="has_wiki, website: Data Center has no such") as caught:
+        wired.writes.update("PRJ/idea", settings, by="x")
+    assert caught.value.fields.keys() == {"has_wiki", "website"}
+    assert [method for method, _, _ in wired.sent()] == ["POST", "GET"]
+    assert wired.rows("SELECT action FROM writes") == [("create",)]
+
+
+def test_a_data_center_s_refusal_names_the_field(server: Callable[..., Wired]) -> None:
+    """For a person in the message, for a program beside it."""
+    errors = [
+        {"context": "name", "message": "Too long.", "exceptionName": None},
+        {"context": None, "message": "Sorry.", "exceptionName": None},
+    ]
+    wired = server(answer({"errors": errors}, 400))
+    with pytest.raises(UpstreamRefused, match=r"400: name: Too long\.; Sorry\.") as caught:
+        wired.writes.create("PRJ", RepositorySettings(name="idea"), by="x")
+    assert caught.value.fields == {"name": "Too long."}
 
 
 def test_an_api_1_repository_is_written(old: Callable[..., Wired]) -> None:

@@ -313,7 +313,16 @@ def _path_of(full_name: str) -> str:
 
 
 def _body(settings: RepositorySettings) -> dict[str, Any]:
-    """Return settings under the names of Data Center; raises UpstreamRefused for one that it lacks."""
+    """Return settings under the names of Data Center; raises UpstreamRefused for one that it lacks.
+
+    One that is empty or off is as good as lacking.
+    """
+    lacking = sorted(name for name, value in settings.given(*DataCenter.never_tells).items() if value)
+    if lacking:
+        why = "Data Center has no such setting"
+        raise UpstreamRefused(
+            f"{', '.join(lacking)}: {why}", status=400, fields=dict.fromkeys(lacking, f"{why}.")
+        )
     body: dict[str, Any] = settings.given("name", "description")
     if settings.scm is not None:
         body["scmId"] = settings.scm

@@ -229,17 +229,20 @@ def _upstream_message(answer: Response, redact: Callable[[str], str]) -> str:
 
 
 def _told_error(answer: Response, redact: Callable[[str], str]) -> tuple[str, dict[str, str]]:
-    """Return the message of an error of API 2.0, and what it says of each field."""
+    """Return the message of an error of API 2.0, and what that or Data Center says of each field."""
     try:
-        error = mended(answer.body).get("error") if answer.body else None
-    except (ValueError, RecursionError, AttributeError):
+        body = mended(answer.body) if answer.body else None
+    except (ValueError, RecursionError):
         return "", {}
-    if not isinstance(error, dict):
-        return "", {}
+    body = body if isinstance(body, dict) else {}
+    error = body.get("error")
+    error = error if isinstance(error, dict) else {}
     fields = error.get("fields")
+    fields = fields if isinstance(fields, dict) else dict(_of_fields(body.get("errors")))
     told = {
         shown(redact(str(name)), 100): shown(redact(", ".join(_texts(value)) or _text(value)))
-        for name, value in (fields.items() if isinstance(fields, dict) else ())
+        for name, value in fields.items()
+        if name
     }
     return shown(redact(_text(error.get("message")))), told
 
@@ -256,8 +259,14 @@ def _parts(body: Any) -> list[str]:
         return [error, _text(body.get("error_description"))]
     errors = body.get("errors")
     if isinstance(errors, list):
-        return [_text(item.get("message")) for item in errors[:3] if isinstance(item, dict)]
+        return [": ".join(filter(None, pair)) for pair in _of_fields(errors[:3])]
     return [_text(body.get("message")), _detail(body.get("detail"))]
+
+
+def _of_fields(errors: Any) -> list[tuple[str, str]]:
+    """Return the errors of Data Center, each with its field or ""."""
+    found = [item for item in errors if isinstance(item, dict)] if isinstance(errors, list) else []
+    return [(_text(item.get("context")), _text(item.get("message"))) for item in found]
 
 
 def _detail(detail: Any) -> str:
