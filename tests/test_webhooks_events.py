@@ -110,6 +110,9 @@ def test_a_push_to_data_center_has_hashes_alone() -> None:
     body = body_of("datacenter_refs_changed.json", **words)
     (found,) = read_event("repo:refs_changed", body, datacenter=True) or []
     assert (found.uuid, found.full_name) == ("id:4711", "KEY/slug")
+    assert found.is_private
+    (shown,) = read_event("repo:refs_changed", body.replace(b"false", b"true"), datacenter=True) or []
+    assert not shown.is_private
     assert [(update.kind, update.name, update.old) for update in found.updates] == [
         ("branch", "main", OLD),
         ("tag", "v1", None),

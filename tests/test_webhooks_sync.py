@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from sync_harness import WithoutNetwork, assert_matches_sandbox
-from webhook_client import NEW, NEWER, OLD, SOME, WebhookClient, body_of, webhook_mirror
+from webhook_client import NEW, NEWER, OLD, SECRET, SOME, WebhookClient, body_of, webhook_mirror
 
 from mirror.background.jobs import with_hints
 from mirror.config import Config
@@ -15,6 +15,7 @@ from mirror.report import Reporter, Summary
 from mirror.sandbox import parse_fault, repository_refs
 from mirror.sandbox.edits import put_ref
 from mirror.sandbox.exchange import Request, SandboxResponse
+from mirror.serve.webhooks import Hook, accept
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
 from mirror.sync.crawl import HINTS, REFS, RETRY, Run, Scope, sync_upstream
@@ -163,6 +164,26 @@ def test_a_transfer_to_an_owner_who_is_not_mirrored_is_a_tombstone(tmp_path: Pat
         "brodie/django-profiles": "transferred to brodie/django-profiles",
         "brodie/django-registration": "transferred to brodie/django-registration",
     }
+
+
+def test_a_moved_repository_of_a_data_center_is_not_called_deleted(tmp_path: Path) -> None:
+    """Only names can be requested there, so the new project is listed as well as the old one."""
+    hook = webhook_mirror(
+        tmp_path,
+        kind="datacenter",
+        url="http://sandbox",
+        secret="jespern:sandbox",
+        workspaces=("~UBERNOSTRUM", "~JESPERN"),
+        members=False,
+    )
+    accept(hook.client.datasette, {"here": Hook(SECRET, datacenter=True)})
+    number = hook.uuid("~UBERNOSTRUM/django-profiles").removeprefix("id:")
+    hook.sandbox.do("transfer", SOME, to="jespern")
+    body = body_of("datacenter_modified.json", SLUG="django-profiles", KEY="~JESPERN")
+    assert hook.deliver("repo:modified", body.replace(b"4711", number.encode())).is_success
+    work(hook, HINTS)
+    kinds = [kind for (kind,) in hook.crawl.rows("SELECT kind FROM changes ORDER BY id")]
+    assert (kinds, hook.crawl.gone(), marks(hook)) == (["transferred", "updated"], {}, 0)
 
 
 def test_a_webhook_alone_makes_no_tombstone(hook: WebhookClient) -> None:

@@ -84,6 +84,7 @@ class _ServerRepository(msgspec.Struct, frozen=True):
     id: int
     slug: str
     project: _Project
+    public: object = None
 
 
 class _ServerRef(msgspec.Struct, frozen=True, rename="camel"):
@@ -210,7 +211,13 @@ def _server_events(event: str, body: bytes) -> Iterator[RepositoryEvent]:
     changes = _readable(decoded.changes, _ServerChange)
     updates = [update for change in changes for update in _server_updates(change)]
     full_name = f"{repository.project.key}/{repository.slug}"
-    yield RepositoryEvent(f"id:{repository.id}", full_name, updates, row=event != "repo:refs_changed")
+    yield RepositoryEvent(
+        f"id:{repository.id}",
+        full_name,
+        updates,
+        row=event != "repo:refs_changed",
+        is_private=repository.public is False,
+    )
 
 
 def _server_updates(change: _ServerChange) -> Iterator[RefUpdate]:

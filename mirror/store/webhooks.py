@@ -75,21 +75,23 @@ def save_event(
 ) -> list[Change]:
     """Apply what can be checked, add a hint at the repository, and return the changes to record.
 
-    If the repository is not mirrored but its workspace is, the hint is at the workspace.
+    If the repository is not known in its workspace, but that is mirrored, the hint is at the workspace too:
+    where only names can be requested, one that was moved would seem to be deleted.
     """
     cursors = Cursors(connection, upstream_id)
     row = fetch_row(
         connection,
-        """SELECT id, refs_synced_at, is_private FROM repositories
+        """SELECT id, refs_synced_at, is_private, full_name FROM repositories
            WHERE upstream_id = ? AND uuid = ? AND deleted_at IS NULL""",
         (upstream_id, event.uuid),
     )
+    workspace = event.full_name.partition("/")[0]
+    is_known_there = row is not None and row[3].partition("/")[0].lower() == workspace.lower()
+    if not is_known_there and cursors.workspace(workspace).exists():
+        cursors.hints.add_workspace(workspace, at=at)
     if row is None:
-        workspace = event.full_name.partition("/")[0]
-        if cursors.workspace(workspace).exists():
-            cursors.hints.add_workspace(workspace, at=at)
         return []
-    row_id, refs_synced_at, is_private = row
+    row_id, refs_synced_at, is_private, _ = row
     may_be_hidden = event.is_private and not is_private
     cursors.hints.add(Hint(uuid=event.uuid, row=event.row or may_be_hidden, at=at))
     # Refs that were never listed in full must not look complete, and a listing since then is newer.
