@@ -9,7 +9,7 @@ import httpx
 import pytest
 from write_harness import WriteHarness, writable
 
-from mirror.errors import Interrupted, OutcomeUnknown, StoreError, UpstreamBusy, UpstreamRefused
+from mirror.errors import Interrupted, OutcomeUnknown, UpstreamBusy, UpstreamRefused
 from mirror.model import RepositorySettings
 from mirror.sandbox import Fault, visible_repositories
 from mirror.times import utc_now
@@ -167,16 +167,19 @@ def test_an_interrupted_write_is_shown_or_audited_whenever_it_was_interrupted(tm
     assert {(), ("unknown",)} <= done
 
 
-def test_an_unknown_outcome_is_told_also_if_the_mirror_cannot_be_written(made: WriteHarness) -> None:
-    """A caller who hears only of the file would repeat the write."""
+def test_a_write_whose_process_ends_meanwhile_is_audited(made: WriteHarness) -> None:
+    """It is recorded before it is requested; so is one during which the mirror cannot be written any more."""
+    seen = []
 
     def lose(_: httpx.Request) -> httpx.Response:
+        seen.extend(made.written())
         made.path.rename(made.path.with_name("moved.db"))
         raise httpx.ReadError("lost")
 
     made.writes = PassThrough(made.config, environ=made.environ, transport=httpx.MockTransport(lose))
-    with pytest.raises(OutcomeUnknown, match=r"(?s)may have been done.*`writes` does not say so"):
+    with pytest.raises(OutcomeUnknown, match="may have been done"):
         made.writes.create("jespern", IDEA, by="x")
+    assert seen == [("x", "create", "jespern/idea", "unknown")]
 
 
 def test_a_write_that_cannot_be_counted_is_not_requested(made: WriteHarness) -> None:
@@ -188,7 +191,7 @@ def test_a_write_that_cannot_be_counted_is_not_requested(made: WriteHarness) -> 
     made.writes = PassThrough(made.config, environ=made.environ, transport=httpx.MockTransport(never))
     with sqlite3.connect(made.path) as file:
         file.execute("ALTER TABLE request_ledger RENAME TO no_ledger")
-    with pytest.raises(StoreError, match="creating jespern/idea was not requested"):
+    with pytest.raises(UpstreamBusy, match="creating jespern/idea was not requested"):
         made.writes.create("jespern", IDEA, by="x")
 
 

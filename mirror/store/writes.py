@@ -14,8 +14,8 @@ Outcome = Literal["done", "unknown"]
 class Written(NamedTuple):
     """A row of the table `writes`; `by` is the name of a token, or the command line.
 
-    `outcome` is unknown if the answer was lost, so the upstream may have done it. Refused writes are not
-    recorded.
+    `outcome` is unknown until the answer is saved, and stays so if that is lost: the upstream may have done
+    it. Refused writes are not recorded.
     """
 
     at: str
@@ -36,6 +36,11 @@ def save_written(connection: sqlite3.Connection, upstream_id: int, written: Writ
     number = int(cursor.lastrowid or 0)
     link_written(connection, number, written.uuid)
     return number
+
+
+def drop_written(connection: sqlite3.Connection, number: int) -> None:
+    """Drop the record of a write that was refused, or is recorded anew."""
+    connection.execute("DELETE FROM writes WHERE id = ?", (number,))
 
 
 def link_written(connection: sqlite3.Connection, number: int, uuid: str) -> None:

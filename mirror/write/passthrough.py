@@ -267,8 +267,8 @@ def do_once(what: str, do: Callable[[], T], find: Callable[[], T | None]) -> T:
     """
     try:
         return do()
-    except (NotSent, StoreError) as error:  # the request could not be counted
-        raise type(error)(f"{error}; {what} was not requested") from None
+    except (NotSent, StoreError) as error:  # after a StoreError the request could not be counted
+        raise UpstreamBusy(f"{error}; {what} was not requested") from None
     except (UpstreamBusy, UpstreamShapeError) as error:
         if isinstance(error, UpstreamBusy) and error.status == 429:
             raise

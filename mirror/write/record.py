@@ -5,7 +5,7 @@ line in the audit, saved in one transaction.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import msgspec
@@ -19,7 +19,7 @@ from mirror.store.cursors import Cursors
 from mirror.store.refs import save_main_branch, save_refs
 from mirror.store.repositories import mark_gone
 from mirror.store.schema import NAMESAKES_ORDER
-from mirror.store.writes import Outcome, Written, link_written, save_written
+from mirror.store.writes import Outcome, Written, drop_written, link_written, save_written
 from mirror.times import Clock, to_text
 from mirror.upstream.connect import url_of
 from mirror.upstream.protocol import Upstream
@@ -148,28 +148,27 @@ class WriteRecord:
         self._upstream = upstream
         self._by = by
         self._clock = clock
+        self._begun = 0
 
     @contextmanager
     def auditing(self, action: str, full_name: str) -> Iterator[None]:
-        """Record a write if its outcome is unknown; any other error leaves no trace.
+        """Record a write as unknown before it is requested: the process may end at any moment.
 
-        Raises Interrupted for Ctrl-C and SIGTERM at any moment before the write is saved.
+        `save` and `save_deleted` record what became of it; of one that was not done, nothing is left. Raises
+        Interrupted for Ctrl-C and SIGTERM.
         """
+        self._begun = self._record(action, "", full_name, "unknown")
         try:
             yield
-        except OutcomeUnknown as error:
-            raise OutcomeUnknown(f"{error}{self._noted(action, full_name)}") from None
         except KeyboardInterrupt:
             why = f"interrupted: the {action} of {full_name} may have been requested and done"
-            raise Interrupted(f"{why}; check before you repeat it{self._noted(action, full_name)}") from None
-
-    def _noted(self, action: str, full_name: str) -> str:
-        """Record a write of unknown outcome; return what to add to its error if that fails."""
-        try:
-            self._record(action, "", full_name, "unknown")
-        except StoreError as error:
-            return f" (`writes` does not say so: {error})"
-        return ""
+            raise Interrupted(f"{why}; check before you repeat it") from None
+        except (OutcomeUnknown, StoreError):  # a StoreError comes after the answer of the upstream
+            raise
+        except MirrorError:
+            with suppress(StoreError), self._store.transaction() as connection:
+                drop_written(connection, self._begun)
+            raise
 
     def uuid_of(self, full_name: str) -> str | None:
         """Return the uuid of the living repository that the mirror knows by a name."""
@@ -230,7 +229,7 @@ class WriteRecord:
             may_come_back = action != "update" or renamed is not None
             if not may_come_back:
                 self._save([made])
-            number = self._record(action, made.uuid, made.full_name)
+            number = self._done(action, made.uuid, made.full_name)
             if may_come_back:
                 self._save([made])
             link_written(self._store.connection, number, made.uuid)
@@ -244,7 +243,7 @@ class WriteRecord:
         """Turn a repository that the upstream deleted into a tombstone."""
         with self._transaction(f"delete of {target.key.full_name}"):
             self._gone(target.row_id, "deleted")
-            self._record("delete", target.key.uuid, target.key.full_name)
+            self._done("delete", target.key.uuid, target.key.full_name)
 
     def row_without_refs(self, made: Repository) -> int | None:
         """Return the row of a repository whose refs are mirrored but were never read, else None."""
@@ -302,7 +301,12 @@ class WriteRecord:
                 changes = mark_gone(connection, row_id, reason=reason, seen_at=self._now())
                 self._store.save_changes(changes, run_id=None, at=self._now())
 
-    def _record(self, action: str, uuid: str, full_name: str, outcome: Outcome = "done") -> int:
+    def _done(self, action: str, uuid: str, full_name: str) -> int:
+        """Record a write as done instead of unknown, in the order in which writes were done."""
+        drop_written(self._store.connection, self._begun)
+        return self._record(action, uuid, full_name, "done")
+
+    def _record(self, action: str, uuid: str, full_name: str, outcome: Outcome) -> int:
         written = Written(self._now(), self._by, action, full_name, outcome, uuid)
         with self._store.transaction() as connection:
             upstream_id = self._save_upstream()
