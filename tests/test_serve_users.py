@@ -296,3 +296,21 @@ def test_a_revoked_token_is_401_not_anonymous(public_db: FixtureDb) -> None:
         assert served.get("/2.0/repositories/acme", headers=headers).status_code == 401
     assert served.get(f"/2.0/repositories/acme?access_token={token}").status_code == 401
     public_db.store.close()
+
+
+@pytest.mark.parametrize("user", ["zoe", "~zoe"])
+def test_a_personal_project_is_that_of_its_owner(tmp_path: Path, user: str) -> None:
+    """Data Center calls it by the name with a tilde; by that alone, another person does not get it."""
+    world, personal = World(tmp_path), owner("~zoe")
+    world.filled.repositories([repository("~zoe/dots", personal, is_private=True)])
+    join(world.filled, ACME, owner("zoe"), "owner")
+    token = tokens.create(world.filled.store, "of zoe", "write", user=user)
+    for path, is_owner in (("acme/engine", user == "zoe"), ("~zoe/dots", user == "~zoe")):
+        seen = world.served("GET", f"/2.0/repositories/{path}", headers=bearer(token)).status_code
+        assert seen == (200 if is_owner else 404)
+    join(world.filled, personal, owner("zoe"), "owner")
+    for path in ("acme/engine", "~zoe/dots"):
+        assert world.served("GET", f"/2.0/repositories/{path}", headers=bearer(token)).status_code == 200
+    world.served("POST", "/1.0/repositories/", data={"name": "new"}, headers=bearer(token))
+    world.served("POST", "/2.0/repositories/acme/tool/forks", json={"name": "copy"}, headers=bearer(token))
+    assert [name for _, name, _, _ in world.writer.calls] == ["~zoe/new", "~zoe/copy"]

@@ -152,6 +152,17 @@ def test_members_are_those_with_rights() -> None:
     assert (member.user.uuid, member.user.username, member.permission) == ("user:339", "test", "member")
 
 
+def test_the_owner_of_a_personal_project_is_a_member() -> None:
+    """The server does not list this right, and may list a lesser one; without an id, nobody is known."""
+    listed = recorded("datacenter/project-permission-users.json")
+    project = {"key": "~TEST", "id": 5, "type": "PERSONAL", "owner": listed["values"][0]["user"]}
+    ours = connected(answer(project), answer(listed), answer({**project, "owner": {}}), answer(listed))
+    for permissions in (["owner"], ["member"]):
+        ours.upstream.fetch_workspace("~test")
+        members = ours.upstream.fetch_members("~test", None).rows
+        assert [(one.user.uuid, one.permission) for one in members] == [("user:339", permissions[0])]
+
+
 def test_refs_are_two_listings() -> None:
     """Branches to their last page, then tags; each cursor leads to the next one."""
     branches, tags = recorded("datacenter/branches.json"), recorded("datacenter/tags.json")

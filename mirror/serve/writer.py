@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar,
 import msgspec
 from datasette.utils.asgi import Request
 
+from mirror.addresses import PERSONAL
 from mirror.errors import MirrorError, NotFound, OutcomeUnknown, StoreError, UpstreamRefused
 from mirror.model import FORK_POLICIES, Repository, RepositoryKey, RepositorySettings, slug_of
 from mirror.queries.rows import RepositoryRow
@@ -139,6 +140,12 @@ class WriteAccess:
             private_in=private_in,
             upstream=upstream,
         )
+
+    def own_namespace(self, username: str) -> str:
+        """Return the namespace of a user's own: on Data Center, it is called by the name with a tilde."""
+        personal = f"{PERSONAL}{username}"
+        known = self._namespaces or {}
+        return personal if username.lower() not in known and personal.lower() in known else username
 
     def _upstream_of(self, name: str) -> str:
         """Return the upstream of a namespace, or of a full name in one; "" if the caller may write to any.

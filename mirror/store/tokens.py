@@ -165,7 +165,7 @@ def _living(connection: sqlite3.Connection, condition: str, value: str | int) ->
 
 
 def rows_of(connection: sqlite3.Connection, user_id: int) -> tuple[int, ...]:
-    """Find the rows of a user: its own, and the namespace or the person of the same name.
+    """Find the rows of a user: its own, and the namespace or the person of the same name, with or without ~.
 
     If several upstreams are one server, as for workspaces with credentials of their own, the user may have
     rows in each.
@@ -180,7 +180,8 @@ def rows_of(connection: sqlite3.Connection, user_id: int) -> tuple[int, ...]:
                     JOIN users o ON o.upstream_id = q.id AND o.uuid = t.uuid
                 WHERE t.id = :id)
             SELECT id FROM same WHERE id <> :id UNION SELECT o.id FROM same t JOIN users o
-                ON o.username = t.username COLLATE NOCASE AND +o.upstream_id = t.upstream_id
+                ON o.username COLLATE NOCASE IN (t.username, '~' || t.username, ltrim(t.username, '~'))
+                AND +o.upstream_id = t.upstream_id
             WHERE o.id <> :id AND ({owns.format("t", "o")} OR {owns.format("o", "t")})""",
         {"id": user_id},
     )

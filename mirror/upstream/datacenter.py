@@ -75,6 +75,7 @@ class DataCenter(HttpUpstream):
         self._projects = tuple(projects)
         self._lengths = dict[str, int]()
         self._shown = dict[str, bool]()
+        self._owners = dict[str, Member | None]()
 
     def fetch_current_user(self) -> Owner | None:
         """Return None: no request shows who the credential belongs to.
@@ -122,11 +123,20 @@ class DataCenter(HttpUpstream):
     def fetch_workspace(self, workspace: str) -> Owner:
         """Request one project by its key, ``~name`` for a personal one."""
         project, _ = self._http.get_json(f"projects/{segment(workspace)}", decode.ProjectJson)
+        self._owners[workspace] = decode.to_owning_member(project)
         return decode.to_project(project)
 
     def fetch_members(self, workspace: str, cursor: str | None) -> Page[Member]:
-        """Request the people with rights on a project; only its administrators may do so."""
-        return self._page(f"projects/{segment(workspace)}/permissions/users", cursor, _TO_MEMBER)
+        """Request the people with rights on a project; only its administrators may do so.
+
+        The owner of a personal project is not among them, but known once that was requested.
+        """
+        page = self._page(f"projects/{segment(workspace)}/permissions/users", cursor, _TO_MEMBER)
+        owner = self._owners.get(workspace)
+        if owner is None:
+            return page
+        others = (row for row in page.rows if row.user.uuid != owner.user.uuid)
+        return msgspec.structs.replace(page, rows=(*others, owner))
 
     def fetch_repositories(self, workspace: str, order: ListingOrder, cursor: str | None) -> Page[Repository]:  # noqa: ARG002
         """Request the repositories of a project, in the server's own order.

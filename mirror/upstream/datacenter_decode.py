@@ -40,10 +40,11 @@ class UserJson(Camel, frozen=True):
 
 
 class ProjectJson(Camel, frozen=True):
-    """A project; the key of a personal one begins with a tilde."""
+    """A project; the key of a personal one begins with a tilde, and only such a one has an owner."""
 
     key: str
     id: int
+    owner: UserJson | None = None
     name: str | None = None
     type: str | None = None
     public: bool | None = None
@@ -169,6 +170,13 @@ def _project(row: ProjectJson) -> Project:
         description=row.description,
         is_private=None if row.public is None else not row.public,
     )
+
+
+def to_owning_member(row: ProjectJson) -> Member | None:
+    """Convert the owner of a personal project; None if there is none, or without an id."""
+    if row.owner is None or row.owner.id is None:
+        return None
+    return to_member(PermissionJson(user=row.owner, permission="PROJECT_ADMIN"))
 
 
 def to_member(row: PermissionJson) -> Member:

@@ -293,7 +293,7 @@ READERS: dict[tuple[str, ...], Reader] = {
 async def create_repository(writing: Writing) -> Done:
     """POST repositories: create a repository."""
     settings, owner = settings_of(await read_fields(writing.request, assumed=FORM), required=("name",))
-    owner = owner or _own_namespace(writing.asked)
+    owner = owner or _own_namespace(writing)
     return Done(await writing.access.create(owner, settings))
 
 
@@ -316,15 +316,16 @@ async def fork_repository(writing: Writing) -> Done:
     """POST repositories/U/S/fork: a fork under the caller's name, or under `owner`."""
     row, _ = await writing.known()
     settings, owner = settings_of(await read_fields(writing.request, assumed=FORM), required=("name",))
-    owner = owner or _own_namespace(writing.asked)
+    owner = owner or _own_namespace(writing)
     return Done(await writing.access.fork(row, owner, settings))
 
 
-def _own_namespace(asked: ApiRequest) -> str:
+def _own_namespace(writing: Writing) -> str:
     """Return the namespace of the caller; raises ApiError 400 for a token without a user."""
-    if not asked.caller.username:
+    username = writing.asked.caller.username
+    if not username:
         raise bad_request({"owner": "This field is required, because the token speaks for no user."})
-    return asked.caller.username
+    return writing.access.own_namespace(username)
 
 
 # The handlers of writes, by address and method.

@@ -53,9 +53,10 @@ async def fork(writing: Writing) -> Done:
     """POST repositories/W/S/forks: fork into the named workspace, or into the caller's own."""
     row, shown = await writing.known()
     settings, owner = await _read_settings(writing, {"parent": shown.body})
-    owner = owner or writing.asked.caller.username
-    if not owner:
+    username = writing.asked.caller.username
+    if not owner and not username:
         raise bad_request({"workspace": "This field is required, because the token speaks for no user."})
+    owner = owner or writing.access.own_namespace(username)
     settings = msgspec.structs.replace(settings, name=settings.name or row.name)
     made = await writing.access.fork(row, owner, settings)
     return _new(writing.asked, made)
