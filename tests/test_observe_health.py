@@ -159,7 +159,7 @@ def test_failures_and_the_brake_are_warnings(file: File) -> None:
     found = file.health()
     assert found.status == "ok"
     assert any("--confirm-absence" in warning for warning in found.warnings)
-    assert any("1 failures of kind refs" in warning for warning in found.warnings)
+    assert any("1 failure of kind refs waits" in warning for warning in found.warnings)
 
 
 @pytest.fixture

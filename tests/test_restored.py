@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgi_client import AsgiClient, bearer, client_of
+from click.testing import CliRunner
 from sync_harness import SyncHarness, crawling
 
+from mirror.cli.main import mirror as mirror_command
 from mirror.config import Config
 from mirror.observe.health import read_health
 from mirror.sandbox import Sandbox
@@ -85,6 +87,10 @@ def test_a_restored_copy_shows_strangers_nothing(mirrored: tuple[Sandbox, SyncHa
         health = read_health(connection, crawl.path, crawl.clock.now(), free=2**40)
     assert health.status == "ok"
     assert "a copy was restored" in health.warnings[0]
+    config = crawl.path.with_name("mirror.toml")
+    config.write_text(f'database = "{crawl.path.name}"')
+    shown = CliRunner().invoke(mirror_command, ["--config", str(config), "status"])
+    assert ": a copy was restored" in shown.output
 
 
 def test_a_user_writes_nothing_in_a_restored_copy(mirrored: tuple[Sandbox, SyncHarness]) -> None:

@@ -95,7 +95,10 @@ def _print_details(printer: Printer, status: UpstreamStatus, now: datetime) -> N
         printer.say(_failure_line(failure, width), wraps=False)
 
 
-def _ages(status: UpstreamStatus) -> Iterator[str]:
+def _file_state(status: UpstreamStatus) -> Iterator[str]:
+    """Yield what limits the use of the rows, and how old they are."""
+    if status.restored_at:
+        yield "a copy was restored: strangers get no answer before a full listing, which `mirror sync` makes"
     if status.clock_ahead is not None:
         yield (
             f"the clock was ahead once: times up to {status.clock_ahead} are ignored,"
@@ -107,7 +110,7 @@ def _ages(status: UpstreamStatus) -> Iterator[str]:
 
 
 def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
-    yield from _ages(status)
+    yield from _file_state(status)
     if status.last_run is not None:
         yield _run_line(status.last_run, now)
     if status.progress is not None:

@@ -180,7 +180,8 @@ def _warnings(
         if kind == "absence":
             yield "many repositories are no longer listed; confirm that with --confirm-absence"
         else:
-            yield f"{count:,} failures of kind {kind} wait to be retried"
+            wait = "failure of kind {} waits" if count == 1 else "failures of kind {} wait"
+            yield f"{count:,} {wait.format(kind)} to be retried"
 
 
 def _spent_since(connection: sqlite3.Connection, upstream_id: int) -> datetime | None:

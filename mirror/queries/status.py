@@ -177,6 +177,7 @@ class UpstreamStatus(msgspec.Struct, kw_only=True):
       were listed, weighted by repositories.
     - `next_runs`: maps each kind of scheduled work to its next start; empty if no service runs.
     - `service_running`: None if unknown.
+    - `restored_at`: when a copy was restored that no full listing has confirmed; None if none waits for one.
     """
 
     name: str
@@ -199,6 +200,7 @@ class UpstreamStatus(msgspec.Struct, kw_only=True):
     failures: list[dict[str, Any]]
     service_running: bool | None = None
     clock_ahead: str | None = None
+    restored_at: str | None = None
     next_runs: dict[str, str] = {}
     progress: SyncProgress | None = None
 
@@ -269,6 +271,7 @@ def _status(
         failures=failures,
         progress=read_progress(connection, upstream_id, syncing=syncing),
         clock_ahead=latest_ahead(connection, upstream_id, now),
+        restored_at=Cursors(connection, upstream_id).restored.read(),
     )
 
 
