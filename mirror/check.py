@@ -291,6 +291,10 @@ def _listed(upstream: UpstreamConfig, connection: ConnectedUpstream) -> Iterator
 def _of_refusal(upstream: UpstreamConfig, error: UpstreamRefused, form: str) -> Check:
     if error.status in (401, 403):
         remedy = "give the token the scope to read repositories"
+        if form == "anonymous":
+            remedy = "name public workspaces in `workspaces`, or set `credential`"
+        elif upstream.workspaces is None:  # a token of a workspace may not list its user's
+            remedy = "name what to mirror in `workspaces`, or give the token the scope to read workspaces"
         return _bad(f"scopes {upstream.name}", CREDENTIALS, str(error), remedy)
     seen = "that exist and are public" if form == "anonymous" else "that this credential may see"
     remedy = f"check `url`, and that `workspaces` names slugs {seen}"

@@ -171,6 +171,21 @@ def test_the_upstreams_answer_decides_the_exit_code(
     assert exit_code(list(found.values())) == code
 
 
+@pytest.mark.parametrize(
+    ("more", "remedy"),
+    [
+        ("", "name public workspaces in `workspaces`, or set `credential`"),
+        ('credential = "env:CHECK_TOKEN"', "name what to mirror in `workspaces`, or give"),
+        ('credential = "env:CHECK_TOKEN"\nworkspaces = ["team"]', "give the token the scope"),
+    ],
+)
+def test_a_refusal_has_the_remedy_of_its_configuration(tmp_path: Path, more: str, remedy: str) -> None:
+    """A token of a workspace may not list workspaces, and nobody may without a credential."""
+    copy_empty(tmp_path / "mirror.db")
+    found = checks(tmp_path, cloud(status=403), f'[[upstream]]\nname = "cloud"\n{more}')
+    assert str(found["scopes cloud"].remedy).startswith(remedy)
+
+
 def test_each_local_fault_has_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A schedule that never fires, an unset secret, an open file, a damaged file."""
     filled = FixtureDb(tmp_path / "mirror.db")

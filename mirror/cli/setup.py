@@ -27,7 +27,8 @@ _HEAD = """\
 _NOTES = {
     "credential": """\
 # The secret is one of these. Without it, Bitbucket allows 60 requests an hour and shows what is public.
-#   you@example.com:TOKEN   an API token (scopes: read:repository, read:workspace, read:user)
+#   you@example.com:TOKEN   an API token with these scopes:
+#                           read:repository:bitbucket, read:workspace:bitbucket, read:user:bitbucket
 #   TOKEN                   an access token of a repository, project or workspace
 #   oauth:KEY:SECRET        an OAuth consumer
 """
