@@ -52,7 +52,7 @@ TABLES: dict[str, dict[str, Any]] = {
     },
     "repositories": {
         "title": "Repositories",
-        "description": "One row for each repository. Deleted ones are kept, with the time and the reason.",
+        "description": "One row for each repository. Those that are gone stay, with the time and the reason.",
         "label_column": "full_name",
         "sort_desc": "id",
         "facets": ["scm", "is_private", "language", "owner_id"],
