@@ -28,6 +28,7 @@ ARGUMENTS = (
 )  # fmt: skip
 WORDS = ("oauth", "throttling", "emitters", "docs", "python3", "json", "xml", "tests", "api")
 OWNERS = ("redpanda", "annasmith", "bluebox")
+AXE = "axe-core/axe.min.js"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -56,7 +57,7 @@ def browser() -> Iterator[Any]:
 
 def axe_source() -> str:
     """Return the source of axe-core; skips the test where it is not installed."""
-    return npm_file("axe-core/axe.min.js").read_text("utf-8")
+    return npm_file(AXE).read_text("utf-8")
 
 
 def serious_issues(page: Any, rules: Mapping[str, Any]) -> list[Any]:
