@@ -213,10 +213,16 @@ class SyncHarness:
                     stopwatch=stopwatch,
                 )
 
+    @contextmanager
+    def reading(self) -> Iterator[Callable[..., list[Any]]]:
+        """Read from the mirror several times: SQLite reads the schema whenever a file is opened."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            yield lambda sql, *values: connection.execute(sql, values).fetchall()
+
     def rows(self, sql: str, *values: Any) -> list[Any]:
         """Read from the mirror."""
-        with closing(sqlite3.connect(self.path)) as connection:
-            return connection.execute(sql, values).fetchall()
+        with self.reading() as rows:
+            return rows(sql, *values)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -301,7 +307,8 @@ def assert_matches_sandbox(
     """Compare every row of the mirror, except tombstones, with what the sandbox would answer now."""
     sandbox = served.sandbox if isinstance(served, RunningSandbox) else served
     origin = crawl.config.url.removesuffix("/2.0")
-    found = list(differences(crawl.rows, sandbox, workspaces, origin=origin, caller=caller))
+    with crawl.reading() as rows:
+        found = list(differences(rows, sandbox, workspaces, origin=origin, caller=caller))
     assert not found, "\n".join(found)
 
 
@@ -309,21 +316,23 @@ def contents(crawl: SyncHarness) -> dict[str, list[Any]]:
     """Read the whole mirror by natural keys, without the times at which rows were seen."""
     repository = "(SELECT uuid FROM repositories r WHERE r.id = repository_id)"
     columns = ", ".join(REPOSITORY_COLUMNS)
-    return {
-        "users": crawl.rows("SELECT uuid, username, kind, is_owner, display_name FROM users ORDER BY uuid"),
-        "members": crawl.rows(
-            """SELECT w.uuid, u.uuid, m.permission FROM members m JOIN users w ON w.id = m.workspace_id
-               JOIN users u ON u.id = m.user_id ORDER BY 1, 2"""
-        ),
-        "repositories": crawl.rows(
-            f"""SELECT {columns}, refs_stale, gone_reason, (SELECT uuid FROM users u WHERE u.id = owner_id),
-                (SELECT p.uuid FROM repositories p WHERE p.id = repositories.parent_id)
-                FROM repositories ORDER BY uuid"""
-        ),
-        "branches": crawl.rows(f"SELECT {repository}, name, target_hash FROM branches ORDER BY 1, 2"),
-        "tags": crawl.rows(f"SELECT {repository}, name, target_hash, message FROM tags ORDER BY 1, 2"),
-        "changes": crawl.rows(f"SELECT kind, {repository}, ref, old, new FROM changes ORDER BY 1, 2, 3, 4"),
-        "failures": crawl.rows("SELECT kind, subject FROM sync_failures ORDER BY 1, 2"),
-        "seen_refs": crawl.rows("SELECT * FROM seen_refs"),
-        "streams": crawl.rows("SELECT stream FROM cursors ORDER BY 1"),
-    }
+    with crawl.reading() as rows:
+        return {
+            "users": rows("SELECT uuid, username, kind, is_owner, display_name FROM users ORDER BY uuid"),
+            "members": rows(
+                """SELECT w.uuid, u.uuid, m.permission FROM members m JOIN users w ON w.id = m.workspace_id
+                   JOIN users u ON u.id = m.user_id ORDER BY 1, 2"""
+            ),
+            "repositories": rows(
+                f"""SELECT {columns}, refs_stale, gone_reason,
+                    (SELECT uuid FROM users u WHERE u.id = owner_id),
+                    (SELECT p.uuid FROM repositories p WHERE p.id = repositories.parent_id)
+                    FROM repositories ORDER BY uuid"""
+            ),
+            "branches": rows(f"SELECT {repository}, name, target_hash FROM branches ORDER BY 1, 2"),
+            "tags": rows(f"SELECT {repository}, name, target_hash, message FROM tags ORDER BY 1, 2"),
+            "changes": rows(f"SELECT kind, {repository}, ref, old, new FROM changes ORDER BY 1, 2, 3, 4"),
+            "failures": rows("SELECT kind, subject FROM sync_failures ORDER BY 1, 2"),
+            "seen_refs": rows("SELECT * FROM seen_refs"),
+            "streams": rows("SELECT stream FROM cursors ORDER BY 1"),
+        }
