@@ -238,6 +238,26 @@ def test_a_workspace_has_its_own_name_and_picture(tmp_path: Path) -> None:
     assert (
         client.json(f"/2.0/repositories/{row['full_name']}")["owner"]["display_name"] == "Equipment Webmaster"
     )
+    for listing, field in (("workspaces", "name"), ("repositories", "workspace.name")):
+        asked = f"/2.0/{listing}?sort={field}&q={field}"
+        assert client.json(f'{asked}="Equipment Inc"')["size"] == 1
+        assert client.json(f'{asked} ~ "webmaster"')["size"] == 0
+
+
+def test_a_workspace_without_links_keeps_its_name(tmp_path: Path) -> None:
+    """Its links are made then."""
+    mirror = ToldMirror(tmp_path / "mirror.db", anonymous=True)
+    row = json.loads(json.dumps(COPIED[0]))
+    slug = row["full_name"].partition("/")[0]
+    there = {"type": "workspace", "uuid": row["owner"]["uuid"], "name": "Equipment Inc", "slug": slug}
+    filled = mirror.filled
+    found = faked(answer(there)).upstream.fetch_workspace(slug)
+    filled.store.save_owner(filled.upstream_id, found, run_id=None, seen_at=SEEN)
+    mirror.crawl(row)
+    client, _ = mirror.served()
+    shown = client.json(f"/2.0/workspaces/{slug}")
+    assert shown["name"] == "Equipment Inc"
+    assert shown["links"]["self"]["href"].endswith(f"/2.0/workspaces/{slug}")
 
 
 def test_a_changed_object_takes_the_place_of_the_one_before(tmp_path: Path) -> None:

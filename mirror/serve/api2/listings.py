@@ -38,6 +38,12 @@ def _owners(column: str) -> Field:
     return Field(f"(SELECT o.{column} FROM users o WHERE o.id = r.owner_id)")
 
 
+def _workspace_name(owner: str) -> str:
+    """Return a workspace's own name, as `Shapes.workspace` serves it; its account may have another one."""
+    sent = f"SELECT mirror_sent_name(value) FROM extras WHERE kind = 'workspace' AND row_id = {owner}.id"
+    return f"coalesce(({sent}), {owner}.display_name)"
+
+
 def _named(column: str) -> str:
     """Return a condition that uses the case-insensitive index of a name, then compares its case."""
     return f"{column} COLLATE NOCASE IN (:values) AND {column} IN (:values)"
@@ -70,7 +76,7 @@ _REPOSITORY = {
     "project.name": Field("r.project_name"),
     "project.uuid": Field("iif(r.project_uuid GLOB '{*', r.project_uuid, NULL)"),
     "workspace.slug": _namespace(),
-    "workspace.name": _owners("display_name"),
+    "workspace.name": Field(f"(SELECT {_workspace_name('o')} FROM users o WHERE o.id = r.owner_id)"),
     "workspace.uuid": Field(
         "(SELECT iif(o.uuid GLOB '{*', o.uuid, NULL) FROM users o WHERE o.id = r.owner_id)",
         among="r.owner_id IN (SELECT id FROM users "
@@ -87,7 +93,7 @@ _REPOSITORY = {
 }
 _WORKSPACE = {
     "slug": Field("u.username", among=_named("u.username")),
-    "name": Field("u.display_name"),
+    "name": Field(_workspace_name("u")),
     "uuid": _uuid("u"),
     "created_on": Field("u.created_at", "date"),
 }

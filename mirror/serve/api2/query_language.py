@@ -19,15 +19,18 @@ less than anything, and contains nothing. ``!=``, ``!~`` and ``NOT IN`` are the 
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from mirror.api2_objects import unpacked
 from mirror.times import normalised
 
 LONGEST = 8000  # characters of a query
 DEEPEST = 40  # levels of brackets: the parser calls itself for each
 MOST_COMPARISONS = 100  # SQLite limits the depth of an expression
+_LONGEST_EXTRA = 4096  # bytes of a workspace's; visitors' SQL may pass any, which become a thousand times as many
 
 LiteralKind = Literal["text", "number", "date", "boolean", "null"]
 
@@ -231,6 +234,7 @@ def register(connection: sqlite3.Connection) -> None:
     """Register the functions that conditions and orders call."""
     connection.create_function("mirror_contains", 2, _contains, deterministic=True)
     connection.create_function("mirror_natural", 1, natural, deterministic=True)
+    connection.create_function("mirror_sent_name", 1, _sent_name, deterministic=True)
 
 
 def pattern_of(folded: str) -> str:
@@ -249,6 +253,18 @@ def containing(sql: str, pattern: str, folded: str) -> str:
 
 def _contains(text: str, folded: str) -> bool:
     return folded in text.casefold()
+
+
+@lru_cache(maxsize=1024)
+def _sent_name(extra: bytes) -> str | None:
+    """Return the `name` in an extra; None if it has none or cannot be read."""
+    if len(extra) > _LONGEST_EXTRA:
+        return None
+    try:
+        sent = unpacked(extra).get("name")
+    except ValueError:
+        return None
+    return sent[0] if isinstance(sent, list) and sent and isinstance(sent[0], str) else None
 
 
 def natural(text: str) -> str:

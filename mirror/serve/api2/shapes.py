@@ -224,7 +224,9 @@ class Shapes:
         if extra is None:
             return None
         shaped = changed(workspace_object(row, links.api, links.web), extra, links.api, links.web)
-        return shaped if isinstance(shaped.get("links"), dict) else None
+        if not isinstance(shaped.get("links"), dict):
+            shaped["links"] = self._workspace_base(row)["links"]
+        return shaped
 
     def workspace_access(self, row: AccountRow, permission: str | None) -> Json:
         """Shape an item of ``user/workspaces``: the slug is nested, and there is no name."""
