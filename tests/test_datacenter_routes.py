@@ -288,6 +288,20 @@ def test_branches_are_found_and_ordered(mirror: Mirror, query: str, found: list[
     assert mirror.names(f"projects/acme-inc/repos/tool/branches?{query}") == found
 
 
+def test_matches_are_boosted_in_any_script(tmp_path: Path) -> None:
+    """The whole name and its beginning are compared as the filter compares."""
+    filled = FixtureDb(tmp_path / "mirror.db")
+    filled.repositories([repository("acme-Inc/tool", ACME)], first=True)
+    names = ("a-über", "ÜBER", "Übergang", "straße", "strasse-2")
+    filled.refs("acme-Inc/tool", [hg_ref("branch", name, "a") for name in names])
+    filled.store.close()
+    client = client_of(tmp_path / "mirror.db")
+    asked = "/rest/api/1.0/projects/acme-inc/repos/tool/branches?boostMatches=true&orderBy=ALPHABETICAL"
+    for text, found in (("über", ["ÜBER", "Übergang", "a-über"]), ("STRASSE", ["straße", "strasse-2"])):
+        rows = client.json(f"{asked}&filterText={text}")["values"]
+        assert [row["displayId"] for row in rows] == found
+
+
 def test_branches_tell_their_latest_commit(mirror: Mirror) -> None:
     """If details are requested; the default branch is marked."""
     here = "projects/acme-inc/repos/tool"

@@ -95,6 +95,7 @@ def test_names_that_wait_for_the_index_are_meant_too(tmp_path: Path, *, visible_
         ("spring_bto", "spring_bot", 1),
         ("chat.sevrer", "chat.server", 1),
         ("plian", "plain", 2),  # the name itself, before words of more popular ones that are as near
+        ("spass-mass-fulss", "spass-mass-fluss", 1),  # its name has fewer letters than what it is compared as
         ("djagno-xxxx", None, 0),
         ("qqqqqq", None, 0),
     ],
@@ -108,6 +109,7 @@ def test_words_within_a_name_are_corrected(
         for name in ("django-scripts", "my-django.chat", "Django CMS", "old_spring_bot", "a.chat.server"):
             mirror.add(name, followers_count=5)
         mirror.add("plain")
+        mirror.add("Spaß-Maß-Fluß")
         mirror.add("some-plains-plain", followers_count=9)
         if indexed:
             mirror.store.rebuild_search_index()

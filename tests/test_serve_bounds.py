@@ -192,7 +192,11 @@ def test_a_failing_function_prints_no_traceback(tmp_path: Path, capfd: pytest.Ca
     """A BLOB or a NULL as an argument can make a function fail."""
     fill_public(tmp_path / "mirror.db").store.close()
     served = client_of(tmp_path / "mirror.db")
-    for statement in ("select mirror_natural(1)", "select mirror_contains(x'00', 1)"):
+    for statement in (
+        "select mirror_natural(1)",
+        "select mirror_contains(x'00', 1)",
+        "select mirror_match(1, 2)",
+    ):
         assert served.get("/mirror.json", params={"sql": statement}).status_code == 400
     assert "Traceback" not in capfd.readouterr().err
 

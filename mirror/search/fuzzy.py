@@ -33,8 +33,10 @@ _LONGEST_CORRECTED = 200
 _UNPREPARED = f"""SELECT id FROM (SELECT id FROM search_pending WHERE turn IS NULL LIMIT {MAX_PENDING})
     UNION ALL SELECT id FROM (SELECT id FROM repositories WHERE id > ? LIMIT {MAX_PENDING})"""
 
+# The normal form of a name can be longer than the name, unless it is plain: `ß` is compared as `ss`.
 _WITHOUT_INDEX = """SELECT id FROM repositories NOT INDEXED
-    WHERE (length(name) >= :shortest OR length(slug) >= :shortest) AND {} LIMIT 20000"""
+    WHERE (length(name) >= :shortest OR length(slug) >= :shortest
+        OR name GLOB '*[^ -~]*' OR slug GLOB '*[^ -~]*') AND {} LIMIT 20000"""
 
 
 def errors_allowed(part: str) -> int:

@@ -30,7 +30,9 @@ from mirror.times import normalised
 LONGEST = 8000  # characters of a query
 DEEPEST = 40  # levels of brackets: the parser calls itself for each
 MOST_COMPARISONS = 100  # SQLite limits the depth of an expression
-_LONGEST_EXTRA = 4096  # bytes of a workspace's; visitors' SQL may pass any, which become a thousand times as many
+_LONGEST_EXTRA = (
+    4096  # bytes of a workspace's; visitors' SQL may pass any, which become a thousand times as many
+)
 
 LiteralKind = Literal["text", "number", "date", "boolean", "null"]
 
@@ -233,6 +235,7 @@ def condition_of(query: str, fields: Mapping[str, Field]) -> Condition:
 def register(connection: sqlite3.Connection) -> None:
     """Register the functions that conditions and orders call."""
     connection.create_function("mirror_contains", 2, _contains, deterministic=True)
+    connection.create_function("mirror_match", 2, _match, deterministic=True)
     connection.create_function("mirror_natural", 1, natural, deterministic=True)
     connection.create_function("mirror_sent_name", 1, _sent_name, deterministic=True)
 
@@ -253,6 +256,12 @@ def containing(sql: str, pattern: str, folded: str) -> str:
 
 def _contains(text: str, folded: str) -> bool:
     return folded in text.casefold()
+
+
+def _match(text: str, folded: str) -> int:
+    """Return 0 if a text is another one, in any case, 1 if it begins with it, else 2."""
+    text = text.casefold()
+    return 0 if text == folded else 1 if text.startswith(folded) else 2
 
 
 @lru_cache(maxsize=1024)

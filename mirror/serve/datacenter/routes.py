@@ -190,9 +190,7 @@ def _refs(connection: sqlite3.Connection, asked: DataCenterRequest, kind: RefKin
         orders.insert(0, f"{_MADE_AT} DESC")
     if text and asked.flag("boostMatches"):
         kept.values["boosted"] = text.casefold()
-        orders.insert(
-            0, "CASE instr(lower(name), :boosted) WHEN 1 THEN length(name) > length(:boosted) ELSE 2 END"
-        )
+        orders.insert(0, "mirror_match(name, :boosted)")
     details = asked.flag("details")
     found = read_rows(connection, sources.refs(row.id, kind), window, ", ".join(orders), kept)
     return page(
