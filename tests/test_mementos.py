@@ -74,6 +74,23 @@ def test_a_single_read_answers_of_the_moment(
     assert "Age" not in answer.headers
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/2.0/repositories/bob/%7Bit%7D?fields=%2Bvalues.*",
+        "/2.0/repositories/ann/old/refs/branches/feature%2Fa%20b",
+        "/2.0/repositories/ann/old/refs/branches/%C3%BC%25",
+        "/2.0/repositories/ann/old/refs?q=(name=%22a%22)&access=a+b~!",
+    ],
+)
+def test_the_timegate_is_the_address_that_was_sent(served: tuple[AsgiClient, CALLER], path: str) -> None:
+    """Escapes are not escaped again; signs that would end the link are."""
+    link = get(served, path).headers["Link"]
+    assert link.partition(">")[0].removeprefix("<").endswith(path)
+    raw = get(served, "/2.0/repositories/bob/new?q=a>b").headers["Link"]
+    assert raw.endswith('/2.0/repositories/bob/new?q=a%3Eb>; rel="original timegate"')
+
+
 def test_without_a_moment_it_is_as_ever(served: tuple[AsgiClient, CALLER]) -> None:
     """Except for the headers that offer the past; lists have none."""
     answer = get(served, "/2.0/repositories/bob/new")

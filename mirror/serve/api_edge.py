@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 LONGEST_PATH = 2000  # characters below the version; names are shorter
 _SEARCHES = {"q", "sort", "name"}  # parameters that may make an answer read many rows
+_AS_SENT = "%/?:@!$&'()*+,;=~"  # characters of an address that is escaped already
 _READ_ONLY = (
     "This mirror is read-only. Writes pass through to the upstream where `writes = true` is configured."
 )
@@ -194,7 +195,8 @@ class _Exchange(NamedTuple):
         """Read from an address that accepts a time in the past, and say so in the headers."""
         request = self.request
         query = f"?{request.query_string}" if request.query_string else ""
-        url = f"{address_of(self.datasette, request)}{quote(request.path)}{query}"
+        sent = quote(f"{request.path}{query}", safe=_AS_SENT, encoding="latin-1")
+        url = f"{address_of(self.datasette, request)}{sent}"
         headers = {"Vary": ACCEPT, "Link": f'<{url}>; rel="original timegate"'}
         moment = request.headers.get(ACCEPT.lower())
         try:
