@@ -307,6 +307,8 @@ def changed(ours: Json, extra: Json, api: str, web: str) -> Json:
         if change.__class__ is dict:
             inner = shaped.get(key)
             shaped[key] = changed(inner if isinstance(inner, dict) else {}, change, api, web)
+            if key == "links":
+                shaped[key].pop("mirror", None)  # the page of another mirror, which is the upstream
         elif change:
             shaped[key] = localised(change[0], api, web, key)
         else:

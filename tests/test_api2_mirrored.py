@@ -1,10 +1,12 @@
 """A mirror of a mirror: what one serves as API 2.0, another reads as Bitbucket Cloud, row by row."""
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asgi_client import client_of
 from fixtures_db import FixtureDb
 from live_server import serving
 from prepared_files import opened
@@ -112,3 +114,16 @@ def test_a_stranger_s_copy_holds_what_is_public(tmp_path: Path, mixed_db: Fixtur
     assert names == {"jespern/django-piston", "dchambers/django-piston", "jespern/shown"}
     tags = {row["name"] for row in rows_of(tmp_path / "copy.db", "tags")}
     assert tags == {"0.2.1", "0.2.2", "0.2.3", "tip"}
+
+
+def test_links_to_the_mirror_are_the_copy_s_own(tmp_path: Path, mixed_db: FixtureDb) -> None:
+    """Of repositories, workspaces and accounts, alone and inside of each other."""
+    mixed_db.store.close()
+    with serving(mixed_db.path) as address:
+        synced(tmp_path / "copy.db", f"{address}/2.0", workspaces=("jespern", "dchambers"))
+    copy = client_of(tmp_path / "copy.db")
+    for path in ("repositories/jespern", "workspaces", "workspaces/jespern", "users/jespern"):
+        text = copy.get(f"/2.0/{path}").text
+        shown = re.findall(r'"mirror":{"href":"([^"]*)"', text)
+        assert shown, path
+        assert all(link.startswith("http://localhost/-/") for link in shown), (path, shown)

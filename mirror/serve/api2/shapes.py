@@ -151,6 +151,8 @@ class Shapes:
             sent = changed(account_object(row, links.api, links.web), extra, links.api, links.web)
             if row.created_at is not None:
                 sent.setdefault("created_on", moment(row.created_at))
+            if row.username and isinstance(sent.get("links"), dict):
+                sent["links"] = {**sent["links"], **hrefs(mirror=links.owner_page(row.username))}
             return sent
         shaped: Json = {
             "type": "team" if row.kind != "user" else "user",
