@@ -7,7 +7,7 @@ from pathlib import Path
 from prepared_files import copy_made, opened
 
 from mirror.model import Member, Owner, Ref, Repository
-from mirror.store.changes import reopen
+from mirror.store.changes import show_new_changes
 from mirror.store.owners import save_members
 from mirror.store.refs import save_refs
 from mirror.store.repositories import mark_gone
@@ -166,7 +166,7 @@ class FixtureDb:
         with self.store.transaction() as connection:
             saved = save_refs(connection, repository_id, refs, first_page=True, last_page=True, seen_at=at)
             self.store.save_changes(saved.changes, run_id=None, at=at)
-            reopen(connection, repository_id, listed_since=at)
+            show_new_changes(connection, repository_id, listed_since=at)
 
     def gone(self, full_name: str, *, at: str = LATER, reason: str = "absent") -> None:
         """Turn a repository into a tombstone."""

@@ -14,7 +14,7 @@ from prepared_files import copy_empty
 from mirror.lake.export import ExportOptions, export
 from mirror.lake.place import Place
 from mirror.store.export_marks import MIRROR_ID
-from mirror.store.schema import CLOSED
+from mirror.store.schema import HIDDEN
 
 DAY = timedelta(days=1)
 START = datetime(2026, 10, 1, tzinfo=UTC)
@@ -78,7 +78,7 @@ class RandomMirror:
                  description=self.name, first_seen_at=self._moment(), last_seen_at=self._moment(),
                  refs_synced_at=random.choice((None, self._moment(), self._moment())),
                  deleted_at=self._moment() if gone else None, gone_reason="absent" if gone else None,
-                 public_from=random.choice((0, random.randint(1, 20), CLOSED)))  # fmt: skip
+                 public_from=random.choice((0, random.randint(1, 20), HIDDEN)))  # fmt: skip
         for table in ("branches", "tags"):
             for name in random.sample("abc", random.randint(0, 3)):
                 self.put(table, repository_id=row, name=name, target_hash=self.name, target_parents='["1"]')
@@ -129,7 +129,7 @@ def expected(mirrors: Iterable[RandomMirror]) -> dict[str, set[tuple[Any, ...]]]
             (
                 uuid, best["description"], any(row["is_private"] for row in held), gone,
                 best["deleted_at"] if gone else None, min(row["first_seen_at"] for row in held),
-                read["public_from"] == CLOSED, _hidden_until(all_rows["changes"], held),
+                read["public_from"] == HIDDEN, _hidden_until(all_rows["changes"], held),
                 tuple(sorted(row["mirror"] for row in held)),
             )
         )  # fmt: skip

@@ -12,7 +12,7 @@ from search_oracle import Playground, normal
 
 from mirror.store import Store
 
-CLOSED = 2**63 - 1
+HIDDEN = 2**63 - 1
 TABLES = {"branch": "branches", "tag": "tags"}
 
 _ROWS = """SELECT t.repository_id, '{0}', t.name, t.target_hash, t.target_date, r.is_private, r.public_from,
@@ -49,7 +49,7 @@ def naive(
     for which, table in TABLES.items():
         for row in connection.execute(_ROWS.format(which, table)).fetchall() if kind in (None, which) else ():
             row_id, _, name, target, date, is_private, public_from, deleted, owner_id, username = tuple(row)
-            hidden = is_private or public_from == CLOSED
+            hidden = is_private or public_from == HIDDEN
             if (deleted is not None and not gone) or (
                 hidden and not visible_private and owner_id not in private_of
             ):

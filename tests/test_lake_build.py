@@ -22,7 +22,7 @@ from mirror.queries.search import find_repositories
 from mirror.queries.visibility import ANONYMOUS
 from mirror.store.files import open_reader
 from mirror.store.lock import held
-from mirror.store.schema import CLOSED
+from mirror.store.schema import HIDDEN
 
 
 def built(folder: Path, *mirrors: Path, owners: str | None = None, force: bool = False) -> Built:
@@ -53,7 +53,7 @@ def test_the_union_holds_what_the_merge_says(seed: int, tmp_path: Path) -> None:
     for uuid, _, private, gone, deleted_at, first_seen_at, hidden, until, _ in wanted["repositories"]:
         assert by_uuid[uuid][2:5] == (private, deleted_at if gone else None, first_seen_at)
         ((last,),) = rows(union, f"{last_until} AND uuid = '{uuid}' AND at <= '{until or ''}'")
-        assert by_uuid[uuid][5] == (CLOSED if hidden else last)
+        assert by_uuid[uuid][5] == (HIDDEN if hidden else last)
     refs = [
         (uuid, kind, name, target)
         for kind, table in (("branch", "branches"), ("tag", "tags"))

@@ -7,7 +7,7 @@ from typing import Any
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from refs_oracle import CLOSED, RefPlayground, naive
+from refs_oracle import HIDDEN, RefPlayground, naive
 from search_oracle import OWNERS
 
 from mirror.search.index.refs.changes import apply_refs_backlog, rebuild_refs_index
@@ -31,7 +31,7 @@ REF = st.tuples(IDS, KINDS, NAMES, HASHES, DATES)
 CHANGED = st.one_of(
     st.builds(lambda yes: {"is_private": yes}, st.booleans()),
     st.builds(lambda when: {"deleted_at": when}, st.sampled_from([None, "2026-02-02T00:00:00.000000Z"])),
-    st.builds(lambda last: {"public_from": last}, st.sampled_from([0, CLOSED])),
+    st.builds(lambda last: {"public_from": last}, st.sampled_from([0, HIDDEN])),
 )
 STEPS = st.one_of(
     st.tuples(st.just("add"), st.tuples(st.integers(1, len(OWNERS)), st.booleans())),

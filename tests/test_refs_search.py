@@ -27,7 +27,7 @@ from mirror.search.refs.find import register_refs, search_refs
 from mirror.search.refs.reader import Chunk, page_of
 from mirror.store.refs import save_refs
 from mirror.store.repair import check_file
-from mirror.store.schema import CLOSED
+from mirror.store.schema import HIDDEN
 
 OLD, NEW = "2015-01-01T00:00:00.000000Z", "2025-01-01T00:00:00.000000Z"
 HASH = "1a2b3c4d5e" + "0" * 30
@@ -85,7 +85,7 @@ def test_what_is_hidden_has_no_influence(mirror: RefPlayground) -> None:
     without = told()
     mirror.put(2, "branch", "main", HASH, NEW)
     mirror.put(2, "branch", "secret/main", HASH, NEW)
-    for change in ({"is_private": 1}, {"is_private": 0, "public_from": CLOSED}):
+    for change in ({"is_private": 1}, {"is_private": 0, "public_from": HIDDEN}):
         mirror.change(2, **change)
         for _ in range(2):
             assert told() == without
@@ -324,4 +324,4 @@ def test_any_text_is_a_query(mirror: RefPlayground, query: str) -> None:
 
 def test_the_number_that_hides_refs_is_that_of_the_store() -> None:
     """`search/` cannot import it."""
-    assert layout.CLOSED == CLOSED
+    assert layout.HIDDEN == HIDDEN

@@ -13,7 +13,7 @@ from mirror.search import search
 from mirror.search.index.check import check_index
 from mirror.store import Store, schema
 from mirror.store.files import explained, open_reader
-from mirror.store.schema import CLOSED
+from mirror.store.schema import HIDDEN
 
 
 @pytest.mark.parametrize("up_to", MIGRATIONS[:-1])
@@ -50,7 +50,7 @@ def test_history_from_before_publication_is_hidden(tmp_path: Path) -> None:
     connection.close()
     with Store(path) as store:
         found = store.rows("SELECT id, public_from, refs_stale FROM repositories WHERE id IN (1, 2, 4)")
-    assert found == [(1, CLOSED, 1), (2, 4, 0), (4, 0, 0)]
+    assert found == [(1, HIDDEN, 1), (2, 4, 0), (4, 0, 0)]
 
 
 def test_the_version_counts_the_migrations() -> None:

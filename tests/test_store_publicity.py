@@ -15,7 +15,7 @@ from webhook_client import NEW, OLD, SOME, webhook_mirror
 from mirror.sandbox import Fault, Sandbox
 from mirror.store import Store, tokens
 from mirror.store.changes import DESCRIBED, repository_changes
-from mirror.store.schema import CLOSED
+from mirror.store.schema import HIDDEN
 
 NAME = "ubernostrum/django-profiles"
 FRESH: dict[str, Any] = {"workspaces": ("ubernostrum",)}
@@ -67,8 +67,8 @@ def _publish(sandbox: Sandbox) -> None:
     sandbox.do("make_public", NAME)
 
 
-def _closed(crawl: SyncHarness, name: str = NAME) -> bool:
-    return bool(crawl.one("SELECT public_from FROM repositories WHERE full_name = ?", name) == CLOSED)
+def _hidden(crawl: SyncHarness, name: str = NAME) -> bool:
+    return bool(crawl.one("SELECT public_from FROM repositories WHERE full_name = ?", name) == HIDDEN)
 
 
 def test_changes_of_the_private_time_stay_hidden(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_publication_is_recorded_after_the_other_changes() -> None:
     assert kinds == ["renamed", "updated", "made_public"]
 
 
-def test_unreadable_refs_keep_the_repository_closed(tmp_path: Path) -> None:
+def test_unreadable_refs_keep_the_history_hidden(tmp_path: Path) -> None:
     """For any time: they would be compared with those of the private time."""
     with crawling(tmp_path, synced=True, **FRESH) as (sandbox, crawl):
         _hide(sandbox)
@@ -126,12 +126,12 @@ def test_unreadable_refs_keep_the_repository_closed(tmp_path: Path) -> None:
         for _ in range(3):
             crawl.sync(later=7200)
             sandbox.do("edit", NAME, fields={"website": "https://example.com"})
-            assert _closed(crawl)
+            assert _hidden(crawl)
             assert _shown(crawl.path, NAME) == []
         sandbox.clear_faults()
         crawl.sync(later=86400)
         assert "branch_deleted" in {kind for kind, *_ in crawl.changes()}
-        assert not _closed(crawl)
+        assert not _hidden(crawl)
         assert _shown(crawl.path, NAME) == []
 
 
@@ -150,15 +150,15 @@ def test_a_listing_of_refs_that_began_in_private_does_not_open_it(tmp_path: Path
         sandbox.do("create_branch", NAME, name="acquired")  # which keeps all others on their pages
         crawl.sync(max_requests=1, later=7200)
         read_at = crawl.one("SELECT refs_synced_at FROM repositories WHERE full_name = ?", NAME)
-        assert _closed(crawl)
+        assert _hidden(crawl)
         with closing(sqlite3.connect(crawl.path)) as connection, connection:  # as answers under way would
             connection.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?, ?)", place[0])
         crawl.sync(later=1)
         assert crawl.one("SELECT refs_synced_at FROM repositories WHERE full_name = ?", NAME) > read_at
-        assert _closed(crawl)
+        assert _hidden(crawl)
         assert _shown(crawl.path, NAME) == []
         crawl.sync()
-        assert not _closed(crawl)
+        assert not _hidden(crawl)
         assert _shown(crawl.path, NAME) == []
 
 
@@ -186,11 +186,11 @@ def test_a_webhook_before_the_listing_opens_nothing(tmp_path: Path) -> None:
     assert _shown(hook.crawl.path, SOME) == []
     hook.sandbox.clear_faults()
     hook.crawl.sync(later=86400)
-    assert not _closed(hook.crawl, SOME)
+    assert not _hidden(hook.crawl, SOME)
     assert _shown(hook.crawl.path, SOME) == []
 
 
-def test_a_repository_made_private_again_is_closed(tmp_path: Path) -> None:
+def test_a_repository_made_private_again_is_hidden(tmp_path: Path) -> None:
     """A second private time is hidden like the first."""
     with crawling(tmp_path, synced=True, **FRESH) as (sandbox, crawl):
         for _ in range(2):
@@ -198,7 +198,7 @@ def test_a_repository_made_private_again_is_closed(tmp_path: Path) -> None:
             crawl.sync()
             _publish(sandbox)
             crawl.sync()
-            assert not _closed(crawl)
+            assert not _hidden(crawl)
             assert _shown(crawl.path, NAME) == []
 
 
@@ -222,7 +222,7 @@ def test_a_mirror_without_refs_opens_at_once(tmp_path: Path) -> None:
         crawl.sync()
         _publish(sandbox)
         crawl.sync()
-        assert not _closed(crawl)
+        assert not _hidden(crawl)
         assert _shown(crawl.path, NAME) == []
         sandbox.do("edit", NAME, fields={"description": "A nicer library"})
         crawl.sync()
@@ -238,7 +238,7 @@ def test_a_mirror_without_refs_opens_at_once(tmp_path: Path) -> None:
         with_refs=False,
         first_listing=False,
     )
-    assert filled.store.row("SELECT public_from FROM repositories")[0] == CLOSED
+    assert filled.store.row("SELECT public_from FROM repositories")[0] == HIDDEN
     filled.store.close()
 
 
@@ -250,7 +250,7 @@ def test_refs_requested_before_do_not_open_it(tmp_path: Path) -> None:
     filled.repositories([repository("a/b")], at=LATER)
     state = "SELECT public_from, refs_stale FROM repositories"
     filled.refs("a/b", [hg_ref("branch", "old-secret", "1")])  # asked for before
-    assert tuple(filled.store.row(state)) == (CLOSED, 1)
+    assert tuple(filled.store.row(state)) == (HIDDEN, 1)
     filled.refs("a/b", [], at=LATER)
     assert tuple(filled.store.row(state)) == (filled.store.row("SELECT max(id) FROM changes")[0], 0)
     filled.store.close()

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from mirror.store import Store
-from mirror.store.schema import CLOSED
+from mirror.store.schema import HIDDEN
 
 THEN = "2026-01-{:02}T00:00:00.000000Z"
 LISTED = "2026-06-01T00:00:00.000000Z"
@@ -101,7 +101,7 @@ class Twin:
             project_name=key, followers_count=random.choice((None, 5)), created_at=THEN.format(number + 1),
             forks_count=forks if forks is None else forks + self.private.randint(0, 5), first_seen_at=seen,
             last_seen_at=LISTED, refs_synced_at=LISTED, refs_stale=0,
-            public_from=CLOSED if closed else public_from, **parent,
+            public_from=HIDDEN if closed else public_from, **parent,
         )  # fmt: skip
         if key:
             self._project(name, key)

@@ -24,7 +24,7 @@ from mirror.store.changes import MEASURED_SINCE
 from mirror.store.files import explained
 from mirror.store.lock import place_of_copy, replacing
 from mirror.store.repair import faults_of
-from mirror.store.schema import CLOSED, create_unindexed, open_unjournalled
+from mirror.store.schema import HIDDEN, create_unindexed, open_unjournalled
 
 Batch = Mapping[str, Sequence[Any]]
 """Rows of a table of the lake, by column."""
@@ -52,7 +52,7 @@ _SAVE: Mapping[str, str] = {
         values=", ".join(f":{name}" for name in _KEPT["repositories"]),
         more=", refs_synced_at, refs_stale, public_from",
         given=f""", :refs_listed_at, :refs_listed_at IS NULL AND :deleted_at IS NULL,
-            iif(:refs_hidden, {CLOSED}, coalesce(:hidden_until, 0))""",
+            iif(:refs_hidden, {HIDDEN}, coalesce(:hidden_until, 0))""",
     ),
     "projects": _OWNED.format(
         table="projects",

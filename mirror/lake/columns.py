@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 from zlib import crc32
 
-from mirror.store.schema import CLOSED
+from mirror.store.schema import HIDDEN
 
 OnProgress = Callable[[str, int], None]
 """Called with the current table and its rows so far; an exception ends the export or the build."""
@@ -116,7 +116,7 @@ REPOSITORIES = Table(
         Column("refs_listed_at", "moment", "when its refs were read in full; null for never",
                "r.refs_synced_at"),
         Column("refs_hidden", "flag", "it was made public, and its refs have not been read since",
-               f"r.public_from = {CLOSED}"),
+               f"r.public_from = {HIDDEN}"),
         Column("hidden_until", "moment", "changes until then are hidden from strangers; null if none is",
                """CASE WHEN r.public_from > 0 THEN (SELECT max(c.at) FROM changes c
                    WHERE c.repository_id = r.id AND c.id <= r.public_from) END"""),

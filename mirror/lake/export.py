@@ -36,11 +36,12 @@ from mirror.store import Store
 from mirror.store.export_marks import CHOOSE, MARKED, Begun, begin_export, finish_export, mirror_id
 from mirror.store.files import explained, open_reader, reading_address
 from mirror.store.lock import beside, export_lock, place_apart
-from mirror.store.schema import CLOSED
 from mirror.times import Clock, to_text, utc_now
 
 MOST_ADDITIONS = 100
 """After this many exports that add files, the next one compacts, so that readers open few files."""
+
+_NO_END = 2**63 - 1  # greater than the number of any change
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
@@ -281,7 +282,7 @@ class _Series:
 def _sources(connection: sqlite3.Connection, begun: Begun, *, public: bool) -> dict[str, str]:
     """Return the sources of rows for `selects_of`; lists marked rows in temporary tables."""
     after, until = (begun.since.last_change if begun.since else 0), begun.until.last_change
-    lines = {"after": str(after), "until": str(CLOSED if public else until)}
+    lines = {"after": str(after), "until": str(_NO_END if public else until)}
     if begun.since is None:
         whole = {"repositories": "repositories r", "users": "users u", "projects": "projects p"}
         return {**whole, "listings": LIVING, **lines}

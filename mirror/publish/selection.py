@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from mirror.queries.visibility import ANONYMOUS, first_seen, visible, visible_parent, visible_project
 from mirror.store.files import reading_address
 from mirror.store.rows import fetch, fetch_value
-from mirror.store.schema import CLOSED
+from mirror.store.schema import HIDDEN
 
 
 def _same(alias: str, names: str) -> dict[str, str]:
@@ -136,7 +136,7 @@ TOLD_CHANGES = (
 )  # fmt: skip
 """Kinds of changes that are copied. The others reveal former names, or that something was private."""
 
-HAS_REFS = f"r.public_from < {CLOSED}"
+HAS_REFS = f"r.public_from < {HIDDEN}"
 """The refs of a public repository were read after it became public."""
 
 

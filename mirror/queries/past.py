@@ -31,7 +31,7 @@ from mirror.store.changes import MEASURED, MEASURED_SINCE
 from mirror.store.compaction import compacted_before
 from mirror.store.files import snapshot_moment
 from mirror.store.rows import fetch, fetch_as, fetch_dicts, fetch_value
-from mirror.store.schema import CLOSED, REF_TABLES, memory_copy
+from mirror.store.schema import HIDDEN, REF_TABLES, memory_copy
 from mirror.times import past_moment, utc_now
 
 
@@ -167,7 +167,7 @@ def _known_since(connection: sqlite3.Connection, row: dict[str, Any], hidden: in
     """
     if not hidden:
         return str(row["first_seen_at"])
-    if hidden >= CLOSED:
+    if hidden >= HIDDEN:
         return None
     moments: list[tuple[str | None]] = fetch(
         connection,

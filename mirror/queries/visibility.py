@@ -18,7 +18,7 @@ from mirror.api2_objects import PUBLIC, changed, public_part, unpacked
 from mirror.queries.file_state import file_state
 from mirror.queries.rows import AccountRow, ProjectRow, Values
 from mirror.store.rows import fetch, fetch_row, fetch_value
-from mirror.store.schema import CLOSED, awaits_listing
+from mirror.store.schema import HIDDEN, awaits_listing
 
 IS_OWN_ID = "IN (SELECT value FROM json_each(:ids))"
 """Follows a column of user ids: the id is one of the caller's own."""
@@ -112,7 +112,7 @@ def shows_refs(caller: Caller, alias: str) -> str:
     """
     if caller.sees_all:
         return "1"
-    read_since = f"{alias}.public_from < {CLOSED}"
+    read_since = f"{alias}.public_from < {HIDDEN}"
     return f"({read_since} OR {is_own(alias)})" if caller.user_ids else read_since
 
 

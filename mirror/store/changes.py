@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mirror.model import Repository
 from mirror.store.rows import fetch_as, fetch_row, fetch_value
-from mirror.store.schema import CLOSED
+from mirror.store.schema import HIDDEN
 
 # Columns that come from the upstream, named as in `mirror.model.Repository`.
 SENT = tuple(
@@ -180,10 +180,10 @@ def moves_to_ask_about(
         connection,
         """SELECT c.id, r.uuid, r.full_name, r.scm, c.old, c.new
            FROM changes c CROSS JOIN repositories r ON r.id = c.repository_id
-           WHERE c.id > :after AND c.id >= coalesce((SELECT min(id) FROM changes WHERE at >= :since), :last)
+           WHERE c.id > :after AND c.id >= (SELECT min(id) FROM changes WHERE at >= :since)
                AND c.is_main = 1 AND c.forced IS NULL
                AND r.upstream_id = :upstream AND r.deleted_at IS NULL ORDER BY c.id LIMIT :most""",
-        {"after": after, "since": since, "last": CLOSED, "upstream": upstream_id, "most": most},
+        {"after": after, "since": since, "upstream": upstream_id, "most": most},
     )
 
 
@@ -192,40 +192,37 @@ def save_forced(connection: sqlite3.Connection, change_id: int, *, forced: bool 
     connection.execute("UPDATE changes SET forced = coalesce(forced, ?) WHERE id = ?", (forced, change_id))
 
 
-_CLOSE = f"""UPDATE repositories SET refs_stale = max(refs_stale, :with_refs), public_from = iif(:with_refs
+_HIDE = f"""UPDATE repositories SET refs_stale = max(refs_stale, :with_refs), public_from = iif(:with_refs
         OR EXISTS (SELECT 1 FROM branches WHERE repository_id = :id)
         OR EXISTS (SELECT 1 FROM tags WHERE repository_id = :id),
-    {CLOSED}, (SELECT coalesce(max(id), 0) FROM changes)) WHERE id = :id"""
-
-_OPEN = """UPDATE repositories SET public_from = (SELECT coalesce(max(id), 0) FROM changes) WHERE id = ?"""
+    {HIDDEN}, {LAST_CHANGE}) WHERE id = :id"""
 
 
-def close(connection: sqlite3.Connection, published: Iterable[int | None], *, with_refs: bool) -> None:
+def hide_history(connection: sqlite3.Connection, published: Iterable[int | None], *, with_refs: bool) -> None:
     """Hide the history of repositories that were just made public; call it after saving their changes.
 
-    It stays hidden until their refs have been listed again (`reopen`). If the file has no refs of them and
-    none are mirrored (`with_refs`), only the changes until now are hidden.
+    It stays hidden until their refs have been listed again (`show_new_changes`). If the file has no refs of
+    them and none are mirrored (`with_refs`), only the changes until now are hidden.
     """
     values = [{"id": repository_id, "with_refs": int(with_refs)} for repository_id in published]
-    connection.executemany(_CLOSE, values)
+    connection.executemany(_HIDE, values)
 
 
-def reopen(connection: sqlite3.Connection, repository_id: int, *, listed_since: str) -> None:
+def show_new_changes(connection: sqlite3.Connection, repository_id: int, *, listed_since: str) -> None:
     """Show changes from now on, if the history of a repository is hidden and all its refs were read.
 
     `listed_since` is when the listing of refs began. If that was before the repository was made public, the
     refs are listed again.
     """
-    closed = fetch_row(
+    hidden = fetch_row(
         connection,
         f"""SELECT (SELECT max(at) FROM changes WHERE repository_id = r.id AND kind = 'made_public')
-            FROM repositories r WHERE id = ? AND public_from = {CLOSED}""",
+            FROM repositories r WHERE id = ? AND public_from = {HIDDEN}""",
         (repository_id,),
     )
-    if closed is None:
+    if hidden is None:
         return
-    (published_at,) = closed
-    if listed_since >= (published_at or ""):
-        connection.execute(_OPEN, (repository_id,))
-    else:
-        connection.execute("UPDATE repositories SET refs_stale = 1 WHERE id = ?", (repository_id,))
+    (published_at,) = hidden
+    is_current = listed_since >= (published_at or "")
+    update = f"public_from = {LAST_CHANGE}" if is_current else "refs_stale = 1"
+    connection.execute(f"UPDATE repositories SET {update} WHERE id = ?", (repository_id,))

@@ -18,7 +18,7 @@ from mirror.search.index.refs.changes import (
     update_after_refs,
 )
 from mirror.search.segments import has_damaged_segment
-from mirror.store.changes import Change, close
+from mirror.store.changes import Change, hide_history
 from mirror.store.files import PRIVATE, explained, file_identity, open_writer
 from mirror.store.owners import save_owner, save_project, save_projects_of
 from mirror.store.refs import read_refs_otherwise
@@ -244,7 +244,7 @@ class Store:
             )
             self.save_changes(saved.changes, run_id=run_id, at=seen_at)
             published = [one.repository_id for one in saved.changes if one.kind == "made_public"]
-            close(self.connection, published, with_refs=with_refs)
+            hide_history(self.connection, published, with_refs=with_refs)
             if not first_listing:
                 update_after_page(self.connection)
                 if saved.changed:  # new repositories have no refs yet

@@ -18,7 +18,7 @@ from mirror.store.changes import Change, RefTarget, ref_change, ref_changes
 from mirror.store.cursors import Cursors
 from mirror.store.extras import Extra, drop_ref_extras, ref_extras, save_extras, save_ref_extras
 from mirror.store.rows import fetch_as, fetch_row
-from mirror.store.schema import CLOSED, PSEUDO_TAG, REF_TABLES
+from mirror.store.schema import HIDDEN, PSEUDO_TAG, REF_TABLES
 
 _COMMON = (
     "target_hash", "target_date", "target_author", "target_author_name", "target_author_uuid",
@@ -44,7 +44,7 @@ _SAVE = {
 class SavedRefs(NamedTuple):
     """How many refs were new, moved and gone, and the changes to record.
 
-    `is_hidden` says that the history of the repository is hidden (`mirror.store.changes.reopen`).
+    `is_hidden` says that the history of the repository is hidden (`mirror.store.changes.show_new_changes`).
     """
 
     new: int
@@ -74,13 +74,13 @@ class _Before(NamedTuple):
         return self.previous_look is None and not (self.has_refs or self.has_names or self.is_hidden)
 
 
-IS_BARE = f"""refs_synced_at IS NULL AND main_branch IS NULL AND public_from IS NOT {CLOSED}
+IS_BARE = f"""refs_synced_at IS NULL AND main_branch IS NULL AND public_from IS NOT {HIDDEN}
     AND NOT EXISTS (SELECT 1 FROM branches WHERE repository_id = r.id)
     AND NOT EXISTS (SELECT 1 FROM tags WHERE repository_id = r.id)
     AND NOT EXISTS (SELECT 1 FROM seen_refs WHERE repository_id = r.id)"""
 """Whether no ref of a repository ``r`` is expected: then `save_unread` writes an answer without any."""
 
-_BEFORE = f"""SELECT id, refs_synced_at, public_from = {CLOSED},
+_BEFORE = f"""SELECT id, refs_synced_at, public_from = {HIDDEN},
         EXISTS (SELECT 1 FROM branches WHERE repository_id = r.id)
             OR EXISTS (SELECT 1 FROM tags WHERE repository_id = r.id),
         EXISTS (SELECT 1 FROM seen_refs WHERE repository_id = r.id),

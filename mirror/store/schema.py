@@ -28,7 +28,7 @@ KIND, PUBLISHED_AT, SNAPSHOT = "kind", "published_at", "snapshot"
 REF_TABLES: "dict[RefKind, str]" = {"branch": "branches", "tag": "tags"}
 PSEUDO_TAG = "tip"  # Mercurial's name for the newest commit: no tag that anybody made
 
-CLOSED = 2**63 - 1  # the `public_from` that hides all changes, and refs
+HIDDEN = 2**63 - 1  # the `public_from` that hides all changes, and refs
 
 NAMESAKES_ORDER = "r.upstream_id, r.last_seen_at DESC, r.id"
 """The order of living repositories `r` of one name. The upstream gave it to the one that was seen last.

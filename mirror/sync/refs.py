@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Ref, RepositoryKey
-from mirror.store.changes import LAST_CHANGE, Change, is_pushed_since, reopen
+from mirror.store.changes import LAST_CHANGE, Change, is_pushed_since, show_new_changes
 from mirror.store.crawl_state import RefsListing
 from mirror.store.cursors import Cursors
 from mirror.store.refs import (
@@ -188,7 +188,7 @@ class RefsStep(Step):
             if done:
                 run.failures.answered_refs(self.row_id, understood=listing.bad == 0)
             if done and listing.bad == 0 and saved.is_hidden:
-                reopen(connection, self.row_id, listed_since=listing.since)
+                show_new_changes(connection, self.row_id, listed_since=listing.since)
             for bad in answer.bad:
                 what = f"{self.key.full_name}: {bad.what}"
                 run.failures.add(Failure("ref", what, bad.error, repository_id=self.row_id))

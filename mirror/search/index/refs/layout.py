@@ -72,14 +72,14 @@ oldest."""
 ORDER = f"({AGE} << {ID_BITS} | {{repository}})"
 """SQL for the order of a ref in its list: the newest first, then the repository with the lowest id."""
 
-CLOSED = 2**63 - 1
+HIDDEN = 2**63 - 1
 """The `public_from` of a public repository whose refs were read while it was private: they are hidden."""
 
 COLLECTION = (
-    f"""(({{r}}.is_private <> 0 OR {{r}}.public_from = {CLOSED}) + 2 * ({{r}}.deleted_at IS NOT NULL))"""
+    f"""(({{r}}.is_private <> 0 OR {{r}}.public_from = {HIDDEN}) + 2 * ({{r}}.deleted_at IS NOT NULL))"""
 )
 """SQL for the collection of a repository's refs, as `mirror.search.names.COLLECTIONS` numbers them; `r` is
-the alias of its row. What is closed counts as private."""
+the alias of its row. Where refs are HIDDEN, it counts as private."""
 
 NO_END = 2**63 - 1
 """Above every order."""
