@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from mirror.addresses import CLOUD, WEB, Json, escaped, hrefs, localised, segment
+from mirror.model import flag, known_uuid
 
 
 def moment(text: str | None) -> str | None:
@@ -29,22 +30,14 @@ def seconds(text: str | None) -> str | None:
     return f"{text[:19]}+00:00"
 
 
-def _known(identity: str | None) -> str | None:
-    return identity if identity is not None and identity.startswith("{") else None
-
-
-def _flag(value: Any) -> bool | None:
-    return None if value is None else bool(value)
-
-
 def account_object(row: Any, api: str, web: str) -> Json:
     """Make an account from an owner's columns; `row` has the fields of `mirror.model.Owner`."""
-    identity = segment(_known(row.uuid) or row.username or "")
+    identity = segment(known_uuid(row.uuid) or row.username or "")
     is_person = row.kind == "user"
     shaped: Json = {
         "type": "user" if is_person else "team",
         "display_name": row.display_name,
-        "uuid": _known(row.uuid),
+        "uuid": known_uuid(row.uuid),
         "links": hrefs(
             self=f"{api}/{'users' if is_person else 'workspaces'}/{identity}",
             html=f"{web}/{identity}/",
@@ -62,7 +55,7 @@ def workspace_object(row: Any, api: str, web: str, *, name: str | None = None) -
     slug = segment(row.username or "")
     return {
         "type": "workspace",
-        "uuid": _known(row.uuid),
+        "uuid": known_uuid(row.uuid),
         "name": name,
         "slug": row.username,
         "links": hrefs(
@@ -79,7 +72,7 @@ def repository_object(row: Any, owner: Any, api: str, web: str) -> Json:
     counted = {name: getattr(row, name) for name in ("followers_count", "forks_count")}
     return {
         "type": "repository",
-        "uuid": _known(row.uuid),
+        "uuid": known_uuid(row.uuid),
         "full_name": row.full_name,
         "name": row.name,
         "slug": row.slug,
@@ -94,8 +87,8 @@ def repository_object(row: Any, owner: Any, api: str, web: str) -> Json:
         "updated_on": moment(row.updated_at),
         "size": row.size,
         "language": row.language,
-        "has_issues": _flag(row.has_issues),
-        "has_wiki": _flag(row.has_wiki),
+        "has_issues": flag(row.has_issues),
+        "has_wiki": flag(row.has_wiki),
         "mainbranch": main_branch_object(row.main_branch, is_hg=row.scm == "hg"),
         "override_settings": {"default_merge_strategy": True, "branching_model": True},
         "enforced_signed_commits": None,
@@ -153,7 +146,7 @@ def project_object(row: Any, owner: Any, api: str, web: str) -> Json | None:
     return {
         "type": "project",
         "key": row.project_key,
-        "uuid": _known(row.project_uuid),
+        "uuid": known_uuid(row.project_uuid),
         "name": row.project_name,
         "links": hrefs(self=f"{api}/workspaces/{slug}/projects/{key}", html=page, avatar=f"{page}/avatar/32"),
     }
@@ -169,7 +162,7 @@ def parent_object(row: Any, api: str, web: str) -> Json | None:
         "type": "repository",
         "full_name": full_name,
         "name": full_name.partition("/")[2],
-        "uuid": _known(row.parent_uuid),
+        "uuid": known_uuid(row.parent_uuid),
         "links": hrefs(self=f"{api}/repositories/{name}", html=f"{web}/{name}"),
     }
 
@@ -179,7 +172,7 @@ def short_repository_object(row: Any, api: str, web: str) -> Json:
     name = escaped(row.full_name)
     return {
         "type": "repository",
-        "uuid": _known(row.uuid),
+        "uuid": known_uuid(row.uuid),
         "full_name": row.full_name,
         "name": row.name,
         "links": hrefs(self=f"{api}/repositories/{name}", html=f"{web}/{name}", avatar=row.avatar_url),

@@ -39,6 +39,16 @@ def canonical_uuid(text: str) -> str | None:
     return text if _BRACED.fullmatch(text) else None
 
 
+def known_uuid(identity: str | None) -> str | None:
+    """Return an identity if it is a uuid; None for the mirror's own ones: ``id:8``, ``name:owner``."""
+    return identity if identity is not None and identity.startswith("{") else None
+
+
+def flag(value: int | None) -> bool | None:
+    """Return a flag as it is stored, 1 or 0, as a boolean; None for unknown."""
+    return None if value is None else bool(value)
+
+
 class Project(msgspec.Struct, frozen=True, kw_only=True):
     """A project of a workspace, as its repositories report it; on Data Center, the workspace itself.
 

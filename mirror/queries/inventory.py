@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from mirror.queries.rows import flag
+from mirror.model import flag
 from mirror.queries.visibility import Caller, forks_count, shows_refs, visible
 from mirror.store.rows import fetch
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from mirror.addresses import WebPages, web_of
+from mirror.model import flag, known_uuid
 from mirror.queries.file_state import file_state
 from mirror.store.rows import fetch_as
 
@@ -27,16 +28,6 @@ LISTED = (
 
 NOT_OF = {"branch": ("tagger", "message", "date"), "tag": ("heads",)}
 """The fields that a kind of refs does not have."""
-
-
-def known_uuid(identity: str | None) -> str | None:
-    """Return an identity if it is a uuid; None for the mirror's own ones: ``id:8``, ``name:owner``."""
-    return identity if identity is not None and identity.startswith("{") else None
-
-
-def flag(value: int | None) -> bool | None:
-    """Return a flag of a row as a boolean; None for unknown."""
-    return None if value is None else bool(value)
 
 
 class RepositoryRow(msgspec.Struct, frozen=True, array_like=True):

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from mirror.queries.rows import AccountRow, ChangeRow, RefRow, RepositoryRow, flag
+from mirror.model import flag
+from mirror.queries.rows import AccountRow, ChangeRow, RefRow, RepositoryRow
 from mirror.serve.exchange import Json
 
 # Each object has all keys that Bitbucket sent between 2010 and 2019, so that clients of any age find theirs.

@@ -10,14 +10,13 @@ import msgspec
 
 from mirror.addresses import WebPages, escaped, hrefs, segment
 from mirror.api2_objects import account_object, changed, moment, repository_object, workspace_object
+from mirror.model import flag, known_uuid
 from mirror.queries.rows import (
     AccountRow,
     ProjectRow,
     RepositoryRow,
     UpstreamRow,
     Upstreams,
-    flag,
-    known_uuid,
 )
 from mirror.serve.exchange import Json
 
