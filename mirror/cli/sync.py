@@ -12,6 +12,7 @@ import click
 
 from mirror.cli.main import configured, errors, leave, number_option, out, unread
 from mirror.cli.printer import Printer
+from mirror.config import Config
 from mirror.config_checks import warn
 from mirror.errors import ConfigError, StoreError, StoreLocked
 from mirror.observe.alerts import Alerts
@@ -87,13 +88,7 @@ def sync(
         with nullcontext(Logged()) if as_json else progress() as reporter:
             set_up(config.log, secrets_of(config))
             alerts = Alerts(config)
-            try:
-                summaries = sync_all(config, options, report=reporter, stop=threading.Event())
-            except StoreError as error:
-                if not isinstance(error, StoreLocked):  # another run is at work, which is no trouble
-                    alerts.send_failure("", str(error))
-                    alerts.close()
-                raise
+            summaries = _sync_or_alert(config, options, reporter, alerts)
     for summary in summaries:
         alerts.send_for(summary)
     with closing(alerts), unread():  # closing waits until they are delivered
@@ -103,6 +98,17 @@ def sync(
             else:
                 print_summary(out(), summary)
     leave(max((summary.exit_code for summary in summaries), default=0))
+
+
+def _sync_or_alert(config: Config, options: SyncOptions, reporter: Reporter, alerts: Alerts) -> list[Summary]:
+    """Sync; send an alert if the file cannot be used, unless that is because another run is at work."""
+    try:
+        return sync_all(config, options, report=reporter, stop=threading.Event())
+    except StoreError as error:
+        if not isinstance(error, StoreLocked):
+            alerts.send_failure("", str(error))
+            alerts.close()
+        raise
 
 
 def progress() -> "AbstractContextManager[TerminalProgress | LogProgress]":

@@ -103,10 +103,7 @@ def merge(
             " contrib/lake/merge_spark.py to spark-submit"
         )
     place, folder, out = Place(lake), Path(address.text), Path(os.path.realpath(out))
-    if out == folder or out in folder.parents or folder in out.parents:
-        raise ConfigError(f"{out}: the merged lake must be outside of {place}; give another folder")
-    if out.exists() and not (out / MERGED).exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ConfigError(f"{out}: exists, and is not a merged lake; give another folder")
+    _check_replaceable(out, address.text)
     manifests = read_all(place)
     if not manifests:
         raise ConfigError(f"{place}: holds no export of a mirror; `mirror export parquet {place}` makes one")
@@ -127,6 +124,15 @@ def merge(
         with explained(out):
             (part / MERGED).write_bytes(msgspec.json.format(msgspec.json.encode(merged)) + b"\n")
     return merged
+
+
+def _check_replaceable(out: Path, lake: str) -> None:
+    """Raise ConfigError unless `out` is outside of the lake, and nothing but a merged lake is replaced."""
+    folder = Path(lake)
+    if out == folder or out in folder.parents or folder in out.parents:
+        raise ConfigError(f"{out}: the merged lake must be outside of {lake}; give another folder")
+    if out.exists() and not (out / MERGED).exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ConfigError(f"{out}: exists, and is not a merged lake; give another folder")
 
 
 def read_merged(folder: Path) -> Merged:
@@ -154,28 +160,15 @@ def _check_whole(place: Place, manifests: list[Manifest]) -> None:
 
 
 def _by_duckdb(place: Place, manifests: list[Manifest], part: Path, memory: str | None) -> _Done:
-    lake = Path(place.root)
     try:
         import duckdb  # noqa: PLC0415
     except ImportError:
         raise ConfigError("--engine duckdb needs DuckDB: pip install duckdb") from None
     try:
         with closing(duckdb.connect()) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            connection.execute("SET preserve_insertion_order = false")  # true would hold all rows in memory
-            connection.execute(f"SET temp_directory = {_quoted(str(part / '_spilled'))}")
             if memory:
                 _limit(connection, memory)
-            for table in TABLES:
-                connection.execute(f"CREATE VIEW lake_{table.name} AS {_rows(table, lake, manifests)}")
-            # Three tables use `verdicts`: DuckDB would compute a view three times.
-            connection.execute(sql_text().replace("VIEW verdicts", "TABLE verdicts"))
-            for name in OUTPUT:
-                (part / name).mkdir()
-                connection.execute(
-                    f"""COPY (SELECT * FROM merged_{name}) TO {_quoted(str(part / name / "part-0.parquet"))}
-                        (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"""
-                )
+            _write_merged(connection, Path(place.root), manifests, part)
             rows = {
                 name: _first(connection, f"SELECT count(*) FROM {_output(part, name)}") for name in OUTPUT
             }
@@ -197,6 +190,22 @@ def _by_duckdb(place: Place, manifests: list[Manifest], part: Path, memory: str 
     shutil.rmtree(part / "_spilled", ignore_errors=True)
     mirrors = [MergedSource(mirror=one.mirror, seq=one.seq, moment=one.moment) for one in manifests]
     return mirrors, rows, checksums
+
+
+def _write_merged(connection: Any, lake: Path, manifests: list[Manifest], part: Path) -> None:
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET preserve_insertion_order = false")  # true would hold all rows in memory
+    connection.execute(f"SET temp_directory = {_quoted(str(part / '_spilled'))}")
+    for table in TABLES:
+        connection.execute(f"CREATE VIEW lake_{table.name} AS {_rows(table, lake, manifests)}")
+    # Three tables use `verdicts`: DuckDB would compute a view three times.
+    connection.execute(sql_text().replace("VIEW verdicts", "TABLE verdicts"))
+    for name in OUTPUT:
+        (part / name).mkdir()
+        connection.execute(
+            f"""COPY (SELECT * FROM merged_{name}) TO {_quoted(str(part / name / "part-0.parquet"))}
+                (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"""
+        )
 
 
 def _limit(connection: Any, memory: str) -> None:

@@ -87,15 +87,7 @@ def _pasts(
         {"ids_wanted": json.dumps(ids), **caller.values},
     )
     shown_ids = [row["id"] for row in rows]
-    lines = defaultdict[int, list[Line]](list)
-    of_row = "" if with_refs else "AND kind NOT GLOB 'branch_*' AND kind NOT GLOB 'tag_*'"
-    for row_id, *line in fetch(
-        connection,
-        f"""SELECT repository_id, {", ".join(Line._fields)} FROM changes
-            WHERE repository_id IN (SELECT value FROM json_each(:ids_wanted)) {of_row} ORDER BY id""",
-        {"ids_wanted": json.dumps(shown_ids)},
-    ):
-        lines[row_id].append(Line(*line))
+    lines = _lines_of(connection, shown_ids, with_refs=with_refs)
     moved = _measures_of(connection, shown_ids, at)
     compacted = compacted_before(connection) or ""
     for row in rows:
@@ -115,6 +107,22 @@ def _pasts(
         if with_refs:
             refs = fetch_as(RefRow, connection, select_refs(*KINDS), {"repository": row["id"]})
         yield rebuilt.past(refs, to_the_day=at < compacted)
+
+
+def _lines_of(
+    connection: sqlite3.Connection, ids: list[int], *, with_refs: bool
+) -> defaultdict[int, list[Line]]:
+    """Read the changes of repositories, in order; without those of refs unless `with_refs`."""
+    lines = defaultdict[int, list[Line]](list)
+    of_row = "" if with_refs else "AND kind NOT GLOB 'branch_*' AND kind NOT GLOB 'tag_*'"
+    for row_id, *line in fetch(
+        connection,
+        f"""SELECT repository_id, {", ".join(Line._fields)} FROM changes
+            WHERE repository_id IN (SELECT value FROM json_each(:ids_wanted)) {of_row} ORDER BY id""",
+        {"ids_wanted": json.dumps(ids)},
+    ):
+        lines[row_id].append(Line(*line))
+    return lines
 
 
 def _measures_of(connection: sqlite3.Connection, ids: list[int], at: str) -> dict[int, Measures]:

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise, product
 from operator import attrgetter
@@ -140,23 +140,25 @@ class _RefsCheck:
 
     def _expect(self) -> None:
         """Add what the index should have of each ref."""
-        known = {"known": up_to(self._connection)}
         with_hashes = has_hashes(self._connection)
-        for kind, table in enumerate(TABLES):
-            for sql in (_UNCHANGED, _CHANGED):
-                for repository, name, collection, order, digits in self._connection.execute(
-                    sql.format(table=table, kind=kind), known
-                ):
-                    name_id = self._ids.get(name)
-                    if collection is None:
-                        continue
-                    if name_id is None:
-                        self._faults.append(f"the name {name!r} is missing")
-                    else:
-                        self._lists[name_id, list_of(collection, kind)].add([order])
-                        number = hash_number(digits) if with_hashes else None
-                        if number is not None:
-                            self._buckets[number >> 16].add([(number & 0xFFFF, repository)])
+        for kind, repository, name, collection, order, digits in self._refs():
+            name_id = self._ids.get(name)
+            if collection is None:
+                continue
+            if name_id is None:
+                self._faults.append(f"the name {name!r} is missing")
+                continue
+            self._lists[name_id, list_of(collection, kind)].add([order])
+            number = hash_number(digits) if with_hashes else None
+            if number is not None:
+                self._buckets[number >> 16].add([(number & 0xFFFF, repository)])
+
+    def _refs(self) -> Iterator[tuple[Any, ...]]:
+        """Yield each ref as the index should have it: its kind, and a row of `_UNCHANGED` or `_CHANGED`."""
+        known = {"known": up_to(self._connection)}
+        for (kind, table), sql in product(enumerate(TABLES), (_UNCHANGED, _CHANGED)):
+            for row in self._connection.execute(sql.format(table=table, kind=kind), known):
+                yield (kind, *row)
 
     def _check_lists(self) -> None:
         held = defaultdict[tuple[int, int], _RefSum](_RefSum)
