@@ -1,4 +1,4 @@
-"""AsgiClient a served mirror in one process, without a network, as each kind of caller."""
+"""Requests to a served mirror in this process, without a network, as each kind of caller."""
 
 import asyncio
 import atexit

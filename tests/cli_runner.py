@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from forked_command import ForkedCommand
 
+from mirror.report import Reporter
 from mirror.sandbox import RunningSandbox, Sandbox, World, running
 
 
@@ -26,6 +27,14 @@ def finished(code: int | None, out: str, err: str) -> Finished:
     assert code is not None
     assert "Traceback" not in err, err
     return Finished(code, out, err)
+
+
+class BrokenReporter(Reporter):
+    """A listener with a bug."""
+
+    def phase(self, what: str, total: int | None) -> None:
+        """Break."""
+        raise ZeroDivisionError(what, total)
 
 
 class Folder:

@@ -224,6 +224,11 @@ class SyncHarness:
         with self.reading() as rows:
             return rows(sql, *values)
 
+    def refs_path(self, name: str) -> str:
+        """Return a pattern for the path of a repository's refs, as the client asks for it."""
+        uuid = self.one("SELECT uuid FROM repositories WHERE full_name = ?", name)
+        return f"*{uuid.strip('{}')}*/refs"
+
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Edit the mirror file by hand."""

@@ -520,18 +520,23 @@ def test_another_programs_database_and_a_newer_mirror_are_refused(
         assert (ran.code, "newer version" in ran.err) == (4, True)
 
 
+def held_at(served: RunningSandbox, nth: int) -> tuple[threading.Event, threading.Event]:
+    """Hold the answer to the nth request; one event tells that it has come, the other lets it go on."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        asked.set()
+        go_on.wait(30)
+
+    served.sandbox.on_request(nth, hold)
+    return asked, go_on
+
+
 def test_a_second_sync_names_the_process_that_holds_the_lock(folder: Folder) -> None:
     """The lock lasts for the run and ends with its process."""
     with small_sandbox(300) as served:
         folder.configure(served.url, "concurrency = 1")
-        asked = threading.Event()
-        go_on = threading.Event()
-
-        def hold() -> None:
-            asked.set()
-            go_on.wait(30)
-
-        served.sandbox.on_request(5, hold)
+        asked, go_on = held_at(served, 5)
         first = folder.start("sync")
         assert asked.wait(30)
         second = folder.run("sync")
@@ -548,14 +553,7 @@ def test_an_interrupted_sync_keeps_its_place(folder: Folder, number: signal.Sign
     """Exit code 130; the next run resumes and is complete."""
     with small_sandbox(300) as served:
         folder.configure(served.url)
-        asked = threading.Event()
-        go_on = threading.Event()
-
-        def hold() -> None:
-            asked.set()
-            go_on.wait(30)
-
-        served.sandbox.on_request(100, hold)
+        asked, go_on = held_at(served, 100)
         running = folder.start("sync")
         assert asked.wait(30)
         running.send_signal(number)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_db import LATER, FixtureDb, fill_mixed, hg_ref, owner, repository
+from fixtures_db import LATER, FixtureDb, hg_ref, owner, repository
 from lake_reader import files_of, held, latest, rows_of
 
 from mirror.errors import ConfigError, StoreError, StoreLocked
@@ -71,21 +71,14 @@ def sql(path: Path, statement: str) -> list[Any]:
         return [dict(row) for row in connection.execute(statement)]
 
 
-@pytest.fixture
-def mixed_file(tmp_path: Path) -> Path:
-    """A closed mirror with private rows of every sort."""
-    fill_mixed(tmp_path / "mirror.db").store.close()
-    return tmp_path / "mirror.db"
-
-
-def test_every_row_is_exported_with_its_types(mixed_file: Path, tmp_path: Path) -> None:
+def test_every_row_is_exported_with_its_types(mixed_path: Path, tmp_path: Path) -> None:
     """As SQL has it: times in UTC, flags, lists, identities in place of row ids."""
-    done = exported(mixed_file, tmp_path / "lake")
+    done = exported(mixed_path, tmp_path / "lake")
     assert (done.what, done.seq, done.rows["repositories"], done.rows["refs"]) == ("full", 1, 11, 9)
     rows = rows_of(tmp_path / "lake")
     there = {row["uuid"]: row for row in rows["repositories"]}
     for row in sql(
-        mixed_file, "SELECT r.*, o.uuid AS owner_uuid FROM repositories r JOIN users o ON o.id = owner_id"
+        mixed_path, "SELECT r.*, o.uuid AS owner_uuid FROM repositories r JOIN users o ON o.id = owner_id"
     ):
         found = there.pop(row["uuid"])
         assert found["instance"] == "https://api.example.com/2.0"
@@ -104,34 +97,34 @@ def test_every_row_is_exported_with_its_types(mixed_file: Path, tmp_path: Path) 
         assert (
             f"bucket={bucket_of('{jespern/django-piston}'):02x}" in file["path"] or "bucket=" in file["path"]
         )
-    assert len(rows["changes"]) == len(sql(mixed_file, "SELECT 1 FROM changes"))
+    assert len(rows["changes"]) == len(sql(mixed_path, "SELECT 1 FROM changes"))
     assert [row["permission"] for row in rows["members"]] == ["owner"]
 
 
-def test_nothing_changed_writes_no_file(mixed_file: Path, tmp_path: Path) -> None:
+def test_nothing_changed_writes_no_file(mixed_path: Path, tmp_path: Path) -> None:
     """Not after a listing that found no change, nor after a run."""
     lake = tmp_path / "lake"
-    exported(mixed_file, lake)
+    exported(mixed_path, lake)
     before = files_of(lake)
-    assert exported(mixed_file, lake).what == "nothing"
-    filled = FixtureDb(mixed_file)
+    assert exported(mixed_path, lake).what == "nothing"
+    filled = FixtureDb(mixed_path)
     filled.repositories([repository("mcatalbas/codeigniter", name="CodeIgniter", language="php",
                                     followers_count=12)], at=LATER)  # fmt: skip
     filled.store.close()
-    sql(mixed_file, "INSERT INTO sync_runs (upstream_id, kind, started_at, state) VALUES (1, 'full', '', '')")
-    done = exported(mixed_file, lake)
+    sql(mixed_path, "INSERT INTO sync_runs (upstream_id, kind, started_at, state) VALUES (1, 'full', '', '')")
+    done = exported(mixed_path, lake)
     assert (done.what, done.files) == ("nothing", 0)
     assert files_of(lake) == before
 
 
-def test_only_what_changed_is_added(mixed_file: Path, tmp_path: Path) -> None:
+def test_only_what_changed_is_added(mixed_path: Path, tmp_path: Path) -> None:
     """A changed repository with all its refs and followers; a deleted ref is absent."""
     lake = tmp_path / "lake"
-    exported(mixed_file, lake)
-    filled = FixtureDb(mixed_file)
+    exported(mixed_path, lake)
+    filled = FixtureDb(mixed_path)
     filled.refs("jespern/django-piston", [hg_ref("branch", "default", "9", heads=("9" * 40,))], at=LATER)
     filled.store.close()
-    done = exported(mixed_file, lake)
+    done = exported(mixed_path, lake)
     assert (done.what, done.rows["repositories"], done.rows["refs"]) == ("changes", 1, 1)
     refs = [row["name"] for row in held(lake)["refs"] if "django-piston" in row["repository_uuid"]]
     assert refs == ["default"]
@@ -167,18 +160,18 @@ SILENT = (
 )
 
 
-def test_each_way_to_write_is_exported(mixed_file: Path, tmp_path: Path) -> None:
+def test_each_way_to_write_is_exported(mixed_path: Path, tmp_path: Path) -> None:
     """Any statement on any table; a write without a change is not exported."""
-    exported(mixed_file, tmp_path / "lake")
+    exported(mixed_path, tmp_path / "lake")
     for statement in WRITES:
-        sql(mixed_file, statement)
+        sql(mixed_path, statement)
         whole = "uuid = " in statement or statement == "DELETE FROM projects"
-        assert exported(mixed_file, tmp_path / "lake").what == ("full" if whole else "changes"), statement
-    exported(mixed_file, tmp_path / "whole")
+        assert exported(mixed_path, tmp_path / "lake").what == ("full" if whole else "changes"), statement
+    exported(mixed_path, tmp_path / "whole")
     assert held(tmp_path / "lake") == held(tmp_path / "whole")
     for statement in SILENT:
-        sql(mixed_file, statement)
-        assert exported(mixed_file, tmp_path / "lake").what == "nothing", statement
+        sql(mixed_path, statement)
+        assert exported(mixed_path, tmp_path / "lake").what == "nothing", statement
 
 
 class History:
@@ -267,44 +260,44 @@ def test_a_history_of_additions_equals_a_full_export(seed: int, tmp_path: Path) 
     assert len(expected["repositories"]) >= 3
 
 
-def test_a_compacted_export_holds_the_same_in_few_files(mixed_file: Path, tmp_path: Path) -> None:
+def test_a_compacted_export_holds_the_same_in_few_files(mixed_path: Path, tmp_path: Path) -> None:
     """Nothing is left to compact then."""
-    lake, filled = tmp_path / "lake", FixtureDb(mixed_file)
-    exported(mixed_file, lake)
+    lake, filled = tmp_path / "lake", FixtureDb(mixed_path)
+    exported(mixed_path, lake)
     for digit in "789":
         filled.refs("jespern/django-piston", [hg_ref("tag", "v1", digit)], at=LATER)
-        exported(mixed_file, lake)
+        exported(mixed_path, lake)
     filled.store.close()
     before = held(lake)
-    done = exported(mixed_file, lake, compact=True)
+    done = exported(mixed_path, lake, compact=True)
     assert (done.what, done.compacted, latest(lake)["additions"]) == ("nothing", True, 0)
     assert held(lake) == before
     assert all(file["base"] for files in latest(lake)["tables"].values() for file in files)
-    assert not exported(mixed_file, lake, compact=True).compacted
+    assert not exported(mixed_path, lake, compact=True).compacted
 
 
 def test_many_additions_are_compacted_by_themselves(
-    mixed_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mixed_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So no reader must open thousands of files."""
     from mirror.lake import export as module
 
     monkeypatch.setattr(module, "MOST_ADDITIONS", 2)
-    lake, filled = tmp_path / "lake", FixtureDb(mixed_file)
+    lake, filled = tmp_path / "lake", FixtureDb(mixed_path)
     counts = []
     for digit in "12345":
         filled.refs("jespern/django-piston", [hg_ref("tag", "v1", digit)], at=LATER)
-        exported(mixed_file, lake)
+        exported(mixed_path, lake)
         counts.append(latest(lake)["additions"])
     filled.store.close()
     assert counts == [0, 1, 2, 0, 1]
 
 
-def test_files_that_no_manifest_of_the_last_three_names_are_removed(mixed_file: Path, tmp_path: Path) -> None:
+def test_files_that_no_manifest_of_the_last_three_names_are_removed(mixed_path: Path, tmp_path: Path) -> None:
     """Also those of a killed export; files of other mirrors stay."""
     lake = tmp_path / "lake"
     for _ in range(5):
-        exported(mixed_file, lake, full=True)
+        exported(mixed_path, lake, full=True)
     name = latest(lake)["mirror"]
     left = lake / f"refs/mirror={name}/bucket=00/changes-00000009.parquet"
     left.parent.mkdir(exist_ok=True)
@@ -312,7 +305,7 @@ def test_files_that_no_manifest_of_the_last_three_names_are_removed(mixed_file: 
     theirs = lake / "refs/mirror=mother/bucket=00/base-00000001.parquet"
     theirs.parent.mkdir(parents=True)
     theirs.write_bytes(b"theirs")
-    exported(mixed_file, lake, full=True)
+    exported(mixed_path, lake, full=True)
     manifests = sorted(path.name for path in (lake / f"_manifests/mirror={name}").iterdir())
     assert manifests == ["00000004.json", "00000005.json", "00000006.json", "latest.json"]
     there = {str(path.relative_to(lake)) for path in lake.rglob("*.parquet")} - {
@@ -331,39 +324,39 @@ def test_files_that_no_manifest_of_the_last_three_names_are_removed(mixed_file: 
     assert not list(lake.glob("_staging*"))
 
 
-def test_what_the_file_does_not_know_is_exported_in_full(mixed_file: Path, tmp_path: Path) -> None:
+def test_what_the_file_does_not_know_is_exported_in_full(mixed_path: Path, tmp_path: Path) -> None:
     """After a lost lake, a restored copy, a new address of an upstream."""
     lake = tmp_path / "lake"
-    exported(mixed_file, lake)
+    exported(mixed_path, lake)
     copy = tmp_path / "copy.db"
-    shutil.copy(mixed_file, copy)
-    filled = FixtureDb(mixed_file)
+    shutil.copy(mixed_path, copy)
+    filled = FixtureDb(mixed_path)
     filled.refs("jespern/django-piston", [hg_ref("tag", "v1", "7")], at=LATER)
     filled.store.close()
-    assert exported(mixed_file, lake).what == "changes"
+    assert exported(mixed_path, lake).what == "changes"
     assert exported(copy, lake).what == "full"
-    assert exported(mixed_file, lake).what == "full"
-    assert exported(mixed_file, lake).what == "nothing"
-    sql(mixed_file, "UPDATE upstreams SET url = 'https://other.example/2.0/'")
-    assert exported(mixed_file, lake).what == "full"
+    assert exported(mixed_path, lake).what == "full"
+    assert exported(mixed_path, lake).what == "nothing"
+    sql(mixed_path, "UPDATE upstreams SET url = 'https://other.example/2.0/'")
+    assert exported(mixed_path, lake).what == "full"
     assert {row["instance"] for row in held(lake)["refs"]} == {"https://other.example/2.0"}
     shutil.rmtree(lake)
-    assert exported(mixed_file, lake).what == "full"
+    assert exported(mixed_path, lake).what == "full"
 
 
-def test_public_and_whole_exports_do_not_mix(mixed_file: Path, tmp_path: Path) -> None:
+def test_public_and_whole_exports_do_not_mix(mixed_path: Path, tmp_path: Path) -> None:
     """A forgotten --public adds no private rows to a public lake."""
-    exported(mixed_file, tmp_path / "public", public=True)
+    exported(mixed_path, tmp_path / "public", public=True)
     before = files_of(tmp_path / "public")
     with pytest.raises(ConfigError, match="export with --public"):
-        exported(mixed_file, tmp_path / "public")
+        exported(mixed_path, tmp_path / "public")
     assert files_of(tmp_path / "public") == before
-    exported(mixed_file, tmp_path / "lake")
+    exported(mixed_path, tmp_path / "lake")
     with pytest.raises(ConfigError, match="give the public part another folder"):
-        exported(mixed_file, tmp_path / "lake", public=True)
+        exported(mixed_path, tmp_path / "lake", public=True)
 
 
-def test_what_cannot_be_used_is_said(mixed_file: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_used_is_said(mixed_path: Path, tmp_path: Path) -> None:
     """A file that is not a mirror, an unusable place, an export in progress."""
     with pytest.raises(StoreError, match="no mirror there yet"):
         exported(tmp_path / "none.db", tmp_path / "lake")
@@ -380,14 +373,14 @@ def test_what_cannot_be_used_is_said(mixed_file: Path, tmp_path: Path) -> None:
         assert "secret" not in str(error.value)
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="is a file; a lake needs a folder"):
-        exported(mixed_file, tmp_path / "file")
+        exported(mixed_path, tmp_path / "file")
     with pytest.raises(ConfigError, match="a file of it; give another name"):
-        exported(mixed_file, mixed_file.with_name(f"{mixed_file.name}.lock"))
-    with export_lock(mixed_file), pytest.raises(StoreLocked, match="is exporting it"):
-        exported(mixed_file, tmp_path / "lake")
-    exported(mixed_file, tmp_path / "lake")
+        exported(mixed_path, mixed_path.with_name(f"{mixed_path.name}.lock"))
+    with export_lock(mixed_path), pytest.raises(StoreLocked, match="is exporting it"):
+        exported(mixed_path, tmp_path / "lake")
+    exported(mixed_path, tmp_path / "lake")
     name = latest(tmp_path / "lake")["mirror"]
-    shutil.copy(mixed_file, tmp_path / "copy.db")
+    shutil.copy(mixed_path, tmp_path / "copy.db")
     with (
         Place(str(tmp_path / "lake")).staging(f"mirror={name}", tmp_path / "unused"),
         pytest.raises(StoreLocked, match="exporting"),
@@ -395,7 +388,7 @@ def test_what_cannot_be_used_is_said(mixed_file: Path, tmp_path: Path) -> None:
         exported(tmp_path / "copy.db", tmp_path / "lake")
     (tmp_path / f"lake/_manifests/mirror={name}/latest.json").write_text("{}")
     with pytest.raises(StoreError, match=r"not a manifest.*remove it, and export again"):
-        exported(mixed_file, tmp_path / "lake")
+        exported(mixed_path, tmp_path / "lake")
 
 
 def test_an_unconfirmed_copy_is_not_exported(mixed_db: FixtureDb, tmp_path: Path) -> None:
@@ -417,24 +410,24 @@ def test_an_unconfirmed_copy_is_not_exported(mixed_db: FixtureDb, tmp_path: Path
     ],
 )
 def test_a_folder_of_other_files_stays_as_it_is(
-    mixed_file: Path, tmp_path: Path, name: str, text: str, why: str
+    mixed_path: Path, tmp_path: Path, name: str, text: str, why: str
 ) -> None:
     """Other files and a lake of another version; files of a killed export do not count."""
     lake = tmp_path / "lake"
     lake.mkdir()
     (lake / name).write_text(text)
     with pytest.raises((ConfigError, StoreError), match=why):
-        exported(mixed_file, lake)
+        exported(mixed_path, lake)
     assert files_of(lake) == {name: text.encode()}
     (lake / name).unlink()
     (lake / "refs/mirror=m1").mkdir(parents=True)
     (lake / "_staging-mirror=m1.lock").write_text("")
-    assert exported(mixed_file, lake).what == "full"
+    assert exported(mixed_path, lake).what == "full"
 
 
-def test_every_column_of_a_mirror_is_in_the_lake_or_left_out(mixed_file: Path) -> None:
+def test_every_column_of_a_mirror_is_in_the_lake_or_left_out(mixed_path: Path) -> None:
     """A new column of the schema fails here until it is on one of the lists."""
-    with closing(sqlite3.connect(mixed_file)) as connection:
+    with closing(sqlite3.connect(mixed_path)) as connection:
         there = tables_of(connection)
     names = {table.name: {column.name for column in table.columns} for table in TABLES}
     names |= {"branches": names["refs"], "tags": names["refs"]}
@@ -445,9 +438,9 @@ def test_every_column_of_a_mirror_is_in_the_lake_or_left_out(mixed_file: Path) -
     assert set(KEPT_IN_THE_MIRROR) <= set(there)
 
 
-def test_the_lake_tells_what_it_is(mixed_file: Path, tmp_path: Path) -> None:
+def test_the_lake_tells_what_it_is(mixed_path: Path, tmp_path: Path) -> None:
     """README and schema are at its root; the schema has every column of every file."""
-    exported(mixed_file, tmp_path / "lake")
+    exported(mixed_path, tmp_path / "lake")
     schema = json.loads((tmp_path / "lake/_SCHEMA.json").read_text())["tables"]
     for table, rows in rows_of(tmp_path / "lake").items():
         names = [column["name"] for column in schema[table]["columns"]]
@@ -468,9 +461,9 @@ def test_one_server_is_one_instance(url: str, instance: str) -> None:
     assert instance_of(url) == instance
 
 
-def test_without_pyarrow_the_command_says_how_to_install_it(mixed_file: Path, tmp_path: Path) -> None:
+def test_without_pyarrow_the_command_says_how_to_install_it(mixed_path: Path, tmp_path: Path) -> None:
     """One line, with the exit code of wrong usage."""
-    (tmp_path / "mirror.toml").write_text(f'database = "{mixed_file}"\n')
+    (tmp_path / "mirror.toml").write_text(f'database = "{mixed_path}"\n')
     hidden = "import sys; sys.modules['pyarrow'] = None; from mirror.cli.main import main; main(sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-c", hidden, "export", "parquet", "lake"],

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cli_runner import Folder, small_sandbox, started, told
+from cli_runner import BrokenReporter, Folder, small_sandbox, started, told
 from fixtures_db import fill_public
 
 from mirror.background.service import Background
@@ -158,14 +158,6 @@ def test_alerts_agree_with_the_health_route(folder: Folder, listener: Listener) 
     assert "the mirror is unwell: box: the last sync ended" in alert["text"]
 
 
-class Breaks(Reporter):
-    """A listener with a bug."""
-
-    def phase(self, what: str, total: int | None) -> None:
-        """Break."""
-        raise ZeroDivisionError(what, total)
-
-
 def test_an_internal_error_is_alerted_and_logged(
     tmp_path: Path, listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -175,7 +167,7 @@ def test_an_internal_error_is_alerted_and_logged(
             f'database = "{tmp_path}/m.db"\n[[upstream]]\nname = "box"\nkind = "sandbox"\nurl = "{box.url}"\n'
             f'[[alert]]\nurl = "{listener.url}/json"'
         )
-        background = Background(config, report=Breaks())
+        background = Background(config, report=BrokenReporter())
         background.start()
         for _ in range(1000):
             if listener.heard:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sync_harness import SyncHarness, WithoutNetwork, assert_matches_sandbox, crawling
+from sync_harness import WithoutNetwork, assert_matches_sandbox, crawling
 
 from mirror.config import Duration, Retry
 from mirror.sandbox import Fault, repository_refs
@@ -22,12 +22,6 @@ QUICK: dict[str, Any] = {
     "timeout": Duration(0.6),
     "retry": Retry(attempts=2, first_delay=Duration(0.01)),
 }
-
-
-def path_of(crawl: SyncHarness, name: str) -> str:
-    """Give the path of a repository's refs, as the client asks for it."""
-    uuid = crawl.one("SELECT uuid FROM repositories WHERE full_name = ?", name)
-    return f"*{uuid.strip('{}')}*/refs"
 
 
 ON_THE_WIRE = ("hang", "drop", "reset", "truncate", "redirect", "gzip_bomb")
@@ -47,7 +41,7 @@ def test_one_bad_repository_is_isolated(tmp_path: Path, what: str) -> None:
         for name in (BAD, "jespern/arriving", "ubernostrum/django-profiles"):
             sandbox.do("push", name)
         before = crawl.rows("SELECT name, target_hash FROM branches ORDER BY repository_id, name")
-        sandbox.add_fault(Fault(what, where=path_of(crawl, BAD), nth=None))
+        sandbox.add_fault(Fault(what, where=crawl.refs_path(BAD), nth=None))
         summary = crawl.sync()
         assert (summary.state, summary.exit_code) == ("incomplete", 1)
         assert [(each.kind, each.attempts) for each in summary.failures] == [("refs", 1)]
@@ -169,7 +163,7 @@ def test_a_broken_ref_deletes_no_ref(tmp_path: Path) -> None:
     """It may be a known one, so such a listing deletes no ref."""
     with crawling(tmp_path, synced=True, **TWO) as (sandbox, crawl):
         sandbox.do("push", BAD)
-        sandbox.add_fault(Fault("bad_row", where=path_of(crawl, BAD), nth=1))
+        sandbox.add_fault(Fault("bad_row", where=crawl.refs_path(BAD), nth=1))
         summary = crawl.sync()
         assert [failure.kind for failure in summary.failures] == ["ref"]
         assert not [kind for kind, *_ in crawl.changes() if kind.endswith("_deleted")]
@@ -272,7 +266,7 @@ def test_two_failing_repositories_delay_no_other(tmp_path: Path) -> None:
     """All others stay fresh over many runs, and cursors advance."""
     with crawling(tmp_path, synced=True, **TWO) as (sandbox, crawl):
         for name in (BAD, "jespern/arriving"):
-            sandbox.add_fault(Fault("500", where=path_of(crawl, name), nth=None))
+            sandbox.add_fault(Fault("500", where=crawl.refs_path(name), nth=None))
             sandbox.do("push", name)
         for _ in range(5):
             sandbox.do("push", "jespern/jespern")

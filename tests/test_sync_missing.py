@@ -42,12 +42,6 @@ def status(crawl: SyncHarness) -> UpstreamStatus:
         connection.close()
 
 
-def refs_of(crawl: SyncHarness, name: str) -> str:
-    """Give the path of a repository's refs, as the client asks for it."""
-    uuid = crawl.one("SELECT uuid FROM repositories WHERE full_name = ?", name)
-    return f"*{uuid.strip('{}')}*/refs"
-
-
 @pytest.mark.parametrize("code", ["403", "404", "451", "410"])
 def test_an_accepted_refusal_is_shown_and_retried(tmp_path: Path, code: str) -> None:
     """Runs are complete unless it is of another kind or no longer accepted."""
@@ -57,7 +51,7 @@ def test_an_accepted_refusal_is_shown_and_retried(tmp_path: Path, code: str) -> 
         crawl,
     ):
         sandbox.do("push", PISTON)
-        sandbox.add_fault(Fault(code, where=refs_of(crawl, PISTON), nth=None))
+        sandbox.add_fault(Fault(code, where=crawl.refs_path(PISTON), nth=None))
         for attempts, later in ((1, 60), (1, 60), (2, 3600)):
             summary = crawl.sync(later=later)
             assert summary.exit_code == (1 if code == "410" else 0)
@@ -73,7 +67,7 @@ def test_an_accepted_refusal_is_shown_and_retried(tmp_path: Path, code: str) -> 
 def test_rows_that_verify_cannot_check_are_not_missing(tmp_path: Path) -> None:
     """The comparison fails, but the next sync is complete; an accepted refusal is no fault."""
     with crawling(tmp_path, synced=True, workspaces=ONE, accept_missing=(PISTON,)) as (sandbox, crawl):
-        row = refs_of(crawl, PISTON).removesuffix("/refs").rstrip("*") + "*"
+        row = crawl.refs_path(PISTON).removesuffix("/refs").rstrip("*") + "*"
         sandbox.add_fault(Fault("404", where=row, nth=None))
         summary, findings = crawl.verify()
         assert (summary.exit_code, [(each.verdict, each.is_fault) for each in findings]) == (
@@ -112,7 +106,7 @@ def test_a_broken_ref_is_read_again(tmp_path: Path) -> None:
     """At its next try, without any push."""
     with crawling(tmp_path, synced=True, workspaces=ONE) as (sandbox, crawl):
         sandbox.do("push", PISTON)
-        sandbox.add_fault(Fault("bad_row", where=refs_of(crawl, PISTON)))
+        sandbox.add_fault(Fault("bad_row", where=crawl.refs_path(PISTON)))
         assert kinds(crawl.sync())[2] == ["ref"]
         assert kinds(crawl.sync(later=60)) == ("incomplete", 1, [], ["ref"])
         assert kinds(crawl.sync(later=900)) == ("complete", 0, [], [])
@@ -134,7 +128,7 @@ def test_a_paused_run_with_missing_parts_exits_with_1(tmp_path: Path) -> None:
     """0 if only its own remaining work is missing, 1 if something failed."""
     with crawling(tmp_path, synced=True, workspaces=ONE) as (sandbox, crawl):
         sandbox.do("push", PISTON)
-        sandbox.add_fault(Fault("403", where=refs_of(crawl, PISTON), nth=None))
+        sandbox.add_fault(Fault("403", where=crawl.refs_path(PISTON), nth=None))
         assert kinds(crawl.sync()) == ("incomplete", 1, ["refs"], [])
         sandbox.do("push", "jespern/django-piston")
         assert kinds(crawl.sync(max_requests=1, later=7200)) == ("paused", 1, [], ["refs"])
@@ -147,7 +141,7 @@ def test_what_failed_is_asked_at_once_when_the_reason_may_be_gone(tmp_path: Path
     """With another credential, another way to read refs or another address; and when everything is listed."""
     with crawling(tmp_path, synced=True, workspaces=ONE) as (sandbox, crawl):
         sandbox.do("push", PISTON)
-        sandbox.add_fault(Fault("403", where=refs_of(crawl, PISTON), nth=None))
+        sandbox.add_fault(Fault("403", where=crawl.refs_path(PISTON), nth=None))
         if way == "refs":
             sandbox.add_fault(Fault("403", where="*.git/info/refs*", nth=None))
             change(crawl, refs="git")
