@@ -101,17 +101,17 @@ def repository_object(row: Any, owner: Any, api: str, web: str) -> Json:
 def repository_links(row: Any, api: str, web: str) -> Json:
     """Make the links of a repository."""
     name = escaped(row.full_name)
-    here, page = f"{api}/repositories/{name}", f"{web}/{name}"
+    url, page = f"{api}/repositories/{name}", f"{web}/{name}"
     children = ("pullrequests", "commits", "forks", "watchers", "downloads", "hooks")
     links = hrefs(
-        self=here,
+        self=url,
         html=page,
         avatar=row.avatar_url,
-        **{child: f"{here}/{child}" for child in children},
-        branches=f"{here}/refs/branches",
-        tags=f"{here}/refs/tags",
-        source=f"{here}/src",
-        issues=f"{here}/issues" if row.has_issues else None,
+        **{child: f"{url}/{child}" for child in children},
+        branches=f"{url}/refs/branches",
+        tags=f"{url}/refs/tags",
+        source=f"{url}/src",
+        issues=f"{url}/issues" if row.has_issues else None,
     )
     links["clone"] = [
         {"name": kind, "href": _web(address, web)}
@@ -188,27 +188,27 @@ MERGE_STRATEGIES: Json = {
 def ref_object(repository: Any, row: Any, api: str, web: str) -> Json:
     """Make a branch or a tag; `row` has the fields of `mirror.model.Ref`, its lists as lists or as JSON."""
     full_name = escaped(repository.full_name)
-    here, page = f"{api}/repositories/{full_name}", f"{web}/{full_name}"
+    url, page = f"{api}/repositories/{full_name}", f"{web}/{full_name}"
     is_tag, heads = row.kind == "tag", _listed(row.heads)
     shaped: Json = {
         "name": row.name,
         "type": "tag" if is_tag else "branch" if heads is None else "named_branch",
         "target": commit_object(repository, row, api, web),
-        "links": ref_links(here, page, row.name, is_tag=is_tag),
+        "links": ref_links(url, page, row.name, is_tag=is_tag),
     }
     if is_tag:
         return shaped | {"message": row.message, "date": seconds(row.date), "tagger": tagger_object(row)}
     if heads is not None:
-        shaped["heads"] = [short_commit(here, page, one) for one in heads]
+        shaped["heads"] = [short_commit(url, page, one) for one in heads]
     return shaped | MERGE_STRATEGIES
 
 
-def ref_links(here: str, page: str, name: str, *, is_tag: bool) -> Json:
+def ref_links(url: str, page: str, name: str, *, is_tag: bool) -> Json:
     """Make the links of a ref of the repository at `here`, with its page for people at `page`."""
     name = escaped(name)
     return {
-        "self": {"href": f"{here}/refs/{'tags' if is_tag else 'branches'}/{name}"},
-        "commits": {"href": f"{here}/commits/{name}"},
+        "self": {"href": f"{url}/refs/{'tags' if is_tag else 'branches'}/{name}"},
+        "commits": {"href": f"{url}/commits/{name}"},
         "html": {"href": f"{page}/{'commits/tag' if is_tag else 'branch'}/{name}"},
     }
 
@@ -221,14 +221,14 @@ def tagger_object(row: Any) -> Json | None:
 def commit_object(repository: Any, row: Any, api: str, web: str) -> Json:
     """Make the commit that a ref points to."""
     full_name = escaped(repository.full_name)
-    here, page = f"{api}/repositories/{full_name}", f"{web}/{full_name}"
+    url, page = f"{api}/repositories/{full_name}", f"{web}/{full_name}"
     parents = _listed(row.target_parents)
     return {
-        **short_commit(here, page, row.target_hash),
+        **short_commit(url, page, row.target_hash),
         "date": seconds(row.target_date),
         "author": author_object(row, api, web),
         "message": row.target_message,
-        "parents": None if parents is None else [short_commit(here, page, one) for one in parents],
+        "parents": None if parents is None else [short_commit(url, page, one) for one in parents],
         "repository": short_repository_object(repository, api, web),
     }
 
@@ -248,14 +248,14 @@ def author_object(row: Any, api: str, web: str) -> Json | None:
     return shaped
 
 
-def short_commit(here: str, page: str, name: str) -> Json:
+def short_commit(url: str, page: str, name: str) -> Json:
     """Make a commit of which only the hash is known."""
-    return {"type": "commit", "hash": name, "links": commit_links(here, page, name)}
+    return {"type": "commit", "hash": name, "links": commit_links(url, page, name)}
 
 
-def commit_links(here: str, page: str, name: str) -> Json:
+def commit_links(url: str, page: str, name: str) -> Json:
     """Make the links of a commit, as `ref_links` does for refs."""
-    return {"self": {"href": f"{here}/commit/{name}"}, "html": {"href": f"{page}/commits/{name}"}}
+    return {"self": {"href": f"{url}/commit/{name}"}, "html": {"href": f"{page}/commits/{name}"}}
 
 
 def _listed(value: Any) -> list[str] | None:

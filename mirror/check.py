@@ -271,10 +271,10 @@ def _asked(
         who = "none: only what is public is seen"
     advice = next(unused_token(msgspec.structs.replace(config, upstreams=(upstream,)), os.environ), None)
     yield _good(credential, who, advice)
-    yield _scopes(config, upstream, connection.budget.heard.get("x-oauth-scopes"), form)
+    yield _scopes(config, upstream, connection.budget.latest_headers.get("x-oauth-scopes"), form)
     read = f", {', '.join(rows)} can be read" if rows else ""
     yield _good(reach, f"{url_of(upstream)} answers{read}")
-    yield _clock(upstream, connection.budget.heard.get("date", ""))
+    yield _clock(upstream, connection.budget.latest_headers.get("date", ""))
 
 
 def _listed(upstream: UpstreamConfig, connection: ConnectedUpstream) -> Iterator[str]:

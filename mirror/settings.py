@@ -139,20 +139,20 @@ def explained(message: str, text: str, where: str, root: type[msgspec.Struct]) -
     unknown = _UNKNOWN.search(complaint)
     key = unknown[1] if unknown else path.rpartition(".")[2].partition("[")[0]
     line = _line_of(text, path, key)
-    spot = f"{where}, line {line}" if line else where
+    position = f"{where}, line {line}" if line else where
     if unknown:
         known = sorted(_known(path, root))
         near = did_you_mean(key, known)
-        return f"{spot}: unknown setting {key!r}{near or ';'} known here: {', '.join(known)}"
+        return f"{position}: unknown setting {key!r}{near or ';'} known here: {', '.join(known)}"
     if complaint.startswith("Object missing required field"):
-        return f"{spot}: {complaint.replace('Object missing required field', 'this section needs')}"
+        return f"{position}: {complaint.replace('Object missing required field', 'this section needs')}"
     setting = _known(path.rpartition(".")[0], root).get(key)
     value = _value_at(text, path)
     if setting and complaint.startswith("Invalid enum value"):
-        return f"{spot}: {key}: {_not_allowed(setting, value)}"
-    if setting and (meant := _meant(setting, value)) is not None:
-        return f"{spot}: {key}: {complaint}; did you mean {meant}?"
-    return f"{spot}: {key}: {complaint}{_hint(setting) if setting and ';' not in complaint else ''}"
+        return f"{position}: {key}: {_not_allowed(setting, value)}"
+    if setting and (suggested := _suggestion(setting, value)) is not None:
+        return f"{position}: {key}: {complaint}; did you mean {suggested}?"
+    return f"{position}: {key}: {complaint}{_hint(setting) if setting and ';' not in complaint else ''}"
 
 
 def _not_allowed(setting: Setting, value: Any) -> str:
@@ -166,25 +166,25 @@ _SECRETS = frozenset({"credential", "webhook_secret", "ping", "url"})
 """Settings whose value is not shown: it may be a secret by mistake."""
 
 
-def _meant(setting: Setting, value: Any) -> str | None:
+def _suggestion(setting: Setting, value: Any) -> str | None:
     """Return a setting as it was probably meant: brackets or quotes are added or removed."""
     if setting.name in _SECRETS or setting.name == "file_mode":  # of 0o600, only the number 384 is known
         return None
     if isinstance(value, dict):
         return setting.header if setting.is_repeated and setting.inner else None
-    meant: Any = None
+    suggested: Any = None
     kind = setting.kind
     if kind.startswith("list of: ") and isinstance(value, str) and value:
-        meant = [value]
+        suggested = [value]
     elif kind == "true or false" and not isinstance(value, bool) and str(value).lower() in _BOOLEANS:
-        meant = _BOOLEANS[str(value).lower()]
+        suggested = _BOOLEANS[str(value).lower()]
     elif kind.startswith(("whole number", "number")) and isinstance(value, str) and value.isdecimal():
-        meant = int(value)
+        suggested = int(value)
     elif kind == "duration" and re.fullmatch(r"\d{1,9}", str(value)):
-        meant = f"{value}s"
+        suggested = f"{value}s"
     elif kind == "text" and isinstance(value, int | float) and not isinstance(value, bool):
-        meant = str(value)
-    return None if meant is None else f"{setting.name} = {toml_text(meant)}"
+        suggested = str(value)
+    return None if suggested is None else f"{setting.name} = {toml_text(suggested)}"
 
 
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True} | {

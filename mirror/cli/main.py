@@ -100,10 +100,10 @@ class LocalPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the Path; raises ConfigError for an empty text and for an address."""
-        said = str(value).strip()
-        if not said or "://" in said:
+        text = str(value).strip()
+        if not text or "://" in text:
             name = param.get_error_hint(ctx).strip("'[]") if param else "the path"
-            raise ConfigError(f"{name} {f'is {said}' if said else 'is empty'}; give a path on this machine")
+            raise ConfigError(f"{name} {f'is {text}' if text else 'is empty'}; give a path on this machine")
         return super().convert(value, param, ctx)
 
 
@@ -308,9 +308,9 @@ def exit_code_of(work: Callable[[], object]) -> int:  # noqa: PLR0911 - one for 
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as error:
-        said = StringIO()
-        error.show(said)
-        print(abridged(said.getvalue(), LONGEST_MESSAGE), end="", file=sys.stderr, flush=True)
+        message = StringIO()
+        error.show(message)
+        print(abridged(message.getvalue(), LONGEST_MESSAGE), end="", file=sys.stderr, flush=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return _interrupted()

@@ -71,9 +71,9 @@ def _instance(alias: str) -> Column:
     return Column("instance", "instance", "address of the upstream's API", _UPSTREAM[alias])
 
 
-def _columns(alias: str, kind: Kind, said: dict[str, str]) -> tuple[Column, ...]:
+def _columns(alias: str, kind: Kind, descriptions: dict[str, str]) -> tuple[Column, ...]:
     """Describe columns that are read as they are."""
-    return tuple(Column(name, kind, about, f"{alias}.{name}") for name, about in said.items())
+    return tuple(Column(name, kind, about, f"{alias}.{name}") for name, about in descriptions.items())
 
 
 # CROSS JOIN has SQLite read the tables in this order: rows of one repository come together, by row id.

@@ -141,8 +141,8 @@ class Place:
         except (ArrowException, OSError) as error:
             text = _first_line(error)
             remedy = known_remedy(text)
-            said = f"{remedy} ({text})" if remedy else f"cannot be read or written: {text}"
-            raise StoreError(f"{self}: {said}") from error
+            message = f"{remedy} ({text})" if remedy else f"cannot be read or written: {text}"
+            raise StoreError(f"{self}: {message}") from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -206,8 +206,8 @@ def read_latest(place: Place, mirror: str) -> Manifest | None:
 
 def is_whole(place: Place, manifest: Manifest) -> bool:
     """Return whether all files that a manifest names are there."""
-    there = {path for table in manifest.tables for path in place.list(f"{table}/mirror={manifest.mirror}")}
-    return manifest.files().keys() <= there
+    existing = {path for table in manifest.tables for path in place.list(f"{table}/mirror={manifest.mirror}")}
+    return manifest.files().keys() <= existing
 
 
 def read_all(place: Place) -> list[Manifest]:
@@ -248,9 +248,9 @@ def remove_superseded(place: Place, manifest: Manifest) -> None:
     folder = folder_of(manifest.mirror)
     numbered = sorted(path for path in place.list(folder) if not path.endswith(f"/{LATEST}"))
     # A later one is of an export that was killed before it became current.
-    there = [path for path in numbered if path <= f"{folder}/{manifest.seq:08}.json"]
+    existing = [path for path in numbered if path <= f"{folder}/{manifest.seq:08}.json"]
     kept = dict.fromkeys(manifest.files())
-    for path in there[-KEPT:]:
+    for path in existing[-KEPT:]:
         text = place.read(path)
         kept |= {} if text is None else dict.fromkeys(_decoded(text, path).files())
     for table in {path.partition("/")[0] for path in kept} | set(manifest.tables):
@@ -258,7 +258,7 @@ def remove_superseded(place: Place, manifest: Manifest) -> None:
             if path not in kept:
                 place.remove(path)
     for path in numbered:
-        if path not in there[-KEPT:]:
+        if path not in existing[-KEPT:]:
             place.remove(path)
 
 

@@ -123,7 +123,7 @@ class Pages:
             {
                 "upstreams": upstreams(connection, ANONYMOUS),
                 "latest": latest,
-                "there": web.changes(latest),
+                "web_links": web.changes(latest),
                 "recent": recent,
                 "web": web.repositories(recent),
                 "counts": counts_of(connection, ANONYMOUS),
@@ -133,8 +133,8 @@ class Pages:
 
     def _changes(self) -> Page:
         found = latest_changes(self._connection, ANONYMOUS, ChangeFilter(), limit=CHANGES_SHOWN).rows
-        there = WebLinks(self._connection, ANONYMOUS).changes(found)
-        context = {"changes": found, "there": there, "filters": {}, "problems": []}
+        web_links = WebLinks(self._connection, ANONYMOUS).changes(found)
+        context = {"changes": found, "web_links": web_links, "filters": {}, "problems": []}
         return self._page(CHANGES, "mirror_changes.html", context)
 
     def _list_of_owners(self) -> Iterator[Page]:

@@ -67,11 +67,11 @@ def finish_run(
 
 
 class _Run(NamedTuple):
-    """A run; `like` is its hour and state, `found_nothing` is 1 for a watch run without news."""
+    """A run; `group` is its hour and state, `found_nothing` is 1 for a watch run without news."""
 
     id: int
     finished_at: str | None
-    like: str
+    group: str
     found_nothing: int
 
 
@@ -86,7 +86,7 @@ def merge_watch_runs(connection: sqlite3.Connection, upstream_id: int) -> None:
             FROM sync_runs WHERE upstream_id = ? ORDER BY id DESC LIMIT 2""",
         (upstream_id,),
     )
-    if len(runs) < 2 or not all(run.found_nothing for run in runs) or runs[0].like != runs[1].like:
+    if len(runs) < 2 or not all(run.found_nothing for run in runs) or runs[0].group != runs[1].group:
         return
     last, previous = runs
     connection.execute(

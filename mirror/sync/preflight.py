@@ -40,7 +40,7 @@ def tell_time(run: Run) -> None:
         ask_once(
             lambda: run.upstream.fetch_workspace(names[0]), stop=run.stop, tick=partial(record_progress, run)
         )
-    date = moment_of(run.budget.heard.get("date", ""))
+    date = moment_of(run.budget.latest_headers.get("date", ""))
     if date is not None and date - now > BEHIND and _latest_ahead(run, date) is None:
         run.note(
             f"this machine's clock is behind: it says {to_text(now)[:16]}Z, and the upstream"

@@ -91,8 +91,8 @@ class Waiting(NamedTuple):
 class Budget:
     """The requests that one run may send, and those that it has sent.
 
-    `requests`, `git_requests` and `retries` count what was sent; `answers` counts answers by status, `heard`
-    are the headers of the last one. Requests by git have a bucket and a limit of their own.
+    `requests`, `git_requests` and `retries` count what was sent; `answers` counts answers by status,
+    `latest_headers` are those of the last one. Requests by git have a bucket and a limit of their own.
 
     :param bucket: names the account in the ledger.
     :param wait: sleeps and tells the user why.
@@ -122,7 +122,7 @@ class Budget:
         self.git_requests = 0
         self.retries = 0
         self.answers = Counter[int]()
-        self.heard: Mapping[str, str] = {}
+        self.latest_headers: Mapping[str, str] = {}
         self._ledger = ledger
         self._clock = clock
         self._timer = timer or (lambda: clock().timestamp())
@@ -246,7 +246,7 @@ class Budget:
         """Learn from an answer: a reported limit, and from a 429 that the whole bucket is held."""
         with self._counts:
             self.answers[status] += 1
-            self.heard = headers
+            self.latest_headers = headers
         if "x-ratelimit-limit" in headers and headers.get("x-ratelimit-interval-seconds", "3600") == "3600":
             self._learn(kind, headers["x-ratelimit-limit"])
         if status == 429:

@@ -141,10 +141,10 @@ class _Check:
                 first.setdefault(row.id, row)
                 last[row.id] = row
                 turns[row.id] = range(segment.first_turn, segment.last_turn + 1)
-        said, now = dict(self.connection.execute(_TURNS)), dict[int, PendingRow]()
+        turn_of, now = dict(self.connection.execute(_TURNS)), dict[int, PendingRow]()
         for row in prepared_rows(self.connection):
             now[row.id] = row
-            if row.id not in last or row[3:] != last[row.id][3:] or said[row.id] not in turns[row.id]:
+            if row.id not in last or row[3:] != last[row.id][3:] or turn_of[row.id] not in turns[row.id]:
                 self.faults.append(f"no segment has the pending repository {row.id} as it is")
         for row in chain(*unprepared_rows(self.connection)):
             self._follow(row, last.get(row.id))

@@ -17,15 +17,15 @@ class RefShapes(Shapes):
         links = self._at(repository.upstream_id)
         if extra is not None:
             return changed(ref_object(repository, row, links.api, links.web), extra, links.api, links.web)
-        here, name = self._links.repository(repository.full_name), escaped(row.name)
+        url, name = self._links.repository(repository.full_name), escaped(row.name)
         is_tag = row.kind == "tag"
         shaped: Json = {
             "name": row.name,
             "type": "tag" if is_tag else "branch" if row.heads is None else "named_branch",
             "target": self._target(repository, row),
             "links": hrefs(
-                self=f"{here}/refs/{'tags' if is_tag else 'branches'}/{name}",
-                commits=f"{here}/commits/{name}",
+                self=f"{url}/refs/{'tags' if is_tag else 'branches'}/{name}",
+                commits=f"{url}/commits/{name}",
                 html=links.ref_html(repository.full_name, row.kind, row.name),
             ),
         }
@@ -33,26 +33,26 @@ class RefShapes(Shapes):
             tagger = None if row.tagger is None else {"type": "author", "raw": row.tagger}
             shaped |= {"message": row.message, "date": seconds(row.date), "tagger": tagger}
         elif row.heads is not None:
-            shaped["heads"] = [self._commit(here, one) for one in json.loads(row.heads)]
+            shaped["heads"] = [self._commit(url, one) for one in json.loads(row.heads)]
         return shaped
 
     def commit(self, repository: RepositoryRow, row: RefRow, extra: Json | None = None) -> Json:
         """Shape the commit of a ref as an object of its own."""
-        here = f"{self._links.repository(repository.full_name)}/commit/{row.target_hash}"
+        url = f"{self._links.repository(repository.full_name)}/commit/{row.target_hash}"
         shaped: Json = self.ref(repository, row, extra)["target"]
-        more = hrefs(comments=f"{here}/comments", statuses=f"{here}/statuses", approve=f"{here}/approve")
+        more = hrefs(comments=f"{url}/comments", statuses=f"{url}/statuses", approve=f"{url}/approve")
         shaped["links"] = {**shaped.get("links", {}), **more}
         return shaped
 
     def _target(self, repository: RepositoryRow, row: RefRow) -> Json:
-        here = self._links.repository(repository.full_name)
+        url = self._links.repository(repository.full_name)
         parents = None if row.target_parents is None else json.loads(row.target_parents)
         return {
-            **self._commit(here, row.target_hash),
+            **self._commit(url, row.target_hash),
             "date": seconds(row.target_date),
             "author": self._author(row),
             "message": row.target_message,
-            "parents": None if parents is None else [self._commit(here, one) for one in parents],
+            "parents": None if parents is None else [self._commit(url, one) for one in parents],
             "repository": self.short_repository(repository),
         }
 

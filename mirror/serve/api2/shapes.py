@@ -80,14 +80,14 @@ class ApiLinks(msgspec.Struct, frozen=True):
 
     def of_repository(self, full_name: str) -> Json:
         """All links of a repository to this server. They follow from its name."""
-        here = self.repository(full_name)
+        url = self.repository(full_name)
         return hrefs(
-            self=here,
+            self=url,
             mirror=self.repository_page(full_name),
-            **{name: f"{here}/{name}" for name in _CHILDREN},
-            branches=f"{here}/refs/branches",
-            tags=f"{here}/refs/tags",
-            source=f"{here}/src",
+            **{name: f"{url}/{name}" for name in _CHILDREN},
+            branches=f"{url}/refs/branches",
+            tags=f"{url}/refs/tags",
+            source=f"{url}/src",
         )
 
 
@@ -203,15 +203,15 @@ class Shapes:
     def workspace(self, row: AccountRow) -> Json:
         """Shape a workspace in full. `is_private` is there if the upstream sent it."""
         slug = row.username or ""
-        here = self._links.workspace(slug)
+        url = self._links.workspace(slug)
         shaped = self._sent_workspace(row) or {
             **self.short_workspace(row),
             "created_on": moment(row.created_at),
         }
         made = hrefs(
-            members=f"{here}/members",
-            owners=f"{here}/members?q=permission%3D%22owner%22",
-            projects=f"{here}/projects",
+            members=f"{url}/members",
+            owners=f"{url}/members?q=permission%3D%22owner%22",
+            projects=f"{url}/projects",
             repositories=f"{self._links.api}/repositories/{segment(slug)}",
             snippets=f"{self._links.api}/snippets/{segment(slug)}",
             mirror=self._links.owner_page(slug),
@@ -240,13 +240,13 @@ class Shapes:
     def membership(self, user: AccountRow, workspace: AccountRow, permission: str | None) -> Json:
         """Shape an item of a workspace's members."""
         identity = user.known_uuid or user.username or ""
-        here = f"{self._links.workspace(workspace.username or '')}/members/{segment(identity)}"
+        url = f"{self._links.workspace(workspace.username or '')}/members/{segment(identity)}"
         return {
             "type": "workspace_membership",
             "permission": permission,
             "user": self.account(user),
             "workspace": self.short_workspace(workspace),
-            "links": hrefs(self=here),
+            "links": hrefs(self=url),
         }
 
     def project(self, row: ProjectRow, workspace: AccountRow) -> Json:
@@ -272,9 +272,9 @@ class Shapes:
     def _account_links(self, row: AccountRow) -> Json:
         slug = row.username or ""
         person = row.kind == "user"
-        here = self._links.user(row.known_uuid or slug) if person else self._links.workspace(slug)
+        url = self._links.user(row.known_uuid or slug) if person else self._links.workspace(slug)
         return hrefs(
-            self=here,
+            self=url,
             html=self._at(row.upstream_id).owner_html(slug),
             mirror=self._links.owner_page(slug) if slug else None,
             avatar=row.avatar_url,
@@ -421,11 +421,11 @@ def _project(
     """Shape a project. Rows share it, so callers must not change it."""
     if key is None and name is None and uuid is None:
         return None
-    here = f"{links.workspace(owner or '')}/projects/{segment(key or '')}"
+    url = f"{links.workspace(owner or '')}/projects/{segment(key or '')}"
     return {
         "type": "project",
         "key": key,
         "uuid": uuid,
         "name": name,
-        "links": hrefs(self=here, html=links.project_html(owner or "", key or "")),
+        "links": hrefs(self=url, html=links.project_html(owner or "", key or "")),
     }

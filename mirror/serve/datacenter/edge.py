@@ -386,8 +386,8 @@ def of_person(connection: sqlite3.Connection, asked: DataCenterRequest, what: st
     """Refuse users/U/...; `what` names the data, by default the path does."""
     row = find_person(connection, asked)
     page = asked.shapes.addresses.project_page(row.upstream_id, key_of(row))
-    there = Resource(page or "the upstream", is_same=False)
-    raise not_mirrored_at(there, what or _noun(asked.names[1]), asked)
+    resource = Resource(page or "the upstream", is_same=False)
+    raise not_mirrored_at(resource, what or _noun(asked.names[1]), asked)
 
 
 def alone(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
@@ -407,13 +407,13 @@ def of_other_api(connection: sqlite3.Connection, asked: DataCenterRequest) -> An
         case ["projects", key, "repos", slug, *_]:
             owner, found = find_repository(connection, about(key, slug))
             near = addresses.below_repository(found.upstream_id, key_of(owner), found.slug, "")
-            there = addresses.of_other_api(found.upstream_id, asked.names, near)
-            raise not_mirrored_at(there, what, asked)
+            resource = addresses.of_other_api(found.upstream_id, asked.names, near)
+            raise not_mirrored_at(resource, what, asked)
         case ["projects", key, *_]:
             row = find_projects(connection, about(key))[0]
             near = addresses.below_project(row.upstream_id, key_of(row), "")
-            there = addresses.of_other_api(row.upstream_id, asked.names, near)
-            raise not_mirrored_at(there, what, asked)
+            resource = addresses.of_other_api(row.upstream_id, asked.names, near)
+            raise not_mirrored_at(resource, what, asked)
         case ["users", name, *more]:
             return of_person(connection, about(name, "/".join(more)), what)
     raise held_nowhere(what)

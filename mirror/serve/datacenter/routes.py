@@ -65,8 +65,8 @@ def _with_refs(connection: sqlite3.Connection, asked: DataCenterRequest, rest: s
     owner, row = find_repository(connection, asked)
 
     def refusal() -> ApiError:
-        there = asked.shapes.addresses.below_repository(row.upstream_id, key_of(owner), row.slug, rest)
-        return not_mirrored_at(there, "branches and tags", asked)
+        resource = asked.shapes.addresses.below_repository(row.upstream_id, key_of(owner), row.slug, rest)
+        return not_mirrored_at(resource, "branches and tags", asked)
 
     return with_refs(asked, row, refusal)
 
@@ -251,9 +251,9 @@ def project_rights(connection: sqlite3.Connection, asked: DataCenterRequest) -> 
     window, row = window_of(asked), find_projects(connection, asked)[0]
     if not may_see_members(connection, asked.caller, row.id):
         raise not_permitted(asked.caller)
-    there = asked.shapes.addresses.below_project(row.upstream_id, key_of(row), "permissions/users")
+    resource = asked.shapes.addresses.below_project(row.upstream_id, key_of(row), "permissions/users")
     what = "members of this project"
-    must_have_members(connection, asked, row, lambda: not_mirrored_at(there, what, asked))
+    must_have_members(connection, asked, row, lambda: not_mirrored_at(resource, what, asked))
     kept = Filter()
     kept.containing("filter", asked.text("filter"), "u.username", "u.display_name")
     width = len(AccountRow.__struct_fields__)

@@ -79,12 +79,12 @@ class Addresses(msgspec.Struct, frozen=True):
         if self._is_datacenter(upstream_id):
             address = f"{url}/projects/{_segment(key)}/repos/{_segment(slug)}/{_escaped(rest)}"
             return Resource(address, is_same=True)
-        here = f"{url}/repositories/{_workspace(key)}/{_segment(slug)}"
+        base = f"{url}/repositories/{_workspace(key)}/{_segment(slug)}"
         for pattern, there in _ON_CLOUD:
             found = pattern.fullmatch(rest)
             if found:
-                return Resource(f"{here}/{_escaped(found.expand(there))}", is_same=True)
-        return Resource(here, is_same=False)
+                return Resource(f"{base}/{_escaped(found.expand(there))}", is_same=True)
+        return Resource(base, is_same=False)
 
     def of_other_api(self, upstream_id: int, names: Sequence[str], near: Resource) -> Resource:
         """Return where a Data Center has a path of another API; `near` is what other upstreams have."""
@@ -169,8 +169,8 @@ class CenterShapes:
             if href is not None
         ]
         page = self.addresses.repository_page(row.upstream_id, row.full_name)
-        here = f"{self._origin}/-/r/{quote(row.full_name, safe='/~')}"
-        shaped["links"] = {"clone": clone, **_links(page, here)}
+        mirror_page = f"{self._origin}/-/r/{quote(row.full_name, safe='/~')}"
+        shaped["links"] = {"clone": clone, **_links(page, mirror_page)}
         return shaped
 
     def unmirrored(self, row: RepositoryRow) -> Json | None:

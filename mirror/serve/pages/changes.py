@@ -44,10 +44,10 @@ async def history(visit: Visit) -> Response:
             upstreams(connection, visit.caller),
         )
 
-    found, there, known = await visit.read(work)
+    found, web_links, known = await visit.read(work)
     context: dict[str, Any] = {
         "changes": found.rows,
-        "there": there,
+        "web_links": web_links,
         "filters": filters,
         "problems": problems,
         "kinds": {**KINDS, UNEXPECTED_GROUP: tuple(UNEXPECTED)},
@@ -109,7 +109,7 @@ async def feed(visit: Visit) -> Response:
         rows = [] if problems else latest_changes(connection, visit.caller, wanted, limit=ENTRIES).rows
         return rows, WebLinks(connection, visit.caller).changes(rows)
 
-    found, there = await visit.read(work)
+    found, web_links = await visit.read(work)
     query = f"?{urlencode(filters)}" if filters else ""
     base = visit.origin
     whose = filters.get("owner") or "the Bitbucket mirror"
@@ -117,7 +117,7 @@ async def feed(visit: Visit) -> Response:
         whose = next((row.repository for row in found if row.repository), "a repository")
     text = atom(
         found,
-        there,
+        web_links,
         links=visit.links,
         base=base,
         page=base + visit.links.changes(**filters),
@@ -151,7 +151,7 @@ class RelatedFeed(Atom1Feed):  # type: ignore[misc]
 
 def atom(
     found: Sequence[ChangeRow],
-    there: Mapping[int, str],
+    web_links: Mapping[int, str],
     *,
     links: Links,
     base: str,
@@ -164,7 +164,7 @@ def atom(
 ) -> str:
     """Return a feed of changes.
 
-    :param there: the upstream's pages, by the ids of the changes.
+    :param web_links: the upstream's pages, by the ids of the changes.
     :param base: stands before each address of `links`.
     :param page: the address of the page that shows the changes.
     :param feed: the address of the feed itself.
@@ -188,8 +188,8 @@ def atom(
         written.add_item(
             title=visible(sentence(change)),
             link=base + subject,
-            description=visible(_details(change, there.get(change.id))),
-            related=there.get(change.id),
+            description=visible(_details(change, web_links.get(change.id))),
+            related=web_links.get(change.id),
             unique_id=f"{identity}/change/{names[change.id] if names else change.id}",
             pubdate=at,
             updateddate=at,
@@ -201,15 +201,15 @@ def atom(
     return text
 
 
-def _details(change: ChangeRow, there: str | None) -> str:
-    """Describe a change in the simple HTML of feeds; `there` is its page at the upstream."""
+def _details(change: ChangeRow, web_link: str | None) -> str:
+    """Describe a change in the simple HTML of feeds; `web_link` is its page at the upstream."""
     lines = [escape(sentence(change))]
     if change.refs not in (None, REFS_READ):
         lines.append(f"branches and tags: {change.refs}")
     values = [("old", change.old), ("new", change.new)]
     lines += [f"{name}: <code>{escape(value[:500])}</code>" for name, value in values if value]
-    if there is not None:
-        lines.append(f'<a href="{escape(there)}">{escape(there)}</a>')
+    if web_link is not None:
+        lines.append(f'<a href="{escape(web_link)}">{escape(web_link)}</a>')
     return "<br>".join(lines)
 
 

@@ -81,7 +81,7 @@ async def _home(visit: Visit) -> Response:
         return {
             "upstreams": visit.standing(connection),
             "latest": latest,
-            "there": WebLinks(connection, visit.caller).changes(latest),
+            "web_links": WebLinks(connection, visit.caller).changes(latest),
         }
 
     counted, recent, context = await asyncio.gather(numbers(visit), updated_last(visit), visit.read(work))

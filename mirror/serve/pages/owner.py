@@ -53,7 +53,7 @@ def _latest(connection: sqlite3.Connection, visit: Visit, owner_id: int) -> dict
     return {
         "at": visit.at,
         "latest": latest,
-        "there": WebLinks(connection, visit.caller).changes(latest.rows),
+        "web_links": WebLinks(connection, visit.caller).changes(latest.rows),
     }
 
 
@@ -97,7 +97,7 @@ def everything_of(
         "members": members_of(connection, caller, row.id),
         "workspaces": workspaces_of(connection, caller, row.id),
         "latest": latest,
-        "there": web.changes(latest.rows),
+        "web_links": web.changes(latest.rows),
         "at": "",
         "timeline": None,
     }

@@ -62,7 +62,7 @@ def _history(connection: sqlite3.Connection, visit: Visit, row_id: int) -> dict[
         "at": visit.at,
         "history": history,
         "timeline": _timeline(connection, visit, row_id),
-        "there": WebLinks(connection, visit.caller).changes(history.rows),
+        "web_links": WebLinks(connection, visit.caller).changes(history.rows),
     }
 
 
@@ -88,7 +88,7 @@ def everything_of(
         "repository": row,
         "web": web.repositories([row])[row.id],
         "ref_links": web.refs(row, [one.ref for table in shown.values() for one in table["rows"]]),
-        "there": web.changes(history.rows),
+        "web_links": web.changes(history.rows),
         "upstreams": upstreams_of(connection),
         "website": safe_external(row.website),
         "refs": shown,
