@@ -77,6 +77,20 @@ class ShortPages(httpx.HTTPTransport):
         return super().handle_request(request)
 
 
+class Rewritten(ShortPages):
+    """Answers what a function makes of the path and the answer."""
+
+    def __init__(self, change: Callable[[str, Any], Any]) -> None:
+        super().__init__(100)
+        self.change = change
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Ask, and rewrite the answer."""
+        answer = super().handle_request(request)
+        answer.read()
+        return httpx.Response(answer.status_code, json=self.change(request.url.path, answer.json()))
+
+
 class WithoutNetwork(httpx.BaseTransport):
     """Asks a sandbox without a server, which takes half the time; `page_length` is that of `ShortPages`."""
 
