@@ -32,7 +32,8 @@ from mirror.errors import (
 )
 from mirror.readable import repositories_text, size_text
 from mirror.store import Store
-from mirror.store.files import damage_explained, open_reader
+from mirror.store.faults import damage_explained
+from mirror.store.files import open_reader
 from mirror.store.ledger import RequestLedger
 from mirror.store.lock import service_runs
 from mirror.store.repair import check_file

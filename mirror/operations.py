@@ -15,7 +15,7 @@ from mirror.errors import ConfigError, Interrupted
 from mirror.readable import did_you_mean
 from mirror.report import Reporter, Summary
 from mirror.store import Store
-from mirror.store.files import damage_explained
+from mirror.store.faults import damage_explained
 from mirror.store.ledger import AHEAD, RequestLedger
 from mirror.store.lock import sync_lock
 from mirror.store.runs import add_answers, merge_watch_runs

@@ -20,7 +20,8 @@ from mirror.queries.visibility import OPERATOR
 from mirror.search import search
 from mirror.store import Store, schema
 from mirror.store.changes import DESCRIBED, repository_changes
-from mirror.store.files import damage_explained, open_reader
+from mirror.store.faults import damage_explained
+from mirror.store.files import open_reader
 from mirror.store.repair import faults_of
 from mirror.store.schema import VERSION
 from mirror.times import utc_now

@@ -15,7 +15,7 @@ from older_files import MIGRATIONS, older
 
 from mirror.errors import StoreError, StoreLocked
 from mirror.store import Store
-from mirror.store.files import explained
+from mirror.store.faults import explained
 from mirror.store.lock import is_syncing, service_mark, service_runs, sync_lock
 
 

@@ -12,7 +12,8 @@ from mirror.errors import StoreError
 from mirror.search import search
 from mirror.search.index.check import check_index
 from mirror.store import Store, schema
-from mirror.store.files import explained, open_reader
+from mirror.store.faults import explained
+from mirror.store.files import open_reader
 from mirror.store.schema import HIDDEN
 
 

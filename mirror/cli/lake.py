@@ -18,7 +18,8 @@ from mirror.cli.setup import write_new
 from mirror.errors import ConfigError
 from mirror.lake.columns import TABLES
 from mirror.readable import size_text
-from mirror.store.files import damage_explained, explained, open_reader
+from mirror.store.faults import damage_explained, explained
+from mirror.store.files import open_reader
 from mirror.store.lock import place_apart
 
 Engine = Literal["duckdb", "spark"]

@@ -23,7 +23,8 @@ from mirror.cli.printer import Printer, Unfailing, clean_console, plain
 from mirror.config import DEFAULT_FILE, Config, read_config
 from mirror.errors import LONGEST_MESSAGE, ConfigError, Interrupted, MirrorError, StoreError
 from mirror.readable import abridged, did_you_mean
-from mirror.store.files import damage_explained, open_reader
+from mirror.store.faults import damage_explained
+from mirror.store.files import open_reader
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -22,7 +22,7 @@ from mirror.publish.snapshot import (
 )
 from mirror.publish.snapshot import publish as write
 from mirror.readable import repositories_text, size_text
-from mirror.store.files import explained
+from mirror.store.faults import explained
 from mirror.store.lock import place_beside, place_of_copy
 from mirror.times import to_text
 

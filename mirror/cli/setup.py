@@ -16,7 +16,8 @@ from mirror.credentials import is_quoted
 from mirror.errors import ConfigError
 from mirror.readable import did_you_mean
 from mirror.settings import Setting, settings_of, toml_text
-from mirror.store.files import PRIVATE, explained
+from mirror.store.faults import explained
+from mirror.store.files import PRIVATE
 
 _HEAD = """\
 # What bitbucket-mirror mirrors, how often, and to whom it answers. Durations are written 30s, 15m, 1h, 7d.

@@ -17,7 +17,8 @@ from mirror.errors import ConfigError
 from mirror.queries.crawl import progress_text
 from mirror.queries.status import HistoryStatus, UpstreamStatus, history_status, read_status
 from mirror.readable import repositories_text, requests_text, size_text
-from mirror.store.files import damage_explained, open_reader
+from mirror.store.faults import damage_explained
+from mirror.store.files import open_reader
 from mirror.store.ledger import reported_limits
 from mirror.store.lock import is_syncing, service_runs
 from mirror.times import age_text, from_text, local, time_text, utc_now

@@ -11,7 +11,8 @@ from mirror.cli.printer import Grid, plain
 from mirror.errors import ConfigError
 from mirror.readable import abridged
 from mirror.store import Store, tokens
-from mirror.store.files import damage_explained, open_reader
+from mirror.store.faults import damage_explained
+from mirror.store.files import open_reader
 from mirror.times import seconds_of, utc_now
 
 

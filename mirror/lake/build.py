@@ -21,7 +21,7 @@ from mirror.lake.parquet import read_lists
 from mirror.search.index.backlog import rebuild_index
 from mirror.search.index.refs.changes import rebuild_refs_index
 from mirror.store.changes import MEASURED_SINCE
-from mirror.store.files import explained
+from mirror.store.faults import explained
 from mirror.store.lock import place_of_copy, replacing
 from mirror.store.repair import faults_of
 from mirror.store.schema import HIDDEN, create_unindexed, open_unjournalled

@@ -34,8 +34,10 @@ from mirror.publish.snapshot import check_confirmed, public_rows, sha256_of
 from mirror.readable import size_text
 from mirror.store import Store
 from mirror.store.export_marks import CHOOSE, MARKED, Begun, begin_export, finish_export, mirror_id
-from mirror.store.files import explained, open_reader, reading_address
+from mirror.store.faults import explained
+from mirror.store.files import open_reader
 from mirror.store.lock import beside, export_lock, place_apart
+from mirror.store.paths import reading_address
 from mirror.times import Clock, to_text, utc_now
 
 MOST_ADDITIONS = 100

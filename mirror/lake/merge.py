@@ -15,7 +15,7 @@ from mirror.errors import ConfigError, StoreError
 from mirror.lake import address_of
 from mirror.lake.columns import TABLES, Kind, Table
 from mirror.lake.place import Manifest, Place, is_whole, read_all
-from mirror.store.files import explained
+from mirror.store.faults import explained
 from mirror.store.lock import held, sync_to_disk
 from mirror.times import to_text, utc_now
 

@@ -18,7 +18,8 @@ from mirror.search.find import one_snapshot
 from mirror.search.refs.find import register_refs
 from mirror.serve.sql_access import Reach, restrict
 from mirror.serve.sql_limits import BoundedConnection
-from mirror.store.files import open_reader, reading_address
+from mirror.store.files import open_reader
+from mirror.store.paths import reading_address
 
 SECONDS = 2.0  # the time limit of a statement
 

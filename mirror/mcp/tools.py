@@ -24,7 +24,8 @@ from mirror.queries.status import counts_of
 from mirror.queries.visibility import Caller, hides, is_unconfirmed
 from mirror.queries.web_links import RepositoryLinks, WebLinks
 from mirror.search.find import one_snapshot
-from mirror.store.files import damage_explained, open_reader, snapshot_moment
+from mirror.store.faults import damage_explained
+from mirror.store.files import open_reader, snapshot_moment
 from mirror.store.lock import is_syncing
 from mirror.times import age_text, from_text, moment_of, past_moment, seconds_of, to_text, utc_now
 

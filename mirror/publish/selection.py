@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mirror.queries.visibility import ANONYMOUS, first_seen, visible, visible_parent, visible_project
-from mirror.store.files import reading_address
+from mirror.store.paths import reading_address
 from mirror.store.rows import fetch, fetch_value
 from mirror.store.schema import HIDDEN
 

@@ -29,8 +29,10 @@ from mirror.publish.selection import (
 from mirror.queries.visibility import ANONYMOUS, is_unconfirmed
 from mirror.search.index.backlog import rebuild_index
 from mirror.search.index.refs.changes import rebuild_refs_index
-from mirror.store.files import damage_named, explained, open_reader, reading_address
+from mirror.store.faults import damage_named, explained
+from mirror.store.files import open_reader
 from mirror.store.lock import BESIDE, place_of_copy, replacing
+from mirror.store.paths import reading_address
 from mirror.store.repair import faults_of, rebuild_descriptions
 from mirror.store.schema import (
     CACHE_KIB,

@@ -27,7 +27,8 @@ from mirror.search.find import one_snapshot
 from mirror.serve.sql_access import Nobody, Reach, SqlVisitor, current_visitor, functions_of, restrict
 from mirror.serve.sql_limits import BoundedConnection
 from mirror.serve.table_metadata import HIDDEN
-from mirror.store.files import file_identity, must_be_immutable, reading_address, schema_version
+from mirror.store.files import schema_version
+from mirror.store.paths import file_identity, must_be_immutable, reading_address
 from mirror.store.schema import APPLICATION_ID, VERSION
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from mirror.errors import ConfigError, StoreLocked
-from mirror.store.files import explained
+from mirror.store.faults import explained
 from mirror.store.rows import fetch
 
 HOME, SEARCH, CHANGES, OWNERS, FEED = (

@@ -21,14 +21,8 @@ from mirror.errors import ConfigError, StoreError, StoreLocked
 from mirror.store import tokens
 from mirror.store.cursors import Cursors
 from mirror.store.database import Store
-from mirror.store.files import (
-    explained,
-    one_at_a_time,
-    open_reader,
-    reading_address,
-    schema_version,
-    snapshot_moment,
-)
+from mirror.store.faults import explained
+from mirror.store.files import one_at_a_time, open_reader, schema_version, snapshot_moment
 from mirror.store.ledger import count_all_as_spent, take_over
 from mirror.store.lock import (
     BESIDE,
@@ -41,6 +35,7 @@ from mirror.store.lock import (
     sync_lock,
     sync_to_disk,
 )
+from mirror.store.paths import reading_address
 from mirror.store.repair import faults_of
 from mirror.store.rows import fetch, fetch_row
 from mirror.times import to_text

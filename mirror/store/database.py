@@ -19,8 +19,10 @@ from mirror.search.index.refs.changes import (
 )
 from mirror.search.segments import has_damaged_segment
 from mirror.store.changes import Change, hide_history
-from mirror.store.files import PRIVATE, explained, file_identity, open_writer
+from mirror.store.faults import explained
+from mirror.store.files import PRIVATE, open_writer
 from mirror.store.owners import save_owner, save_project, save_projects_of
+from mirror.store.paths import file_identity
 from mirror.store.refs import read_refs_otherwise
 from mirror.store.repair import rebuild_descriptions
 from mirror.store.repositories import SavedRepositories, save_repositories, split_identifiable

@@ -1,10 +1,14 @@
-"""What an error of SQLite or of the system means for a mirror file, and its remedy."""
+"""What an error of SQLite or of the system means for a mirror file: its remedy, and StoreError."""
 
 import errno
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
 
-from mirror.errors import INDEX_LOST
+from mirror.errors import INDEX_LOST, MirrorError, StoreError
+from mirror.store.paths import reading_address
 
 BUSY_SECONDS = 30  # for how long SQLite waits for another writer
 
@@ -94,3 +98,87 @@ def is_busy(error: Exception) -> bool:
         return False
     # A fault of a statement stays one; functions of SQL that are interrupted have the same code.
     return getattr(error, "sqlite_errorname", "") != "SQLITE_ERROR" or "function raised" in text
+
+
+class Explained(AbstractContextManager[None]):
+    """Turns errors of some types about a file into StoreError with the remedy.
+
+    A class, because a sync enters one several times for each answer.
+    """
+
+    def __init__(self, path: Path, *errors: type[sqlite3.Error] | type[OSError]) -> None:
+        self._path, self._errors = path, errors
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Raise StoreError."""
+        if isinstance(error, self._errors):
+            raise StoreError(f"{self._path}: {explanation(error)}") from error
+        # Even SQLite's message may hold bytes of a damaged page.
+        if isinstance(error, UnicodeDecodeError) and is_damaged(self._path):
+            raise StoreError(f"{self._path}: {DAMAGED}") from error
+
+
+def explained(path: Path) -> Explained:
+    """Turn SQLite's and the system's errors into StoreError with the remedy."""
+    return Explained(path, sqlite3.Error, OSError)
+
+
+@contextmanager
+def damage_explained(path: Path) -> Iterator[None]:
+    """Turn any error into StoreError if the file is damaged, or has values of wrong types."""
+    try:
+        with Explained(path, sqlite3.Error):
+            yield
+    except (MirrorError, OSError):
+        raise
+    except Exception as error:  # SQLite may return wrong rows from a damaged page: they fail anywhere
+        if is_damaged(path):
+            raise StoreError(f"{path}: {DAMAGED} ({type(error).__name__})") from error
+        with (
+            Explained(path, sqlite3.Error),
+            closing(sqlite3.connect(reading_address(path), uri=True)) as connection,
+        ):
+            odd = odd_value(connection)
+        if odd is None:
+            raise
+        raise StoreError(
+            f"{path}: {odd} has a value of another type, which no mirror wrote: set it to NULL by SQL;"
+            " `mirror sync --full` replaces those of repositories"
+        ) from error
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into StoreError if this file is damaged; else another one may be the cause."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if not is_damaged(path):
+            raise
+        raise StoreError(f"{path}: {DAMAGED} ({error})") from error
+
+
+def is_damaged(path: Path) -> bool:
+    """Return whether SQLite finds a fault in a file."""
+    try:
+        with closing(sqlite3.connect(reading_address(path), uri=True, timeout=BUSY_SECONDS)) as connection:
+            return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
+    except sqlite3.OperationalError:  # busy, or not readable at all
+        return False
+    except (sqlite3.DatabaseError, UnicodeDecodeError, StoreError):
+        return True
+
+
+_FITTING = {"TEXT": "('text', 'null')", "INTEGER": "('integer', 'null')"}
+
+
+def odd_value(connection: sqlite3.Connection) -> str | None:
+    """Name a column whose values do not all have its type; None if all do. SQLite itself allows any type."""
+    for table in ("repositories", "users", "branches", "tags"):
+        columns = connection.execute("SELECT name, type FROM pragma_table_info(?)", (table,)).fetchall()
+        for name, kind in columns:
+            fitting = _FITTING.get(kind)
+            sql = f"SELECT EXISTS (SELECT 1 FROM {table} WHERE typeof({name}) NOT IN {fitting})"
+            if fitting and connection.execute(sql).fetchone()[0]:
+                return f"{table}.{name}"
+    return None

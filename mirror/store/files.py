@@ -1,4 +1,4 @@
-"""Open the mirror file, and turn the errors of its use into StoreError.
+"""Open the mirror file: recognise it, make it, bring it up to date.
 
 A mirror is in WAL mode: readers see every commit and never wait for the writer.
 """
@@ -7,12 +7,19 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from mirror.errors import MirrorError, StoreError
-from mirror.store.faults import BUSY_SECONDS, DAMAGED, READ_ONLY, explanation, known_remedy, lacks_room
+from mirror.store.faults import (
+    BUSY_SECONDS,
+    READ_ONLY,
+    explained,
+    known_remedy,
+    lacks_room,
+)
+from mirror.store.paths import address, reading_address
 from mirror.store.schema import APPLICATION_ID, MIGRATIONS, VERSION, bring_up_to_date, lacks_search_parts
 
 T = TypeVar("T")
@@ -107,7 +114,7 @@ def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
         try:
             if _has_no_room(connection, path):
                 connection.close()
-                connection = _connected(_address(path, "immutable=1"))
+                connection = _connected(address(path, "immutable=1"))
             _refuse_strangers(connection, path)
             if not older:
                 _refuse_older(connection, path)
@@ -150,46 +157,6 @@ def read_if_possible(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T | 
             return ask(connection)
     except (MirrorError, sqlite3.Error):
         return None
-
-
-def reading_address(path: Path) -> str:
-    """Return the URI with which SQLite opens a file for reading; its path may have any characters.
-
-    Raises StoreError if the journal has data that is not in the file, and the folder is read-only.
-    """
-    # A file in WAL mode needs two more files beside it, even for reading. Where they cannot be created (a
-    # read-only mount, another user's folder), the file is read as immutable.
-    mode = "immutable=1" if must_be_immutable(path) else "mode=ro"
-    return _address(path, mode)
-
-
-def _address(path: Path, mode: str) -> str:
-    return f"{Path(os.path.realpath(path)).as_uri()}?{mode}"
-
-
-def must_be_immutable(path: Path) -> bool:
-    """Return whether a file can only be read as immutable.
-
-    That is one in WAL mode, without its `-shm` file, in a read-only folder.
-
-    Raises StoreError and OSError as `reading_address` does.
-    """
-    path = Path(os.path.realpath(path))
-    if os.access(path.parent, os.W_OK) or path.with_name(f"{path.name}-shm").exists():
-        return False
-    with path.open("rb") as file:
-        if file.read(_WAL_MARK.stop)[_WAL_MARK] != b"\2\2":
-            return False
-    journal = path.with_name(f"{path.name}-wal")
-    if journal.exists() and journal.stat().st_size:
-        raise StoreError(
-            f"{path}: {journal.name} beside it has data that is not in the file yet, and the folder is"
-            " read-only; copy both into a folder that can be written"
-        )
-    return True
-
-
-_WAL_MARK = slice(18, 20)  # bytes of the header: both are 2 in WAL mode
 
 
 _MOMENT = """SELECT (SELECT value FROM mirror_meta WHERE key = 'published_at')
@@ -286,98 +253,3 @@ def _refuse_snapshot(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: a published snapshot of {moment[:16]}Z, which is never written to;"
             " give the path of a mirror as `database`"
         )
-
-
-class Explained(AbstractContextManager[None]):
-    """Turns SQLite's errors about a file into StoreError, and the system's (`of_system`).
-
-    A class, because a sync enters one several times for each answer.
-    """
-
-    def __init__(self, path: Path, *, of_system: bool) -> None:
-        self._path, self._of_system = path, of_system
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        """Raise StoreError with the remedy."""
-        if isinstance(error, sqlite3.Error) or (self._of_system and isinstance(error, OSError)):
-            raise StoreError(f"{self._path}: {explanation(error)}") from error
-        # Even SQLite's message may hold bytes of a damaged page.
-        if isinstance(error, UnicodeDecodeError) and is_damaged(self._path):
-            raise StoreError(f"{self._path}: {DAMAGED}") from error
-
-
-def explained(path: Path) -> Explained:
-    """Turn SQLite's and the system's errors into StoreError with the remedy."""
-    return Explained(path, of_system=True)
-
-
-def explained_rows(path: Path) -> Explained:
-    """Turn only SQLite's errors, for readers that do other things in between."""
-    return Explained(path, of_system=False)
-
-
-@contextmanager
-def damage_explained(path: Path) -> Iterator[None]:
-    """Turn any error into StoreError if the file is damaged, or has values of wrong types."""
-    try:
-        with explained_rows(path):
-            yield
-    except (MirrorError, OSError):
-        raise
-    except Exception as error:  # SQLite may return wrong rows from a damaged page: they fail anywhere
-        if is_damaged(path):
-            raise StoreError(f"{path}: {DAMAGED} ({type(error).__name__})") from error
-        with explained_rows(path), closing(sqlite3.connect(reading_address(path), uri=True)) as connection:
-            odd = odd_value(connection)
-        if odd is None:
-            raise
-        raise StoreError(
-            f"{path}: {odd} has a value of another type, which no mirror wrote: set it to NULL by SQL;"
-            " `mirror sync --full` replaces those of repositories"
-        ) from error
-
-
-@contextmanager
-def damage_named(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into StoreError if this file is damaged; else another one may be the cause."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        if not is_damaged(path):
-            raise
-        raise StoreError(f"{path}: {DAMAGED} ({error})") from error
-
-
-def is_damaged(path: Path) -> bool:
-    """Return whether SQLite finds a fault in a file."""
-    try:
-        with closing(sqlite3.connect(reading_address(path), uri=True, timeout=BUSY_SECONDS)) as connection:
-            return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
-    except sqlite3.OperationalError:  # busy, or not readable at all
-        return False
-    except (sqlite3.DatabaseError, UnicodeDecodeError, StoreError):
-        return True
-
-
-_FITTING = {"TEXT": "('text', 'null')", "INTEGER": "('integer', 'null')"}
-
-
-def odd_value(connection: sqlite3.Connection) -> str | None:
-    """Name a column whose values do not all have its type; None if all do. SQLite itself allows any type."""
-    for table in ("repositories", "users", "branches", "tags"):
-        columns = connection.execute("SELECT name, type FROM pragma_table_info(?)", (table,)).fetchall()
-        for name, kind in columns:
-            fitting = _FITTING.get(kind)
-            sql = f"SELECT EXISTS (SELECT 1 FROM {table} WHERE typeof({name}) NOT IN {fitting})"
-            if fitting and connection.execute(sql).fetchone()[0]:
-                return f"{table}.{name}"
-    return None
-
-
-def file_identity(path: Path | str) -> tuple[int, int] | None:
-    """Return what distinguishes a file from any other at its place; None if there is none."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - twice for each answer; a Path takes longer
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from mirror.errors import ConfigError, StoreLocked
-from mirror.store.files import PRIVATE, explained
+from mirror.store.faults import explained
+from mirror.store.files import PRIVATE
 from mirror.store.schema import APPLICATION_ID
 
 # Suffixes of the lock files beside a mirror.

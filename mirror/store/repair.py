@@ -18,9 +18,10 @@ from typing import NamedTuple
 from mirror.errors import INDEX_LOST
 from mirror.model import canonical_uuid
 from mirror.store.cursors import Cursors
-from mirror.store.faults import BUSY_SECONDS, known_remedy
-from mirror.store.files import damage_explained, open_reader, reading_address
+from mirror.store.faults import BUSY_SECONDS, damage_explained, known_remedy
+from mirror.store.files import open_reader
 from mirror.store.ledger import count_future_now
+from mirror.store.paths import reading_address
 from mirror.store.rows import fetch, fetch_row, fetch_value
 from mirror.times import to_text
 
