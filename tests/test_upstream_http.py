@@ -169,6 +169,11 @@ def test_a_locked_account_stops_at_once(words: str, headers: dict[str, str], sta
     [
         (403, recorded("cloud/error-privileges.json"), "lacks the scope project (it has runner:write"),
         (
+            403,
+            {"error": {"detail": {"required": ["account", "project"], "granted": ["account"]}}},
+            "lacks the scope project (it has account",
+        ),
+        (
             400,
             recorded("cloud/error-badrequest.json"),
             "Bad request; links.avatar: required key not provided",
