@@ -14,7 +14,8 @@ from callers import MixedMirror
 from datasette import hookimpl
 from datasette.plugins import pm
 
-from mirror.serve.guarded_database import AT_ONCE_MS, SLOW_SECONDS, GuardedDatabase, QuickReads, mirrors
+from mirror.serve.guarded_database import GuardedDatabase, mirrors
+from mirror.serve.quick_reads import AT_ONCE_MS, SLOW_SECONDS, QuickReads
 from mirror.serve.state import served
 from mirror.store import Store, tokens
 

@@ -34,8 +34,8 @@ from mirror.serve.exchange import (
     unconfirmed,
     unread,
 )
-from mirror.serve.guarded_database import read_in_thread
 from mirror.serve.mementos import ACCEPT, Memento, answered_at, moment_asked
+from mirror.serve.quick_reads import read_in_thread
 from mirror.serve.unmirrored import NotMirrored
 from mirror.serve.writer import FindRepository, Write, Writing, admitted_writer, answer_of
 from mirror.times import utc_now

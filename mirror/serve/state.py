@@ -19,7 +19,8 @@ from mirror.config_checks import sources_of
 from mirror.errors import ConfigError, StoreError
 from mirror.observe.metrics import FileMetrics, Latencies, Limits
 from mirror.serve.connections import Peers
-from mirror.serve.guarded_database import GuardedDatabase, QuickReads, guard
+from mirror.serve.guarded_database import GuardedDatabase, guard
+from mirror.serve.quick_reads import QuickReads
 from mirror.store.files import open_reader, snapshot_moment
 
 if TYPE_CHECKING:
