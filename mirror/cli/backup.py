@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mirror.cli.main import LocalPath, configured, number_option
+from mirror.cli.common import LocalPath, configured, number_option
 from mirror.cli.printer import progress_bar
 from mirror.config import Config
 from mirror.errors import ConfigError, StoreError

@@ -12,7 +12,7 @@ from typing import Literal
 import click
 import msgspec
 
-from mirror.cli.main import LocalPath, WholeSummaries, configured, json_option
+from mirror.cli.common import LocalPath, WholeSummaries, configured, json_option
 from mirror.cli.printer import progress_bar
 from mirror.cli.setup import write_new
 from mirror.errors import ConfigError

@@ -7,28 +7,23 @@ Exit codes: 0 done, 1 finished but some items failed, 2 usage or configuration, 
 import gc
 import importlib
 import os
-import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import StringIO, TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 import click
 
 from mirror import __version__
 from mirror.cli import signals
-from mirror.cli.printer import Printer, Unfailing, clean_console, plain
-from mirror.config import DEFAULT_FILE, Config, read_config
+from mirror.cli.common import LocalPath, WholeSummaries, importing, leave, silence
+from mirror.cli.printer import Unfailing, plain
+from mirror.config import read_config
 from mirror.errors import LONGEST_MESSAGE, ConfigError, Interrupted, MirrorError, StoreError
-from mirror.readable import abridged, did_you_mean
+from mirror.readable import abridged
 from mirror.store.faults import damage_explained
-from mirror.store.files import open_reader
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-    from rich.console import Console
 
 COMMANDS = {
     "init": ("setup", "Write a commented mirror.toml to start from; never overwrites."),
@@ -76,68 +71,13 @@ FILES = {name: file for name, (file, _) in COMMANDS.items()}
 
 
 @contextmanager
-def importing() -> Iterator[None]:
-    """Keep the garbage collector off what is imported here, as in `mirror.cli`."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
-@contextmanager
 def _unless_the_reader_has_gone() -> Iterator[None]:
     """Exit with 0 when the reader of the output has gone; click alone would exit with 1."""
     try:
         yield
     except BrokenPipeError:
-        _silence()
+        silence()
         raise click.exceptions.Exit(0) from None
-
-
-class LocalPath(click.Path):
-    """A path on this machine. An empty text, as from an unset variable, does not mean this folder."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the Path; raises ConfigError for an empty text and for an address."""
-        text = str(value).strip()
-        if not text or "://" in text:
-            name = param.get_error_hint(ctx).strip("'[]") if param else "the path"
-            raise ConfigError(f"{name} {f'is {text}' if text else 'is empty'}; give a path on this machine")
-        return super().convert(value, param, ctx)
-
-
-class WholeSummaries(click.Group):
-    """A group whose `--help` shows whole first sentences, and that suggests the command that was meant."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command; an unknown one is refused, and the nearest one suggested."""
-        name = args[0]
-        known = self.list_commands(ctx)
-        if name not in known and not name.startswith("-"):
-            ctx.fail(f"No such command {name!r}{did_you_mean(name, known)} (there are: {', '.join(known)})")
-        return super().resolve_command(ctx, args)
-
-    def sentence(self, ctx: click.Context, name: str) -> str:
-        """Return the first sentence of the help of a command."""
-        command = self.get_command(ctx, name)
-        return command.get_short_help_str(1000) if command else ""
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, self.sentence(ctx, name)) for name in self.list_commands(ctx)])
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
-        """Complete the name of a command, or an option."""
-        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only a shell asks for it
-
-        named = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
-        found = [CompletionItem(name, help=self.sentence(ctx, name)) for name in named]
-        return found + click.Command.shell_complete(self, ctx, incomplete)
 
 
 @contextmanager
@@ -220,60 +160,6 @@ def mirror(ctx: click.Context, config_path: Path | None) -> None:
     ctx.obj = config_path
 
 
-def configured() -> Config:
-    """Read the configuration that the command was called with; raises ConfigError."""
-    return configuration_reader()()
-
-
-def configuration_reader() -> Callable[[], Config]:
-    """Return a function that does the same in any thread: click knows the command in its own thread only."""
-    root = click.get_current_context().find_root()
-
-    def read() -> Config:
-        # When a service rereads a default file that is gone by now, the sandbox must not take its place.
-        if root.obj is None and DEFAULT_FILE.exists():
-            root.obj = DEFAULT_FILE
-        return read_config(root.obj)
-
-    return read
-
-
-@contextmanager
-def reader() -> Iterator[sqlite3.Connection]:
-    """Open the configured mirror read-only; raises StoreError."""
-    path = Path(configured().database)
-    connection = open_reader(path)
-    try:
-        with damage_explained(path):
-            yield connection
-    finally:
-        connection.close()
-
-
-def out() -> Printer:
-    """Return the printer of answers, on standard output."""
-    return Printer()
-
-
-def errors() -> "Console":
-    """Return the console for progress, notes and errors: standard error."""
-    return clean_console(stderr=True)
-
-
-@contextmanager
-def unread() -> Iterator[None]:
-    """Go on without printing if the reader of the output has gone: the exit code tells more."""
-    try:
-        yield
-    except BrokenPipeError:
-        _silence()
-
-
-def leave(code: int) -> NoReturn:
-    """End with an exit code."""
-    raise SystemExit(code)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; an error is one line on standard error, and decides the exit code.
 
@@ -316,7 +202,7 @@ def exit_code_of(work: Callable[[], object]) -> int:  # noqa: PLR0911 - one for 
     except (KeyboardInterrupt, click.Abort):
         return _interrupted()
     except BrokenPipeError:
-        _silence()  # the reader, such as `head`, has gone: not an error
+        silence()  # the reader, such as `head`, has gone: not an error
     except MirrorError as error:
         _say(str(error))
         return error.exit_code
@@ -324,7 +210,7 @@ def exit_code_of(work: Callable[[], object]) -> int:  # noqa: PLR0911 - one for 
         _say(f"{error.object[error.start : error.end]!r} cannot be written as {error.encoding}")
         return ConfigError.exit_code
     except OSError as error:
-        _silence()
+        silence()
         _say(_text_of(error))
         return StoreError.exit_code
     except Exception:
@@ -374,54 +260,6 @@ def _show_all_characters() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _silence() -> None:
-    """Discard unprinted output: Python would flush it at exit, and fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _say(text: str) -> None:
     line = plain(f"mirror: {abridged(text, LONGEST_MESSAGE)}")
     print(line.replace("\n", "\\n"), file=sys.stderr, flush=True)  # a path may have a line end
-
-
-Option = Callable[[Any], Any]
-"""What adds an option to a command."""
-
-
-def options(*several: Option) -> Option:
-    """Return what adds several options to a command, which its help lists in this order."""
-
-    def add(command: Any) -> Any:
-        for option in reversed(several):  # as a stack of decorators does
-            command = option(command)
-        return command
-
-    return add
-
-
-def number_option(
-    name: str,
-    text: str,
-    *,
-    least: int = 0,
-    most: int | None = None,
-    default: int | None = None,
-    metavar: str = "N",
-) -> Option:
-    """Return what adds an option for a whole number to a command; `text` is its help."""
-    return click.option(
-        name,
-        type=click.IntRange(least, most),
-        metavar=metavar,
-        default=default,
-        show_default=default is not None,
-        help=text,
-    )
-
-
-json_option: Option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-page_options = options(
-    number_option("--limit", "How many to list.", default=20),
-    number_option("--offset", "How many of the first to skip.", default=0),
-)
-"""The options that every search has."""

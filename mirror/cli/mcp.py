@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mirror.cli.main import configured, importing
+from mirror.cli.common import configured, importing
 from mirror.errors import ConfigError
 from mirror.queries.visibility import ANONYMOUS, OPERATOR
 from mirror.store.files import open_reader

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from mirror.cli.main import LocalPath, configured, errors, json_option
+from mirror.cli.common import LocalPath, configured, errors, json_option
 from mirror.cli.printer import progress_bar
 from mirror.errors import ConfigError
 from mirror.publish.snapshot import (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from mirror.cli.main import json_option, number_option, out, reader
+from mirror.cli.common import json_option, number_option, out, reader
 from mirror.cli.printer import Grid, Printer, cut, plain
 from mirror.errors import ConfigError, NotFound
 from mirror.queries.changes import EXPORTED, changes_since

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from mirror.cli.main import Option, WholeSummaries, configured, json_option, leave, options
+from mirror.cli.common import Option, WholeSummaries, configured, json_option, leave, options
 from mirror.config import Config
 from mirror.errors import ConfigError
 from mirror.model import FORK_POLICIES, Repository, RepositorySettings

@@ -2,7 +2,7 @@
 
 import click
 
-from mirror.cli.main import number_option
+from mirror.cli.common import number_option
 from mirror.config import SANDBOX_PORT
 from mirror.errors import ConfigError, MirrorError
 from mirror.sandbox import Lively, Sandbox, World, parse_fault, serve

@@ -5,7 +5,7 @@ from typing import Any, get_args
 import click
 import msgspec
 
-from mirror.cli.main import json_option, options, out, page_options, reader
+from mirror.cli.common import json_option, options, out, page_options, reader
 from mirror.cli.printer import Grid, Marked, columns_of, cut, plain
 from mirror.model import RefKind
 from mirror.queries.rows import LISTED, RepositoryRow

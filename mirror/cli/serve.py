@@ -15,15 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from mirror.cli.main import (
-    configuration_reader,
-    configured,
-    errors,
-    exit_code_of,
-    leave,
-    number_option,
-    options,
-)
+from mirror.cli.common import configuration_reader, configured, errors, leave, number_option, options
+from mirror.cli.main import exit_code_of
 from mirror.config import MOST_WORKERS, Config
 from mirror.config_checks import warn
 from mirror.credentials import read_secret

@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from mirror import __version__
-from mirror.cli.main import LocalPath, mirror
+from mirror.cli.common import LocalPath
+from mirror.cli.main import mirror
 from mirror.config import DEFAULT_FILE, Config, from_toml
 from mirror.credentials import is_quoted
 from mirror.errors import ConfigError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from mirror.cli.main import configured, json_option, leave, out, unread
+from mirror.cli.common import configured, json_option, leave, out, unread
 from mirror.cli.printer import Grid, Printer
 from mirror.errors import ConfigError
 from mirror.queries.crawl import progress_text

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
-from mirror.cli.main import configured, errors, leave, number_option, out, unread
+from mirror.cli.common import configured, errors, leave, number_option, out, unread
 from mirror.cli.printer import Printer
 from mirror.config import Config
 from mirror.config_checks import warn

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mirror.cli.main import WholeSummaries, configured, out
+from mirror.cli.common import WholeSummaries, configured, out
 from mirror.cli.printer import Grid, plain
 from mirror.errors import ConfigError
 from mirror.readable import abridged
