@@ -22,9 +22,11 @@ LONG_PAGE = 10
 def next_landmark(page: Page[Any], *, asked: str | None, landmark: Landmark | None, pages: int) -> Landmark:
     """Return the landmark of a listing after page number `pages`, which was requested by the link `asked`.
 
-    It is set at pages 1, 2, 4, 8, ...: a loop of any length soon meets it, by its links or, if they differ
-    every time, by its rows. Raises UpstreamShapeError for a loop, for an endless series of pages without
-    anything new, and for a page that repeats the one before it.
+    It is set at pages 1, 2, 4, 8, ..., as in Brent's cycle detection: a loop of any length soon meets it, by
+    its links or, if they differ every time, by its rows.
+
+    Raises UpstreamShapeError for a loop, for an endless series of pages without anything new, and for a page
+    that repeats the one before it.
     """
     known, link = landmark or Landmark(), page.next
     if pages == 1 and link is None:

@@ -114,7 +114,7 @@ def _save_together(answered: "list[tuple[RefsStep, Page[Ref], RefsListing]]") ->
         run.failures.upstream_answered()
         run.progress.step(sum(step.row_id in new for step, *_ in answered))
     for step, answer, listing in answered:
-        # None, where something is known of them since: they stay stale, and are requested again.
+        # An empty list where something is known of refs by now is not believed: they are requested again.
         if step.row_id not in new and answer.rows:
             step.save_compared(answer, listing)
 

@@ -1,4 +1,4 @@
-"""HTTP requests to an upstream: counted by the budget, limited in size and time, retried by `retry`.
+"""HTTP requests to an upstream: counted by the budget, limited in size and time, and retried.
 
 The budget counts every request before it is sent, retries too. A call returns a Response of success, or
 raises one of the errors of `mirror.errors`.
