@@ -1,5 +1,7 @@
 """Local API tokens: shown once, stored as hashes, revoked by name."""
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
@@ -111,3 +113,16 @@ def test_a_name_of_several_users_is_refused(public_db: FixtureDb) -> None:
     public_db.store.connection.execute("UPDATE members SET permission = 'owner'")
     tokens.create(public_db.store, "owner", user="bob")
     assert [one.user for one in tokens.listed(public_db.store.connection)] == ["bob", "bob"]
+
+
+def test_a_busy_file_does_not_make_a_token_unknown(public_db: FixtureDb) -> None:
+    """Unlike one without a table for tokens, it fails: the request is repeated, not refused."""
+    token = tokens.create(public_db.store, "reader", "read")
+    with closing(sqlite3.connect(":memory:")) as without_tables:
+        assert tokens.find(without_tables, token) is None
+    with closing(sqlite3.connect(public_db.path, timeout=0)) as connection:
+        public_db.store.connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        with public_db.store.transaction() as writing:
+            writing.execute("UPDATE api_tokens SET name = name")
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                tokens.find(connection, token)
