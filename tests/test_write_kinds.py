@@ -160,6 +160,39 @@ def test_a_listing_that_began_before_a_write_does_not_undo_it(
     assert wired.rows("SELECT name FROM repositories") == [(name,) for name in names]
 
 
+@pytest.mark.parametrize("is_private", [True, False])
+def test_a_page_that_contradicts_a_write_about_privacy_hides_the_repository(
+    server: Callable[..., Wired], *, is_private: bool
+) -> None:
+    """It may be older or newer: nothing else of it is written, and the upstream is asked."""
+    idea, better = on_server("idea", public=is_private), on_server("better", public=not is_private)
+    shown = [answer(idea if is_private else better)]
+    wired = server(
+        answer(idea, 201),
+        *shown * is_private,
+        answer(idea),
+        *shown * is_private,
+        answer(better),
+        *shown * (not is_private),
+    )
+    before = to_text(utc_now())
+    made = wired.writes.create("PRJ", RepositorySettings(name="idea", is_private=not is_private), by="x")
+    assert made.is_private is not is_private
+    wired.writes.update("PRJ/idea", RepositorySettings(name="better", is_private=is_private), by="x")
+    with Store(wired.path) as store:
+        store.save_page(
+            1,
+            [made],
+            run_id=None,
+            seen_at=to_text(utc_now()),
+            with_refs=False,
+            first_listing=False,
+            listed_since=before,
+        )
+    assert wired.rows("SELECT full_name, is_private FROM repositories") == [("PRJ/better", 1)]
+    assert wired.rows("SELECT count(*) FROM cursors WHERE stream LIKE 'marked:%'") == [(1,)]
+
+
 def test_an_answer_about_another_repository_is_not_believed(server: Callable[..., Wired]) -> None:
     """The one that was to be updated is not marked as gone."""
     idea = on_server("idea")

@@ -99,6 +99,8 @@ def save_repositories(
         elif old.id not in written or not _is_outdated(old, row, *written[old.id], listed_since):
             compared.update(old, row, values)
             told[old.id] = row
+        elif old.updated_at is None and old.deleted_at is None:  # its age is a guess: only privacy counts
+            compared.update(old, row, old.values)
     compared.write(connection, upstream_id)
     save_repository_extras(connection, told, owner_ids)
     if created:
@@ -203,9 +205,8 @@ def _is_outdated(old: _Known, row: Repository, action: str, at: str, listed_sinc
         return old.deleted_at is not None
     if old.updated_at is not None and row.updated_at is not None:
         return row.updated_at < old.updated_at
-    # Data Center tells no such time: only a listing that began after the write is newer. If the visibility
-    # differs, the upstream is asked.
-    return listed_since is not None and listed_since <= at and row.is_private == old.is_private
+    # Data Center tells no such time: only a listing that began after the write is newer.
+    return listed_since is not None and listed_since <= at
 
 
 def _with_kept(old: tuple[Any, ...], new: tuple[Any, ...], row: Repository) -> tuple[Any, ...]:
