@@ -225,7 +225,9 @@ def _server_updates(change: _ServerChange) -> Iterator[RefUpdate]:
     if kind is not None:
         name = ref_name(change.ref.display_id)
         old, new = _object_id(change.from_hash), _object_id(change.to_hash)
-        yield RefUpdate(kind, name, old, Ref(kind=kind, name=name, target_hash=new) if new else None)
+        # The hash of a tag may be that of its annotation. The next run asks the upstream for its commit.
+        if kind == "branch" or new is None:
+            yield RefUpdate(kind, name, old, Ref(kind=kind, name=name, target_hash=new) if new else None)
 
 
 def _object_id(text: str) -> str | None:
