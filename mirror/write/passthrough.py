@@ -5,17 +5,14 @@ processes, and beside a sync. They do not take the lock of a sync, and cannot ha
 transaction, and rows are identified by the upstream's identity. A sync may save a listing page that it
 requested before the write. The next listing corrects that, since the write changed `updated_on` or the number
 of repositories.
-
-If the answer of a write is lost, the upstream is asked whether it was done.
 """
 
 import os
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
@@ -23,10 +20,8 @@ from mirror.config import Config, Duration, Retry, UpstreamConfig
 from mirror.errors import (
     BudgetSpent,
     MirrorError,
-    OutcomeUnknown,
     StoreError,
     UpstreamBusy,
-    UpstreamError,
     UpstreamRefused,
     UpstreamShapeError,
 )
@@ -34,30 +29,16 @@ from mirror.model import Repository, RepositoryKey, RepositorySettings, slug_of
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
 from mirror.store.repositories import is_named
-from mirror.times import Clock, from_text, utc_now
+from mirror.times import Clock, utc_now
 from mirror.upstream.connect import connect
 from mirror.upstream.protocol import Upstream
-from mirror.upstream.response import NotSent
 from mirror.upstream.transport import Transport
+from mirror.write.outcome import ABSENT, do_once, find_created, find_deleted, find_fork, find_updated
 from mirror.write.record import WriteRecord, choose_upstream, find_target, read_refs
 
 LONGEST_PAUSE = 10.0  # the longest wait before a retry, in seconds: a caller is waiting
 
 MOST_TRIES = 3  # attempts of a request: a caller waits
-
-# Statuses by which a server refuses a request without having begun it.
-NOT_BEGUN = (501, 505, 511)
-
-# Statuses by which the server itself ends a request. After 408, 502 and 504 it may still be at work.
-REFUSALS = (425, 500, 503)
-
-T = TypeVar("T")
-
-ABSENT = (404, 410)  # statuses for a repository that does not exist
-# Texts whose null means that they are empty, not that they are unknown.
-MAY_BE_EMPTY = ("description", "website", "language")
-
-CLOCKS_APART = timedelta(minutes=10)  # how far the clock of an upstream may lag behind ours
 
 
 class PassThrough:
@@ -100,21 +81,21 @@ class PassThrough:
             record = WriteRecord(store, chosen, by, self._clock)
             full_name, since = f"{owner}/{slug}", self._clock()
             known_uuid = record.uuid_of(full_name)
-            with self._connected(chosen, store) as there:
-                if there.knows_names_only and slug.lower() not in (name.lower(), slug_of(name)):
+            with self._connected(chosen, store) as client:
+                if client.knows_names_only and slug.lower() not in (name.lower(), slug_of(name)):
                     why = f"name: {chosen.name} makes the address of it, so {name!r} cannot be at {full_name}"
                     raise UpstreamRefused(why, status=400)
                 if settings.scm is None:
-                    scm = (record.newest_scm(owner) or "hg") if there.knows_hg else "git"
+                    scm = (record.newest_scm(owner) or "hg") if client.knows_hg else "git"
                     settings = msgspec.structs.replace(settings, scm=scm)
                 with record.auditing("create", full_name):
                     made = do_once(
                         f"creating {full_name}",
-                        lambda: there.create_repository(owner, slug, settings),
-                        lambda: find_created(there, full_name, settings, known_uuid=known_uuid, since=since),
+                        lambda: client.create_repository(owner, slug, settings),
+                        lambda: find_created(client, full_name, settings, known_uuid=known_uuid, since=since),
                     )
-                    record.save("create", made, displaced=_displaced(record, there, made))
-                read_refs(record, there, made)
+                    record.save("create", made, displaced=_displaced(record, client, made))
+                read_refs(record, client, made)
                 return made
 
     def update(
@@ -131,23 +112,23 @@ class PassThrough:
             target = find_target(self._config, store, full_name, upstream, uuid=uuid)
             settings = msgspec.structs.replace(settings, scm=None)  # it cannot be changed
             record = WriteRecord(store, target.upstream, by, self._clock)
-            with self._connected(target.upstream, store) as there:
+            with self._connected(target.upstream, store) as client:
                 # With its present name: a PUT to an unused name would create a repository.
-                before = there.fetch_repository(target.key)
+                before = client.fetch_repository(target.key)
                 # Who may write to the former namespace may have no rights in the present one.
                 if before.key.workspace.lower() != target.key.workspace.lower():
                     raise _called_otherwise(target.key, before.key, "update")
                 with record.auditing("update", full_name):
                     made = do_once(
                         f"updating {target.key.full_name}",
-                        lambda: _same(before, there.update_repository(before.key, settings)),
-                        lambda: find_updated(there, before, settings),
+                        lambda: _same(before, client.update_repository(before.key, settings)),
+                        lambda: find_updated(client, before, settings),
                     )
-                    displaced = _displaced(record, there, made)
+                    displaced = _displaced(record, client, made)
                     renamed = target.row_id if made.uuid != target.key.uuid else None
                     record.save("update", made, displaced=displaced, renamed=renamed)
                 if renamed is not None:
-                    read_refs(record, there, made)
+                    read_refs(record, client, made)
                 return made
 
     def delete(
@@ -157,17 +138,17 @@ class PassThrough:
         with self._store() as store:
             target = find_target(self._config, store, full_name, upstream, uuid=uuid)
             record = WriteRecord(store, target.upstream, by, self._clock)
-            with self._connected(target.upstream, store) as there:
-                key = there.fetch_repository(target.key).key
+            with self._connected(target.upstream, store) as client:
+                key = client.fetch_repository(target.key).key
                 if key.full_name.lower() != target.key.full_name.lower():
                     raise _called_otherwise(target.key, key, "delete")
 
                 def ask() -> bool:
-                    there.delete_repository(key)
+                    client.delete_repository(key)
                     return True
 
                 with record.auditing("delete", full_name):
-                    do_once(f"deleting {key.full_name}", ask, lambda: find_deleted(there, key))
+                    do_once(f"deleting {key.full_name}", ask, lambda: find_deleted(client, key))
                     record.save_deleted(target)
             return target.key
 
@@ -195,21 +176,21 @@ class PassThrough:
             record = WriteRecord(store, target.upstream, by, self._clock)
             fork_name, since = f"{owner}/{_slug_of(name)}", self._clock()
             known_uuid = record.uuid_of(fork_name)
-            with self._connected(target.upstream, store) as there:
-                now = there.fetch_repository(target.key)
+            with self._connected(target.upstream, store) as client:
+                now = client.fetch_repository(target.key)
                 _must_be_visible(record, now, full_name, private_in=private_in)
                 if now.is_private and settings.is_private is None:
                     settings = msgspec.structs.replace(settings, is_private=True)
                 with record.auditing("fork", fork_name):
                     made = do_once(
                         f"forking {target.key.full_name} as {fork_name}",
-                        lambda: there.fork_repository(now.key, owner, settings),
+                        lambda: client.fork_repository(now.key, owner, settings),
                         lambda: find_fork(
-                            there, fork_name, settings, now.key, known_uuid=known_uuid, since=since
+                            client, fork_name, settings, now.key, known_uuid=known_uuid, since=since
                         ),
                     )
-                    record.save("fork", made, displaced=_displaced(record, there, made))
-                read_refs(record, there, made)
+                    record.save("fork", made, displaced=_displaced(record, client, made))
+                read_refs(record, client, made)
                 return made
 
     @contextmanager
@@ -250,63 +231,6 @@ class PassThrough:
         if seconds > LONGEST_PAUSE:
             raise BudgetSpent(why, resumes_at=self._clock() + timedelta(seconds=seconds))
         self._sleep(seconds)
-
-
-def do_once(what: str, do: Callable[[], T], find: Callable[[], T | None]) -> T:
-    """Do a write once. If its answer is lost, return what `find` finds.
-
-    An answer is lost if there is none, if it is a 5xx, or if it is a success that cannot be read. The
-    upstream may have done the write, so it is never sent again.
-
-    :param what: names the write in errors, as "creating erik/new".
-    :param do: sends the write.
-    :param find: asks for the result of the write; returns None if it is not there yet.
-
-    Raises what `do` raises, UpstreamBusy or UpstreamRefused if the write was not done, OutcomeUnknown if that
-    is not known.
-    """
-    try:
-        return do()
-    except (NotSent, StoreError) as error:  # after a StoreError the request could not be counted
-        raise UpstreamBusy(f"{error}; {what} was not requested") from None
-    except (UpstreamBusy, UpstreamShapeError) as error:
-        if isinstance(error, UpstreamBusy) and error.status == 429:
-            raise
-        if isinstance(error, UpstreamBusy) and error.status in NOT_BEGUN:
-            raise UpstreamRefused(f"{what} was not done: {error}", status=error.status) from None
-        return _looked_up(what, find, error)
-
-
-def _looked_up(what: str, find: Callable[[], T | None], lost: UpstreamError) -> T:
-    try:
-        found = find()
-    except NameTaken:  # certain: the write was not done
-        raise
-    except MirrorError as error:
-        raise OutcomeUnknown(
-            f"{what} was requested and may have been done: {_sentence(lost)} A look-up did not settle that:"
-            f" {_sentence(error)} Check before you repeat it; the next sync shows what became of it"
-        ) from None
-    if found is None:
-        raise _not_done(what, lost)
-    return found
-
-
-def _sentence(error: Exception) -> str:
-    return f"{str(error).rstrip('.')}."  # the text of a network error may end with one
-
-
-def _not_done(what: str, lost: UpstreamError) -> UpstreamError:
-    if isinstance(lost, UpstreamBusy) and lost.status in REFUSALS:
-        return UpstreamBusy(
-            f"{what} was not done: {lost}; looking it up confirmed that",
-            status=lost.status,
-            retry_after=lost.retry_after,
-        )
-    return OutcomeUnknown(
-        f"{what} was requested, and has not been done so far: {lost}. It was looked up once; the upstream"
-        " may still be working on it, so check before you repeat it"
-    )
 
 
 def _slug_of(name: str) -> str:
@@ -360,130 +284,3 @@ def _displaced(
         except MirrorError:
             continue
     return found
-
-
-class NameTaken(UpstreamRefused):
-    """The name belongs to an older repository, so the write cannot have been done."""
-
-    def __init__(self, full_name: str) -> None:
-        super().__init__(f"there is a repository {full_name} already", status=400)
-
-
-def find_created(
-    upstream: Upstream,
-    full_name: str,
-    settings: RepositorySettings,
-    *,
-    known_uuid: str | None,
-    since: datetime,
-) -> Repository | None:
-    """Find the repository that a write was to create with some settings, as `_find_new` does.
-
-    Raises UpstreamError if it has other settings: somebody else may have made it at that moment.
-    """
-    found = _find_new(upstream, full_name, settings, known_uuid, since)
-    if found is not None and not _agrees(found, settings, _unknown(upstream, found, settings)):
-        raise UpstreamError(f"{found.full_name} is there now, but not as it was asked for")
-    return found
-
-
-def find_fork(
-    upstream: Upstream,
-    full_name: str,
-    settings: RepositorySettings,
-    parent: RepositoryKey,
-    *,
-    known_uuid: str | None,
-    since: datetime,
-) -> Repository | None:
-    """Find the fork that a write was to create, as `_find_new` does; NameTaken also for another parent."""
-    found = _find_new(upstream, full_name, settings, known_uuid, since)
-    if found is not None and found.parent_uuid != parent.uuid:
-        raise NameTaken(found.full_name)
-    return found
-
-
-def _find_new(
-    upstream: Upstream,
-    full_name: str,
-    settings: RepositorySettings,
-    known_uuid: str | None,
-    since: datetime,
-) -> Repository | None:
-    """Return the repository that has a name by a write of ours, or None.
-
-    :param known_uuid: the uuid that the mirror knew for the name before.
-    :param since: the time of the write.
-
-    Raises NameTaken if the repository has that uuid, or is older than the write; UpstreamError if its age is
-    unknown, or it may have another slug.
-    """
-    try:
-        found = upstream.find_repository(full_name)
-    except UpstreamRefused as error:
-        if error.status not in ABSENT:
-            raise
-        slug = full_name.partition("/")[2]
-        if upstream.knows_names_only and (settings.name or slug).lower() != slug.lower():
-            why = f"{upstream.name} may have given {settings.name!r} another address than {full_name}"
-            raise UpstreamError(why) from None
-        return None
-    if found.uuid == known_uuid:
-        raise NameTaken(found.full_name)
-    if found.created_at is None:
-        raise UpstreamError(f"there is {found.full_name}, and {upstream.name} does not say since when")
-    if from_text(found.created_at) < since - CLOCKS_APART:
-        raise NameTaken(found.full_name)
-    return found
-
-
-def find_updated(upstream: Upstream, before: Repository, settings: RepositorySettings) -> Repository | None:
-    """Return the repository if it has the given settings, None if it has those of `before`.
-
-    Raises UpstreamError if it has some of them, or if those that the upstream reports agree, and others are
-    unknown.
-    """
-    found = upstream.fetch_repository(before.key)
-    unknown = _unknown(upstream, found, settings)
-    if not _agrees(found, settings, unknown):
-        changed = [name for name in settings.given() if getattr(found, name) != getattr(before, name)]
-        if changed:
-            raise UpstreamError(f"it changed in {', '.join(changed)}, but not in all that was asked for")
-        return None
-    if unknown:
-        raise UpstreamError(f"{upstream.name} does not report {', '.join(sorted(unknown))}")
-    return found
-
-
-def find_deleted(upstream: Upstream, key: RepositoryKey) -> bool | None:
-    """Return True if the repository is gone, else None."""
-    try:
-        upstream.fetch_repository(key)
-    except UpstreamRefused as error:
-        if error.status in ABSENT:
-            return True
-        raise
-    return None
-
-
-def _unknown(upstream: Upstream, row: Repository, settings: RepositorySettings) -> set[str]:
-    """Return the given settings of which the answer says nothing."""
-    return {
-        name
-        for name in settings.given()
-        if name in upstream.never_tells or (name not in MAY_BE_EMPTY and getattr(row, name) is None)
-    }
-
-
-def _agrees(row: Repository, settings: RepositorySettings, unknown: Container[str]) -> bool:
-    """Return whether a repository has the given settings, except unknown ones."""
-    return all(
-        _plain(getattr(row, name)) == _plain(value)
-        for name, value in settings.given().items()
-        if name not in unknown
-    )
-
-
-def _plain(value: object) -> object:
-    """Return a value without what upstreams may change: blanks and case of a text, null for an empty one."""
-    return " ".join(value.split()).casefold() if isinstance(value, str) else "" if value is None else value
