@@ -26,7 +26,7 @@ from mirror.sync.hints import (
     with_hints,
 )
 from mirror.sync.missing import absence_steps, close_absences, merge_duplicates, settle_restored, uuid_steps
-from mirror.sync.pages import begin_listings, page_steps
+from mirror.sync.pages import begin_listings, hole_steps
 from mirror.sync.preflight import (
     check_caller,
     correct_moments,
@@ -166,7 +166,7 @@ def list_workspaces(run: Run, scope: Scope, workspaces: list[str]) -> list[str]:
 
 def retry_leftovers(run: Run) -> None:
     """Request again the pages that an earlier run had to skip; resolve unknown uuids and contradictions."""
-    _run_steps(run, page_steps(run))
+    _run_steps(run, hole_steps(run))
     follow_hints(run)
     _run_steps(run, uuid_steps(run))
 

@@ -142,16 +142,16 @@ def _place_of(workspace: str, state: WorkspaceState, listing: ListingProgress) -
     return json.dumps(where | {"first": not state.whole})
 
 
-def page_steps(run: Run) -> Iterator[Step]:
-    """Yield a step for each missing page whose next try is due."""
+def hole_steps(run: Run) -> Iterator[Step]:
+    """Yield a step for each hole whose next try is due."""
     with run.store.reading() as connection:
         pages = Failures(connection, run.upstream_id).due_pages(run.now_text())
     for subject, place in pages:
-        yield PageStep(run, subject, place)
+        yield HoleStep(run, subject, place)
 
 
-class PageStep(Step):
-    """Ask once more for a page that the upstream could not give."""
+class HoleStep(Step):
+    """Request a page again that was skipped because the upstream could not give it."""
 
     def __init__(self, run: Run, subject: str, place: str) -> None:
         self.run, self.subject, self.place = run, subject, place

@@ -120,10 +120,12 @@ def _save_together(answered: "list[tuple[RefsStep, Page[Ref], RefsListing]]") ->
 
 
 class RefsStep(Step):
-    """Request a page of a repository's branches and tags; none surprise where it `is_bare` (`_Stale`).
+    """Request a page of a repository's branches and tags.
 
-    If a push was reported after the `last_change`, the page may be older, and is not written. The push has
-    left a hint, so the refs are requested again.
+    :param listing: the pages that were read before.
+    :param last_change: the last change when the page was requested. If a push was reported since, the page
+        may be older: it is not written. The push has left a hint, so the refs are requested again.
+    :param is_bare: whether no ref is expected (`_Stale`), so that an empty listing is believed at once.
     """
 
     def __init__(
