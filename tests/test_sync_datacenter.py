@@ -1,12 +1,17 @@
 """Mirroring a Data Center: branches report the main branch, without another request."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sync_harness import Clock, Edited, SyncHarness
+from sync_harness import Clock, Edited, SyncHarness, crawling
 
+from mirror.queries.changes import changes_since
+from mirror.queries.search import find_refs
+from mirror.queries.visibility import ANONYMOUS
 from mirror.sandbox import Fault, Sandbox, World, repository_refs, running
+from mirror.store.files import open_reader
 
 SOME = "erik/org.eclipse.mylyn.bitbucket"
 
@@ -161,3 +166,33 @@ def test_refs_that_may_be_of_a_namesake_are_read_again(tmp_path: Path) -> None:
         assert branches() == {"one": "of-other", "other": "of-one"}
         assert crawl.sync().state == "complete"
         assert branches() == {"one": "of-one", "other": "of-other"}
+
+
+@pytest.mark.parametrize("refs", ["api", "git"])
+@pytest.mark.parametrize("way", ["swap", "delete and create"])
+def test_strangers_learn_nothing_of_a_private_repository_that_took_a_name(
+    tmp_path: Path, refs: str, way: str
+) -> None:
+    """Refs are requested by name: those read between two listings may be of the new holder."""
+    old, private = "jespern/django-piston", "jespern/jespern"
+    settings: dict[str, Any] = {"workspaces": ("~JESPERN",), "secret": "jespern:sandbox", "refs": refs}
+    with crawling(tmp_path, kind="datacenter", url="http://sandbox", **settings) as (sandbox, crawl):
+        assert crawl.sync().state == "complete"
+        sandbox.do("push", old)
+
+        def edit() -> None:
+            if way == "swap":
+                sandbox.do("swap_names", private, **{"with": old})
+            else:
+                sandbox.do("delete", old)
+                sandbox.do("create", old, is_private=True)
+            sandbox.do("create_branch", old, name="top-secret")
+
+        sandbox.reset()
+        sandbox.on_request(6, edit)  # the first for refs
+        crawl.sync(later=90_000)
+        assert crawl.rows("SELECT 1 FROM branches WHERE name = 'top-secret'")
+        assert crawl.sync(full=True).exit_code == 0
+        with closing(open_reader(crawl.path)) as connection:
+            assert find_refs(connection, ANONYMOUS, "top-secret", gone=True).count == 0
+            assert "top-secret" not in {row.ref for row in changes_since(connection, ANONYMOUS, "2000")}

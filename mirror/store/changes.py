@@ -199,13 +199,34 @@ _HIDE = f"""UPDATE repositories SET refs_stale = max(refs_stale, :with_refs), pu
 
 
 def hide_history(connection: sqlite3.Connection, published: Iterable[int | None], *, with_refs: bool) -> None:
-    """Hide the history of repositories that were just made public; call it after saving their changes.
+    """Hide the history of repositories that were just made public, and the like, after saving their changes.
 
     It stays hidden until their refs have been listed again (`show_new_changes`). If the file has no refs of
     them and none are mirrored (`with_refs`), only the changes until now are hidden.
     """
     values = [{"id": repository_id, "with_refs": int(with_refs)} for repository_id in published]
     connection.executemany(_HIDE, values)
+
+
+_MAY_HAVE_REFS_OF_A_NAMESAKE = """SELECT 1 FROM repositories r JOIN upstreams u ON u.id = r.upstream_id
+    WHERE r.id = ? AND NOT r.is_private AND (u.kind = 'datacenter' OR u.refs = 'git') AND r.refs_synced_at > ?
+        AND (r.deleted_at IS NULL OR EXISTS (SELECT 1 FROM repositories n
+            WHERE n.upstream_id = r.upstream_id AND n.full_name = r.full_name COLLATE NOCASE
+                AND n.id <> r.id AND n.deleted_at IS NULL))"""
+
+
+def of_namesakes(connection: sqlite3.Connection, changes: Iterable[Change]) -> list[int | None]:
+    """Return the public repositories that lost their name and may have the refs of its new holder.
+
+    Data Center and git are asked for refs by the name. Those that were requested after the listing before may
+    be of a private repository: they and their changes must stay hidden (`hide_history`).
+    """
+    return [
+        one.repository_id
+        for one in changes
+        if one.kind in ("renamed", "transferred", "deleted")
+        and fetch_row(connection, _MAY_HAVE_REFS_OF_A_NAMESAKE, (one.repository_id, one.previous_look))
+    ]
 
 
 def show_new_changes(connection: sqlite3.Connection, repository_id: int, *, listed_since: str) -> None:

@@ -18,7 +18,7 @@ from mirror.search.index.refs.changes import (
     update_after_refs,
 )
 from mirror.search.segments import has_damaged_segment
-from mirror.store.changes import Change, hide_history
+from mirror.store.changes import Change, hide_history, of_namesakes
 from mirror.store.faults import explained
 from mirror.store.files import PRIVATE, open_writer
 from mirror.store.owners import save_owner, save_project, save_projects_of
@@ -246,6 +246,8 @@ class Store:
             )
             self.save_changes(saved.changes, run_id=run_id, at=seen_at)
             published = [one.repository_id for one in saved.changes if one.kind == "made_public"]
+            if run_id is not None:  # a write knows what it has renamed
+                published += of_namesakes(self.connection, saved.changes)
             hide_history(self.connection, published, with_refs=with_refs)
             if not first_listing:
                 update_after_page(self.connection)

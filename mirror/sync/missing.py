@@ -16,7 +16,7 @@ import msgspec
 from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import NAMED, Repository, RepositoryKey
 from mirror.readable import repositories_text
-from mirror.store.changes import Change
+from mirror.store.changes import Change, hide_history, of_namesakes
 from mirror.store.crawl_state import ListingProgress, WorkspaceState
 from mirror.store.repair import merge_second_rows, without_uuid
 from mirror.store.repositories import make_private, mark_gone
@@ -143,9 +143,8 @@ def _mark_all(run: Run, workspace: str, rows: list[int]) -> None:
         run.failures.answered("workspace", workspace)
         run.failures.answered("absence", workspace)
         run.states.forget(workspace)
-    run.note(
-        f"the workspace {workspace} is gone: {repositories_text(len(rows))}; take it out of `workspaces`"
-    )
+    remedy = "; take it out of `workspaces`" if run.config.workspaces is not None else ""
+    run.note(f"the workspace {workspace} is gone: {repositories_text(len(rows))}{remedy}")
 
 
 def make_tombstone(run: Run, row_id: int, reason: str) -> None:
@@ -153,6 +152,7 @@ def make_tombstone(run: Run, row_id: int, reason: str) -> None:
     with run.store.transaction() as connection:
         changes = mark_gone(connection, row_id, reason=reason, seen_at=run.now_text())
         run.store.save_changes(changes, run_id=run.id, at=run.now_text())
+        hide_history(connection, of_namesakes(connection, changes), with_refs=False)
     run.counts.repositories_gone += 1
 
 
