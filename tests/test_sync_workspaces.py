@@ -207,14 +207,19 @@ def test_a_workspace_that_goes_before_its_first_listing_is_forgotten(tmp_path: P
 
 
 def test_found_workspaces_may_be_renamed_and_deleted(tmp_path: Path) -> None:
-    """Without configured names, a renamed one is followed, and a deleted one needs a confirmation."""
+    """Without configured names, a renamed one is followed, and a deleted one needs a confirmation.
+
+    No note asks for a change of a setting that is not there.
+    """
     with crawling(tmp_path, synced=True) as (sandbox, crawl):
         sandbox.do("rename_workspace", workspace="erik", name="van-zijst")
         sandbox.do("delete_workspace", workspace="brodie")
         summary = crawl.sync(full=True)
         assert [failure.subject for failure in summary.failures] == ["brodie"]
         assert crawl.gone() == {}
+        assert crawl.notes == ["the workspace erik is called van-zijst now"]
         assert crawl.sync(confirm_absence=True).exit_code == 0
+        assert crawl.notes == ["the workspace brodie is gone: 1 repository"]
         assert crawl.gone() == {"brodie/hg-project": "workspace gone"}
         assert crawl.sync().exit_code == 0
         assert_matches_sandbox(crawl, sandbox, sandbox.workspaces())

@@ -226,7 +226,8 @@ class RenamedStep(WorkspaceStep):
         if name.lower() in self._lower_names - {self.workspace.lower()}:
             run.states.forget(self.workspace)  # listed under its new name already
             return []
-        run.note(f"the workspace {self.workspace} is called {name} now; change `workspaces` accordingly")
+        remedy = "; change `workspaces` accordingly" if run.config.workspaces is not None else ""
+        run.note(f"the workspace {self.workspace} is called {name} now{remedy}")
         now = run.now_text()
         self.state.listing = ListingProgress(purpose="full", began=now, seen_since=now)
         return super().save(answer)
