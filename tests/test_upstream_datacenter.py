@@ -355,6 +355,22 @@ def test_one_refused_repository_does_not_make_the_others_private(
     assert len(ours.server.asked) == 1 + len(answers)
 
 
+def test_a_broken_repository_does_not_make_its_project_private() -> None:
+    """If it is the only public one, the list that strangers get decides."""
+    ours = connected(paged(PUBLIC), *[answer(b"", 500)] * 2, paged(PUBLIC), credential="t")
+    page = ours.upstream.fetch_repositories("P", "created", None)
+    assert [row.is_private for row in page.rows] == [False]
+    assert ["authorization" in asked.headers for asked in ours.server.asked] == [True, False, False, False]
+
+
+def test_a_server_that_goes_down_after_a_page_makes_nothing_private() -> None:
+    """A proxy answers in its place; strangers would lose the history of everything public."""
+    asked = iter([paged(PUBLIC)])
+    ours = connected(lambda _: next(asked, answer(b"", 503)), credential="t")
+    with pytest.raises(UpstreamBusy, match="503"):
+        ours.upstream.fetch_repositories("P", "created", None)
+
+
 def by_length(most: int, failure: httpx.Response | Exception, count: int) -> Responder:
     """Answer pages of so many branches, and fail for more than `most` rows."""
 

@@ -151,7 +151,7 @@ class DataCenter(HttpUpstream):
         if not public or self.anonymous:
             return page
         if workspace not in self._shown:
-            self._shown[workspace] = any(map(self._is_shown_to_anonymous, public[:MOST_PROBES]))
+            self._shown[workspace] = self._are_shown_to_anonymous(workspace, public[:MOST_PROBES])
         if self._shown[workspace]:
             return page
         return msgspec.structs.replace(page, rows=tuple(map(as_private, page.rows)))
@@ -234,8 +234,31 @@ class DataCenter(HttpUpstream):
             return found
         return as_private(found)
 
-    def _is_shown_to_anonymous(self, flagged: Repository) -> bool:
-        """Request a repository anonymously; any answer but its own row is a refusal.
+    def _are_shown_to_anonymous(self, workspace: str, flagged: Iterable[Repository]) -> bool:
+        """Request some repositories of a project anonymously, until one is shown.
+
+        If all answers are 5xx, these repositories are broken, and the list of the project decides; or the
+        server is down since, which says nothing of them. Raises UpstreamBusy then, and if there is no answer.
+        """
+        answers = list[bool | None]()
+        for row in flagged:
+            answers.append(self._is_shown_to_anonymous(row))
+            if answers[-1]:
+                return True
+        if False in answers:
+            return False
+        path = f"projects/{segment(workspace)}/repos?limit=100"
+        try:
+            listing, _ = self._http.get_json(path, _Envelope, attempts=2, anonymously=True)
+        except (UpstreamRefused, UpstreamShapeError):
+            return False
+        except UpstreamBusy:
+            self._http.get_json(path, _Envelope, attempts=2)  # raises, unless only strangers get a 5xx
+            return False
+        return bool(listing.values)
+
+    def _is_shown_to_anonymous(self, flagged: Repository) -> bool | None:
+        """Request a repository anonymously; any answer but its own row is a refusal, or (None) a 5xx.
 
         Raises UpstreamBusy if there is no answer, or 429.
         """
@@ -247,7 +270,7 @@ class DataCenter(HttpUpstream):
         except UpstreamBusy as error:
             if error.status is None or error.status == 429:  # nothing is known of its visibility
                 raise
-            return False
+            return None
         return decode.to_repository(row).uuid == flagged.uuid
 
     def _written(self, answer: Response) -> Repository:
