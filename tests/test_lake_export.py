@@ -16,6 +16,7 @@ from fixtures_db import LATER, FixtureDb, hg_ref, owner, repository
 from lake_reader import files_of, held, latest, rows_of
 
 from mirror.errors import ConfigError, StoreError, StoreLocked
+from mirror.lake import NEEDS_PYARROW
 from mirror.lake.columns import TABLES, bucket_of, instance_of
 from mirror.lake.export import Exported, ExportOptions, export
 from mirror.lake.place import Place
@@ -470,7 +471,7 @@ def test_without_pyarrow_the_command_says_how_to_install_it(mixed_path: Path, tm
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr == "mirror: a lake needs pyarrow: pip install 'bitbucket-mirror[lake]'\n"
+    assert done.stderr == f"mirror: {NEEDS_PYARROW}\n"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,10 @@ from urllib.parse import urlsplit
 
 from mirror.errors import ConfigError
 
+NEEDS_PYARROW = (
+    "a lake needs pyarrow: pip install 'bitbucket-mirror[lake]', in a checkout"
+    " .venv/bin/pip install -e '.[lake]'"
+)
 STORES = ("s3", "gs")
 """Schemes of object stores. pyarrow reads their keys from the environment."""
 

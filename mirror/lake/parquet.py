@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mirror.errors import ConfigError, StoreError
+from mirror.lake import NEEDS_PYARROW
 from mirror.lake.columns import BUCKETS, TABLES, Column, Table, bucket_of
 from mirror.lake.place import Manifest, Place
 from mirror.times import from_text
@@ -17,7 +18,7 @@ try:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 except ImportError:
-    raise ConfigError("a lake needs pyarrow: pip install 'bitbucket-mirror[lake]'") from None
+    raise ConfigError(NEEDS_PYARROW) from None
 
 BATCH = 10_000
 """Rows that are read at once."""

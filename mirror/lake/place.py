@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from mirror.errors import ConfigError, StoreError
-from mirror.lake import address_of
+from mirror.lake import NEEDS_PYARROW, address_of
 from mirror.lake.columns import BUCKETS, LAYOUT, TABLES, Table
 from mirror.store.faults import known_remedy
 from mirror.store.lock import held, sync_to_disk
@@ -25,7 +25,7 @@ try:
     from pyarrow import fs
     from pyarrow.lib import ArrowException
 except ImportError:
-    raise ConfigError("a lake needs pyarrow: pip install 'bitbucket-mirror[lake]'") from None
+    raise ConfigError(NEEDS_PYARROW) from None
 
 STAGING = "_staging"
 """The prefix of folders with unfinished files."""
