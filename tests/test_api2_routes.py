@@ -1,5 +1,6 @@
 """API 2.0 over HTTP: addresses, names, links, pages, fields, order, errors; as clients use it."""
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -273,3 +274,26 @@ def test_slugs_that_differ_by_case_only_are_both_found(public_db: FixtureDb, slu
     details = repository_details(public_db.store.connection, OPERATOR, f"ann/{slug}")
     assert details is not None
     assert details.row.full_name == expected
+
+
+def test_of_names_that_differ_by_case_the_one_written_so_is_found(tmp_path: Path) -> None:
+    """Such as a workspace of Cloud, and a project of Data Center with the same name in capitals."""
+    filled = FixtureDb(tmp_path / "mirror.db")
+    team = owner("tools", kind="team")
+    filled.repositories([repository("tools/one", team), repository("tools/two", team)], first=True)
+    filled.upstream_id = filled.store.save_upstream("dc", "datacenter", "https://dc.example/rest/api/1.0")
+    capitals = owner("TOOLS", uuid="{capitals}", kind="workspace")
+    filled.repositories([repository("TOOLS/one", capitals, uuid="{three}")], first=True)
+    filled.store.close()
+    client = client_of(tmp_path / "mirror.db")
+    for name in ("tools", "TOOLS"):
+        assert client.json(f"/2.0/workspaces/{name}")["slug"] == name
+        assert client.json(f"/2.0/users/{name}")["username"] == name
+        assert client.json(f"/2.0/repositories/{name}/one")["full_name"] == f"{name}/one"
+        assert client.json(f"/2.0/repositories/{name}/ONE")["full_name"] == f"{name}/one"
+        assert client.json(f"/1.0/users/{name}")["user"]["username"] == name
+        assert client.json(f"/1.0/repositories/{name}/one")["owner"] == name
+        assert client.json(f"/rest/api/1.0/projects/{name}")["key"] == name
+    assert client.json("/2.0/repositories/TOOLS/two")["full_name"] == "tools/two"
+    assert client.json("/2.0/repositories/%7Bcapitals%7D/one")["full_name"] == "TOOLS/one"
+    assert client.get("/2.0/repositories/%7Bcapitals%7D/two").status_code == 404

@@ -15,6 +15,7 @@ from mirror.queries import sources
 from mirror.queries.rows import (
     IS_NAME,
     IS_UUID,
+    WRITTEN_SO,
     AccountRow,
     Membership,
     ProjectRow,
@@ -50,7 +51,7 @@ def owner_named(connection: sqlite3.Connection, caller: Caller, name: str) -> Ac
 def owners_named(connection: sqlite3.Connection, caller: Caller, name: str) -> list[AccountRow]:
     """Find all owners with a name or a uuid: with several upstreams there may be more than one."""
     condition = f"""WHERE {_is_named(name)} AND u.deleted_at IS NULL AND u.is_owner
-        AND {is_confirmed(caller, "u")} ORDER BY u.id"""
+        AND {is_confirmed(caller, "u")} ORDER BY {WRITTEN_SO}, u.id"""
     return _read(connection, caller, condition, {"name": name})
 
 
@@ -73,7 +74,7 @@ def _confirmed(connection: sqlite3.Connection, caller: Caller, condition: str, n
         connection,
         caller,
         f"""WHERE {condition} AND u.deleted_at IS NULL AND {is_confirmed(caller, "u")}
-            ORDER BY u.is_owner DESC, u.id""",
+            ORDER BY u.is_owner DESC, {WRITTEN_SO}, u.id""",
         {"name": name},
     )
 
@@ -93,7 +94,7 @@ def known_account_named(connection: sqlite3.Connection, caller: Caller, username
     Existing accounts come first, and among them the owner of the namespace.
     """
     condition = f"""WHERE {IS_NAME} AND {is_known(caller, "u")}
-        ORDER BY u.deleted_at IS NOT NULL, u.is_owner DESC, u.id LIMIT 1"""
+        ORDER BY u.deleted_at IS NOT NULL, u.is_owner DESC, {WRITTEN_SO}, u.id LIMIT 1"""
     return next(iter(_read(connection, caller, condition, {"name": username})), None)
 
 
@@ -209,7 +210,8 @@ def projects_keyed(connection: sqlite3.Connection, caller: Caller, key: str) -> 
         AccountRow,
         connection,
         f"""SELECT {source.columns} FROM {source.table} WHERE {source.where}
-            AND (u.username = :key COLLATE NOCASE {of_person}) ORDER BY u.kind = 'user', u.id""",
+            AND (u.username = :key COLLATE NOCASE {of_person})
+            ORDER BY u.kind = 'user', u.username COLLATE BINARY IS NOT :key, u.id""",
         {**source.values, "key": key, "name": name},
     )
 
@@ -248,7 +250,8 @@ def person_named(connection: sqlite3.Connection, caller: Caller, slug: str) -> A
     """Find a person by name, in any case, if the caller may see that person."""
     source = sources.people(caller)
     sql = f"""SELECT {account_columns(caller)} FROM {source.table} WHERE {source.where}
-        AND u.username COLLATE NOCASE IN (:slug, '{PERSONAL}' || :slug) ORDER BY u.id LIMIT 1"""
+        AND u.username COLLATE NOCASE IN (:slug, '{PERSONAL}' || :slug)
+        ORDER BY u.username COLLATE BINARY IS NOT :slug, u.id LIMIT 1"""
     return fetch_one(AccountRow, connection, sql, {**source.values, "slug": slug})
 
 

@@ -53,8 +53,9 @@ _PAGE = 100
 _OWNER = "(SELECT username FROM users WHERE id = r.owner_id)"
 _DECODER = msgspec.json.Decoder(list[RepositoryRow])
 BY_NAME = "ORDER BY r.full_name COLLATE NOCASE, r.id"
-FIRST = f"ORDER BY r.slug COLLATE BINARY <> :slug, {NAMESAKES_ORDER} LIMIT 1"
-"""Of those with a slug in any case: the one that is written so, if there is one."""
+FIRST = f"""ORDER BY {_OWNER} COLLATE BINARY IS NOT :name, r.slug COLLATE BINARY <> :slug,
+    {NAMESAKES_ORDER} LIMIT 1"""
+"""Of those with an owner and a slug in any case: the one that is written so, if there is one."""
 
 
 @cache
@@ -162,10 +163,10 @@ def repository_in_workspace(
     if name.startswith("{"):
         is_it = f"r.{ANY_UPSTREAM} AND r.uuid IN (:slug, lower(:slug))"
     else:
-        is_it = f"""r.full_name = (
-            SELECT u.username || '/' || :slug FROM users u
-            WHERE {IS_UUID if workspace.startswith("{") else IS_NAME} AND u.deleted_at IS NULL AND u.is_owner
-            ORDER BY u.id LIMIT 1) COLLATE NOCASE"""
+        is_owner = IS_UUID if workspace.startswith("{") else IS_NAME
+        owners = f"FROM users u WHERE {is_owner} AND u.deleted_at IS NULL AND u.is_owner"
+        is_it = f"""r.full_name = (SELECT u.username || '/' || :slug {owners} LIMIT 1) COLLATE NOCASE
+            AND +r.owner_id IN (SELECT u.id {owners})"""
     values = {"slug": name, "name": workspace}
     return next(iter(living_repositories(connection, caller, is_it, values, FIRST)), None)
 

@@ -162,6 +162,8 @@ ANY_UPSTREAM = "upstream_id IN (SELECT id FROM upstreams)"
 # Conditions on `users u`: that it has the name, or the uuid with its braces, that is `:name`.
 IS_NAME = "u.username = :name COLLATE NOCASE"
 IS_UUID = f"u.{ANY_UPSTREAM} AND u.uuid IN (:name, lower(:name))"
+# Sorts the account first whose name is written so: a Data Center's TOOLS is not a workspace `tools` of Cloud.
+WRITTEN_SO = "u.username COLLATE BINARY IS NOT :name"
 
 
 def accounts_by_ids(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, AccountRow]:
