@@ -291,6 +291,8 @@ def test_of_names_that_differ_by_case_the_one_written_so_is_found(tmp_path: Path
         assert client.json(f"/2.0/users/{name}")["username"] == name
         assert client.json(f"/2.0/repositories/{name}/one")["full_name"] == f"{name}/one"
         assert client.json(f"/2.0/repositories/{name}/ONE")["full_name"] == f"{name}/one"
+        past = {"Accept-Datetime": "Tue, 01 Nov 2999 10:00:00 GMT"}
+        assert client.json(f"/2.0/repositories/{name}/one", headers=past)["full_name"] == f"{name}/one"
         assert client.json(f"/1.0/users/{name}")["user"]["username"] == name
         assert client.json(f"/1.0/repositories/{name}/one")["owner"] == name
         assert client.json(f"/rest/api/1.0/projects/{name}")["key"] == name

@@ -201,7 +201,14 @@ def past_named(connection: sqlite3.Connection, caller: Caller, full_name: str, a
     if not pasts:
         raise why
     wanted = full_name.lower()
-    return min(pasts, key=lambda past: (past.full_name.lower() != wanted, bool(past.columns["deleted_at"])))
+    return min(
+        pasts,
+        key=lambda past: (
+            past.full_name.lower() != wanted,
+            bool(past.columns["deleted_at"]),
+            past.full_name != full_name,
+        ),
+    )
 
 
 def _ids_named(connection: sqlite3.Connection, caller: Caller, full_name: str) -> list[int]:
