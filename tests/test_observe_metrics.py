@@ -43,11 +43,16 @@ def scraped(hook: WebhookClient) -> Samples:
 
 def test_strangers_get_no_metrics_of_a_file_with_private_rows(hook: WebhookClient) -> None:
     """Totals count hidden rows; without private rows, they are shown."""
+    hook.push(OLD, NEW)
+    hook.client.get("/")
     text = hook.client.get("/-/metrics").text
     assert text.startswith("# The mirror holds private repositories")
-    assert {name for name, _ in parsed(text)} <= {
+    assert {name for name, _ in parsed(text)} == {
         f"answer_seconds_{part}" for part in ("bucket", "count", "sum")
     }
+    assert "webhook" not in text  # which would name the upstream, and tell of pushes to what is private
+    told = scraped(hook)
+    assert told["webhooks_total", "here", "taken"] == told["answer_seconds_count", "webhook", "2xx"] == 1
     with Store(hook.crawl.path) as store:
         store.connection.execute("UPDATE repositories SET is_private = 0")
     assert parsed(hook.client.get("/-/metrics").text)["rows", "repositories"] > 0

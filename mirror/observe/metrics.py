@@ -47,6 +47,7 @@ _ROW = _NUMBERS + 8 + 248
 _LENGTH = struct.Struct("<q")
 
 PREFIX = "bitbucket_mirror_"
+WEBHOOK = "webhook"  # what `Latencies.answered` calls a webhook
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 # The column of the sum, after those of the buckets. The last bucket has no bound.
 SUM = len(BUCKETS) + 1
@@ -162,22 +163,24 @@ class Latencies:
         """Count a webhook."""
         self._webhooks.add(f"{upstream} {outcome}".encode(), 0)
 
-    def text(self) -> bytes:
-        """Write the numbers of all processes in Prometheus' format."""
+    def text(self, *, with_webhooks: bool) -> bytes:
+        """Write the numbers of all processes in Prometheus' format, with or without those of webhooks."""
         seconds = HistogramMetricFamily(
             PREFIX + "answer_seconds",
             "Time from a request to the end of its answer.",
             labels=("what", "status"),
         )
         for key, numbers in self._seconds.sums().items():
+            labels = key.decode().split(" ")
+            if labels[0] == WEBHOOK and not with_webhooks:
+                continue
             counts = list(accumulate(numbers[:SUM]))
             bounds = [*map(floatToGoString, BUCKETS), "+Inf"]
-            labels = key.decode().split(" ")
             seconds.add_metric(labels, list(zip(bounds, counts, strict=True)), numbers[SUM])
         webhooks = _counter("webhooks", "Webhooks by outcome.", "upstream", "outcome")
         for key, numbers in self._webhooks.sums().items():
             webhooks.add_metric(key.decode().split(" ", 1), numbers[0])
-        return _text([seconds, webhooks])
+        return _text([seconds, webhooks] if with_webhooks else [seconds])
 
 
 class FileMetrics:

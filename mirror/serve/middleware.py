@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from datasette.utils.asgi import Request, Response
 
 from mirror.config_checks import sources_of
+from mirror.observe.metrics import WEBHOOK
 from mirror.serve.api_edge import Api
 from mirror.serve.auth import NotAccepted
 from mirror.serve.exchange import (
@@ -71,7 +72,7 @@ _KINDS = (
     ("api2", re.compile(r"^/(?:(?:!|%21)?api/)?2\.0(/|$)")),
     ("datacenter", re.compile(r"^/rest(/|$)")),
     ("search", re.compile(r"^/-/(search|refs)")),
-    ("webhook", re.compile(r"^/-/webhook/")),
+    (WEBHOOK, re.compile(r"^/-/webhook/")),
     ("watch", re.compile(r"^/-/(health|metrics)$")),
     ("page", re.compile(r"^/(-/.*)?$")),
 )

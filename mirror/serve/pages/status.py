@@ -348,10 +348,10 @@ async def metrics(request: Request) -> Response:
                 syncing=is_syncing(path),
             )
 
-    text = await _from_file(request, read)
-    return Response(
-        (text or b"") + server.latencies.text(), headers=_HEADERS, content_type=CONTENT_TYPE_LATEST
-    )
+    text = await _from_file(request, read) or b""
+    # Webhooks are counted for private repositories too, and named by their upstreams.
+    text += server.latencies.text(with_webhooks=text not in (b"", _CLOSED))
+    return Response(text, headers=_HEADERS, content_type=CONTENT_TYPE_LATEST)
 
 
 async def _from_file(request: Request, read: Callable[[sqlite3.Connection, Path], Any]) -> Any:
