@@ -258,6 +258,20 @@ def test_before_it_was_seen_nothing_is_known(lived: FixtureDb) -> None:
         past_named(lived.store.connection, OPERATOR, "no/such", moment(10))
 
 
+def test_the_public_past_begins_at_no_change_of_a_private_repository(tmp_path: Path) -> None:
+    """Else its moment would be told; the refs of what was made public are read again after that change."""
+    filled = FixtureDb(tmp_path / "mirror.db")
+    shown, other = (repository(f"ann/{name}", is_private=True) for name in ("shown", "other"))
+    filled.repositories([shown, other], at=moment(0), first=True)
+    filled.refs("ann/shown", [hg_ref("branch", "master", "1")], at=moment(1))
+    filled.repositories([repository("ann/shown")], at=moment(10))
+    filled.repositories([repository("ann/other", is_private=True, description="edited")], at=moment(20))
+    filled.refs("ann/shown", [hg_ref("branch", "master", "1")], at=moment(30))
+    for caller in (ANONYMOUS, Caller(user_ids=(99,))):
+        assert known_since(filled.store.connection, caller, filled.id_of("ann/shown")) == moment(10)
+    filled.store.close()
+
+
 def test_strangers_see_no_private_time(lived: FixtureDb) -> None:
     """Not by a former name either, and not before the refs were read again as public."""
     for minute in (0, 10, 40, 49):

@@ -170,20 +170,19 @@ def must_have_history(connection: sqlite3.Connection) -> None:
 def _known_since(connection: sqlite3.Connection, row: dict[str, Any], hidden: int) -> str | None:
     """Return the time from which on a repository's past may be shown; None if none of it may be.
 
-    Of one that was private that is the last change which stays hidden (`public_from`), and never before it
-    was made public.
+    Of one that was private that is its last change that stays hidden (`public_from`), which is not before it
+    was made public. Changes of others may be those of private repositories.
     """
     if not hidden:
         return str(row["first_seen_at"])
     if hidden >= HIDDEN:
         return None
-    moments: list[tuple[str | None]] = fetch(
+    last: str | None = fetch_value(
         connection,
-        """SELECT max(at) FROM changes WHERE repository_id = :id AND kind = 'made_public' UNION ALL
-           SELECT at FROM (SELECT at FROM changes WHERE id <= :hidden ORDER BY id DESC LIMIT 1)""",
+        "SELECT max(at) FROM changes WHERE repository_id = :id AND id <= :hidden",
         {"id": row["id"], "hidden": hidden},
     )
-    return max([str(row["first_seen_at"]), *(moment for (moment,) in moments if moment)])
+    return max(str(row["first_seen_at"]), last or "")
 
 
 def past_named(connection: sqlite3.Connection, caller: Caller, full_name: str, at: str) -> Past:
