@@ -190,6 +190,21 @@ def test_members_that_are_not_read_are_nobody(cloud: Cloud) -> None:
     assert cloud.members_mirrored == ""
 
 
+@pytest.mark.parametrize("path", ["workspaces/one", "workspaces/one/members"])
+def test_members_that_are_refused_for_long_are_nobody(cloud: Cloud, path: str) -> None:
+    """One refusal may be a mistake; whoever left since would see private repositories for ever."""
+    cloud.members = people("abc")
+    cloud.sync()
+    cloud.forbidden = {path}
+    week = 7 * 86_400
+    for later, members in ((week, "abc"), (week - 60, "abc"), (week, "")):
+        assert cloud.sync(later=later).exit_code == 0
+        assert cloud.members_mirrored == members
+    cloud.forbidden = set()
+    cloud.sync()
+    assert cloud.members_mirrored == "abc"
+
+
 def test_circular_links_of_members_end(cloud: Cloud) -> None:
     """Page 3 links to page 2: a failure; everything else is mirrored, nobody is removed."""
     cloud.members = people("ab", "c", "d")

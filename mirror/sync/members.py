@@ -86,7 +86,16 @@ class MembersStep(Step):
 
 
 def report_hidden_members(run: Run, workspace: str, error: UpstreamRefused) -> None:
-    """Record that the credential may not see the members, until the next full listing."""
+    """Record that the credential may not see the members, until the next full listing.
+
+    The refusal may be a mistake, so those of the last two full listings stay. Others are members no more:
+    outdated ones would keep access to private repositories for ever.
+    """
+    every = timedelta(seconds=run.config.sweep_every)
     run.failures.answered("members", workspace)
-    again = to_text(run.now() + timedelta(seconds=run.config.sweep_every))
+    again = to_text(run.now() + every)
     run.failures.add(Failure(HIDDEN_MEMBERS, workspace, str(error), status=error.status, next_try_at=again))
+    owner = run.states.owner_id(run.states.read(workspace))
+    if owner is not None:
+        with run.store.transaction() as connection:
+            drop_members(connection, owner, unseen_since=to_text(run.now() - 2 * every))

@@ -131,7 +131,7 @@ class WorkspaceStep(_WorkspaceStep):
         with run.store.transaction():
             self._keep_displaced(answer)
             owner = run.store.save_owner(run.upstream_id, answer, run_id=run.id, seen_at=run.now_text())
-            if not run.config.members:  # outdated members would keep access to private repositories for ever
+            if not run.lists_members:  # as in `report_hidden_members`
                 drop_members(run.store.connection, owner, unseen_since=run.now_text())
             state = msgspec.structs.replace(
                 listing_state.found(self._taken_over(answer)),
