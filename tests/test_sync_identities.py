@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from asgi_client import client_of
 from sync_harness import Edited, ShortPages, SyncHarness, assert_matches_sandbox, crawling
 
 from mirror.sandbox import visible_repositories
@@ -213,6 +214,18 @@ def test_hidden_data_of_a_duplicate_row_stays_hidden(tmp_path: Path) -> None:
             "SELECT c.id FROM changes c JOIN repositories r ON r.id = repository_id WHERE c.id > public_from"
         )
         assert crawl.rows(shown) == []
+
+
+def test_hidden_data_of_a_duplicate_row_closes_sql(tmp_path: Path) -> None:
+    """SQL is open to strangers as long as nothing was ever private; what the duplicate recorded was."""
+    with crawling(tmp_path, secret=None, synced=True, **ONE) as (_, crawl):
+        served = client_of(crawl.path)
+        assert served.get("/mirror/changes.json").status_code == 200
+        second_row(crawl, "name:jespern/django-piston", is_private=1)
+        crawl.sync()
+        assert [is_private for _, is_private in living(crawl)] == [0]
+        assert served.get("/mirror/changes.json").status_code == 403
+        assert served.get("/-/r/jespern/django-piston").status_code == 200
 
 
 @pytest.mark.parametrize("identity", ["name:jespern/django-piston", "x" * 100_000, "{" + "0" * 100_000 + "}"])

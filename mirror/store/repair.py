@@ -245,11 +245,20 @@ _OF_ONE_ROW = ("branches", "tags", "followers", "measures", "seen_refs", "sync_f
 
 
 def _keep_hidden(connection: sqlite3.Connection, upstream_id: int, twin: int, first: int) -> None:
-    """Delete what was read for a duplicate; none of its hidden changes becomes public."""
+    """Delete what was read for a duplicate; none of its hidden changes becomes public.
+
+    If only the duplicate was private, the repository has been made public.
+    """
     for table in _OF_ONE_ROW:
         connection.execute(f"DELETE FROM {table} WHERE repository_id = ?", (twin,))
     connection.execute("DELETE FROM changes WHERE repository_id = ? AND kind = 'created'", (twin,))
     Cursors(connection, upstream_id).drop_refs([twin])
+    connection.execute(
+        """INSERT INTO changes (at, repository_id, kind, previous_look)
+           SELECT f.last_seen_at, t.id, 'made_public', t.last_seen_at FROM repositories t, repositories f
+           WHERE t.id = :twin AND f.id = :first AND t.is_private AND NOT f.is_private""",
+        {"twin": twin, "first": first},
+    )
     connection.execute(
         """UPDATE repositories SET public_from = max(public_from, (
                SELECT iif(t.is_private, (SELECT coalesce(max(id), 0) FROM changes), t.public_from)
