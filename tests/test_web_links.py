@@ -282,6 +282,8 @@ def test_show_web_opens_a_browser_and_prints_the_address(folder: Folder, tmp_pat
     assert "gone since 2026-11-02 (absent)" in gone.err
     assert "https://bitbucket.org/ann/gone" in gone.err
     assert "has no web page" in folder.run("show", "box/played", "--web").err
+    both = folder.run("show", "ann/told", "--web", "--json")
+    assert (both.code, both.out, "omit --json" in both.err) == (2, "", True)
 
 
 def recipes() -> Iterator[tuple[str, str]]:

@@ -58,6 +58,8 @@ def show(name: str, web: bool, refs: int, at: str | None, as_json: bool) -> None
         raise ConfigError(f"{name!r} is not a repository name; write OWNER/SLUG")
     if web and at is not None:
         raise ConfigError("--web opens today's page; omit --at")
+    if web and as_json:
+        raise ConfigError("--web prints the address alone; omit --json, or omit --web: JSON has it as url")
     moment = None if at is None else _moment(at)
     with reader() as connection:
         past = None if moment is None else past_named(connection, OPERATOR, name, moment)
