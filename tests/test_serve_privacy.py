@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi_client import AsgiClient, basic, bearer, client_of
+from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
 from callers import STRANGERS, WITHOUT_CREDENTIAL, MixedMirror
 from datasette.app import Datasette
 from fixtures_db import JESPERN, LATER, PISTON, SECRETS, SEEN, FixtureDb, fill_mixed, hg_ref, repository
@@ -23,6 +23,8 @@ from mirror.serve.pages.datasette import local_path
 from mirror.serve.stored_queries import QUERIES
 from mirror.serve.table_metadata import TABLES
 from mirror.store import tokens
+from mirror.store.runs import Failure, Failures
+from mirror.times import from_text
 
 SQL = "select+group_concat(full_name)||group_concat(description)+from+repositories"
 OPEN = (
@@ -267,6 +269,23 @@ def test_introspection_shows_no_row_counts(mixed: MixedMirror) -> None:
     assert set(database) == {"name", "route", "path", "size", "is_mutable", "is_memory", "hash"}
     assert mixed.served.json("/.json") == {}
     assert mixed.served.json("/-/actor.json") == {"actor": None}
+
+
+def test_errors_of_the_upstream_are_for_those_who_see_everything(mixed_db: FixtureDb) -> None:
+    """They may name what is private, as where a redirect leads; others see that it failed."""
+    moved = Failure(
+        "refs", "{u}", "https://x.example/secret/place: 403", mixed_db.id_of(PISTON.full_name), 403
+    )
+    with mixed_db.store.transaction() as connection:
+        Failures(connection, mixed_db.upstream_id).save(moved, from_text(LATER))
+    made = make_tokens(mixed_db.store)
+    served = client_of(mixed_db.path)
+    for token, is_told in ((None, False), ("user", False), ("read", True)):
+        page = served.get("/-/mirror-status", headers=bearer(made[token]) if token else None).text
+        failures = page.partition('id="failures"')[2]
+        assert PISTON.full_name in failures
+        assert ("secret/place" in failures, "answered 403" in failures) == (is_told, not is_told)
+    mixed_db.store.close()
 
 
 def test_a_file_without_private_rows_is_open_to_sql(public_path: Path) -> None:

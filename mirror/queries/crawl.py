@@ -77,7 +77,15 @@ def measure_visible(connection: sqlite3.Connection, caller: Caller, sql: str, **
 
 def failures(connection: sqlite3.Connection, caller: Caller) -> Measure:
     """Read what failed; what concerns no repository may name what is not public."""
-    return measure_visible(connection, caller, FAILURES)
+    return measure_visible(connection, caller, _errors_for(caller, FAILURES, "f.error"))
+
+
+def _errors_for(caller: Caller, sql: str, column: str) -> str:
+    """Return a statement without its column of errors, unless the caller sees everything.
+
+    Errors may name what is not public, such as the address to which an upstream redirects.
+    """
+    return sql if caller.sees_all else sql.replace(column, "NULL AS error")
 
 
 class RepositoryFailure(msgspec.Struct, frozen=True):
@@ -112,8 +120,7 @@ def missing(connection: sqlite3.Connection, caller: Caller, *, is_open: bool) ->
 
 def runs(connection: sqlite3.Connection, caller: Caller, *, syncing: bool | None) -> Measure:
     """Read the last runs. For `syncing` see `standing`."""
-    # Errors may name what is not public.
-    found = measure(connection, RUNS if caller.sees_all else RUNS.replace("s.error", "NULL AS error"))
+    found = measure(connection, _errors_for(caller, RUNS, "s.error"))
     return msgspec.structs.replace(found, rows=[run_now(run, syncing=syncing) for run in found.rows])
 
 
