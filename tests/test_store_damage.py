@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cli_runner import Folder
+from fixtures_db import SEEN
 from older_files import DUMPS, restored
 
 from mirror.errors import StoreError
@@ -241,7 +242,7 @@ def test_an_index_with_refs_that_are_not_there_is_one_line(folder: Folder, table
 def test_values_of_wrong_types_are_told_and_replaced(folder: Folder) -> None:
     """Other programs may write a BLOB into a column of texts, and a text into one of numbers."""
     path = folder.path / "data/mirror.db"
-    for column, value in (("description", b"\0\xff"), ("size", "many")):
+    for column, value in (("description", b"\0\xff"), ("size", "many"), ("last_seen_at", "\0" * 27)):
         with closing(sqlite3.connect(path)) as connection:
             connection.execute(f"UPDATE repositories SET {column} = ?", (value,))
             connection.commit()
@@ -249,7 +250,7 @@ def test_values_of_wrong_types_are_told_and_replaced(folder: Folder) -> None:
         assert (ran.code, ran.err.count("\n")) == (4, 1)
         assert f"repositories.{column} has a value of another type" in ran.err
         with closing(sqlite3.connect(path)) as connection:
-            connection.execute(f"UPDATE repositories SET {column} = NULL")
+            connection.execute(f"UPDATE repositories SET {column} = ?", (SEEN if "_at" in column else None,))
             connection.commit()
     old = dict.fromkeys(DESCRIBED) | {"description": b"\0\xff"}
     same = {"last_seen_at": None, "deleted_at": None, "full_name": "o/r", "is_private": 0}
@@ -268,6 +269,17 @@ def test_a_full_text_index_that_cannot_be_opened_is_damage(folder: Folder) -> No
     ran = folder.run("search", "tool", "--in", "description")
     assert ran.code == 4
     assert "the file is damaged: restore a copy" in ran.err
+
+
+def test_an_index_with_values_of_wrong_types_is_one_line(folder: Folder) -> None:
+    """SQLite finds no fault in a page that is in the place of another one."""
+    path = folder.path / "data/mirror.db"
+    with Store(path) as store:
+        store.finish_search_index()
+        store.connection.execute("UPDATE OR REPLACE search_ref_rare SET path = 'text'")
+    ran = folder.run("refs", "main")
+    assert (ran.code, ran.err.count("\n")) == (4, 1)
+    assert "`mirror verify --repair` builds it anew" in ran.err
 
 
 def test_a_migration_that_fails_says_what_to_do(tmp_path: Path) -> None:

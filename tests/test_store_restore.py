@@ -346,18 +346,27 @@ def test_a_full_disk_is_one_line(folder: Folder) -> None:
     assert not [one.name for one in path.parent.iterdir() if "restor" in one.name]
 
 
-@pytest.mark.parametrize("failing", ["replace", "fsync"])
-def test_a_file_that_cannot_be_replaced_keeps_one_name(copied: FixtureDb, failing: str) -> None:
+@pytest.mark.parametrize(
+    ("failing", "number", "says"),
+    [
+        ("replace", errno.ENOSPC, "the disk is full"),
+        ("fsync", errno.EIO, "the disk could not be read or written"),
+        ("lockf", errno.ENOLCK, "the file system has no locks"),
+    ],
+)
+def test_a_file_that_cannot_be_replaced_keeps_one_name(
+    copied: FixtureDb, failing: str, number: int, says: str
+) -> None:
     """A program that opened it by another name would write a journal that no other program reads."""
     copied.store.close()
 
     def fail(_: FrameType, event: str, called: Any) -> None:
         if event == "c_call" and called.__name__ == failing:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(number, os.strerror(number))
 
     sys.setprofile(fail)
     try:
-        with pytest.raises(StoreError, match="the disk is full"):
+        with pytest.raises(StoreError, match=says):
             put_back(copy_of(copied), copied.path)
     finally:
         sys.setprofile(None)

@@ -313,10 +313,11 @@ def _nobody_else(mirror: Path) -> Iterator[None]:
     with explained(mirror):
         descriptor = os.open(mirror, os.O_RDWR | os.O_CLOEXEC)
     try:
-        try:  # SQLite's own lock, since SQL cannot ask a damaged file
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, LOCK_BYTES, PENDING_BYTE)
-        except (BlockingIOError, PermissionError):
-            raise StoreLocked(f"{mirror}: {_IN_USE}") from None
+        with explained(mirror):
+            try:  # SQLite's own lock, since SQL cannot ask a damaged file
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, LOCK_BYTES, PENDING_BYTE)
+            except (BlockingIOError, PermissionError):
+                raise StoreLocked(f"{mirror}: {_IN_USE}") from None
         yield
     finally:
         os.close(descriptor)

@@ -25,6 +25,7 @@ _ADDED = (
     "a view or trigger of the file uses what is gone: drop it by SQL if you added it, else restore a copy"
 )
 _TOO_MANY_FILES = "this process may not open more files; allow it more (ulimit -n), and run it again"
+_NO_LOCKS = "the file system has no locks, which keep processes apart; put the mirror on a local disk"
 _REMEDIES = (
     ("disk is full", _FULL),
     ("no space left", _FULL),
@@ -33,6 +34,7 @@ _REMEDIES = (
     ("input/output error", _BROKEN_DISK),
     ("too many open files", _TOO_MANY_FILES),
     ("file too large", "this process may not write a file so large; allow it more (ulimit -f)"),
+    ("no locks available", _NO_LOCKS),
     ("no such file", "the file or its folder does not exist"),
     ("not a directory", _NO_FOLDER),
     ("file exists", _NO_FOLDER),  # where a folder is to be made
@@ -140,11 +142,20 @@ def damage_explained(path: Path) -> Iterator[None]:
         ):
             odd = odd_value(connection)
         if odd is None:
+            _refuse_faulty_index(path)
             raise
         raise StoreError(
-            f"{path}: {odd} has a value of another type, which no mirror wrote: set it to NULL by SQL;"
+            f"{path}: {odd} has a value of another type or form, which no mirror wrote: correct it by SQL;"
             " `mirror sync --full` replaces those of repositories"
         ) from error
+
+
+def _refuse_faulty_index(path: Path) -> None:
+    """Raise StoreError if a search index has faults; its rows are of a kind that SQLite does not check."""
+    from mirror.store.repair import index_faults  # noqa: PLC0415 - it imports this file
+
+    if index_faults(path):
+        raise StoreError(f"{path}: {INDEX_LOST}")
 
 
 @contextmanager
@@ -170,15 +181,18 @@ def is_damaged(path: Path) -> bool:
 
 
 _FITTING = {"TEXT": "('text', 'null')", "INTEGER": "('integer', 'null')"}
+_MOMENTS = ("_at", "_since", "date")  # the ends of names of columns with times
+_MOMENT_FORM = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9]*Z"
 
 
 def odd_value(connection: sqlite3.Connection) -> str | None:
-    """Name a column whose values do not all have its type; None if all do. SQLite itself allows any type."""
+    """Name a column with a value that has not its type, or is no time; None if all fit. SQLite allows any."""
     for table in ("repositories", "users", "branches", "tags"):
         columns = connection.execute("SELECT name, type FROM pragma_table_info(?)", (table,)).fetchall()
         for name, kind in columns:
             fitting = _FITTING.get(kind)
-            sql = f"SELECT EXISTS (SELECT 1 FROM {table} WHERE typeof({name}) NOT IN {fitting})"
+            sql = f"SELECT EXISTS (SELECT 1 FROM {table} WHERE typeof({name}) NOT IN {fitting}"
+            sql += f" OR {name} NOT GLOB '{_MOMENT_FORM}')" if name.endswith(_MOMENTS) else ")"
             if fitting and connection.execute(sql).fetchone()[0]:
                 return f"{table}.{name}"
     return None

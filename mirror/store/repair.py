@@ -91,7 +91,7 @@ def record_check(path: Path, complaints: Sequence[Complaint], *, at: str) -> Non
 
 def _check_index(path: Path, *, repair: bool) -> list[Complaint]:
     """Compare the search indexes with the rows; with `repair`, rebuild broken ones from them."""
-    found = _faults(path)
+    found = index_faults(path)
     if not found or not repair:
         return [Complaint(line) for line in found]
     # Only a repair needs these, and status pages read this file too.
@@ -100,10 +100,11 @@ def _check_index(path: Path, *, repair: bool) -> list[Complaint]:
 
     with sync_lock(path), Store(path) as store:
         store.rebuild_search_index()
-    return [*(Complaint(line, mended=True) for line in found), *map(Complaint, _faults(path))]
+    return [*(Complaint(line, mended=True) for line in found), *map(Complaint, index_faults(path))]
 
 
-def _faults(path: Path) -> list[str]:
+def index_faults(path: Path) -> list[str]:
+    """Compare the search indexes with the rows; return a line for each fault. Raises StoreError."""
     from mirror.search.index.check import check_index  # noqa: PLC0415 - only a check needs it
     from mirror.search.index.refs.verify import check_refs_index  # noqa: PLC0415 - numpy is slow to import
 
