@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -109,3 +110,18 @@ def test_a_read_only_mount_is_served_and_followed(tmp_path: Path) -> None:
         process.terminate()
         _, said = process.communicate(timeout=20)
     assert "Traceback" not in said
+
+
+def test_a_mirror_on_a_full_disk_is_served_and_followed(tmp_path: Path) -> None:
+    """There is no room for the file that WAL mode needs beside it; an earlier one is not used."""
+    path = mirror_in(tmp_path / "top")
+    served, before = client_of(path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        full = [served.get(each).status_code for each in ("/", "/2.0/repositories/ws", "/mirror.json")]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert full == [200, 200, 200]
+    with Store(path) as store:
+        store.connection.execute("UPDATE repositories SET description = 'written later'")
+        assert "written later" in served.get("/2.0/repositories/ws").text

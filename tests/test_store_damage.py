@@ -19,6 +19,7 @@ from mirror.queries.repositories import repository_details
 from mirror.queries.status import read_status
 from mirror.queries.visibility import OPERATOR
 from mirror.search import search
+from mirror.search.find import one_snapshot
 from mirror.store import Store, schema
 from mirror.store.changes import DESCRIBED, repository_changes
 from mirror.store.faults import damage_explained
@@ -312,6 +313,22 @@ def test_a_read_only_mount_is_read(folder: Folder) -> None:
     refused = run("status")
     assert refused.returncode == 4
     assert "copy both into a folder that can be written" in refused.stderr
+
+
+def test_an_error_of_the_disk_in_a_snapshot_stays_itself(folder: Folder) -> None:
+    """SQLite ends the transaction by such an error, so that none can be committed."""
+    with closing(open_reader(folder.path / "data/mirror.db")) as connection:
+
+        def fail() -> None:
+            with one_snapshot(connection):
+                connection.execute("ROLLBACK")
+                raise sqlite3.OperationalError("disk I/O error")
+
+        with pytest.raises(sqlite3.OperationalError, match="disk I/O"):
+            fail()
+        with one_snapshot(connection):
+            assert connection.in_transaction
+        assert not connection.in_transaction
 
 
 def test_a_mirror_on_a_full_disk_is_read(folder: Folder) -> None:

@@ -130,7 +130,9 @@ def one_snapshot(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.execute("COMMIT")  # not ROLLBACK: a statement that called an SQL function is still reading
+        if connection.in_transaction:  # an error of the disk ends it
+            # Not ROLLBACK: a statement that called an SQL function is still reading.
+            connection.execute("COMMIT")
 
 
 MAX_IDS = 10_000

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 from mirror.errors import INDEX_LOST, MirrorError, StoreError
-from mirror.store.paths import reading_address
+from mirror.store.paths import lacks_room, reading_address
 
 BUSY_SECONDS = 30  # for how long SQLite waits for another writer
 
@@ -57,14 +57,6 @@ _REMEDIES = (
     ("same text encoding", "the mirror is in UTF-16: `sqlite3 OLD .dump | sqlite3 NEW` makes it UTF-8"),
     ("lacks changes", "its -wal file has newer data: serve it without -i, or checkpoint it"),
 )
-
-
-_NO_ROOM = ("SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMSIZE")
-
-
-def lacks_room(error: Exception) -> bool:
-    """Return whether the first that opens a mirror cannot make, or enlarge, the file beside it."""
-    return getattr(error, "sqlite_errorname", "") in _NO_ROOM
 
 
 def explanation(error: sqlite3.Error | OSError) -> str:

@@ -12,14 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from mirror.errors import MirrorError, StoreError
-from mirror.store.faults import (
-    BUSY_SECONDS,
-    READ_ONLY,
-    explained,
-    known_remedy,
-    lacks_room,
-)
-from mirror.store.paths import address, reading_address
+from mirror.store.faults import BUSY_SECONDS, READ_ONLY, explained, known_remedy
+from mirror.store.paths import reading_address
 from mirror.store.schema import APPLICATION_ID, MIGRATIONS, VERSION, bring_up_to_date, lacks_search_parts
 
 T = TypeVar("T")
@@ -112,9 +106,6 @@ def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
             raise StoreError(f"{path}: {_NONE_YET}")
         connection = _connected(reading_address(path))
         try:
-            if _has_no_room(connection, path):
-                connection.close()
-                connection = _connected(address(path, "immutable=1"))
             _refuse_strangers(connection, path)
             if not older:
                 _refuse_older(connection, path)
@@ -130,21 +121,6 @@ def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
 
 def _connected(address: str) -> sqlite3.Connection:
     return sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
-
-
-def _has_no_room(connection: sqlite3.Connection, path: Path) -> bool:
-    """Return whether a full disk has no room for the file that WAL mode needs beside a mirror to read it.
-
-    Then no other process has it open, so none can write into it before it has room.
-    """
-    try:
-        connection.execute("PRAGMA user_version").fetchone()
-    except sqlite3.OperationalError as error:
-        if not lacks_room(error):
-            raise
-        journal = Path(f"{os.path.realpath(path)}-wal")
-        return not (journal.exists() and journal.stat().st_size)
-    return False
 
 
 def read_if_possible(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T | None:

@@ -1,6 +1,8 @@
 """How the path of a mirror file is opened for reading, and what file is there."""
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from mirror.errors import StoreError
@@ -12,7 +14,7 @@ def reading_address(path: Path) -> str:
     Raises StoreError if the journal has data that is not in the file, and the folder is read-only.
     """
     # A file in WAL mode needs two more files beside it, even for reading. Where they cannot be created (a
-    # read-only mount, another user's folder), the file is read as immutable.
+    # read-only mount, another user's folder, a full disk), the file is read as immutable.
     return address(path, "immutable=1" if must_be_immutable(path) else "mode=ro")
 
 
@@ -24,23 +26,47 @@ def address(path: Path, mode: str) -> str:
 def must_be_immutable(path: Path) -> bool:
     """Return whether a file can only be read as immutable.
 
-    That is one in WAL mode, without its `-shm` file, in a read-only folder.
+    That is one in WAL mode in a read-only folder without its `-shm` file, or on a disk too full for that.
 
     Raises StoreError and OSError as `reading_address` does.
     """
     path = Path(os.path.realpath(path))
-    if os.access(path.parent, os.W_OK) or path.with_name(f"{path.name}-shm").exists():
+    is_read_only = not os.access(path.parent, os.W_OK)
+    if is_read_only and path.with_name(f"{path.name}-shm").exists():
         return False
-    with path.open("rb") as file:
-        if file.read(_WAL_MARK.stop)[_WAL_MARK] != b"\2\2":
-            return False
+    try:
+        with path.open("rb") as file:
+            is_in_wal_mode = file.read(_WAL_MARK.stop)[_WAL_MARK] == b"\2\2"
+    except OSError:
+        if is_read_only:
+            raise
+        return False  # SQLite says what is wrong
     journal = path.with_name(f"{path.name}-wal")
-    if journal.exists() and journal.stat().st_size:
+    has_journal = journal.exists() and journal.stat().st_size > 0
+    if is_read_only and is_in_wal_mode and has_journal:
         raise StoreError(
             f"{path}: {journal.name} beside it has data that is not in the file yet, and the folder is"
             " read-only; copy both into a folder that can be written"
         )
-    return True
+    return is_in_wal_mode and (is_read_only or (not has_journal and _has_no_room(path)))
+
+
+def _has_no_room(path: Path) -> bool:
+    """Return whether a full disk has no room for the file that WAL mode needs beside a mirror to read it.
+
+    Then no other process has it open, so none can write into it before it has room.
+    """
+    try:
+        with closing(sqlite3.connect(address(path, "mode=ro"), uri=True, timeout=0)) as connection:
+            connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.Error as error:
+        return lacks_room(error)
+    return False
+
+
+def lacks_room(error: Exception) -> bool:
+    """Return whether the first that opens a mirror cannot make, or enlarge, the file beside it."""
+    return getattr(error, "sqlite_errorname", "") in ("SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMSIZE")
 
 
 _WAL_MARK = slice(18, 20)  # bytes of the header: both are 2 in WAL mode
