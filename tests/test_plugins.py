@@ -133,6 +133,31 @@ def test_scripts_of_templates_and_hooks_have_the_nonce_of_the_answer(
     assert directives["script-src"] == f"'self' 'nonce-{nonce}'"
 
 
+class Broken:
+    """A plugin with a fault."""
+
+    __name__ = "broken"
+
+    @hookimpl  # type: ignore[untyped-decorator]
+    def render_cell(self) -> str:
+        """Fail at every value of a table."""
+        raise KeyError("nothing has this name")
+
+
+def test_the_fault_of_a_plugin_is_no_fault_of_the_address(
+    public_db: FixtureDb, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a page of a table too, whose address Datasette may fail to read; the log tells it."""
+    client = client_of(public_db.path)
+    plugin = Broken()
+    pm.register(plugin)
+    try:
+        assert client.get("/mirror/repositories").status_code == 500
+    finally:
+        pm.unregister(plugin)
+    assert "nothing has this name" in caplog.text
+
+
 def test_answers_without_scripts_need_no_nonce(collected: AsgiClient) -> None:
     """JSON, and the mirror's own pages, which keep their policy."""
     assert "nonce" not in collected.get("/mirror/repositories.json").headers["content-security-policy"]

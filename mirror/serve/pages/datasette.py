@@ -3,6 +3,7 @@
 import logging
 import re
 import sqlite3
+import sys
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from datasette.app import Datasette
     from datasette.database import Database
 
+DATASETTE = {"datasette", *sys.stdlib_module_names}
+"""Packages whose code alone runs where Datasette cannot read an address."""
 REPOSITORIES = ("full_name", "repository")
 OWNERS = ("owner", "username")
 LABELS = {
@@ -223,8 +226,9 @@ def _is_of_the_address(error: Exception, request: Request) -> bool:
     """Return whether Datasette's own code failed, which reads addresses of a database without checks."""
     if str(error).startswith("You did not supply a value for binding"):  # the key of a row has more parts
         return "pks" in request.url_vars
-    files = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
-    return "database" in request.url_vars and not any(file.startswith("mirror.") for file in files)
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
+    # A file of this program, or a plugin's, has a fault that the log must tell.
+    return "database" in request.url_vars and DATASETTE.issuperset(name.partition(".")[0] for name in modules)
 
 
 _FIELD = re.compile("<textarea[^>]*>(.*)</textarea>.*</script>", re.DOTALL)
