@@ -45,7 +45,7 @@ def test_max_requests_limits_one_run() -> None:
     ours = budget(time, ledger, max_requests=2)
     ours.take()
     ours.take("git")
-    with pytest.raises(Paused, match=r"2 requests of this run are used.* with 30 or more"):
+    with pytest.raises(Paused, match=r"2 requests of this run are used.* with at least 30 if"):
         ours.take()
     assert (ours.requests, ours.git_requests, ledger.used("b", NOON), ledger.used("git-b", NOON)) == (
         1,

@@ -29,7 +29,7 @@ GIT_LIMIT = 57_000  # of 60,000
 LONGEST_DELAY = 3600.0  # the longest wait that an answer can ask for, in seconds
 FIRST_HOLD = 60.0  # clients that came back after 5 s stayed locked out
 SHORTEST_HOLD = 1.0  # seconds
-ENOUGH = 30  # requests of a run, for each of four threads a listing of a Data Center with its probes
+ENOUGH = 30  # requests of a run that makes progress: a Data Center's listing with its probes in each thread
 SHORT_WAIT = 30.0  # seconds that even a run that may not wait waits, less than a hold that nobody told
 
 
@@ -262,11 +262,10 @@ class Budget:
         """Count one request against `max_requests`; raises Paused after the last."""
         with self._counts:
             if self._max_requests is not None and self._taken >= self._max_requests:
-                few = self._max_requests < ENOUGH
-                raise Paused(
-                    f"the {self._max_requests} requests of this run are used; run it again to resume"
-                    + (f", with {ENOUGH} or more if it does not get on: some answers take several" * few)
-                )
+                why = f"the {self._max_requests} requests of this run are used; run it again to resume"
+                if self._max_requests < ENOUGH:
+                    why += f", with at least {ENOUGH} if it makes no progress: some answers take several"
+                raise Paused(why)
             self._taken += 1
 
     def _count(self, kind: RequestKind, number: int, repeats: int = 0) -> None:
