@@ -163,6 +163,17 @@ def test_the_owner_of_a_personal_project_is_a_member() -> None:
         assert [(one.user.uuid, one.permission) for one in members] == [("user:339", permissions[0])]
 
 
+def test_a_run_that_goes_on_with_members_knows_the_owner_too() -> None:
+    """An earlier run requested the project; without its owner, the last page would end that membership."""
+    listed = recorded("datacenter/project-permission-users.json")
+    project = {"key": "~TEST", "id": 5, "type": "PERSONAL", "owner": listed["values"][0]["user"]}
+    ours = connected(answer(project), answer(listed), answer(listed))
+    for _ in range(2):
+        rows = ours.upstream.fetch_members("~TEST", None).rows
+        assert [(one.user.uuid, one.permission) for one in rows] == [("user:339", "owner")]
+    assert len(ours.server.urls) == 3
+
+
 def test_refs_are_two_listings() -> None:
     """Branches to their last page, then tags; each cursor leads to the next one."""
     branches, tags = recorded("datacenter/branches.json"), recorded("datacenter/tags.json")

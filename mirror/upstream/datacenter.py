@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from mirror.addresses import segment
+from mirror.addresses import PERSONAL, segment
 from mirror.errors import (
     CredentialsRefused,
     MirrorError,
@@ -129,8 +129,11 @@ class DataCenter(HttpUpstream):
     def fetch_members(self, workspace: str, cursor: str | None) -> Page[Member]:
         """Request the people with rights on a project; only its administrators may do so.
 
-        The owner of a personal project is not among them, but known once that was requested.
+        The owner of a personal project is not among them: the project tells who that is. If an earlier run
+        has requested it, it is requested again.
         """
+        if workspace.startswith(PERSONAL) and workspace not in self._owners:
+            self.fetch_workspace(workspace)
         page = self._page(f"projects/{segment(workspace)}/permissions/users", cursor, _TO_MEMBER)
         owner = self._owners.get(workspace)
         if owner is None:
