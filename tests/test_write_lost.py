@@ -9,7 +9,7 @@ import httpx
 import pytest
 from write_harness import WriteHarness, writable
 
-from mirror.errors import Interrupted, OutcomeUnknown, UpstreamBusy, UpstreamRefused
+from mirror.errors import Interrupted, OutcomeUnknown, StoreError, UpstreamBusy, UpstreamRefused
 from mirror.model import RepositorySettings
 from mirror.sandbox import Fault, visible_repositories
 from mirror.times import utc_now
@@ -193,6 +193,40 @@ def test_a_write_that_cannot_be_counted_is_not_requested(made: WriteHarness) -> 
         file.execute("ALTER TABLE request_ledger RENAME TO no_ledger")
     with pytest.raises(UpstreamBusy, match="creating jespern/idea was not requested"):
         made.writes.create("jespern", IDEA, by="x")
+
+
+def test_a_write_that_cannot_be_recorded_is_not_requested(made: WriteHarness) -> None:
+    """And the error says so, too."""
+    refuse_rows(made, "writes")
+    with pytest.raises(StoreError, match=r"disk is full.*the create of jespern/idea was not requested"):
+        made.writes.create("jespern", IDEA, by="x")
+    assert made.asked() == 0
+
+
+def test_a_limit_that_cannot_be_saved_does_not_lose_the_answer(made: WriteHarness) -> None:
+    """The answer that reports it may be that of a write, which would be called not requested."""
+    refuse_rows(made, "request_limits")
+    real = httpx.HTTPTransport(verify=False)
+
+    def limited(request: httpx.Request) -> httpx.Response:
+        answer = real.handle_request(request)
+        answer.headers["X-RateLimit-Limit"] = "777"
+        return answer
+
+    writes = PassThrough(made.config, environ=made.environ, transport=httpx.MockTransport(limited))
+    with real:
+        writes.create("jespern", IDEA, by="x")
+    assert made.row("jespern/idea") is not None
+    assert made.written() == [("x", "create", "jespern/idea", "done")]
+
+
+def refuse_rows(made: WriteHarness, table: str) -> None:
+    """Let no new row into a table, as a full disk would."""
+    with sqlite3.connect(made.path) as file:
+        file.execute(
+            f"""CREATE TRIGGER full_disk BEFORE INSERT ON {table}
+                BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"""
+        )
 
 
 def test_an_unreachable_upstream_is_reported(made: WriteHarness) -> None:

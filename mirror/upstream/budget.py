@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Literal, NamedTuple, Protocol
 
-from mirror.errors import BudgetSpent, Paused
+from mirror.errors import BudgetSpent, Paused, StoreError
 from mirror.model import NoRoom
 from mirror.times import Clock, time_text
 
@@ -313,7 +313,8 @@ class Budget:
         reported = hourly_limit(header)
         if reported is not None and reported != self._reported[kind]:
             self._reported[kind] = reported
-            self._ledger.learn(self.buckets[kind], reported)
+            with suppress(StoreError):  # must not lose the answer, which may be that of a write
+                self._ledger.learn(self.buckets[kind], reported)
 
     def _hold(self, kind: RequestKind, headers: Mapping[str, str]) -> None:
         now = self._clock()

@@ -157,7 +157,10 @@ class WriteRecord:
         `save` and `save_deleted` record what became of it; of one that was not done, nothing is left. Raises
         Interrupted for Ctrl-C and SIGTERM.
         """
-        self._begun = self._record(action, "", full_name, "unknown")
+        try:
+            self._begun = self._record(action, "", full_name, "unknown")
+        except StoreError as error:
+            raise StoreError(f"{error}; the {action} of {full_name} was not requested") from error
         try:
             yield
         except KeyboardInterrupt:
