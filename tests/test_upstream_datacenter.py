@@ -1,5 +1,6 @@
 """Data Center: the server's own page starts are followed, and its objects decoded as recorded."""
 
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -366,20 +367,36 @@ def test_one_refused_repository_does_not_make_the_others_private(
     assert len(ours.server.asked) == 1 + len(answers)
 
 
-def test_a_broken_repository_does_not_make_its_project_private() -> None:
+def listed(upstream: Any) -> Any:
+    """Read a row of the listing."""
+    return upstream.fetch_repositories("P", "created", None).rows[0]
+
+
+def requested(upstream: Any) -> Any:
+    """Read the same row by itself."""
+    return upstream.fetch_repository(KEY_OF_PUBLIC)
+
+
+FIRST_ANSWERS = [(listed, paged(PUBLIC)), (requested, answer(PUBLIC))]
+
+
+@pytest.mark.parametrize(("read", "first"), FIRST_ANSWERS)
+def test_a_broken_repository_makes_nothing_private(read: Callable[[Any], Any], first: httpx.Response) -> None:
     """If it is the only public one, the list that strangers get decides."""
-    ours = connected(paged(PUBLIC), *[answer(b"", 500)] * 2, paged(PUBLIC), credential="t")
-    page = ours.upstream.fetch_repositories("P", "created", None)
-    assert [row.is_private for row in page.rows] == [False]
+    ours = connected(first, *[answer(b"", 500)] * 2, paged(PUBLIC), credential="t")
+    assert not read(ours.upstream).is_private
     assert ["authorization" in asked.headers for asked in ours.server.asked] == [True, False, False, False]
 
 
-def test_a_server_that_goes_down_after_a_page_makes_nothing_private() -> None:
-    """A proxy answers in its place; strangers would lose the history of everything public."""
-    asked = iter([paged(PUBLIC)])
+@pytest.mark.parametrize(("read", "first"), FIRST_ANSWERS)
+def test_a_server_that_goes_down_meanwhile_makes_nothing_private(
+    read: Callable[[Any], Any], first: httpx.Response
+) -> None:
+    """A proxy answers in its place; strangers would lose the history of what is public."""
+    asked = iter([first])
     ours = connected(lambda _: next(asked, answer(b"", 503)), credential="t")
     with pytest.raises(UpstreamBusy, match="503"):
-        ours.upstream.fetch_repositories("P", "created", None)
+        read(ours.upstream)
 
 
 def by_length(most: int, failure: httpx.Response | Exception, count: int) -> Responder:

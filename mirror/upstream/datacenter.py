@@ -154,7 +154,7 @@ class DataCenter(HttpUpstream):
         if not public or self.anonymous:
             return page
         if workspace not in self._shown:
-            self._shown[workspace] = self._are_shown_to_anonymous(workspace, public[:MOST_PROBES])
+            self._shown[workspace] = self._are_shown_to_anonymous(*public[:MOST_PROBES])
         if self._shown[workspace]:
             return page
         return msgspec.structs.replace(page, rows=tuple(map(as_private, page.rows)))
@@ -233,15 +233,15 @@ class DataCenter(HttpUpstream):
 
     def _checked(self, found: Repository) -> Repository:
         """Return a repository, as private unless anonymous callers can read it."""
-        if found.is_private or self.anonymous or self._is_shown_to_anonymous(found):
+        if found.is_private or self.anonymous or self._are_shown_to_anonymous(found):
             return found
         return as_private(found)
 
-    def _are_shown_to_anonymous(self, workspace: str, flagged: Iterable[Repository]) -> bool:
-        """Request some repositories of a project anonymously, until one is shown.
+    def _are_shown_to_anonymous(self, *flagged: Repository) -> bool:
+        """Request some repositories of one project anonymously, until one is shown.
 
-        If all answers are 5xx, these repositories are broken, and the list of the project decides; or the
-        server is down since, which says nothing of them. Raises UpstreamBusy then, and if there is no answer.
+        If all answers are 5xx, either these repositories are broken, then the list of the project decides; or
+        the server went down, which says nothing of them. Raises UpstreamBusy then, and if there is no answer.
         """
         answers = list[bool | None]()
         for row in flagged:
@@ -250,7 +250,7 @@ class DataCenter(HttpUpstream):
                 return True
         if False in answers:
             return False
-        path = f"projects/{segment(workspace)}/repos?limit=100"
+        path = f"projects/{segment(flagged[0].key.workspace)}/repos?limit=100"
         try:
             listing, _ = self._http.get_json(path, _Envelope, attempts=2, anonymously=True)
         except (UpstreamRefused, UpstreamShapeError):
