@@ -276,16 +276,20 @@ def test_slugs_that_differ_by_case_only_are_both_found(public_db: FixtureDb, slu
     assert details.row.full_name == expected
 
 
-def test_of_names_that_differ_by_case_the_one_written_so_is_found(tmp_path: Path) -> None:
-    """Such as a workspace of Cloud, and a project of Data Center with the same name in capitals."""
-    filled = FixtureDb(tmp_path / "mirror.db")
+def _of_two_cases(folder: Path) -> AsgiClient:
+    """A workspace of Cloud, and a project of Data Center with the same name in capitals."""
+    filled = FixtureDb(folder / "mirror.db")
     team = owner("tools", kind="team")
     filled.repositories([repository("tools/one", team), repository("tools/two", team)], first=True)
     filled.upstream_id = filled.store.save_upstream("dc", "datacenter", "https://dc.example/rest/api/1.0")
     capitals = owner("TOOLS", uuid="{capitals}", kind="workspace")
     filled.repositories([repository("TOOLS/one", capitals, uuid="{three}")], first=True)
     filled.store.close()
-    client = client_of(tmp_path / "mirror.db")
+    return client_of(folder / "mirror.db")
+
+
+def test_of_names_that_differ_by_case_the_one_written_so_is_found(tmp_path: Path) -> None:
+    client = _of_two_cases(tmp_path)
     for name in ("tools", "TOOLS"):
         assert client.json(f"/2.0/workspaces/{name}")["slug"] == name
         assert client.json(f"/2.0/users/{name}")["username"] == name
@@ -299,3 +303,21 @@ def test_of_names_that_differ_by_case_the_one_written_so_is_found(tmp_path: Path
     assert client.json("/2.0/repositories/TOOLS/two")["full_name"] == "tools/two"
     assert client.json("/2.0/repositories/%7Bcapitals%7D/one")["full_name"] == "TOOLS/one"
     assert client.get("/2.0/repositories/%7Bcapitals%7D/two").status_code == 404
+
+
+def test_lists_of_an_owner_leave_out_a_namesake_in_other_case(tmp_path: Path) -> None:
+    client = _of_two_cases(tmp_path)
+    everything = {"TOOLS/one", "tools/one", "tools/two"}
+    for name, full_names in {
+        "TOOLS": {"TOOLS/one"},
+        "tools": {"tools/one", "tools/two"},
+        "Tools": everything,
+    }.items():
+        listed = client.json(f"/2.0/repositories/{name}")["values"]
+        assert {row["full_name"] for row in listed} == full_names
+        of_user = client.json(f"/1.0/users/{name}")["repositories"]
+        for rows in (of_user, client.json(f"/1.0/repositories/{name}")):
+            assert {f"{row['owner']}/{row['slug']}" for row in rows} == full_names
+        for address in (f"projects/{name}/repos?", f"repos?projectkey={name}"):
+            rows = client.json(f"/rest/api/1.0/{address}")["values"]
+            assert {f"{row['project']['key']}/{row['slug']}" for row in rows} == full_names

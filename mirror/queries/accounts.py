@@ -52,7 +52,7 @@ def owners_named(connection: sqlite3.Connection, caller: Caller, name: str) -> l
     """Find all owners with a name or a uuid: with several upstreams there may be more than one."""
     condition = f"""WHERE {_is_named(name)} AND u.deleted_at IS NULL AND u.is_owner
         AND {is_confirmed(caller, "u")} ORDER BY {WRITTEN_SO}, u.id"""
-    return _read(connection, caller, condition, {"name": name})
+    return _written_so(_read(connection, caller, condition, {"name": name}), name)
 
 
 def account_named(connection: sqlite3.Connection, caller: Caller, name: str) -> AccountRow | None:
@@ -65,7 +65,16 @@ def account_named(connection: sqlite3.Connection, caller: Caller, name: str) -> 
 
 def users_named(connection: sqlite3.Connection, caller: Caller, username: str) -> list[AccountRow]:
     """Find the existing accounts with a username, owners first."""
-    return _confirmed(connection, caller, IS_NAME, username)
+    return _written_so(_confirmed(connection, caller, IS_NAME, username), username)
+
+
+def _written_so(found: list[AccountRow], name: str) -> list[AccountRow]:
+    """Keep only those whose name is written so, if the first one's is: others are not the same owner."""
+    bare = name.removeprefix(PERSONAL)
+    names = [(row.username or "").removeprefix(PERSONAL) for row in found]
+    if bare not in names[:1]:
+        return found
+    return [row for row, its in zip(found, names, strict=True) if its == bare]
 
 
 def _confirmed(connection: sqlite3.Connection, caller: Caller, condition: str, name: str) -> list[AccountRow]:
@@ -206,7 +215,7 @@ def projects_keyed(connection: sqlite3.Connection, caller: Caller, key: str) -> 
     source = sources.workspaces(caller)
     name = key.removeprefix(PERSONAL)
     of_person = "OR (u.kind = 'user' AND u.username = :name COLLATE NOCASE)" if name != key else ""
-    return fetch_as(
+    found = fetch_as(
         AccountRow,
         connection,
         f"""SELECT {source.columns} FROM {source.table} WHERE {source.where}
@@ -214,6 +223,7 @@ def projects_keyed(connection: sqlite3.Connection, caller: Caller, key: str) -> 
             ORDER BY u.kind = 'user', u.username COLLATE BINARY IS NOT :key, u.id""",
         {**source.values, "key": key, "name": name},
     )
+    return _written_so(found, key)
 
 
 class ProjectDetails(msgspec.Struct, frozen=True):
