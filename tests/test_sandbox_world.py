@@ -405,6 +405,14 @@ def test_members_who_are_removed_lose_access() -> None:
         sandbox.do("add_member", workspace="erik", name="jespern")
 
 
+def test_the_last_member_of_a_workspace_cannot_be_removed() -> None:
+    """As at Bitbucket, and everything in a workspace is by one of its members."""
+    sandbox = Sandbox(World())
+    sandbox.do("remove_member", workspace="erik", name="jespern")
+    with pytest.raises(EditError, match="last member"):
+        sandbox.do("remove_member", workspace="erik", name="erik")
+
+
 def test_followers_may_change_without_a_new_date() -> None:
     """An edit changes `updated_on` unless `touch` is off."""
     sandbox = Sandbox(World())

@@ -181,6 +181,8 @@ def _change_members(world: World, order: Order) -> SandboxWorkspace:
         raise EditError(
             f"{person.username} is {'already' if person in workspace.members else 'not'} a member"
         )
+    if workspace.members == [person]:
+        raise EditError(f"{person.username} is the last member, and a workspace has one at least")
     if person in workspace.members:
         workspace.members = [each for each in workspace.members if each is not person]
     else:
