@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from asgi_client import AsgiClient, bearer, client_of
 from callers import MixedMirror
-from fixtures_db import FixtureDb, owner, repository
+from fixtures_db import FixtureDb, hg_ref, owner, repository
 
 from mirror.queries.rows import UpstreamRow
 from mirror.serve.unmirrored import upstream_address
@@ -250,3 +250,16 @@ def test_a_commit_that_a_ref_names_is_served(mixed: MixedMirror) -> None:
     assert mixed.served.get(f"/2.0/repositories/{HIDDEN}/commit/{'e' * 40}").status_code == 404
     read = bearer(mixed.tokens["read"])
     assert mixed.served.json(f"/2.0/repositories/{HIDDEN}/commit/eeee", headers=read)["hash"] == "e" * 40
+
+
+def test_a_name_that_may_begin_a_hash_is_the_name(public_db: FixtureDb) -> None:
+    """As git reads it, such as a tag `2024`; a whole hash is a hash, whatever a branch is called."""
+    own, other = "1" * 40, "2024" + "3" * 36
+    main = hg_ref("branch", "main", "1", target_hash=other)
+    public_db.refs(PISTON, [main, hg_ref("tag", "2024", "1"), hg_ref("tag", other, "1")])
+    public_db.store.close()
+    client = client_of(public_db.path)
+    for revision, commit in {"2024": own, "20243": other, other: other, "1111": own}.items():
+        assert client.json(f"/2.0/repositories/{PISTON}/commit/{revision}")["hash"] == commit
+        address = f"/rest/api/1.0/projects/~jespern/repos/django-piston/commits/{revision}"
+        assert client.json(address)["id"] == commit

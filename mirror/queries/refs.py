@@ -105,24 +105,26 @@ class Ambiguous(msgspec.Struct, frozen=True):
 
 
 _HASH = re.compile(r"[0-9a-f]{4,64}", re.IGNORECASE)
+_WHOLE = 40  # digits of a whole hash, or more
 
 
 def ref_of_commit(
     connection: sqlite3.Connection, repository_id: int, revision: str
 ) -> RefRow | Ambiguous | None:
-    """Find a ref by a revision: its commit's hash, at least four digits of it, or a ref's name."""
-    found = list[RefRow]()
-    if _HASH.fullmatch(revision):
-        sql = f"""SELECT * FROM ({select_refs(*KINDS)})
-            WHERE substr(target_hash, 1, length(:start)) = :start ORDER BY kind, name"""
-        values = {"repository": repository_id, "start": revision.lower()}
-        found = fetch_as(RefRow, connection, sql, values)
+    """Find a ref by a revision: its commit's hash, its name, or at least four digits of a hash.
+
+    As git reads it: a name that could be the beginning of a hash is the name.
+    """
+    each = (ref_named(connection, kind, repository_id, revision) for kind in KINDS)
+    named = next((row for row in each if row is not None), None)
+    if not _HASH.fullmatch(revision) or (named is not None and len(revision) < _WHOLE):
+        return named
+    sql = f"""SELECT * FROM ({select_refs(*KINDS)})
+        WHERE substr(target_hash, 1, length(:start)) = :start ORDER BY kind, name"""
+    found = fetch_as(RefRow, connection, sql, {"repository": repository_id, "start": revision.lower()})
     if len({row.target_hash for row in found}) > 1:
         return Ambiguous()
-    if found:
-        return found[0]
-    named = (ref_named(connection, kind, repository_id, revision) for kind in KINDS)
-    return next((row for row in named if row is not None), None)
+    return found[0] if found else named
 
 
 def newest_tag(connection: sqlite3.Connection, repository_id: int) -> RefRow | None:
