@@ -204,7 +204,7 @@ def ref_object(repository: Any, row: Any, api: str, web: str) -> Json:
 
 
 def ref_links(url: str, page: str, name: str, *, is_tag: bool) -> Json:
-    """Make the links of a ref of the repository at `here`, with its page for people at `page`."""
+    """Make the links of a ref of the repository at `url`, with its page for people at `page`."""
     name = escaped(name)
     return {
         "self": {"href": f"{url}/refs/{'tags' if is_tag else 'branches'}/{name}"},

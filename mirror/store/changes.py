@@ -209,7 +209,9 @@ def hide_history(connection: sqlite3.Connection, published: Iterable[int | None]
 
 
 _MAY_HAVE_REFS_OF_A_NAMESAKE = """SELECT 1 FROM repositories r JOIN upstreams u ON u.id = r.upstream_id
-    WHERE r.id = ? AND NOT r.is_private AND (u.kind = 'datacenter' OR u.refs = 'git') AND r.refs_synced_at > ?
+    WHERE r.id = :id AND NOT r.is_private AND (u.kind = 'datacenter' OR u.refs = 'git')
+        AND (r.refs_synced_at > :look OR EXISTS (  -- a listing of them may have been interrupted
+            SELECT 1 FROM changes WHERE repository_id = r.id AND ref IS NOT NULL AND at > :look))
         AND (r.deleted_at IS NULL OR EXISTS (SELECT 1 FROM repositories n
             WHERE n.upstream_id = r.upstream_id AND n.full_name = r.full_name COLLATE NOCASE
                 AND n.id <> r.id AND n.deleted_at IS NULL))"""
@@ -225,7 +227,11 @@ def of_namesakes(connection: sqlite3.Connection, changes: Iterable[Change]) -> l
         one.repository_id
         for one in changes
         if one.kind in ("renamed", "transferred", "deleted")
-        and fetch_row(connection, _MAY_HAVE_REFS_OF_A_NAMESAKE, (one.repository_id, one.previous_look))
+        and fetch_row(
+            connection,
+            _MAY_HAVE_REFS_OF_A_NAMESAKE,
+            {"id": one.repository_id, "look": one.previous_look},
+        )
     ]
 
 
