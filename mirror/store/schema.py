@@ -18,7 +18,16 @@ APPLICATION_ID = 0x4D495252
 
 MIGRATIONS = "bitbucket-mirror"  # the name of the list of migrations in a file
 
-SEARCH_PARTS = 41  # of the search indexes: their tables, triggers and indexes; other programs may drop them
+# Their names, which begin with `search_`; a full-text index makes more tables beside its own.
+_PARTS = """
+    columns common crowds deleted dense description_added description_changed description_removed descriptions
+    descriptions_texts languages odd_owners pending rare ref_blocks ref_branches_deleted ref_branches_inserted
+    ref_branches_updated ref_common ref_counts ref_hashes ref_lists ref_moved ref_names ref_paths ref_pending
+    ref_rare ref_repository_deleted ref_repository_updated ref_spans ref_state ref_tags_deleted
+    ref_tags_inserted ref_tags_updated segments state unprepared updated
+"""
+SEARCH_PARTS = frozenset(f"search_{name}" for name in _PARTS.split())
+"""The tables, triggers and indexes of the search indexes, which other programs may drop."""
 
 VERSION = 41  # the number of migrations: `PRAGMA user_version` of an up-to-date file
 
@@ -90,8 +99,8 @@ def bring_up_to_date(connection: sqlite3.Connection) -> None:
 
 def lacks_search_parts(connection: sqlite3.Connection) -> bool:
     """Return whether a file of this version lacks tables, triggers or indexes of its search indexes."""
-    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name GLOB 'search_*'")
-    return bool(found.fetchone()[0] < SEARCH_PARTS)
+    found = connection.execute("SELECT name FROM sqlite_master WHERE name GLOB 'search_*'")
+    return not SEARCH_PARTS.issubset(name for (name,) in found)  # users may have added others of such names
 
 
 def _add_missing(connection: sqlite3.Connection) -> bool:
@@ -99,11 +108,12 @@ def _add_missing(connection: sqlite3.Connection) -> bool:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as new:
         bring_up_to_date(new)
         made = new.execute(
-            """SELECT type, name, sql FROM sqlite_master
-               WHERE sql IS NOT NULL AND (type <> 'table' OR name GLOB 'search_*') ORDER BY rowid"""
+            "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"
         ).fetchall()
     has_new_tables = False
-    for kind, name, sql in made:  # a full-text index makes tables of its own, which come after it
+    for kind, name, sql in made:
+        if kind == "table" and name not in SEARCH_PARTS:
+            continue
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone():
             connection.execute(sql)
             has_new_tables |= kind == "table"
