@@ -81,13 +81,20 @@ COMMANDS = {
 }
 """What commands load that end by themselves (the sync finds nothing new), and the files of the others."""
 
-LOADED = """import sys
+LOADED = """import os, sys
 from mirror.cli.main import main
-try:
-    main(sys.argv[1:])
-except SystemExit as ended:
-    assert not ended.code, ended.code
-print("loaded:", *sys.modules, file=sys.stderr)"""
+for line in sys.stdin:
+    if os.fork():
+        assert os.wait()[1] == 0, line
+        print(flush=True)
+        continue
+    try:
+        main(line.split())
+    except SystemExit as ended:
+        assert not ended.code, ended.code
+    print("loaded:", *sys.modules, end="", flush=True)
+    os._exit(0)"""
+"""Forks for each line that it reads: it has imported no more than what every command imports first."""
 MARK = "loaded: "
 
 
@@ -101,22 +108,30 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
         yield folder
 
 
+@pytest.fixture(scope="module")
+def fresh(filled: Folder) -> Iterator[subprocess.Popen[str]]:
+    """A Python that has just started."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LOADED],
+        cwd=filled.path,
+        env=filled.environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_loads_little(filled: Folder, command: str) -> None:
+def test_a_command_loads_little(filled: Folder, fresh: subprocess.Popen[str], command: str) -> None:
     """Neither the crawler nor the server, unless it crawls or serves; no packages of other commands."""
     with closing(sqlite3.connect(filled.path / "data/mirror.db")) as connection:
         owner, name = connection.execute("SELECT full_name FROM repositories").fetchone()[0].split("/")
-    words = command.replace("OWNER", owner).replace("NAME", name).split()
-    done = subprocess.run(
-        [sys.executable, "-c", LOADED, *words],
-        cwd=filled.path,
-        env=filled.environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    loaded = done.stderr.partition(MARK)[2].split()
+    assert fresh.stdin
+    assert fresh.stdout
+    print(command.replace("OWNER", owner).replace("NAME", name), file=fresh.stdin, flush=True)
+    said = next(line for line in fresh.stdout if MARK in line)
+    loaded = said.partition(MARK)[2].split()
     assert not SLOW.intersection(loaded) - COMMANDS[command].slow
     assert len(loaded) <= COMMANDS[command].most
 

@@ -19,6 +19,7 @@ import pytest
 import uvicorn
 from cli_runner import Folder, small_sandbox
 from fixtures_db import fill_public
+from forked_command import ForkedCommand
 from live_server import WITHOUT_TLS
 
 from mirror.sandbox.faults import parse_fault
@@ -30,28 +31,31 @@ SLOW = "/mirror.json?sql=" + quote(
 HALF = b"GET / HTTP/1.1\r\nHost: x\r\nX-Half: "
 
 
+Process = subprocess.Popen[str] | ForkedCommand
+
+
 @contextmanager
-def served(
-    folder: Folder, command: str, *, descriptors: int = 0
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def served(folder: Folder, command: str, *, descriptors: int = 0) -> Iterator[tuple[Process, str]]:
     """Run a command that serves; return the process and the address."""
-    words = folder.command(command)
-    if descriptors:
-        words = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *words]
-    process = subprocess.Popen(
-        words,
-        cwd=folder.path,
-        env=folder.environment(PYTHONUNBUFFERED="1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = _with_few(descriptors, folder, command) if descriptors else folder.start(command)
     try:
         assert process.stdout is not None
         yield process, next(word for word in process.stdout.readline().split() if word.startswith("http"))
     finally:
         process.kill()
         process.communicate()
+
+
+def _with_few(descriptors: int, folder: Folder, command: str) -> subprocess.Popen[str]:
+    """Start a command that may open so many files."""
+    return subprocess.Popen(
+        ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *folder.command(command)],
+        cwd=folder.path,
+        env=folder.environment(PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.fixture
@@ -65,7 +69,7 @@ def filled(tmp_path: Path) -> Folder:
 
 
 @contextmanager
-def asking_slowly(process: subprocess.Popen[str], address: str, times: int) -> Iterator[list[Future[Any]]]:
+def asking_slowly(process: Process, address: str, times: int) -> Iterator[list[Future[Any]]]:
     """Send queries that reach their time limit, wait until the server has them, kill it at the end."""
 
     def ask() -> tuple[int, bytes]:
