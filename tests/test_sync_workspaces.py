@@ -86,6 +86,16 @@ def test_a_renamed_workspace_is_followed(tmp_path: Path) -> None:
         assert not [change for change in renamed.changes() if change[0] == "created"]
 
 
+def test_a_workspace_may_be_configured_by_its_uuid(tmp_path: Path) -> None:
+    """Though slugs are what the setting asks for."""
+    with crawling(tmp_path) as (sandbox, crawl):
+        (uuid,) = (each.uuid for each in sandbox.world.workspaces if each.slug == "erik")
+        crawl.config = msgspec.structs.replace(crawl.config, workspaces=(uuid,))
+        for _ in range(2):
+            assert crawl.sync().state == "complete"
+        assert_matches_sandbox(crawl, sandbox, ["erik"])
+
+
 MYLYN = "org.eclipse.mylyn.bitbucket"
 
 
@@ -239,3 +249,29 @@ def test_a_workspace_that_may_not_be_seen_is_mirrored_by_its_listing(tmp_path: P
         sandbox.clear_faults()
         crawl.sync(full=True)
         assert_matches_sandbox(crawl, sandbox, ("jespern",))
+
+
+def test_projects_that_swap_their_keys_are_not_missed(tmp_path: Path) -> None:
+    """A Data Center finds projects by key only: nothing is asked of it by an identity for ever."""
+    server: dict[str, Any] = {"kind": "datacenter", "url": "http://sandbox"}
+    with crawling(tmp_path, synced=True, workspaces=("~JESPERN", "~ERIK"), **server) as (sandbox, crawl):
+        for old, new in (("jespern", "between"), ("erik", "jespern"), ("between", "erik")):
+            sandbox.do("rename_workspace", workspace=old, name=new)
+        for _ in range(2):
+            assert (crawl.sync().state, crawl.gone()) == ("complete", {})
+        assert crawl.one("SELECT full_name FROM repositories WHERE slug = ?", MYLYN) == f"~JESPERN/{MYLYN}"
+        assert crawl.rows("SELECT stream FROM cursors WHERE stream LIKE 'workspace:%' ORDER BY 1") == [
+            ("workspace:~erik",),
+            ("workspace:~jespern",),
+        ]
+
+
+def test_a_project_that_took_the_key_of_another_is_not_missed_by_its_old_one(tmp_path: Path) -> None:
+    """The identity of the other is missed in one run only: both are listed by their new keys then."""
+    server: dict[str, Any] = {"kind": "datacenter", "url": "http://sandbox"}
+    with crawling(tmp_path, synced=True, **server) as (sandbox, crawl):
+        sandbox.do("rename_workspace", workspace="jespern", name="noehr")
+        sandbox.do("rename_workspace", workspace="erik", name="jespern")
+        assert [failure.subject for failure in crawl.sync(later=4_000).failures] == ["id:1"]
+        assert (crawl.sync(later=90_000).state, crawl.gone()) == ("complete", {})
+        assert crawl.rows("SELECT * FROM sync_failures WHERE kind = 'workspace'") == []

@@ -26,6 +26,9 @@ from mirror.upstream.protocol import BadRow, Page
 
 def listing_steps(run: Run, workspace: str, names: Collection[str]) -> list[Step]:
     """Return the next step of a workspace; `names` are all workspaces that are listed in this run."""
+    is_configured = workspace in (run.config.workspaces or ())
+    if listing_state.is_identity(workspace) and not is_configured and not run.states.exists(workspace):
+        return []  # taken over in this run by the name that it has now
     state = run.states.read(workspace)
     if state.listing is None and state.round == run.round:
         return []
@@ -92,13 +95,15 @@ class _WorkspaceStep(Step):
     def missed(self, error: MirrorError) -> Sequence[Step]:
         """Take a workspace that cannot be found as gone if the operator confirms that, else as failed."""
         run = self.run
+        if self._has_another_name():
+            self._forget(self.workspace)
+            return []
         if run.confirm_absence:
             gone = msgspec.structs.replace(self.state, listing=None, absent_since=run.now_text(), gone=True)
             run.states.save(self.workspace, gone)
             return []
         if listing_state.is_identity(self.workspace) and run.states.alive(self.state) == 0:
-            run.states.forget(self.workspace)  # its repositories are those of its name's new holder
-            run.failures.answered("workspace", self.workspace)
+            self._forget(self.workspace)  # its repositories are those of its name's new holder
             return []
         text = f"{error}; its rows are kept; if it is gone: mirror sync {run.config.name} --confirm-absence"
         if listing_state.is_identity(self.workspace):
@@ -106,6 +111,17 @@ class _WorkspaceStep(Step):
         self._read_list_anew()
         run.failures.add(Failure("workspace", self.workspace, text, status=404))
         return []
+
+    def _forget(self, workspace: str) -> None:
+        """Forget where the crawl stood under a name that nothing is listed by any more, and its failure."""
+        self.run.states.forget(workspace)
+        self.run.failures.answered("workspace", workspace)
+
+    def _has_another_name(self) -> bool:
+        """Return whether the workspace is listed by another name: projects swap keys, and have no uuids."""
+        states = self.run.states
+        others = (states.read(name) for name in self.names if name != self.workspace)
+        return any(state.owner_uuid == self.state.owner_uuid for state in others)
 
     @property
     def _was_called(self) -> str:
@@ -125,7 +141,7 @@ class WorkspaceStep(_WorkspaceStep):
         """Write its owner, then go on to its members and its repositories."""
         run, workspace = self.run, self.workspace
         if listing_state.is_identity(workspace) and (answer.username or "").lower() in self._lower_names:
-            run.states.forget(workspace)  # listed by the name that it has now
+            self._forget(workspace)  # listed by the name that it has now
             return []
         self._must_have_uuid(answer)
         with run.store.transaction():
@@ -172,7 +188,9 @@ class WorkspaceStep(_WorkspaceStep):
     def _keep_displaced(self, answer: Owner) -> None:
         """Keep the state of the workspace that had the name before, under its identity, if it has rows."""
         run, before = self.run, self.state.owner_uuid
-        if before is None or before == answer.uuid or run.states.alive(self.state) == 0:
+        if before is None or before == answer.uuid or self._has_another_name():
+            return
+        if run.states.alive(self.state) == 0:
             return
         run.states.save(before, listing_state.displaced(self.state))
         run.note(f"another workspace is called {self.name} now; the one that was is asked for as {before}")
@@ -188,7 +206,7 @@ class WorkspaceStep(_WorkspaceStep):
             state = run.states.read(name)
             if state.owner_uuid == answer.uuid:
                 run.note(f"the workspace {name} is called {answer.username} now")
-                run.states.forget(name)
+                self._forget(name)
                 return state
         return self.state if self.state.owner_uuid in (None, answer.uuid) else WorkspaceState()
 
