@@ -1,6 +1,5 @@
 """What a sync makes of hints: the upstream decides, with few requests, whatever webhooks said."""
 
-import re
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -101,15 +100,6 @@ def test_a_push_to_what_became_private_waits_for_the_upstream(hook: WebhookClien
     assert work(hook, HINTS).state == "complete"
     assert hook.crawl.one("SELECT is_private FROM repositories WHERE full_name = ?", SOME) == 1
     true(hook)
-
-
-def test_a_push_of_which_no_ref_is_moved_waits_for_the_run_that_reads_refs(hook: WebhookClient) -> None:
-    """Refs may have a schedule of their own: the run before them takes the hint, and reads none."""
-    words = {"NAME": SOME, "UUID": hook.uuid(SOME), "OLD": OLD, "NEW": NEW}
-    push = re.sub(rb'"type": "(branch|tag)"', b'"type": "bookmark"', body_of("cloud_push.json", **words))
-    assert hook.deliver("repo:push", push).is_success
-    assert hook.main() == OLD
-    assert hook.crawl.one("SELECT refs_stale FROM repositories WHERE full_name = ?", SOME) == 1
 
 
 @pytest.mark.parametrize("scope", [HINTS, REFS], ids=["hints", "refs"])

@@ -95,10 +95,9 @@ def save_event(
     may_be_hidden = event.is_private and not is_private
     cursors.hints.add(Hint(uuid=event.uuid, row=event.row or may_be_hidden, at=at))
     # Refs that were never listed in full must not look complete, and a listing since then is newer.
-    if refs_synced_at is None or refs_synced_at >= at:
+    if refs_synced_at is None or refs_synced_at >= at or not event.updates:
         return []
-    if event.updates or not event.row:  # a push; it may tell of no ref that can be moved from here
-        mark_refs_stale(connection, row_id)
+    mark_refs_stale(connection, row_id)
     if may_be_hidden:  # strangers must not see what was pushed: the upstream is asked first
         return []
     changes = list[Change]()
