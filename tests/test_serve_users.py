@@ -311,6 +311,8 @@ def test_a_personal_project_is_that_of_its_owner(tmp_path: Path, user: str) -> N
     join(world.filled, personal, owner("zoe"), "owner")
     for path in ("acme/engine", "~zoe/dots"):
         assert world.served("GET", f"/2.0/repositories/{path}", headers=bearer(token)).status_code == 200
+    own = world.served("GET", "/2.0/repositories?role=owner", headers=bearer(token)).json()["values"]
+    assert {row["full_name"] for row in own} >= {"~zoe/dots"}
     world.served("POST", "/1.0/repositories/", data={"name": "new"}, headers=bearer(token))
     world.served("POST", "/2.0/repositories/acme/tool/forks", json={"name": "copy"}, headers=bearer(token))
     assert [name for _, name, _, _ in world.writer.calls] == ["~zoe/new", "~zoe/copy"]

@@ -84,6 +84,7 @@ class Cloud:
         confirm_absence: bool = False,
         workspaces: tuple[str, ...] | None = ("one",),
         members: bool = True,
+        credential: str | None = "env:SECRET",
         later: float = 7200,
     ) -> Summary:
         """Mirror it, with 60 requests at most."""
@@ -91,7 +92,7 @@ class Cloud:
         self.clock.wait(later)
         config = UpstreamConfig(
             name="here",
-            credential="env:SECRET",
+            credential=credential,
             concurrency=1,
             retry=HASTY,
             workspaces=workspaces,
@@ -181,11 +182,12 @@ def test_one_page_of_members_is_believed_at_once(cloud: Cloud) -> None:
     assert cloud.members_mirrored == "bc"
 
 
-def test_members_that_are_not_read_are_nobody(cloud: Cloud) -> None:
+@pytest.mark.parametrize("setting", [{"members": False}, {"credential": None}], ids=str)
+def test_members_that_are_not_read_are_nobody(cloud: Cloud, setting: dict[str, Any]) -> None:
     """No request is sent for them; former members no longer see private repositories."""
     cloud.members = people("abc")
     cloud.sync()
-    assert cloud.sync(members=False).exit_code == 0
+    assert cloud.sync(**setting).exit_code == 0
     assert cloud.asked.count("workspaces/one/members") == 0
     assert cloud.members_mirrored == ""
 

@@ -216,6 +216,14 @@ def test_a_workspace_that_goes_before_its_first_listing_is_forgotten(tmp_path: P
         assert_matches_sandbox(crawl, sandbox, sandbox.workspaces())
 
 
+def test_a_found_workspace_that_is_renamed_asks_for_no_setting(tmp_path: Path) -> None:
+    """The list that named it is still good for a while, so its own listing finds the name."""
+    with crawling(tmp_path, synced=True) as (sandbox, crawl):
+        sandbox.do("rename_workspace", workspace="erik", name="van-zijst")
+        assert crawl.sync().exit_code == 0
+        assert crawl.notes == ["the workspace erik is called van-zijst now"]
+
+
 def test_found_workspaces_may_be_renamed_and_deleted(tmp_path: Path) -> None:
     """Without configured names, a renamed one is followed, and a deleted one needs a confirmation.
 

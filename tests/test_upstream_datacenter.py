@@ -380,11 +380,14 @@ def requested(upstream: Any) -> Any:
 FIRST_ANSWERS = [(listed, paged(PUBLIC)), (requested, answer(PUBLIC))]
 
 
+@pytest.mark.parametrize("shown", [(PUBLIC,), ()], ids=["shown", "hidden"])
 @pytest.mark.parametrize(("read", "first"), FIRST_ANSWERS)
-def test_a_broken_repository_makes_nothing_private(read: Callable[[Any], Any], first: httpx.Response) -> None:
+def test_a_broken_repository_makes_nothing_private(
+    read: Callable[[Any], Any], first: httpx.Response, shown: tuple[Any, ...]
+) -> None:
     """If it is the only public one, the list that strangers get decides."""
-    ours = connected(first, *[answer(b"", 500)] * 2, paged(PUBLIC), credential="t")
-    assert not read(ours.upstream).is_private
+    ours = connected(first, *[answer(b"", 500)] * 2, paged(*shown), credential="t")
+    assert read(ours.upstream).is_private == (not shown)
     assert ["authorization" in asked.headers for asked in ours.server.asked] == [True, False, False, False]
 
 

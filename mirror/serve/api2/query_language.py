@@ -30,9 +30,8 @@ from mirror.times import normalised
 LONGEST = 8000  # characters of a query
 DEEPEST = 40  # levels of brackets: the parser calls itself for each
 MOST_COMPARISONS = 100  # SQLite limits the depth of an expression
-_LONGEST_EXTRA = (
-    4096  # bytes of a workspace's; visitors' SQL may pass any, which become a thousand times as many
-)
+# Bytes of a packed extra that is read: visitors' SQL may pass any, which unpack to a thousand times as many.
+_LONGEST_EXTRA = 4096
 
 LiteralKind = Literal["text", "number", "date", "boolean", "null"]
 
