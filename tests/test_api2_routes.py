@@ -10,6 +10,7 @@ from fixtures_db import JESPERN, PISTON, PISTON_REFS, SEEN, FixtureDb, fill_mixe
 
 from mirror.queries.repositories import repository_details
 from mirror.queries.visibility import OPERATOR
+from mirror.store import Store, tokens
 
 PREFIXES = ("/2.0", "/api/2.0", "/!api/2.0", "/%21api/2.0")
 
@@ -281,9 +282,11 @@ def _of_two_cases(folder: Path) -> AsgiClient:
     filled = FixtureDb(folder / "mirror.db")
     team = owner("tools", kind="team")
     filled.repositories([repository("tools/one", team), repository("tools/two", team)], first=True)
+    filled.repositories([repository("zoe/dots", owner("zoe"))], first=True)
     filled.upstream_id = filled.store.save_upstream("dc", "datacenter", "https://dc.example/rest/api/1.0")
     capitals = owner("TOOLS", uuid="{capitals}", kind="workspace")
     filled.repositories([repository("TOOLS/one", capitals, uuid="{three}")], first=True)
+    filled.repositories([repository("ZOE/dots", owner("ZOE", uuid="user:9"), uuid="{four}")], first=True)
     filled.store.close()
     return client_of(folder / "mirror.db")
 
@@ -300,6 +303,11 @@ def test_of_names_that_differ_by_case_the_one_written_so_is_found(tmp_path: Path
         assert client.json(f"/1.0/users/{name}")["user"]["username"] == name
         assert client.json(f"/1.0/repositories/{name}/one")["owner"] == name
         assert client.json(f"/rest/api/1.0/projects/{name}")["key"] == name
+        assert ("/-/r/tools/two" in client.get(f"/-/u/{name}").text) == (name == "tools")
+    with Store(tmp_path / "mirror.db") as store:
+        reading = bearer(tokens.create(store, "reading"))
+    for name in ("zoe", "ZOE"):
+        assert client.json(f"/rest/api/1.0/users/{name}", headers=reading)["name"] == name
     assert client.json("/2.0/repositories/TOOLS/two")["full_name"] == "tools/two"
     assert client.json("/2.0/repositories/%7Bcapitals%7D/one")["full_name"] == "TOOLS/one"
     assert client.get("/2.0/repositories/%7Bcapitals%7D/two").status_code == 404
