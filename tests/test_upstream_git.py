@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from inspect import signature
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -203,7 +204,7 @@ def test_no_two_names_are_merged(names: list[bytes]) -> None:
 
 
 def test_an_endless_advertisement_fails_within_bounds() -> None:
-    """It ends at a length or a number of refs, and is ignored."""
+    """It ends at a length, and is ignored."""
     begun = SERVICE + raw(ONE.encode() + b" HEAD\0agent=x")
     lines = b"".join(raw(b"%s refs/heads/%d" % (ONE.encode(), number)) for number in range(20_000))
     endless = httpx.Response(
@@ -211,12 +212,21 @@ def test_an_endless_advertisement_fails_within_bounds() -> None:
     )
     with pytest.raises(UpstreamShapeError, match="larger than"):
         faked(lambda _: endless, refs="git", attempts=1).upstream.fetch_refs(KEY, None)
-    with pytest.raises(ValueError, match="more than 500,000 refs"):
-        from_advertisement(
-            begun
-            + b"".join(raw(b"%s refs/heads/%d" % (ONE.encode(), number)) for number in range(500_001))
-            + b"0000"
-        )
+
+
+@pytest.mark.parametrize("read", [from_advertisement, from_ls_refs])
+def test_more_refs_than_there_is_room_for_fail(
+    read: Callable[..., Advertisement | Capabilities],
+) -> None:
+    """More than half a million would fill the memory."""
+    begun = SERVICE + raw(ONE.encode() + b" HEAD\0agent=x") if read is from_advertisement else b""
+    refs = [raw(b"%s refs/heads/%d" % (ONE.encode(), number)) for number in range(2_001)]
+    found = read(begun + b"".join(refs[:1_999]) + b"0000", 2_000)
+    assert isinstance(found, Advertisement)
+    assert len(found.refs) == 1_999
+    with pytest.raises(ValueError, match="more than 2,000 refs"):
+        read(begun + b"".join(refs) + b"0000", 2_000)
+    assert signature(read).parameters["most"].default == 500_000
 
 
 class Stream(httpx.SyncByteStream):

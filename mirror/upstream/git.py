@@ -85,7 +85,7 @@ def line(text: str) -> bytes:
     return b"%04x%s" % (len(data) + 4, data)
 
 
-def from_advertisement(body: bytes) -> Advertisement | Capabilities:
+def from_advertisement(body: bytes, most: int = MOST_REFS) -> Advertisement | Capabilities:
     """Parse the answer to ``info/refs``, of protocol version 0, 1 or 2; raises ValueError."""
     lines = _until_flush(_behind_service(lines_of(body)))
     first = next(lines, None)
@@ -96,10 +96,10 @@ def from_advertisement(body: bytes) -> Advertisement | Capabilities:
         first = next(lines, None)
     if first is None:  # so git 2.39 answers for an empty repository
         return Advertisement()
-    return _from_v0(first, lines)
+    return _from_v0(first, lines, most)
 
 
-def from_ls_refs(body: bytes) -> Advertisement:
+def from_ls_refs(body: bytes, most: int = MOST_REFS) -> Advertisement:
     """Parse the answer to the command ``ls-refs`` of protocol version 2; raises ValueError."""
     refs = dict[str, GitRef]()
     for each in _until_flush(lines_of(body)):
@@ -109,7 +109,7 @@ def from_ls_refs(body: bytes) -> Advertisement:
         values = dict(attribute.partition(b":")[::2] for attribute in attributes)
         if name != b"HEAD":
             peeled = _object_id(values[b"peeled"]) if b"peeled" in values else None
-            _add(refs, GitRef(_text(name), _object_id(object_id), peeled))
+            _add(refs, GitRef(_text(name), _object_id(object_id), peeled), most)
     return Advertisement(refs=tuple(refs.values()))
 
 
@@ -145,7 +145,7 @@ def _until_flush(lines: Iterator[bytes | None]) -> Iterator[bytes]:
     raise ValueError("the answer does not end with a flush")
 
 
-def _from_v0(line_of_first: bytes, others: Iterable[bytes]) -> Advertisement:
+def _from_v0(line_of_first: bytes, others: Iterable[bytes], most: int) -> Advertisement:
     """Parse refs; the first line has the capabilities behind a NUL."""
     first, nul, _ = line_of_first.partition(b"\0")
     if not nul:
@@ -161,7 +161,7 @@ def _from_v0(line_of_first: bytes, others: Iterable[bytes]) -> Advertisement:
             continue
         text = _text(name.removesuffix(b"^{}"))
         if not name.endswith(b"^{}"):
-            _add(refs, GitRef(text, _object_id(object_id)))
+            _add(refs, GitRef(text, _object_id(object_id)), most)
         elif text in refs:
             refs[text] = msgspec.structs.replace(refs[text], peeled=_object_id(object_id))
         else:
@@ -170,12 +170,12 @@ def _from_v0(line_of_first: bytes, others: Iterable[bytes]) -> Advertisement:
     return Advertisement(refs=tuple(refs.values()))
 
 
-def _add(refs: dict[str, GitRef], ref: GitRef) -> None:
+def _add(refs: dict[str, GitRef], ref: GitRef, most: int) -> None:
     """Add a ref; raises ValueError for a repeated name, and for one ref too many."""
     if refs.setdefault(ref.name, ref) is not ref:
         raise ValueError("two refs of one name")
-    if len(refs) > MOST_REFS:
-        raise ValueError(f"more than {MOST_REFS:,} refs")
+    if len(refs) > most:
+        raise ValueError(f"more than {most:,} refs")
 
 
 def _object_id(text: bytes) -> str:
