@@ -7,6 +7,7 @@ import resource
 import sqlite3
 import threading
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from older_files import MIGRATIONS, older
 from mirror.errors import StoreError, StoreLocked
 from mirror.store import Store
 from mirror.store.faults import explained
+from mirror.store.files import open_reader
 from mirror.store.lock import is_syncing, service_mark, service_runs, sync_lock
+from mirror.store.paths import file_identity
 
 
 def opened(path: Path) -> int:
@@ -34,6 +37,19 @@ def test_processes_that_open_one_file_at_once_wait_for_each_other(tmp_path: Path
             if up_to:
                 older(path, up_to)
             assert len(set(pool.map(opened, [path] * 4))) == 1
+
+
+def test_a_reader_ends_no_lock_of_its_process(tmp_path: Path) -> None:
+    """Otherwise the next process that closes the file deletes the journal; later writes are lost."""
+    path = tmp_path / "mirror.db"
+    with Store(path) as store, ProcessPoolExecutor(1, mp_context=fork_server()) as pool:
+        open_reader(path).close()
+        journal = file_identity(f"{path}-wal")
+        pool.submit(opened, path).result()
+        assert file_identity(f"{path}-wal") == journal is not None
+        store.connection.execute("CREATE TABLE later (id)")
+        with closing(open_reader(path)) as reader:
+            assert reader.execute("SELECT count(*) FROM later").fetchone()[0] == 0
 
 
 def test_links_to_one_file_share_its_lock(tmp_path: Path) -> None:

@@ -31,24 +31,23 @@ def must_be_immutable(path: Path) -> bool:
     Raises StoreError and OSError as `reading_address` does.
     """
     path = Path(os.path.realpath(path))
-    is_read_only = not os.access(path.parent, os.W_OK)
-    if is_read_only and path.with_name(f"{path.name}-shm").exists():
-        return False
-    try:
-        with path.open("rb") as file:
-            is_in_wal_mode = file.read(_WAL_MARK.stop)[_WAL_MARK] == b"\2\2"
-    except OSError:
-        if is_read_only:
-            raise
-        return False  # SQLite says what is wrong
     journal = path.with_name(f"{path.name}-wal")
     has_journal = journal.exists() and journal.stat().st_size > 0
-    if is_read_only and is_in_wal_mode and has_journal:
+    if os.access(path.parent, os.W_OK):
+        # The file must not be read here: to close it would end all locks of this process on it, those of
+        # SQLite's open connections too. Another process could then delete a journal that is in use.
+        return not has_journal and _has_no_room(path)
+    if path.with_name(f"{path.name}-shm").exists():
+        return False
+    with path.open("rb") as file:
+        if file.read(_WAL_MARK.stop)[_WAL_MARK] != b"\2\2":
+            return False
+    if has_journal:
         raise StoreError(
             f"{path}: {journal.name} beside it has data that is not in the file yet, and the folder is"
             " read-only; copy both into a folder that can be written"
         )
-    return is_in_wal_mode and (is_read_only or (not has_journal and _has_no_room(path)))
+    return True
 
 
 def _has_no_room(path: Path) -> bool:
