@@ -32,7 +32,10 @@ def must_be_immutable(path: Path) -> bool:
     """
     path = Path(os.path.realpath(path))
     journal = path.with_name(f"{path.name}-wal")
-    has_journal = journal.exists() and journal.stat().st_size > 0
+    try:
+        has_journal = journal.stat().st_size > 0
+    except FileNotFoundError:  # the last process that closes the mirror removes it
+        has_journal = False
     if os.access(path.parent, os.W_OK):
         # The file must not be read here: to close it would end all locks of this process on it, those of
         # SQLite's open connections too. Another process could then delete a journal that is in use.
