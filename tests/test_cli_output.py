@@ -1,20 +1,26 @@
 """Output of commands to a pipe that closes, a full disk, a closed stream, a terminal."""
 
 import contextlib
+import http.client
 import io
 import json
 import os
 import pty
 import re
+import signal
+import socket
 import subprocess
 import termios
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from cli_runner import Folder, small_sandbox
 from examples import examples
+from forked_command import ForkedCommand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.text import Text
@@ -150,6 +156,39 @@ def test_messages_that_cannot_be_written_change_nothing(
         for command, code in (("status", 4), ("nosuch", 2), ("sync nosuch", 2), ("sync", 0)):
             assert folder.run_into({2: lost}, *command.split()) == code, command
     assert json.loads(folder.run("status", "--json").out)["upstreams"][0]["last_run"]["state"] == "complete"
+
+
+@pytest.mark.parametrize("stream", [full_disk, unread_pipe])
+@pytest.mark.parametrize("command", ["serve", "serve --workers 2", "run", "sandbox"])
+def test_a_service_that_cannot_say_where_it_answers_serves(
+    synced: Folder, stream: Callable[[], contextlib.AbstractContextManager[int]], command: str
+) -> None:
+    """It goes on until it is stopped, and says nothing else of it."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    with stream() as lost:
+        words = (*command.split(), "--port", str(port))
+        service = ForkedCommand(words, synced.path, synced.environment(), redirected={1: lost})
+    try:
+        assert answers_at(port)
+        service.send_signal(signal.SIGTERM)
+        _, said = service.communicate()
+    finally:
+        service.kill()
+    assert (service.returncode, "Traceback" in said, "cannot" in said) == (0, False, False)
+
+
+def answers_at(port: int) -> bool:
+    """Wait until something answers requests on a port; return whether it does."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            asked = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            with closing(asked):
+                asked.request("GET", "/")
+                return asked.getresponse().status < 500
+        time.sleep(0.05)
+    return False
 
 
 def test_a_reader_that_goes_does_not_change_what_is_found(tmp_path: Path) -> None:

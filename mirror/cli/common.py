@@ -127,6 +127,14 @@ def unread() -> Iterator[None]:
         silence()
 
 
+def announce(text: str) -> None:
+    """Print what a service says when it has started; it also goes on if that cannot be written."""
+    try:
+        click.echo(text)
+    except OSError:
+        silence()
+
+
 def leave(code: int) -> NoReturn:
     """End with an exit code."""
     raise SystemExit(code)

@@ -2,7 +2,7 @@
 
 import click
 
-from mirror.cli.common import number_option
+from mirror.cli.common import announce, number_option
 from mirror.config import SANDBOX_PORT
 from mirror.errors import ConfigError, MirrorError
 from mirror.sandbox import Lively, Sandbox, World, parse_fault, serve
@@ -82,11 +82,11 @@ def sandbox(
         lively=Lively(world, per_minute=rate, seed=seed).catch_up if lively else lambda: None,
     )
 
-    def announce(origin: str) -> None:
-        click.echo(f"a Bitbucket with {repositories:,} repositories answers on {origin}{PATHS[api]}")
-        click.echo("stop it with Ctrl-C")
+    def tell_address(origin: str) -> None:
+        announce(f"a Bitbucket with {repositories:,} repositories answers on {origin}{PATHS[api]}")
+        announce("stop it with Ctrl-C")
 
     try:
-        serve(simulated, host, port, announce=announce)
+        serve(simulated, host, port, announce=tell_address)
     except OSError as error:
         raise MirrorError(f"{host}:{port} cannot be served: {error.strerror or error}; try --port") from error

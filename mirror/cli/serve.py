@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from mirror.cli.common import configuration_reader, configured, errors, leave, number_option, options
+from mirror.cli.common import (
+    announce,
+    configuration_reader,
+    configured,
+    errors,
+    leave,
+    number_option,
+    options,
+)
 from mirror.cli.main import exit_code_of
 from mirror.config import MOST_WORKERS, Config
 from mirror.config_checks import warn
@@ -83,11 +91,11 @@ def serve(**given: Any) -> None:
     with mark, listening(config.serve.host, config.serve.port) as listener:
         if config.serve.workers > 1:
             tasks = answering(datasette, listener, lambda: config)
-            leave(Workers(tasks, ready=lambda: announce(listener.address)).run())
+            leave(Workers(tasks, ready=lambda: tell_address(listener.address)).run())
         stop = threading.Event()
         end_soon_after(stop)
         arrange(datasette, config)
-        answer(datasette, listener, ready=announce, stop=stop)
+        answer(datasette, listener, ready=tell_address, stop=stop)
 
 
 def answering(
@@ -192,9 +200,9 @@ def leave_now_unless(idle: bool) -> None:
     os._exit(0)  # the interpreter would wait for the thread
 
 
-def announce(address: str) -> None:
+def tell_address(address: str) -> None:
     """Say where the mirror answers."""
-    click.echo(f"the mirror answers on {address}  (Ctrl-C stops it)")
+    announce(f"the mirror answers on {address}  (Ctrl-C stops it)")
 
 
 def with_options(
@@ -285,7 +293,7 @@ def run_in_one(
         )
 
         def ready(address: str) -> None:
-            announce(address)
+            tell_address(address)
             background.start()
 
         try:
@@ -324,7 +332,7 @@ def run_in_processes(
             now[0] = renewed()
 
     tasks = [*answering(datasette, listener, lambda: now[0], renewed), Task("the process that syncs", sync)]
-    return Workers(tasks, ready=lambda: announce(listener.address), reread=adopt).run()
+    return Workers(tasks, ready=lambda: tell_address(listener.address), reread=adopt).run()
 
 
 @contextmanager
