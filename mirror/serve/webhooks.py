@@ -139,9 +139,7 @@ async def _written(request: Request, server: Served, kept: Kept) -> tuple[int, d
     try:
         writing = asyncio.wrap_future(writer.submit(kept))
         done = await asyncio.wait_for(writing, server.webhook_seconds)
-    except TooMany:
-        raise ApiError(503, "too many webhooks are waiting to be written", headers=_RETRY) from None
-    except TimeoutError:
+    except (TooMany, TimeoutError):
         return await _acknowledged(writer, kept)
     except StoreError as error:
         log.warning("webhook %s: %s", kept.upstream, error)
