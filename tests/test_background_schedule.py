@@ -29,7 +29,7 @@ from mirror.store import Store
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
 from mirror.store.files import open_reader
-from mirror.store.lock import service_runs
+from mirror.store.lock import service_runs, sync_lock
 from mirror.store.runs import finish_run, start_run
 from mirror.times import to_text
 
@@ -371,6 +371,28 @@ def test_while_a_credential_is_refused_only_scheduled_work_asks(tmp_path: Path) 
         assert asked_after(background._follow_hints) == 0
         background._worker.adopt(config, background._worker.alerts)
         assert asked_after(background._follow_hints) > 0
+
+
+def test_hints_wait_no_longer_than_another_process_syncs(tmp_path: Path) -> None:
+    """Each look finds it syncing, and says nothing; the first one after it has ended asks."""
+    path, told = tmp_path / "mirror.db", Told()
+    with running(Sandbox(World(5))) as box:
+        config = from_toml(
+            f'database = "{path}"\n[[upstream]]\nname = "box"\nkind = "sandbox"\nurl = "{box.url}"\n'
+            'schedule = "1h"\nverify_schedule = ""'
+        )
+        background = Background(config, report=told)
+        background._do(*scheduled_work(config))
+        with Store(path) as store, store.transaction() as connection:
+            uuid, upstream = store.row("SELECT uuid, upstream_id FROM repositories")
+            Cursors(connection, upstream).hints.add(Hint(uuid=uuid, row=True, at=to_text(datetime.now(UTC))))
+        before, told.notes[:] = box.sandbox.state()["total"], []
+        with sync_lock(path):
+            for _ in range(3):
+                background._follow_hints()
+        assert (box.sandbox.state()["total"], told.notes) == (before, [])
+        background._follow_hints()
+        assert box.sandbox.state()["total"] > before
 
 
 def test_a_signal_that_interrupts_another_one_stops_too(tmp_path: Path) -> None:

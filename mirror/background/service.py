@@ -31,7 +31,7 @@ from mirror.errors import ConfigError
 from mirror.lake import address_of
 from mirror.observe.alerts import Alerts
 from mirror.report import Reporter
-from mirror.store.lock import service_mark
+from mirror.store.lock import is_syncing, service_mark
 from mirror.times import Clock, utc_now
 
 # Missed work is done once, however late: a laptop that slept at 03:00 sweeps when it wakes. By default,
@@ -273,7 +273,9 @@ class Background:
         return is_refused or self._retry_at.get(work.id, now) > now
 
     def _do_or_wait(self, work: Work, due: Collection[str] = ()) -> None:
-        """Do unscheduled work; if it fails, wait for `RETRY_AFTER`."""
+        """Do unscheduled work, unless another process syncs; if it fails, wait for `RETRY_AFTER`."""
+        if is_syncing(Path(self._config.database)):
+            return
         self._retry_at[work.id] = self._clock() + RETRY_AFTER
         for summary in self._worker.do(work, due):
             if summary.state in ENDED:
