@@ -1,6 +1,7 @@
 """When work is due: cron as cron users mean it, intervals, zones, and what was missed."""
 
 import queue
+import re
 import signal
 import threading
 import time
@@ -94,8 +95,22 @@ def test_a_schedule_is_read_in_its_time_zone() -> None:
 )
 def test_a_wrong_schedule_is_refused_with_its_text(text: str) -> None:
     """Also an interval without a pause, and a date that does not exist."""
-    with pytest.raises(ConfigError, match="schedule"):
+    with pytest.raises(ConfigError, match=re.escape(f"upstream box: schedule: {text!r}: ")):
         checked(from_toml(f'[[upstream]]\nname = "box"\nschedule = "{text}"'))
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ('[[upstream]]\nname = "box"\nverify_schedule = "1s"', "upstream box: verify_schedule: '1s'"),
+        ('backup_schedule = "1s"\n[[upstream]]\nname = "box"', "backup_schedule: '1s'"),
+        ('[history]\nkeep = "1d"\nschedule = "1s"', "[history] schedule: '1s'"),
+    ],
+)
+def test_a_wrong_schedule_is_refused_with_its_setting(given: str, named: str) -> None:
+    """There are five for each upstream, and five more."""
+    with pytest.raises(ConfigError, match=re.escape(named)):
+        checked(from_toml(given))
 
 
 def test_jitter_only_delays() -> None:

@@ -54,6 +54,11 @@ class Work(NamedTuple):
         """Name the job."""
         return f"{self.upstream.name} {self.kind}"
 
+    @property
+    def setting(self) -> str:
+        """Name the setting that schedules it."""
+        return f"upstream {self.upstream.name}: {SETTINGS[self.kind]}"
+
 
 class LastRun(NamedTuple):
     """When a kind of work last began (None: never), and whether it was completed.

@@ -316,13 +316,13 @@ def acceptable(config: Config, before: Config) -> Config:
 
 def checked(config: Config) -> Config:
     """Return a configuration whose schedules can be read and fire; else raise ConfigError."""
-    for work in scheduled_work(config):
+    named = [(work.setting, work.schedule) for work in scheduled_work(config)]
+    named += [(chore.setting, chore.schedule) for chore in chores_of(config)]
+    for setting, schedule in named:
         try:
-            must_come(work.schedule, zone=config.timezone, after=utc_now())
+            must_come(schedule, zone=config.timezone, after=utc_now())
         except ConfigError as error:
-            raise ConfigError(f"upstream {work.upstream.name}: {error}") from None
-    for chore in chores_of(config):
-        must_come(chore.schedule, zone=config.timezone, after=utc_now())
+            raise ConfigError(f"{setting}: {error}") from None
     zone_of(config.timezone)
     if config.export_schedule.strip():
         address_of(config.export_to)

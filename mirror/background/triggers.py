@@ -126,7 +126,7 @@ def trigger_of(text: str, *, zone: str, jitter: float = 0, last: datetime | None
         lines, every_hour = _lines(text)
     except ValueError as error:
         raise ConfigError(
-            f'schedule {text!r}: {error}; write it as in cron, "*/15 * * * *", or as an interval, "15m"'
+            f'{text!r}: {error}; write it as in cron, "*/15 * * * *", or as an interval, "15m"'
         ) from None
     return LocalTimes(lines, zone_of(zone), every_hour=every_hour, jitter=jitter)
 
@@ -144,7 +144,7 @@ def next_time(text: str, *, zone: str, after: datetime) -> datetime | None:
 def must_come(text: str, *, zone: str, after: datetime) -> None:
     """Raise ConfigError for a schedule that cannot be read or never fires, like the 30th of February."""
     if next_time(text, zone=zone, after=after) is None:
-        raise ConfigError(f"schedule {text!r}: no day matches it")
+        raise ConfigError(f"{text!r}: no day matches it")
 
 
 def interval_of(text: str) -> float | None:
@@ -154,7 +154,7 @@ def interval_of(text: str) -> float | None:
     except ValueError:
         return None
     if seconds < SHORTEST:
-        raise ConfigError(f"schedule {text!r}: the shortest interval is {SHORTEST:.0f}s")
+        raise ConfigError(f"{text!r}: the shortest interval is {SHORTEST:.0f}s")
     return seconds
 
 

@@ -49,6 +49,11 @@ class Chore(NamedTuple):
     done_at: Callable[[], Sequence[datetime]]
     do: Callable[[Stop, Clock], str]
 
+    @property
+    def setting(self) -> str:
+        """Name the setting that schedules it."""
+        return "[history] schedule" if self.id == "history" else f"{self.id}_schedule"
+
     def last_done(self, now: datetime) -> datetime | None:
         """Return when it was last done, None for never."""
         # What is dated in the future comes from a wrong clock, and must not let the chore wait until then.
