@@ -1,7 +1,8 @@
 """Commands as processes that are forked from one which has imported everything: they start at once.
 
 They are processes like any other, with their own folder, environment, files and signals. Only Python has
-started already: its options and variables come too late. Tests of those use `Folder.run_anew`.
+started already: its options and variables come too late. Tests of those use `Folder.run_anew`,
+or `fresh_python` for several.
 """
 
 import gc

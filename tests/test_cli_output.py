@@ -21,6 +21,7 @@ import pytest
 from cli_runner import Folder, small_sandbox
 from examples import examples
 from forked_command import ForkedCommand
+from fresh_python import fresh_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.text import Text
@@ -228,10 +229,11 @@ def test_an_ascii_terminal_shows_escapes(synced: Folder, environment: dict[str, 
         number, name = store.row("SELECT id, full_name FROM repositories ORDER BY id DESC LIMIT 1")
         store.connection.execute("UPDATE repositories SET description = 'fünf €' WHERE id = ?", (number,))
     environment = {**environment, "PYTHONCOERCECLOCALE": "0"}
-    for arguments in (["search", name.partition("/")[2]], ["search", "nobody"], ["status"], ["changes"]):
-        assert synced.run_anew(*arguments, **environment).code == 0
-    assert r"f\xfcnf \u20ac" in synced.run_anew("show", name, **environment).out
-    assert "fünf €" in synced.run_anew("show", name, "--json", **environment).out
+    with fresh_python(synced, **environment) as run:
+        for arguments in (["search", name.partition("/")[2]], ["search", "nobody"], ["status"], ["changes"]):
+            assert run(*arguments).code == 0
+        assert r"f\xfcnf \u20ac" in run("show", name).out
+        assert "fünf €" in run("show", name, "--json").out
 
 
 @pytest.mark.parametrize("arguments", [r"show $'\xff/x'", r"token revoke $'\xff'"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cli_runner import Folder
 from fixtures_db import SEEN
+from fresh_python import fresh_python
 from older_files import DUMPS, restored
 
 from mirror.errors import StoreError
@@ -303,24 +304,19 @@ def test_a_migration_that_fails_says_what_to_do(tmp_path: Path) -> None:
 def test_a_read_only_mount_is_read(folder: Folder) -> None:
     """Without the files that WAL mode needs; with an unread journal, it is refused."""
     script = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && cd "$0" && exec "$@"'
-
-    def run(*command: str) -> subprocess.CompletedProcess[str]:
-        words = ["unshare", "-m", "sh", "-c", script, str(folder.path), *folder.command(*command)]
-        return subprocess.run(
-            words, env=folder.environment(), capture_output=True, text=True, timeout=60, check=False
-        )
-
-    for command in READING:
-        ran = run(*command)
-        assert (ran.returncode, ran.stderr) == (0, "")
-    for command in (["sync"], ["token", "create", "a"], ["schedule"], ["run", "--port", "0"]):
-        written = run(*command)
-        assert written.returncode == 4
-        assert "read-only" in written.stderr.lower().splitlines()[-1]
-    (folder.path / "data/mirror.db-wal").write_bytes(b"a journal")
-    refused = run("status")
-    assert refused.returncode == 4
-    assert "copy both into a folder that can be written" in refused.stderr
+    within = ("unshare", "-m", "sh", "-c", script, str(folder.path))
+    with fresh_python(folder, within=within) as run:
+        for command in READING:
+            ran = run(*command)
+            assert (ran.code, ran.err) == (0, "")
+        for command in (["sync"], ["token", "create", "a"], ["schedule"], ["run", "--port", "0"]):
+            written = run(*command)
+            assert written.code == 4
+            assert "read-only" in written.err.lower().splitlines()[-1]
+        (folder.path / "data/mirror.db-wal").write_bytes(b"a journal")
+        refused = run("status")
+    assert refused.code == 4
+    assert "copy both into a folder that can be written" in refused.err
 
 
 def test_an_error_of_the_disk_in_a_snapshot_stays_itself(folder: Folder) -> None:
@@ -341,13 +337,11 @@ def test_an_error_of_the_disk_in_a_snapshot_stays_itself(folder: Folder) -> None
 
 def test_a_mirror_on_a_full_disk_is_read(folder: Folder) -> None:
     """SQLite needs a file beside one in WAL mode, for which there is no room; nobody writes then."""
-    for command in (*READING, ["token", "create", "a"]):
-        limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 0; exec "$@"', "-", *folder.command(*command)]
-        ran = subprocess.run(
-            limited, cwd=folder.path, env=folder.environment(), capture_output=True, text=True, check=False
-        )
-        writes = command not in READING
-        assert (ran.returncode, "the disk is full" in ran.stderr) == (4 if writes else 0, writes)
+    limited = ("bash", "-c", 'trap "" XFSZ; ulimit -f 0; exec "$@"', "-")
+    with fresh_python(folder, within=limited) as run:
+        for command in (*READING, ["token", "create", "a"]):
+            ran, writes = run(*command), command not in READING
+            assert (ran.code, "the disk is full" in ran.err) == (4 if writes else 0, writes)
 
 
 def test_a_long_check_handles_signals_meanwhile(tmp_path: Path) -> None:
