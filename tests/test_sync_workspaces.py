@@ -1,6 +1,8 @@
 """Workspaces that go, come back, are renamed, take another's name, or may not be seen."""
 
 import json
+import sqlite3
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -283,3 +285,15 @@ def test_a_project_that_took_the_key_of_another_is_not_missed_by_its_old_one(tmp
         assert [failure.subject for failure in crawl.sync(later=4_000).failures] == ["id:1"]
         assert (crawl.sync(later=90_000).state, crawl.gone()) == ("complete", {})
         assert crawl.rows("SELECT * FROM sync_failures WHERE kind = 'workspace'") == []
+
+
+def test_a_project_is_found_again_under_the_key_that_it_had_first(tmp_path: Path) -> None:
+    """A server that knows old keys had answered with another key, which nothing has any more."""
+    server: dict[str, Any] = {"kind": "datacenter", "url": "http://sandbox", "workspaces": ("~ERIK",)}
+    with crawling(tmp_path, synced=True, **server) as (sandbox, crawl):
+        with closing(sqlite3.connect(crawl.path)) as connection, connection:
+            named = "json_set(value, '$.name', '~OLD')"
+            connection.execute(f"UPDATE cursors SET value = {named} WHERE stream = 'workspace:~erik'")
+        sandbox.do("edit", f"erik/{MYLYN}", fields={"description": "back again"})
+        assert (crawl.sync().state, crawl.gone()) == ("complete", {})
+        assert crawl.one("SELECT description FROM repositories WHERE slug = ?", MYLYN) == "back again"

@@ -75,6 +75,11 @@ class _WorkspaceStep(Step):
             return []
         if not run.states.exists(self.workspace):
             return []  # taken over by the step of the name that it has now
+        if state.name not in (None, self.workspace) and not state.owner_uuid.startswith("{"):
+            # A project that has its first key back: nothing else would lead from the other one to it.
+            anew = msgspec.structs.replace(state, name=None)
+            run.states.save(self.workspace, anew)
+            return [WorkspaceStep(run, self.workspace, anew, self.names)]
         if state.owner_uuid.startswith("{") or isinstance(self, ListingStep):
             return [RenamedStep(run, self.workspace, state, self.names, error)]
         return self.missed(error)
