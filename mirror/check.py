@@ -6,6 +6,7 @@ Nothing is changed. Each upstream gets a few requests, which count in the ledger
 import os
 import re
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -37,6 +38,7 @@ from mirror.store.files import open_reader
 from mirror.store.ledger import RequestLedger
 from mirror.store.lock import service_runs
 from mirror.store.repair import check_file
+from mirror.store.rows import fetch
 from mirror.times import age_text, day_text, utc_now
 from mirror.upstream.connect import ConnectedUpstream, connect, url_of
 from mirror.upstream.transport import Transport
@@ -108,6 +110,11 @@ LEAST_FREE = 256 * 1024 * 1024
 _COUNT = "SELECT count(*) FROM repositories WHERE deleted_at IS NULL"
 
 
+_IF_RENAMED = (
+    "their rows stay as they are; if you have changed a `name`, change it back: by another name, an upstream"
+    " is another one, and each of its repositories is there twice"
+)
+
 _FORM = 'a schedule is five cron fields, an interval like "15m", or ""'
 
 
@@ -168,6 +175,7 @@ def _check_database(config: Config) -> Iterator[Check]:
     try:
         with closing(open_reader(path)) as connection, damage_explained(path):
             count = connection.execute(_COUNT).fetchone()[0]
+            unnamed = _unnamed(config, connection)
         complaints = check_file(path, repair=False)
     except (StoreError, NotFound) as error:
         yield _bad_by("database", UNUSABLE, error, "`mirror verify` says more")
@@ -179,10 +187,20 @@ def _check_database(config: Config) -> Iterator[Check]:
         yield _bad("database", UNUSABLE, f"{path}: {faults[0]}", remedy)
         return
     yield _good("database", f"{path}: {repositories_text(count)}; SQLite finds no fault")
+    if unnamed:
+        detail = f"the file also has {' and '.join(unnamed)}, which the configuration does not name"
+        yield _good("upstreams", detail, _IF_RENAMED)
     if index:
         yield _bad("index", UNUSABLE, index[0].removeprefix("search index: "), "`mirror verify --repair`")
     else:
         yield _good("index", "it matches the rows")
+
+
+def _unnamed(config: Config, connection: sqlite3.Connection) -> list[str]:
+    """Return the upstreams with repositories in the file that the configuration does not name."""
+    known = {upstream.name for upstream in config.upstreams}
+    found = fetch(connection, "SELECT name FROM upstreams WHERE id IN (SELECT upstream_id FROM repositories)")
+    return [name for (name,) in found if name not in known]
 
 
 def _check_service(config: Config) -> Check:

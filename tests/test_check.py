@@ -209,6 +209,19 @@ def test_each_local_fault_has_its_remedy(tmp_path: Path, monkeypatch: pytest.Mon
     assert exit_code([found["database"]]) == 4
 
 
+def test_an_upstream_that_is_not_configured_any_more_is_named(tmp_path: Path) -> None:
+    """After a new `name`, every repository would be there twice, and nothing would say why."""
+    filled = FixtureDb(tmp_path / "mirror.db")
+    filled.repositories([repository("team/app")], first=True)
+    filled.store.close()
+    found = checks(tmp_path, cloud(), CLOUD.replace('"cloud"', '"renamed"'))["upstreams"]
+    assert (found.ok, found.detail) == (
+        True,
+        "the file also has cloud, which the configuration does not name",
+    )
+    assert "upstreams" not in checks(tmp_path, cloud())
+
+
 def test_a_ledger_that_cannot_be_written_is_no_fault_of_the_network(tmp_path: Path) -> None:
     """For example on a full disk: the remedy does not mention proxies."""
     filled = FixtureDb(tmp_path / "mirror.db")
