@@ -328,6 +328,8 @@ def test_one_key_leads_to_the_upstream(seen: Seen) -> None:
     seen.asked[:] = [one for one in seen.asked if not one.startswith(there)]
 
 
+CUT_TABS = """() => [...document.querySelectorAll(".bar nav a")]
+    .filter((tab) => tab.getBoundingClientRect().right > innerWidth).map((tab) => tab.textContent)"""
 CUT_REFS = """[...document.querySelectorAll(".refs .scroll")]
     .filter(table => table.scrollWidth > table.clientWidth).map(table => table.ariaLabel)"""
 """Finds the tables of branches and tags of which only a part is seen."""
@@ -366,9 +368,11 @@ def test_a_holder_sees_no_overflow_and_axe_finds_no_serious_issue(lived_in: tupl
 
 def open_in_both_sizes(watched: Seen, path: str) -> Any:
     """Open a page on a phone, then look at it on a desktop, in light colours."""
-    watched.page.set_viewport_size({"width": 390, "height": 800})
+    watched.page.set_viewport_size({"width": 360, "height": 800})
     watched.page.emulate_media(color_scheme="dark")
     page = watched.open(path)
+    assert page.evaluate(CUT_TABS) == [], path
+    page.set_viewport_size({"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
     assert page.evaluate(CUT_REFS) == [], path
     page.set_viewport_size({"width": 1280, "height": 800})
