@@ -108,8 +108,8 @@ def moment(text: str | None) -> str | None:
         return None
 
 
-def count(number: float | None) -> int | None:
-    """Return a count; None where it is missing, negative, NaN or too large for SQLite."""
-    if number is None or not 0 <= number <= LARGEST_NUMBER:
+def count(number: object) -> int | None:
+    """Return a count; None where it is missing, no number, negative, NaN or too large for SQLite."""
+    if not isinstance(number, int | float) or not 0 <= number <= LARGEST_NUMBER:
         return None
     return int(number)

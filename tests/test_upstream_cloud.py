@@ -156,7 +156,7 @@ def test_invalid_utf8_does_not_lose_a_page() -> None:
         assert json.dumps([row.name for row in found.rows]).encode()
 
 
-@pytest.mark.parametrize("size", [None, -1, 2**70, 1.5])
+@pytest.mark.parametrize("size", [None, -1, 2**70, 1.5, "5", [], {}])
 def test_totals_of_listings_are_read(size: Any) -> None:
     """Cursor pages have none, and invalid ones count as none."""
     found = faked(page(ROW, size=size)).upstream.fetch_repositories("w", "created", None)

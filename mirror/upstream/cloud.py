@@ -57,8 +57,8 @@ class _Envelope(msgspec.Struct, frozen=True):
 
     values: list[msgspec.Raw]
     next: str | None = None
-    size: int | float | None = None
-    pagelen: int | float | None = None
+    size: object = None
+    pagelen: object = None
 
 
 class _Onward(msgspec.Struct, frozen=True):
