@@ -209,6 +209,21 @@ def test_a_configuration_is_read_anew_by_all_and_one_process_syncs(served: Serve
     assert kinds.count("full") == 1
 
 
+def test_a_secret_that_cannot_be_read_is_refused_by_all_processes(served: Served) -> None:
+    """One of them reports it; those that start later have the old configuration too."""
+    file = served.folder.path / "mirror.toml"
+    before = file.read_text()
+    file.write_text(re.sub(r"webhook_secret = .*", 'webhook_secret = "env:NOT_SET"', before))
+    os.kill(served.process.pid, signal.SIGHUP)
+    assert "NOT_SET" in told(served.process, "configuration")
+    with served.workers() as (one, _):
+        os.kill(one.pid, signal.SIGKILL)
+        until(lambda: one.pid not in children(served.process.pid))
+    with served.workers() as workers:
+        assert [worker.ask("GET", "/-/health")[0] for worker in workers] == [200, 200]
+    file.write_text(before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_end_of_the_parent_is_the_end_of_all(folder: Folder, number: signal.Signals) -> None:
     """Within seconds, with an open connection; the port is free, and nothing is printed."""

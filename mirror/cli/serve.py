@@ -314,7 +314,9 @@ def run_in_processes(
     now = [config]  # the configuration of processes that replace others
 
     def renewed() -> Config:
-        return acceptable(reread(), now[0])
+        new = acceptable(reread(), now[0])
+        webhooks_of(new)  # a secret that cannot be read is refused by all processes, and reported by one
+        return new
 
     def sync(stop: threading.Event, ready: Ready) -> int:
         def work() -> None:
