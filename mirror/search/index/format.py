@@ -144,8 +144,8 @@ def unpack_list(packed: bytes) -> list[int]:
     """Return the ids of `pack_list`, then those of `pack_appended`, which may repeat earlier ones."""
     built, zero, rest = packed.partition(b"\0")  # a 0 begins what was appended
     ids = list(accumulate(built) if built.isascii() else _unpacked(built))
-    appended = zero + rest
-    ids += [int.from_bytes(appended[at + 1 : at + 5], "little") for at in range(0, len(appended), 5)]
+    if zero:  # most often nothing was
+        ids += [int.from_bytes(rest[at : at + 4], "little") for at in range(0, len(rest), 5)]
     return ids
 
 
