@@ -1,7 +1,6 @@
 """Helpers for tests of the command line: a folder with a configuration, commands as users run them."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -62,19 +61,6 @@ class Folder:
         running = self.start(*arguments, stdin=stdin, **environment)
         out, err = running.communicate()
         return finished(running.returncode, out, err)
-
-    def run_anew(self, *arguments: str, **environment: str) -> Finished:
-        """Run a command in a Python of its own, which reads its own options and variables."""
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.path,
-            env=self.environment(**environment),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return finished(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: str, stdin: str = "", **environment: str) -> ForkedCommand:
         """Start a command that may stay."""

@@ -1,8 +1,7 @@
 """Commands as processes that are forked from one which has imported everything: they start at once.
 
 They are processes like any other, with their own folder, environment, files and signals. Only Python has
-started already: its options and variables come too late. Tests of those use `Folder.run_anew`,
-or `fresh_python` for several.
+started already: its options and variables come too late. Tests of those use `fresh_python`.
 """
 
 import gc

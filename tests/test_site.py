@@ -409,7 +409,7 @@ def test_the_command_prints_what_it_made(folder: Folder) -> None:
     assert done.code == 0
     assert json.loads(done.out)["removed"] == 0
     assert "<title>Ours</title>" in (folder.path / "www/index.html").read_text()
-    refused = folder.run_anew("site", ".")
+    refused = folder.run("site", ".")
     assert (refused.code, refused.out) == (2, "")
     assert "has other files" in refused.err
 
