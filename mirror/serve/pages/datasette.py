@@ -8,6 +8,7 @@ from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
+from datasette.database import QueryInterrupted
 from datasette.utils import actor_matches_allow, add_cors_headers, tilde_decode
 from datasette.utils.asgi import Base400, Request, Response
 from datasette.views.base import DatasetteError
@@ -24,7 +25,7 @@ from mirror.serve.pages.templates import ago, shortened
 from mirror.serve.pages.view import rendered
 from mirror.serve.urls import SiteLinks, assets
 from mirror.store import tokens
-from mirror.store.faults import known_remedy
+from mirror.store.faults import is_busy, known_remedy
 from mirror.store.files import snapshot_moment
 from mirror.times import utc_now
 
@@ -183,6 +184,8 @@ async def error_page(datasette: "Datasette", request: Request, exception: Except
     """Return the response to an exception, as JSON if the path ends in .json; log unexpected ones."""
     if not isinstance(exception, Base400) and await is_post_to_reading(datasette, request):
         return Response.text("Method not allowed", status=405)  # the middleware adds the allowed ones
+    # Datasette's own reads have the time limit of SQL, too.
+    fault = exception.e if isinstance(exception, QueryInterrupted) else exception
     info: dict[str, Any] = {}
     title: str | None = None
     message: Any = str(exception)
@@ -191,9 +194,9 @@ async def error_page(datasette: "Datasette", request: Request, exception: Except
     elif isinstance(exception, DatasetteError):
         status, title, message = _explained(exception, request)
         info = dict(exception.error_dict)
-    elif isinstance(exception, sqlite3.DatabaseError) and known_remedy(str(exception)):
+    elif isinstance(fault, sqlite3.DatabaseError) and (is_busy(fault) or known_remedy(str(fault))):
         # Rendering a page would read the file again.
-        return plain_error(request.scope, unread(request.path, exception))
+        return plain_error(request.scope, unread(request.path, fault))
     elif isinstance(exception, OSError | ValueError) and request.path.startswith("/-/static"):
         status, message = 404, "File not found"  # the name is too long for a file
     elif _is_of_the_address(exception, request):
