@@ -136,6 +136,28 @@ def test_a_repository_that_became_hidden_is_no_longer_visible(tmp_path: Path) ->
         assert crawl.gone() == {f"~{name.upper().split('/')[0]}/django-profiles": "no longer visible"}
 
 
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [("transfer", "no longer visible"), ("delete", "no longer visible"), ("delete only", "deleted")],
+)
+def test_a_name_that_another_repository_has_proves_no_deletion(tmp_path: Path, way: str, reason: str) -> None:
+    """The repository that had it may have moved to a project that is not mirrored."""
+    settings: dict[str, Any] = {"workspaces": ("~JESPERN",), "secret": "jespern:sandbox", "refs": "none"}
+    with crawling(tmp_path, kind="datacenter", url="http://sandbox", **settings) as (sandbox, crawl):
+        assert crawl.sync().state == "complete"
+        uuid = crawl.one("SELECT uuid FROM repositories WHERE full_name = '~JESPERN/django-piston'")
+        sandbox.do(
+            way.removesuffix(" only"),
+            "jespern/django-piston",
+            **({"to": "erik"} if way == "transfer" else {}),
+        )
+        if way != "delete only":
+            sandbox.do("create", "jespern/django-piston")
+        assert crawl.sync(later=90_000).state == "complete"
+        sql = "SELECT uuid, gone_reason FROM repositories WHERE deleted_at IS NOT NULL"
+        assert crawl.rows(sql) == [(uuid, reason)]
+
+
 def test_refs_that_may_be_of_a_namesake_are_read_again(tmp_path: Path) -> None:
     """Two repositories swap their names between the listing and the refs, which are requested by name."""
     clock = Clock()

@@ -3,6 +3,7 @@
 import threading
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,7 +19,7 @@ from mirror.sandbox.exchange import Request, SandboxResponse
 from mirror.serve.webhooks import Hook, accept
 from mirror.store import Store
 from mirror.store.ledger import RequestLedger
-from mirror.sync.crawl import HINTS, REFS, RETRY, Run, Scope, sync_upstream
+from mirror.sync.crawl import EVERYTHING, HINTS, REFS, RETRY, Run, Scope, sync_upstream
 from mirror.times import utc_now
 from mirror.upstream.connect import connect
 
@@ -184,6 +185,29 @@ def test_a_moved_repository_of_a_data_center_is_not_called_deleted(tmp_path: Pat
     work(hook, HINTS)
     kinds = [kind for (kind,) in hook.crawl.rows("SELECT kind FROM changes ORDER BY id")]
     assert (kinds, hook.crawl.gone(), marks(hook)) == (["transferred", "updated"], {}, 0)
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_only_a_round_that_listed_every_project_calls_a_moved_repository_deleted(
+    tmp_path: Path, *, is_whole: bool
+) -> None:
+    """The server knows no former names, and the project that has it now is not listed yet."""
+    settings: dict[str, Any] = {"workspaces": ("~UBERNOSTRUM", "~JESPERN"), "members": False, "refs": "none"}
+    hook = webhook_mirror(
+        tmp_path, kind="datacenter", url="http://sandbox", secret="jespern:sandbox", **settings
+    )
+    accept(hook.client.datasette, {"here": Hook(SECRET, datacenter=True)})
+    name = "~UBERNOSTRUM/django-profiles"
+    number = hook.uuid(name).removeprefix("id:")
+    hook.sandbox.do("transfer", SOME, to="jespern")
+    for path in ("UBERNOSTRUM/repos/django-profiles", "JESPERN/repos" if is_whole else "none"):
+        hook.sandbox.add_fault(parse_fault(f"404,where=*/~{path},nth=every"))
+    body = body_of("datacenter_modified.json", SLUG="django-profiles", KEY="~UBERNOSTRUM")
+    assert hook.deliver("repo:modified", body.replace(b"4711", number.encode())).is_success
+    work(hook, EVERYTHING if is_whole else HINTS, later=90_000 if is_whole else 60)
+    assert hook.crawl.gone() == {name: "no longer visible"}
+    hook.sandbox.clear_faults()
+    assert (work(hook, EVERYTHING, later=90_000).state, hook.crawl.gone()) == ("complete", {})
 
 
 def test_a_webhook_alone_makes_no_tombstone(hook: WebhookClient) -> None:

@@ -245,6 +245,16 @@ def test_a_renamed_data_center_repository_is_not_called_deleted(server: Callable
     assert len(wired.sent()) == 2
 
 
+def test_a_lost_answer_to_a_delete_is_not_settled_by_a_namesake(server: Callable[..., Wired]) -> None:
+    """Another repository has the name by now; the one that was to be deleted may have moved."""
+    there = answer(on_server("idea"))
+    wired = server(answer(on_server("idea"), 201), there, answer(None, 504), answer(on_server("idea", 2)))
+    wired.writes.create("PRJ", RepositorySettings(name="idea"), by="x")
+    with pytest.raises(OutcomeUnknown, match="PRJ/idea is id:2 now, no longer id:1"):
+        wired.writes.delete("PRJ/idea", by="x")
+    assert wired.rows("SELECT deleted_at FROM repositories") == [(None,)]
+
+
 @pytest.mark.parametrize("fork", [False, True])
 def test_a_data_center_repository_of_unknown_age_is_not_called_new(
     server: Callable[..., Wired], *, fork: bool

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
+from mirror.errors import MirrorError, NameReused, UpstreamRefused, UpstreamShapeError
 from mirror.model import NAMED, Repository, RepositoryKey
 from mirror.readable import repositories_text
 from mirror.store.changes import Change, hide_history, of_namesakes
 from mirror.store.crawl_state import ListingProgress, WorkspaceState
 from mirror.store.repair import merge_second_rows, without_uuid
-from mirror.store.repositories import make_private, mark_gone
+from mirror.store.repositories import is_named, make_private, mark_gone
 from mirror.store.runs import Failure, Failures
 from mirror.sync import listing_state
 from mirror.sync.engine import Step
@@ -80,7 +80,9 @@ def absence_steps(run: Run, workspaces: Sequence[str]) -> Iterator[Step]:
 
     Raises CredentialsRefused before the first, if the credential no longer belongs to anybody.
     """
-    owners = {run.states.read(workspace).owner_uuid for workspace in workspaces}
+    states = [run.states.read(workspace) for workspace in workspaces]
+    owners = {state.owner_uuid for state in states}
+    all_listed = all(state.round == run.round for state in states)
     for workspace in workspaces:
         state = run.states.read(workspace)
         if state.absent_since is None or state.listing is not None:
@@ -95,7 +97,7 @@ def absence_steps(run: Run, workspaces: Sequence[str]) -> Iterator[Step]:
         for row_id, uuid, full_name in missing:
             key = RepositoryKey(uuid=uuid, full_name=full_name)
             if not run.failures.waits("repository", uuid):
-                yield AbsenceStep(run, workspace, row_id, key, owners)
+                yield AbsenceStep(run, workspace, row_id, key, owners, all_listed=all_listed)
 
 
 def close_absences(run: Run, workspaces: Sequence[str]) -> None:
@@ -157,12 +159,23 @@ def make_tombstone(run: Run, row_id: int, reason: str) -> None:
 
 
 class AbsenceStep(Step):
-    """Request one repository that a full listing did not name; `owners` are those that are mirrored."""
+    """Request one repository that a full listing did not name.
+
+    `owners` are those that are mirrored; `all_listed` says that this round has listed all they have.
+    """
 
     def __init__(
-        self, run: Run, workspace: str, row_id: int, key: RepositoryKey, owners: set[str | None]
+        self,
+        run: Run,
+        workspace: str,
+        row_id: int,
+        key: RepositoryKey,
+        owners: set[str | None],
+        *,
+        all_listed: bool = True,
     ) -> None:
         self.run, self.workspace, self.row_id, self.key, self.owners = run, workspace, row_id, key, owners
+        self.all_listed = all_listed
 
     def ask(self) -> Repository:
         """Request it by its uuid."""
@@ -192,11 +205,17 @@ class AbsenceStep(Step):
         status = self.run.failures.isolate(error)
         # Nothing else proves that it is gone. A 401 that does not end the run is Data Center's 403.
         if isinstance(error, UpstreamRefused) and status in (401, 403, 404):
-            is_deleted = status == 404 and self._was_visible
-            make_tombstone(self.run, self.row_id, "deleted" if is_deleted else "no longer visible")
+            reason = "deleted" if self._is_deleted(error) else "no longer visible"
+            make_tombstone(self.run, self.row_id, reason)
             return []
         self.run.failures.add(Failure("repository", self.key.uuid, str(error), self.row_id, status=status))
         return []
+
+    def _is_deleted(self, error: UpstreamRefused) -> bool:
+        """Return whether a refusal proves that it was deleted; by its name, it may have moved instead."""
+        by_name = self.run.upstream.knows_names_only and not is_named(self.key.uuid)
+        may_have_moved = isinstance(error, NameReused) or (by_name and not self.all_listed)
+        return error.status == 404 and not may_have_moved and self._was_visible
 
     @property
     def _was_visible(self) -> bool:

@@ -19,6 +19,7 @@ from mirror.addresses import PERSONAL, segment
 from mirror.errors import (
     CredentialsRefused,
     MirrorError,
+    NameReused,
     UpstreamBusy,
     UpstreamRefused,
     UpstreamShapeError,
@@ -162,12 +163,12 @@ class DataCenter(HttpUpstream):
     def fetch_repository(self, key: RepositoryKey) -> Repository:
         """Request one repository by its name; there is no other way.
 
-        Raises UpstreamRefused with 404 if the name belongs to another repository by now.
+        Raises NameReused, with 404, if the name belongs to another repository by now.
         """
         row, answer = self._http.get_json(_path_of(key.full_name), decode.RepositoryJson)
         found = decode.to_repository(row)
         if found.uuid != key.uuid:
-            raise UpstreamRefused(
+            raise NameReused(
                 f"{answer.url}: {key.full_name} is {found.uuid} now, no longer {key.uuid}",
                 status=404,
             )

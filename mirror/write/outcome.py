@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from mirror.errors import (
     MirrorError,
+    NameReused,
     OutcomeUnknown,
     StoreError,
     UpstreamBusy,
@@ -184,9 +185,11 @@ def find_updated(upstream: Upstream, before: Repository, settings: RepositorySet
 
 
 def find_deleted(upstream: Upstream, key: RepositoryKey) -> bool | None:
-    """Return True if the repository is gone, else None."""
+    """Return True if the repository is gone, else None; raises NameReused if it may have moved."""
     try:
         upstream.fetch_repository(key)
+    except NameReused:
+        raise
     except UpstreamRefused as error:
         if error.status in ABSENT:
             return True
