@@ -54,6 +54,7 @@ REFUSED = {
     "an extension": "select load_extension('x')",
     "a pointer": "select fts3_tokenizer('simple')",
     "the log": "select sqlite_log(1, 'x')",
+    "hashes of tokens": "select token_hash from api_tokens natural full join (select 1 as token_hash)",
     "a quadratic merge": "select json_patch('{}', '{}')",
 }
 ALLOWED = {
@@ -65,6 +66,7 @@ ALLOWED = {
     "a series": f"{NUMBERS} select x from c limit 10",
     "the search": "select mirror_search('piston'), mirror_search_count('piston')",
     "usual functions": "select upper('a'), round(1.5), strftime('%Y', 'now'), json_extract('[1]', '$[0]')",
+    "a join by a name": "select count(*) from branches join tags using (repository_id)",
     "an aggregate": "select group_concat(full_name), json_group_array(slug), max(size) from repositories",
     "a window": "select row_number() over (order by id) from repositories",
 }

@@ -248,8 +248,12 @@ GUESSES = (
     "select new from main.changes",
     "select owner from main.recent_changes",
     "select username from main.owners_and_more",
+    "select username from (select 1 as username) full join main.users using (username)",
+    'select username from (select 1 as username) natural full join "main".users',
+    "select user_id from (select 1 as user_id) full join members using(user_id)",
+    "select parent_uuid from (select 1 as parent_uuid) full join [Repositories]/**/Using(parent_uuid)",
 )
-"""Refused: they go round the views that show owners."""
+"""Refused: they go round the views that show owners, or read columns for which SQLite asks no authorizer."""
 
 PROBES = (
     "select count(*) from users where case when username like 'mall%' then json('no json') else 1 end",

@@ -1,7 +1,8 @@
 """Access rules for visitors' SQL: an allow-list of functions and virtual tables, and withheld columns.
 
-SQLite calls an authorizer for each column while it prepares a statement, also inside views. Prepared
-statements stay with their connection, so each `Reach` has its own connections.
+SQLite calls an authorizer for each column while it prepares a statement, also inside views, but not for those
+that USING and NATURAL compare. Prepared statements stay with their connection, so each `Reach` has its own
+connections.
 """
 
 import sqlite3
@@ -146,6 +147,10 @@ def restrict(connection: BoundedConnection, reach: Reach, own_functions: Iterabl
     connection.bound()
     if reach is Reach.PUBLIC:
         _show_public_values(connection)
+    # A table of `SHARED` is the view, unless the statement names the schema.
+    shared = {"main"} if reach is Reach.PUBLIC else set()
+    names = shared | _WITHHELD[reach].keys() | (modules - TABLE_FUNCTIONS) | {"pragma_"}
+    connection.guarded = frozenset({""} if reach is Reach.SCHEMA else names)  # "" is in every statement
     functions = FUNCTIONS if reach is Reach.SCHEMA else FUNCTIONS | set(own_functions)
     connection.set_authorizer(_authorizer(connection, reach, functions, modules))
 

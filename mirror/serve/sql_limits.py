@@ -53,6 +53,10 @@ _TOKEN = re.compile(
 # an authorizer only the name of the view that reads, and any common table expression could have that name.
 RESERVED = "mirror_shown_"
 
+# A word that joins by columns of the same name. SQLite does not ask an authorizer about these columns. Before
+# such a word may be a digit: that of `?1`.
+_JOINS = re.compile(r"(?<![^\W\d]|\$)(?:using|natural)(?![\w$])", re.IGNORECASE)
+
 # Begins each trusted statement, so that a visitor's statement never gets the cached form of a trusted one.
 _OURS = f"/* {secrets.token_hex(16)} */"
 
@@ -63,6 +67,8 @@ class BoundedConnection(sqlite3.Connection):
     functions = 0
     patterns = 0
     is_trusted = False
+    guarded = frozenset[str]()
+    """Names of which a visitor's statement may contain none if it joins by columns of the same name."""
 
     def bound(self) -> None:
         """Set SQLite's limits, and replace the functions whose time is quadratic."""
@@ -86,6 +92,11 @@ class BoundedConnection(sqlite3.Connection):
         self.functions += 1
         self.patterns += function in ("like", "glob")
         return self.functions <= MOST_FUNCTIONS and self.patterns <= MOST_PATTERNS
+
+    def refuse_joins(self, sql: str) -> None:
+        """Raise OperationalError if a visitor's statement joins by names of columns that may be withheld."""
+        if _JOINS.search(sql) and any(name in sql.lower() for name in self.guarded):
+            raise sqlite3.OperationalError("USING and NATURAL may read withheld columns here: join by ON")
 
     def cursor(self, factory: Any = None) -> Any:
         """Return a cursor that checks each statement before SQLite prepares it."""
@@ -111,6 +122,7 @@ class _Cursor(sqlite3.Cursor):
             connection.functions = connection.patterns = 0
             if connection.is_trusted:
                 return super().execute(f"{_OURS} {sql}", parameters)
+            connection.refuse_joins(sql)
         if RESERVED in sql.lower():
             raise sqlite3.OperationalError(f"names that begin with {RESERVED} are reserved")
         if copies(sql) * len(sql) > LONGEST_COPIED:
