@@ -178,7 +178,6 @@ UNCHANGEABLE = (
     "state",
     "is_fork",
     "followers_count",
-    "created_on",
 )
 
 

@@ -45,8 +45,11 @@ FIXED = frozenset({"scm", "owner"})  # fields that can be set only when a reposi
 # Fields about the answer, not the write; so are fields that begin with ``oauth_``.
 TRANSPORT = frozenset({"format", "callback", "access_token"})
 
-# Fields that may differ without setting anything, since they depend on the caller and the time.
-MOVING = frozenset({"type", "links", "updated_on", "last_updated", "utc_last_updated"})
+# Fields that may differ without setting anything: they depend on the caller, or are dates. Programs with
+# types of their own write dates in another form, and as the year 1 if they know none.
+MOVING = frozenset(
+    {"type", "links", "created_on", "updated_on", "utc_created_on", "last_updated", "utc_last_updated"}
+)
 
 MOST_NAMED = 20  # wrong fields that an error names
 LONGEST_NAMED = 100  # characters of the name of such a field
