@@ -4,6 +4,8 @@ from collections.abc import Callable, Container
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+import msgspec
+
 from mirror.errors import (
     MirrorError,
     NameReused,
@@ -98,70 +100,60 @@ class NameTaken(UpstreamRefused):
         super().__init__(f"there is a repository {full_name} already", status=400)
 
 
-def find_created(
-    upstream: Upstream,
-    full_name: str,
-    settings: RepositorySettings,
-    *,
-    known_uuid: str | None,
-    since: datetime,
-) -> Repository | None:
-    """Find the repository that a write was to create with some settings, as `_find_new` does.
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """The repository that a write is to make.
+
+    - `known_uuid`: the uuid that the mirror knew for the name before.
+    - `since`: the time of the write.
+    """
+
+    full_name: str
+    settings: RepositorySettings
+    known_uuid: str | None
+    since: datetime
+
+
+def find_created(upstream: Upstream, wanted: Wanted) -> Repository | None:
+    """Find the repository that a write was to create, as `_find_new` does.
 
     Raises UpstreamError if it has other settings: somebody else may have made it at that moment.
     """
-    found = _find_new(upstream, full_name, settings, known_uuid, since)
-    if found is not None and not _agrees(found, settings, _unknown(upstream, found, settings)):
+    found = _find_new(upstream, wanted)
+    if found is not None and not _agrees(found, wanted.settings, _unknown(upstream, found, wanted.settings)):
         raise UpstreamError(f"{found.full_name} is there now, but not as it was asked for")
     return found
 
 
-def find_fork(
-    upstream: Upstream,
-    full_name: str,
-    settings: RepositorySettings,
-    parent: RepositoryKey,
-    *,
-    known_uuid: str | None,
-    since: datetime,
-) -> Repository | None:
+def find_fork(upstream: Upstream, wanted: Wanted, parent: RepositoryKey) -> Repository | None:
     """Find the fork that a write was to create, as `_find_new` does; NameTaken also for another parent."""
-    found = _find_new(upstream, full_name, settings, known_uuid, since)
+    found = _find_new(upstream, wanted)
     if found is not None and found.parent_uuid != parent.uuid:
         raise NameTaken(found.full_name)
     return found
 
 
-def _find_new(
-    upstream: Upstream,
-    full_name: str,
-    settings: RepositorySettings,
-    known_uuid: str | None,
-    since: datetime,
-) -> Repository | None:
+def _find_new(upstream: Upstream, wanted: Wanted) -> Repository | None:
     """Return the repository that has a name by a write of ours, or None.
 
-    :param known_uuid: the uuid that the mirror knew for the name before.
-    :param since: the time of the write.
-
-    Raises NameTaken if the repository has that uuid, or is older than the write; UpstreamError if its age is
-    unknown, or it may have another slug.
+    Raises NameTaken if the repository has the uuid that was known, or is older than the write; UpstreamError
+    if its age is unknown, or it may have another slug.
     """
+    full_name, name = wanted.full_name, wanted.settings.name
     try:
         found = upstream.find_repository(full_name)
     except UpstreamRefused as error:
         if error.status not in ABSENT:
             raise
         slug = full_name.partition("/")[2]
-        if upstream.knows_names_only and (settings.name or slug).lower() != slug.lower():
-            why = f"{upstream.name} may have given {settings.name!r} another address than {full_name}"
+        if upstream.knows_names_only and (name or slug).lower() != slug.lower():
+            why = f"{upstream.name} may have given {name!r} another address than {full_name}"
             raise UpstreamError(why) from None
         return None
-    if found.uuid == known_uuid:
+    if found.uuid == wanted.known_uuid:
         raise NameTaken(found.full_name)
     if found.created_at is None:
         raise UpstreamError(f"there is {found.full_name}, and {upstream.name} does not say since when")
-    if from_text(found.created_at) < since - CLOCKS_APART:
+    if from_text(found.created_at) < wanted.since - CLOCKS_APART:
         raise NameTaken(found.full_name)
     return found
 

@@ -79,8 +79,7 @@ class PassThrough:
         with self._store() as store:
             chosen, owner = choose_upstream(self._config, store, owner, upstream)
             record = WriteRecord(store, chosen, by, self._clock)
-            full_name, since = f"{owner}/{slug}", self._clock()
-            known_uuid = record.uuid_of(full_name)
+            full_name = f"{owner}/{slug}"
             with self._connected(chosen, store) as client:
                 if client.knows_names_only and slug.lower() not in (name.lower(), slug_of(name)):
                     why = f"name: {chosen.name} makes the address of it, so {name!r} cannot be at {full_name}"
@@ -88,11 +87,12 @@ class PassThrough:
                 if settings.scm is None:
                     scm = (record.newest_scm(owner) or "hg") if client.knows_hg else "git"
                     settings = msgspec.structs.replace(settings, scm=scm)
+                wanted = record.wanted(full_name, settings)
                 with record.auditing("create", full_name):
                     made = do_once(
                         f"creating {full_name}",
                         lambda: client.create_repository(owner, slug, settings),
-                        lambda: find_created(client, full_name, settings, known_uuid=known_uuid, since=since),
+                        lambda: find_created(client, wanted),
                     )
                     record.save("create", made, displaced=_displaced(record, client, made))
                 read_refs(record, client, made)
@@ -174,20 +174,18 @@ class PassThrough:
             name = settings.name or target.key.slug
             settings = msgspec.structs.replace(settings, name=name, scm=None)
             record = WriteRecord(store, target.upstream, by, self._clock)
-            fork_name, since = f"{owner}/{_slug_of(name)}", self._clock()
-            known_uuid = record.uuid_of(fork_name)
+            fork_name = f"{owner}/{_slug_of(name)}"
             with self._connected(target.upstream, store) as client:
                 now = client.fetch_repository(target.key)
                 _must_be_visible(record, now, full_name, private_in=private_in)
                 if now.is_private and settings.is_private is None:
                     settings = msgspec.structs.replace(settings, is_private=True)
+                wanted = record.wanted(fork_name, settings)
                 with record.auditing("fork", fork_name):
                     made = do_once(
                         f"forking {target.key.full_name} as {fork_name}",
                         lambda: client.fork_repository(now.key, owner, settings),
-                        lambda: find_fork(
-                            client, fork_name, settings, now.key, known_uuid=known_uuid, since=since
-                        ),
+                        lambda: find_fork(client, wanted, now.key),
                     )
                     record.save("fork", made, displaced=_displaced(record, client, made))
                 read_refs(record, client, made)

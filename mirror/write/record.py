@@ -12,7 +12,7 @@ import msgspec
 
 from mirror.config import Config, UpstreamConfig
 from mirror.errors import ConfigError, Interrupted, MirrorError, NotFound, OutcomeUnknown, StoreError
-from mirror.model import Ref, Repository, RepositoryKey
+from mirror.model import Ref, Repository, RepositoryKey, RepositorySettings
 from mirror.store import Store
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
@@ -23,6 +23,7 @@ from mirror.store.writes import Outcome, Written, drop_written, link_written, sa
 from mirror.times import Clock, to_text
 from mirror.upstream.connect import url_of
 from mirror.upstream.protocol import Upstream
+from mirror.write.outcome import Wanted
 
 # The most pages of refs to read at once, since a caller waits. The next sync reads the rest.
 MOST_PAGES = 20
@@ -173,14 +174,14 @@ class WriteRecord:
                 drop_written(connection, self._begun)
             raise
 
-    def uuid_of(self, full_name: str) -> str | None:
-        """Return the uuid of the living repository that the mirror knows by a name."""
+    def wanted(self, full_name: str, settings: RepositorySettings) -> Wanted:
+        """Return what a write is to make now, with what the mirror knows by its name before."""
         uuid: str | None = self._store.value(
             """SELECT uuid FROM repositories
                WHERE upstream_id = ? AND full_name = ? COLLATE NOCASE AND deleted_at IS NULL""",
             (self._upstream_id, full_name),
         )
-        return uuid
+        return Wanted(full_name=full_name, settings=settings, known_uuid=uuid, since=self._clock())
 
     def newest_scm(self, owner: str) -> str | None:
         """Return the `scm` of an owner's newest repository."""
