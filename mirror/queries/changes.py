@@ -115,28 +115,26 @@ _SOURCE = """changes c LEFT JOIN repositories r ON r.id = c.repository_id
 
 def _last_id(moment: str) -> str:
     """Return the condition that a change was written until a day after a moment, a parameter."""
-    day_after = f"strftime('%Y-%m-%dT%H:%M:%S', substr({moment}, 1, 19), '+1 day')"
-    later, nearest, first = (
-        f"(SELECT id FROM changes {which} LIMIT 1)"
-        for which in (
-            f"WHERE at > {day_after} ORDER BY at", f"WHERE at < {moment} ORDER BY at DESC",
-            "WHERE at > '' ORDER BY at",
-        )
-    )  # fmt: skip
-    return f"c.id <= iif({later} >= max(coalesce({nearest}, 0), {first}), {later}, 1 << 62)"
+    later = _first_found(f"at > {_shifted(moment, '+1 day')} ORDER BY at")
+    nearest = _first_found(f"at < {moment} ORDER BY at DESC")
+    first = _first_found("at > '' ORDER BY at")
+    return f"c.id <= iif({later} >= max(coalesce({nearest}, {first}), {first}), {later}, 1 << 62)"
 
 
 def _first_id(moment: str) -> str:
     """Return the condition that a change was written from a day before a moment on."""
-    day_before = f"strftime('%Y-%m-%dT%H:%M:%S', substr({moment}, 1, 19), '-1 day')"
-    earlier, nearest, last = (
-        f"(SELECT id FROM changes {which} LIMIT 1)"
-        for which in (
-            f"WHERE at < {day_before} ORDER BY at DESC", f"WHERE at >= {moment} ORDER BY at",
-            "WHERE at > '' ORDER BY at DESC",
-        )
-    )  # fmt: skip
-    return f"c.id >= iif({earlier} <= min(coalesce({nearest}, 1 << 62), {last}), {earlier}, 0)"
+    earlier = _first_found(f"at < {_shifted(moment, '-1 day')} ORDER BY at DESC")
+    nearest = _first_found(f"at >= {moment} ORDER BY at")
+    last = _first_found("at > '' ORDER BY at DESC")
+    return f"c.id >= iif({earlier} <= min(coalesce({nearest}, {last}), {last}), {earlier}, 0)"
+
+
+def _first_found(which: str) -> str:
+    return f"(SELECT id FROM changes WHERE {which} LIMIT 1)"
+
+
+def _shifted(moment: str, by: str) -> str:
+    return f"strftime('%Y-%m-%dT%H:%M:%S', substr({moment}, 1, 19), '{by}')"
 
 
 _MOST_LIKE = 20  # letters: connections of visitors take patterns of 100 bytes

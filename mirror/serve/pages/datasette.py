@@ -186,25 +186,26 @@ async def error_page(datasette: "Datasette", request: Request, exception: Except
         return Response.text("Method not allowed", status=405)  # the middleware adds the allowed ones
     # Datasette's own reads have the time limit of SQL, too.
     fault = exception.e if isinstance(exception, QueryInterrupted) else exception
-    info: dict[str, Any] = {}
-    title: str | None = None
-    message: Any = str(exception)
-    if isinstance(exception, Base400):
-        status = exception.status
-    elif isinstance(exception, DatasetteError):
-        status, title, message = _explained(exception, request)
-        info = dict(exception.error_dict)
-    elif isinstance(fault, sqlite3.DatabaseError) and (is_busy(fault) or known_remedy(str(fault))):
+    if isinstance(fault, sqlite3.DatabaseError) and (is_busy(fault) or known_remedy(str(fault))):
         # Rendering a page would read the file again.
         return plain_error(request.scope, unread(request.path, fault))
-    elif isinstance(exception, OSError | ValueError) and request.path.startswith("/-/static"):
-        status, message = 404, "File not found"  # the name is too long for a file
-    elif _is_of_the_address(exception, request):
-        status, message = 400, "Something in this address is missing or cannot be read."
-    else:
-        status, message = 500, "The mirror could not answer; its log says why."
-        log.error("%s %s", request.method, request.path, exc_info=exception)
-    return await _shown(datasette, request, info | {"status": status, "title": title, "error": message})
+    status, title, message = _explained(exception, request)
+    info: dict[str, Any] = exception.error_dict if isinstance(exception, DatasetteError) else {}
+    return await _shown(datasette, request, {**info, "status": status, "title": title, "error": message})
+
+
+def _explained(error: Exception, request: Request) -> tuple[int, str | None, Any]:
+    """Return the status, the title and the message for an error; log one that nobody expected."""
+    if isinstance(error, DatasetteError):
+        return _of_datasette(error, request)
+    if isinstance(error, Base400):
+        return error.status, None, str(error)
+    if isinstance(error, OSError | ValueError) and request.path.startswith("/-/static"):
+        return 404, None, "File not found"  # the name is too long for a file
+    if _is_of_the_address(error, request):
+        return 400, None, "Something in this address is missing or cannot be read."
+    log.error("%s %s", request.method, request.path, exc_info=error)
+    return 500, None, "The mirror could not answer; its log says why."
 
 
 async def _shown(datasette: "Datasette", request: Request, info: dict[str, Any]) -> Response:
@@ -237,7 +238,7 @@ def _is_of_the_address(error: Exception, request: Request) -> bool:
 _FIELD = re.compile("<textarea[^>]*>(.*)</textarea>.*</script>", re.DOTALL)
 
 
-def _explained(error: DatasetteError, request: Request) -> tuple[int, str | None, Any]:
+def _of_datasette(error: DatasetteError, request: Request) -> tuple[int, str | None, Any]:
     """Return the status, the title and the message of an error of Datasette's."""
     message = str(error.message)
     if message.startswith(("Cannot sort ", "Cannot use ", "Invalid _through")):  # Datasette says 500
