@@ -40,6 +40,21 @@ def test_a_clock_that_was_far_ahead_stops_nothing_for_longer_than_an_hour(ledger
     assert ledger.reserve("b", None, NOON + HOUR) == NoRoom(NOON + 2 * HOUR, held=True)
 
 
+def test_the_last_hold_is_known_until_the_next_request(ledger: RequestLedger) -> None:
+    """A request that was given back does not count, nor does one of another bucket."""
+    assert ledger.last_hold("b") == 0
+    ledger.reserve("b", None, NOON - HOUR)
+    assert ledger.last_hold("b") == 0
+    ledger.reserve("b", None, NOON)
+    ledger.hold("b", NOON + timedelta(seconds=120))
+    ledger.reserve("other", None, NOON + HOUR)
+    ledger.reserve("b", None, NOON + HOUR)
+    ledger.take_back("b", NOON + HOUR)
+    assert (ledger.last_hold("b"), ledger.last_hold("other")) == (120, 0)
+    ledger.reserve("b", None, NOON + HOUR)
+    assert ledger.last_hold("b") == 0
+
+
 @pytest.mark.parametrize("hours", [0.5, 2, 24, 24 * 365])
 def test_a_clock_that_is_set_forward_and_back_does_not_spend_the_hour_twice(
     ledger: RequestLedger, hours: float

@@ -153,6 +153,17 @@ def test_a_429_holds_every_request_of_the_bucket() -> None:
     assert ours.answers == {429: 4, 200: 1}
 
 
+def test_a_429_in_each_run_holds_longer_each_time() -> None:
+    """A service asks again after each hold, in another run; an answer begins anew."""
+    time, ledger = FakeClock(), MemoryLedger()
+    for status, expected in ((429, 60), (429, 120), (503, 120), (429, 60), (200, 60), (429, 60), (429, 120)):
+        run = budget(time, ledger, may_wait=False)
+        run.take()
+        run.observe("api", status, {})
+        assert (ledger.held["b"] - ledger.asked["b"][-1]).total_seconds() == expected or status != 429
+        time.now = max(time.now, ledger.held["b"]) + timedelta(seconds=1)
+
+
 def test_threads_refused_together_hold_once() -> None:
     """Two answers to one excess hold the bucket once."""
     time, ledger = FakeClock(), MemoryLedger()

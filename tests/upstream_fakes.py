@@ -52,6 +52,10 @@ class MemoryLedger:
     def hold(self, bucket: str, until: datetime) -> None:
         self.held[bucket] = max(until, self.held.get(bucket, until))
 
+    def last_hold(self, bucket: str) -> float:
+        last = max(self.asked.get(bucket, []), default=None)
+        return max(0.0, (self.held[bucket] - last).total_seconds()) if last and bucket in self.held else 0.0
+
     def learn(self, bucket: str, limit: int) -> None:
         self.told[bucket] = limit
 

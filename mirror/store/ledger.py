@@ -216,6 +216,15 @@ class RequestLedger:
                 {"bucket": bucket, "until": until.timestamp(), "hour": HOUR},
             )
 
+    def last_hold(self, bucket: str) -> float:
+        """Return for how many seconds a bucket was last held, 0 if a request was sent since."""
+        seconds: float | None = self._store.value(
+            """SELECT held_until - at FROM request_limits JOIN request_ledger USING (bucket)
+               WHERE bucket = ? AND requests > 0 ORDER BY at DESC LIMIT 1""",
+            (bucket,),
+        )
+        return max(0.0, seconds or 0.0)
+
     def learn(self, bucket: str, limit: int) -> None:
         """Save the hourly limit that the upstream reported for a bucket."""
         self._stop_batch(bucket)

@@ -55,6 +55,9 @@ class Ledger(Protocol):
     def hold(self, bucket: str, until: datetime) -> None:
         """Allow no request of the bucket before `until`; a later hold stays."""
 
+    def last_hold(self, bucket: str) -> float:
+        """Return for how many seconds the bucket was last held, 0 if a request was sent since."""
+
     def learn(self, bucket: str, limit: int) -> None:
         """Save the hourly limit that the upstream reported."""
 
@@ -141,7 +144,8 @@ class Budget:
         self._thread = _Thread()
         self._gates = {"api": threading.Lock(), "git": threading.Lock()}
         self._held: dict[RequestKind, datetime] = {}
-        self._refused_in_row: Counter[RequestKind] = Counter()
+        # In seconds, and 0 after an answer; it may be of an earlier run.
+        self._last_hold = {kind: ledger.last_hold(name) for kind, name in self.buckets.items()}
 
     def limit(self, kind: RequestKind = "api") -> int | None:
         """Return the hourly limit in force."""
@@ -251,8 +255,8 @@ class Budget:
             self._learn(kind, headers["x-ratelimit-limit"])
         if status == 429:
             self._hold(kind, headers)
-        elif self._refused_in_row[kind] and status < 500:
-            self._refused_in_row[kind] = 0
+        elif status < 500:
+            self._last_hold[kind] = 0.0
 
     def repeat_next(self) -> None:
         """Note that the next request of this thread is a retry."""
@@ -321,9 +325,9 @@ class Budget:
         seconds = retry_delay(headers, now)
         with self._counts:
             if now >= self._held.get(kind, now):  # several answers to one excess count once
-                self._refused_in_row[kind] += 1
+                self._last_hold[kind] = min(max(FIRST_HOLD, 2 * self._last_hold[kind]), LONGEST_DELAY)
             if seconds is None:
-                seconds = min(FIRST_HOLD * 2 ** (self._refused_in_row[kind] - 1), LONGEST_DELAY)
+                seconds = self._last_hold[kind]
             until = now + timedelta(seconds=max(seconds, SHORTEST_HOLD))
             self._held[kind] = max(until, self._held.get(kind, until))
         self._ledger.hold(self.buckets[kind], until)
