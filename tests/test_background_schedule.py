@@ -237,14 +237,16 @@ def has_synced(path: Path, at: datetime) -> None:
 
 
 def test_a_failed_reload_keeps_the_old_configuration(tmp_path: Path) -> None:
-    """A schedule that never fires, an alert without its secret, a bug of the program; then a good one."""
+    """A schedule that never fires, secrets that cannot be read, a bug of the program; then a good one."""
     path, told = tmp_path / "mirror.db", Told()
     has_synced(path, datetime.now(UTC))
     never, good = scheduled(path, "0 0 30 2 *"), scheduled(path, "0 3 1 2 *")
     secret = AlertConfig(url="env:NOBODY_HAS_SET_THIS")
+    unreadable = msgspec.structs.replace(good.upstreams[0], credential=f"file:{tmp_path}")
     offered: list[Config | RuntimeError] = [
         good,
         RuntimeError("a fault"),
+        msgspec.structs.replace(good, upstreams=(unreadable,)),
         msgspec.structs.replace(good, alerts=(secret,)),
         never,
     ]
@@ -260,7 +262,7 @@ def test_a_failed_reload_keeps_the_old_configuration(tmp_path: Path) -> None:
         try:
             background.start()
             assert service_runs(path) is True
-            for wrong in ("no day matches", "NOBODY_HAS_SET_THIS"):
+            for wrong in ("no day matches", "NOBODY_HAS_SET_THIS", "not a regular file"):
                 signal.raise_signal(signal.SIGHUP)
                 assert "the old one stays" in told.heard(wrong)
             for _ in range(2):

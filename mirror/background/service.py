@@ -27,6 +27,7 @@ from mirror.background.jobs import ENDED, Work, is_missed, read_last, scheduled_
 from mirror.background.triggers import Every, must_come, trigger_of, zone_of
 from mirror.background.worker import Worker, chores_of, is_overdue
 from mirror.config import BUILT_IN, Config
+from mirror.credentials import read_credential
 from mirror.errors import ConfigError
 from mirror.lake import address_of
 from mirror.observe.alerts import Alerts
@@ -303,7 +304,8 @@ class Background:
 def acceptable(config: Config, before: Config) -> Config:
     """Return a configuration that may replace another one while a service runs; else raise ConfigError.
 
-    It must have the same file, and must not replace upstreams by the built-in sandbox.
+    It must have the same file and credentials that can be read, and must not replace upstreams by the
+    built-in sandbox.
     """
     if os.path.realpath(config.database) != os.path.realpath(before.database):
         raise ConfigError(
@@ -311,6 +313,8 @@ def acceptable(config: Config, before: Config) -> Config:
         )
     if config.upstreams == BUILT_IN.upstreams != before.upstreams:
         raise ConfigError("it has no upstream")
+    for upstream in config.upstreams:
+        read_credential(upstream.credential)
     return checked(config)
 
 
