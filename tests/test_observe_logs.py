@@ -17,6 +17,7 @@ from mirror.credentials import redacting
 from mirror.observe.logs import Logged, log_run, run_line, secrets_of, set_up
 from mirror.report import RunCounts, Summary
 from mirror.sandbox import parse_fault
+from mirror.store.runs import Failure
 
 SECRET = 'p"ss wörd\\/+'
 
@@ -79,6 +80,20 @@ def test_a_run_is_one_line_for_people() -> None:
     assert "7 requests" in line
     one = msgspec.structs.replace(summary(), counts=RunCounts(requests=1))
     assert run_line(one).endswith("; 1 request in 1.5 s")
+
+
+@pytest.mark.parametrize(
+    ("kind", "level"), [("marked", "info"), ("watch", "debug"), ("full", "warning"), ("retry", "warning")]
+)
+def test_a_run_for_hints_warns_of_its_own_failures_only(kind: str, level: str) -> None:
+    """It comes every few seconds, and others tell what they could not read."""
+    out, run = said(LogConfig(format="json", level="debug")), summary("incomplete")
+    run.kind, run.waiting = kind, [Failure("page", "box", "500")]
+    with redirect_stderr(out):
+        log_run(run)
+        log_run(msgspec.structs.replace(run, failures=run.waiting))
+        log_run(msgspec.structs.replace(run, state="failed"))
+    assert [json.loads(line)["level"] for line in out.getvalue().splitlines()] == [level, "warning", "error"]
 
 
 def test_the_log_level_is_obeyed() -> None:

@@ -126,16 +126,17 @@ def log_run(summary: Summary) -> None:
         "failures": len(summary.failures),
         "missing": summary.missing,
     }
-    level = logging.DEBUG if _is_routine(summary) else _LEVELS.get(summary.state, logging.INFO)
-    log.log(level, "%s", run_line(summary), extra=fields)
+    log.log(_level(summary), "%s", run_line(summary), extra=fields)
 
 
-def _is_routine(summary: Summary) -> bool:
-    """Return whether a run is a watch run that found nothing."""
+def _level(summary: Summary) -> int:
+    """Return the level for a run: what others could not read is no trouble of one for hints or a watch."""
+    if summary.kind not in ("marked", "watch") or summary.state == "failed" or summary.failures:
+        return _LEVELS.get(summary.state, logging.INFO)
     counts = summary.counts
     news = counts.repositories_new + counts.repositories_changed + counts.repositories_gone
     news += counts.refs_new + counts.refs_changed + counts.refs_gone
-    return summary.kind == "watch" and summary.state != "failed" and not news and not summary.failures
+    return logging.INFO if news or summary.kind == "marked" else logging.DEBUG
 
 
 def run_line(summary: Summary) -> str:
