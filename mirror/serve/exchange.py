@@ -329,9 +329,7 @@ async def read_fields(request: Request, *, assumed: str) -> dict[str, Any]:
     try:
         body = await read_within(request.receive, request.headers, most=LARGEST_BODY)
     except BodyRefused as error:
-        raise ApiError(
-            error.status, _REFUSALS[error.status], detail=str(error), headers={"Connection": "close"}
-        ) from None
+        raise ApiError(error.status, _REFUSALS[error.status], detail=str(error)) from None
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower() or assumed
     is_json = content_type == JSON or content_type.endswith("+json")
     if not body.strip():

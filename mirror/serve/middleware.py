@@ -4,11 +4,13 @@ A request to an API without a cookie skips Datasette's router. The router protec
 actor, and tries all routes, which takes longer than most answers of an API.
 """
 
+import asyncio
 import re
 import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ from mirror.serve.exchange import (
     LARGEST_FORM,
     MIRROR,
     SAFETY,
+    SECONDS,
     SERVED,
     ApiError,
     Application,
@@ -96,6 +99,7 @@ PAGE = {
     "Referrer-Policy": "same-origin",
 }
 _POLICY = b"content-security-policy"
+MOST_UNASKED = 1024 * 1024  # of a body that nothing here asked for, in bytes; nginx passes on no larger one
 _VARY = (b"Cookie", b"Authorization")
 _OWN_PLUGINS = ("datasette.", "mirror.")
 _REFERRER = (b"referrer-policy", b"same-origin")
@@ -144,6 +148,7 @@ def wrapped(
     inside = measuring(datasette, refusing_cross_site(passing_router(datasette, inside, apis)))
     if datasette.setting("base_url") != "/":
         inside = stripping_prefix(datasette, inside)
+    inside = hearing_out(inside)
     server = served(datasette)
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
@@ -156,6 +161,41 @@ def wrapped(
         if not (scope.get("raw_path") or b"/").startswith(b"/"):
             scope = in_origin_form(scope)
         await inside({**scope, SERVED: server, MIRROR: mirror}, receive, send)
+
+    return answer
+
+
+def hearing_out(application: Application) -> Application:
+    """Read the rest of a body before its answer ends, unless it is large.
+
+    A connection that is closed while its client still sends loses the answer: nginx reports 502 then.
+    """
+
+    async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"")
+        is_short = length.isdigit() and len(length) < 10 and 0 < int(length) <= MOST_UNASKED
+        if b"expect" in headers or not (is_short or b"transfer-encoding" in headers):
+            await application(scope, receive, send)
+            return
+        size, more = 0, True
+
+        async def noted() -> Message:
+            nonlocal size, more
+            message = await receive()
+            size += len(message.get("body", b""))
+            more = message.get("more_body", False)
+            return message
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(SECONDS):
+                        while more and size < MOST_UNASKED:
+                            await noted()
+            await send(message)
+
+        await application(scope, noted, sent)
 
     return answer
 
@@ -275,8 +315,7 @@ def bounding_bodies(application: Application, reads_itself: Callable[[str], bool
             body = await read_within(receive, Request(scope, receive).headers, most=LARGEST_FORM)
         except BodyRefused as error:
             refusal = {"type": "error", "error": {"message": str(error)}}
-            headers = {**SAFETY, "Connection": "close"}
-            await Response.json(refusal, status=error.status, headers=headers).asgi_send(send)
+            await Response.json(refusal, status=error.status, headers=dict(SAFETY)).asgi_send(send)
             return
         parts = [{"type": "http.request", "body": body, "more_body": False}]
 

@@ -117,7 +117,7 @@ async def read_unencoded(request: Request) -> bytes:
     try:
         return await read_within(request.receive, request.headers, most=LARGEST_BODY, seconds=BODY_SECONDS)
     except BodyRefused as error:
-        raise ApiError(error.status, str(error), headers={"Connection": "close"}) from None
+        raise ApiError(error.status, str(error)) from None
 
 
 def verify_signature(secret: str, body: bytes, header: str) -> None:
