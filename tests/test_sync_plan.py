@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 from sync_harness import crawling
 
 from mirror.sandbox import Sandbox, World, running
@@ -17,6 +18,15 @@ def test_a_plan_counts_what_a_first_sync_asks(tmp_path: Path) -> None:
         assert plan.notes == ["2 requests were sent to find this out"]
         assert plan.api.total == crawl.sync().counts.requests
         assert plan.git.total == 0
+
+
+@pytest.mark.parametrize("sent", [1, 2, 3, 5, 7, 9])
+def test_a_plan_counts_what_is_left_of_a_round(tmp_path: Path, sent: int) -> None:
+    """Wherever the last sync was interrupted: before the members, in the listings, or among the refs."""
+    with crawling(tmp_path, workspaces=TWO) as (_, crawl):
+        assert crawl.sync(max_requests=sent).state == "paused"
+        plan = crawl.plan()
+        assert plan.api.total == crawl.sync(later=0).counts.requests
 
 
 def test_requests_by_git_count_against_their_own_budget(tmp_path: Path) -> None:
@@ -56,7 +66,7 @@ def test_a_plan_hides_no_change_of_address(tmp_path: Path) -> None:
         with running(Sandbox(World(0, now=crawl.clock.now))) as second:
             crawl.config = msgspec.structs.replace(crawl.config, url=f"{second.origin}/2.0")
             plan = crawl.plan()
-            assert plan.requests["workspaces and members"] == 4
+            assert plan.requests["workspaces and members"] == 2  # of the one whose listing begins anew
             crawl.verify(sample=1)
             summary = crawl.sync()
             assert (summary.state, summary.failures) == ("complete", [])

@@ -209,7 +209,7 @@ def _run_steps(run: Run, steps: Iterable[Step]) -> None:
 
 def resume_round(run: Run) -> None:
     """Continue the round of a run that was interrupted, or begin one."""
-    found = _unfinished(run)
+    found = unfinished_round(run)
     if found is None:
         found = Round(began=run.now_text())
         _save(run, found)
@@ -229,8 +229,8 @@ def end_round(run: Run) -> None:
         cursors.round.drop()
 
 
-def _unfinished(run: Run) -> Round | None:
-    """Read the round to continue, if there is one."""
+def unfinished_round(run: Run) -> Round | None:
+    """Read the round that a whole sync would continue, if there is one."""
     with run.cursors() as cursors:
         found = cursors.round.read()
     if found is None:

@@ -11,9 +11,9 @@ import msgspec
 
 from mirror.errors import Paused, UpstreamError
 from mirror.store.crawl_state import WorkspaceState
-from mirror.sync.crawl import find_workspaces
+from mirror.sync.crawl import find_workspaces, unfinished_round
 from mirror.sync.pages import next_listing
-from mirror.sync.preflight import formerly_listed
+from mirror.sync.preflight import formerly_listed, is_caller_known
 from mirror.sync.progress import GIT_REQUESTS, PAGE, usual_pace
 from mirror.sync.refs import count_stale, mark_old
 from mirror.sync.run import Run
@@ -46,12 +46,14 @@ def plan_upstream(run: Run) -> Plan:
     While the budget is spent, whatever would have to be requested is left out, with a note.
     """
     asked_before = run.budget.requests
-    requests = {"credential": 0 if run.upstream.anonymous else 1, "workspaces and members": 0, "listings": 0}
-    notes, unlisted = list[str](), 0
+    requests = {"credential": 0 if is_caller_known(run) else 1, "workspaces and members": 0, "listings": 0}
+    notes, unlisted, resumed = list[str](), 0, unfinished_round(run)
     for workspace in _workspaces(run, notes):
         state = run.states.read(workspace)
         if run.has_moved:
             state = msgspec.structs.replace(state, listing=None, swept_at=None)
+        if resumed is not None and state.listing is None and state.round == resumed.began:
+            continue
         listing = next_listing(run, state)
         known = run.states.alive(state)
         if listing.purpose == "incremental":
@@ -60,7 +62,10 @@ def plan_upstream(run: Run) -> Plan:
         size, told = _size(run, workspace, state, known)
         notes += [told] if told and told not in notes else []
         unlisted += max(0, size - known)
-        requests["workspaces and members"] += 2 if run.lists_members else 1
+        begins = listing is not state.listing
+        requests["workspaces and members"] += begins + (
+            run.lists_members and (begins or state.members is not None)
+        )
         requests["listings"] += max(1, -(-size // PAGE)) - min(listing.pages, -(-size // PAGE))
     # What was never listed is not in the file, but its refs will be read too.
     by_git = _refs(run, requests, unlisted) if run.with_refs else 0

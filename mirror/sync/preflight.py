@@ -91,6 +91,12 @@ def check_caller(run: Run, *, since: str | None = None) -> None:
         Cursors(connection, run.upstream_id).caller.save(checked, at=run.now_text())
 
 
+def is_caller_known(run: Run) -> bool:
+    """Return whether a run begins without a request for the caller."""
+    with run.cursors() as cursors:
+        return run.upstream.anonymous or _recent(run, cursors.caller.read()) is not None
+
+
 def _forget_caller(run: Run) -> None:
     """Let the next credential be a new one, even if it is the former one again."""
     with run.cursors() as cursors:
