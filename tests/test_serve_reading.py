@@ -300,6 +300,7 @@ def test_strangers_see_owners_but_no_members(tmp_path: Path, *, are_members: boo
         assert served.get("/mirror.json", params={"sql": statement}).status_code == 200, statement
     (row,) = served.json("/mirror.json?sql=select+count(*)+as+n+from+users&_shape=array")
     assert row["n"] == 5
+    assert served.json("/.json")["mirror"]["name"] == "mirror"  # for which Datasette looks for 'USING FTS'
 
 
 def test_a_token_reads_private_rows(told: FixtureDb, tmp_path: Path) -> None:

@@ -53,9 +53,9 @@ _TOKEN = re.compile(
 # an authorizer only the name of the view that reads, and any common table expression could have that name.
 RESERVED = "mirror_shown_"
 
-# A word that joins by columns of the same name. SQLite does not ask an authorizer about these columns. Before
-# such a word may be a digit: that of `?1`.
-_JOINS = re.compile(r"(?<![^\W\d]|\$)(?:using|natural)(?![\w$])", re.IGNORECASE)
+# What joins by columns of the same name. SQLite does not ask an authorizer about these columns. Before it may
+# be a digit, that of `?1`; comments may follow the word. Datasette looks for 'USING FTS' in texts.
+_JOINS = re.compile(r"(?<![^\W\d]|\$)(?:using\s*(?:\(|/\*|--)|natural(?![\w$]))", re.IGNORECASE)
 
 # Begins each trusted statement, so that a visitor's statement never gets the cached form of a trusted one.
 _OURS = f"/* {secrets.token_hex(16)} */"
