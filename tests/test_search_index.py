@@ -457,6 +457,19 @@ def test_a_reused_row_id_is_one_repository(tmp_path: Path) -> None:
             assert check_index(mirror.connection) == []
 
 
+def test_a_row_id_that_the_index_has_seen_free_is_given_to_nobody(tmp_path: Path) -> None:
+    """The rows with the two highest ids are gone, the lower one since before the index was built."""
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store:
+        for number in range(12):
+            mirror.add(f"tool-{number}")
+        mirror.remove(11)
+        mirror.store.rebuild_search_index()
+        mirror.remove(12)
+        save(mirror.store, page(20, 1), first=False)
+        assert same_as_rows(mirror.store)
+
+
 @pytest.mark.parametrize("delay", [0.02, 0.15, 0.4, 0.9, 1.5])
 def test_searches_are_correct_after_a_kill_at_any_point(tmp_path: Path, delay: float) -> None:
     """Rows and index are written together or not at all."""

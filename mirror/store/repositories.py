@@ -34,6 +34,9 @@ _UPDATE = f"""UPDATE repositories SET {", ".join(f"{column} = ?" for column in _
     refs_stale = max(refs_stale, ?), last_seen_at = ?, deleted_at = NULL, gone_reason = NULL WHERE id = ?"""
 _KEEP_MEASURES = f"""INSERT OR IGNORE INTO measures (repository_id, until, {", ".join(MEASURED)})
     VALUES (?, ?, {", ".join("?" * len(MEASURED))})"""
+# The search knows what has an id up to `up_to`, also where the rows that had the last ids are gone.
+_NEXT_ID = """SELECT max(coalesce(max(id), 0), (SELECT coalesce(max(up_to), 0) FROM search_state)) + 1
+    FROM repositories"""
 _TOUCH = "UPDATE repositories SET last_seen_at = ? WHERE id = ?"
 _ADOPT = """UPDATE repositories INDEXED BY repositories_orphan
     SET parent_id = (SELECT p.id FROM repositories p
@@ -84,7 +87,7 @@ def save_repositories(
     known = _known(connection, upstream_id, list(page))
     parents = _ids(connection, upstream_id, {row.parent_uuid for row in page.values() if row.parent_uuid})
     written = recently_written(connection, seen_at)
-    next_id = fetch_value(connection, "SELECT coalesce(max(id), 0) + 1 FROM repositories")
+    next_id = fetch_value(connection, _NEXT_ID)
     compared = _ComparedPage(seen_at, with_refs=with_refs, listed_since=listed_since)
     created, told = list[Change](), dict[int, Repository]()
     for uuid, row in page.items():
