@@ -85,6 +85,35 @@ def test_names_that_wait_for_the_index_are_meant_too(tmp_path: Path, *, visible_
         assert found.corrected == (("nightingale",) if visible_private else ())
 
 
+def test_hidden_names_that_wait_do_not_take_the_place_of_others(tmp_path: Path) -> None:
+    """However many wait: changed ones, and new ones."""
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store, mirror.store.transaction() as connection:
+        for number in range(60):
+            mirror.add(f"some-{number}", is_private=number < 50)
+        rebuild_index(connection)
+        for row_id in range(1, 51):
+            mirror.change(row_id, name=f"changed-{row_id}", slug=f"changed-{row_id}")
+        mirror.change(60, name="kingfisher", slug="kingfisher")
+        for number in range(50):
+            mirror.add(f"new-{number}", is_private=1)
+        mirror.add("zebrafinch")
+        for typed, meant in (("zebrafnch", "zebrafinch"), ("kingfihser", "kingfisher")):
+            assert search(connection, typed, visible_private=False).corrected == (meant,)
+
+
+def test_a_name_of_few_repositories_of_an_owner_is_meant_although_others_use_it(tmp_path: Path) -> None:
+    """The lists of the index have only the most popular ones of a common name."""
+    mirror = Playground(tmp_path / "mirror.db")
+    with mirror.store, mirror.store.transaction() as connection:
+        for number in range(300):
+            mirror.add("django", followers_count=1 + number, owner_id=2)
+        mirror.add("django", owner_id=1)
+        rebuild_index(connection, leaf_size=12)
+        found = search(connection, "ann/djagno")
+        assert (found.corrected, found.ids) == (("django",), [301])
+
+
 @pytest.mark.parametrize("indexed", [True, False])
 @pytest.mark.parametrize(
     ("typed", "meant", "count"),

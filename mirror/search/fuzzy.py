@@ -9,7 +9,7 @@ at: a popular name is found, another may be missed.
 
 import re
 import sqlite3
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from itertools import chain, islice
 
@@ -19,8 +19,8 @@ from rapidfuzz.distance import OSA
 from mirror.search.index.format import IndexReader, Leaf, Node
 from mirror.search.names import BOUNDARY
 from mirror.search.pending import PendingRows, found_in
-from mirror.search.query import Conditions, Query, plain_cursor
-from mirror.search.scan import RowReader
+from mirror.search.query import Conditions, Query, owned_ids, plain_cursor
+from mirror.search.scan import Names, RowReader
 
 MAX_CANDIDATES = 300
 """The highest number of repositories whose names are compared; it takes half a millisecond."""
@@ -28,10 +28,17 @@ MAX_CANDIDATES = 300
 MAX_PENDING = 24
 """The highest number of pending repositories that are added to each list of the index."""
 
+MOST_OWNED = 1_500
+"""So many repositories of the wanted owners are all compared, in a few milliseconds."""
+
 _LONGEST_CORRECTED = 200
 
-_UNPREPARED = f"""SELECT id FROM (SELECT id FROM search_pending WHERE turn IS NULL LIMIT {MAX_PENDING})
-    UNION ALL SELECT id FROM (SELECT id FROM repositories WHERE id > ? LIMIT {MAX_PENDING})"""
+_UNPREPARED = f"""
+    SELECT id FROM (SELECT id FROM search_pending CROSS JOIN repositories NOT INDEXED USING (id)
+        WHERE turn IS NULL AND {{0}} LIMIT {MAX_PENDING})
+    UNION ALL
+    SELECT id FROM (SELECT id FROM repositories NOT INDEXED
+        WHERE id > :up_to AND {{0}} LIMIT {MAX_PENDING})"""
 
 # The normal form of a name can be longer than the name, unless it is plain: `ß` is compared as `ss`.
 _WITHOUT_INDEX = """SELECT id FROM repositories NOT INDEXED
@@ -59,9 +66,11 @@ def nearest_name(
     allowed = errors_allowed(part)
     if not allowed or len(part) > _LONGEST_CORRECTED:
         return None
-    if index.up_to:
-        ids = [*_candidates(index, pending, part, collections), *_unprepared_ids(connection, index)]
-    else:
+    ids: Iterable[int] | None = owned_ids(connection, rows.conditions, MOST_OWNED)
+    if ids is None and index.up_to:
+        unprepared = _unprepared_ids(connection, rows.conditions, index.up_to)
+        ids = [*_candidates(index, pending, part, collections), *unprepared]
+    elif ids is None:
         ids = _all_ids(connection, rows.conditions, len(part) - allowed)
     meant = _nearest(part, allowed, rows.names(ids))
     if len(set(meant.values())) > 1:
@@ -76,13 +85,14 @@ def _all_ids(connection: sqlite3.Connection, conditions: Conditions, shortest: i
     return [row_id for (row_id,) in found]
 
 
-def _unprepared_ids(connection: sqlite3.Connection, index: IndexReader) -> list[int]:
+def _unprepared_ids(connection: sqlite3.Connection, conditions: Conditions, up_to: int) -> list[int]:
     """Return ids of rows that neither the index nor a segment has, as a write leaves them, with any names."""
-    found = plain_cursor(connection).execute(_UNPREPARED, (index.up_to,))
+    sql = _UNPREPARED.format(conditions.sql)
+    found = plain_cursor(connection).execute(sql, conditions.values | {"up_to": up_to})
     return [row_id for (row_id,) in found]
 
 
-def _nearest(part: str, allowed: int, names: Mapping[int, tuple[str, str]]) -> dict[int, str]:
+def _nearest(part: str, allowed: int, names: Mapping[int, Names]) -> dict[int, str]:
     """Return the repositories that have the fewest errors, whole names first, each with what was meant.
 
     That is its name or slug, or a run of as many words in it as `part` has. Text that equals `part` is left
