@@ -18,7 +18,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from prepared_files import opened
 from sync_harness import Notes
 
-from mirror.background.jobs import LastRun, Work, is_missed, next_run, next_runs, read_last, scheduled_work
+from mirror.background.freshness import Watches
+from mirror.background.jobs import LastRun, Work, is_missed, next_run, read_last, scheduled_work
 from mirror.background.service import DEFAULTS, Background, checked
 from mirror.background.triggers import next_time, trigger_of
 from mirror.background.worker import scope_of
@@ -346,7 +347,7 @@ def test_work_that_spent_the_budget_waits_until_there_is_room(tmp_path: Path) ->
             background._do(work)
         with closing(open_reader(path)) as connection:
             assert [state for (state,) in connection.execute("SELECT state FROM sync_runs")] == ["paused"]
-            shown = next_runs(config, connection, "box", now[0])["sync"]
+            shown = Watches(config, lambda: now[0]).next_runs(connection, "box")["sync"]
         assert shown > to_text(now[0] + timedelta(hours=0.9))
         assert to_text(background._scheduler.get_job(work.id).next_run_time) == shown
         background._scheduler.shutdown()

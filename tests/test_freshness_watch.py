@@ -17,6 +17,7 @@ from mirror.config import Config
 from mirror.report import Reporter
 from mirror.sandbox import Fault, Sandbox
 from mirror.store.files import open_reader
+from mirror.times import from_text
 
 
 @pytest.fixture
@@ -84,6 +85,31 @@ def test_syncs_are_postponed_when_the_budget_is_short(
             assert watch.replaces(connection, now - ago, now, period=period, limit=limit) is expected
         new = UpstreamWatch(msgspec.structs.replace(crawl.config, workspaces=("brand-new",)))
         assert not new.replaces(connection, now, now, period=900, limit=10)
+
+
+@pytest.mark.parametrize(
+    ("limit", "hours", "schedule", "expected"),
+    [
+        (10, 2, "*/15 * * * *", 24),
+        (10, 25, "*/15 * * * *", 25),
+        (10_000, 2, "*/15 * * * *", 2),
+        (10, 2, "20 18 * * *", 6),
+    ],
+)
+def test_the_next_sync_is_the_one_that_watch_runs_do_not_replace(
+    mirrored: tuple[Sandbox, SyncHarness], limit: int, hours: float, schedule: str, expected: float
+) -> None:
+    """A day after the last one at the latest, in hours since that; "now" while nothing begins is wrong."""
+    _, crawl = mirrored
+    began = crawl.clock.now()
+    upstream = msgspec.structs.replace(
+        crawl.config, credential=None, requests_per_hour=limit, schedule=schedule
+    )
+    config = Config(database=str(crawl.path), upstreams=(upstream,), timezone="UTC")
+    crawl.clock.wait(hours * 3600)
+    with closing(open_reader(crawl.path)) as connection:
+        shown = Watches(config, crawl.clock.now).next_runs(connection, upstream.name)["sync"]
+    assert timedelta(0) <= from_text(shown) - began - timedelta(hours=expected) <= timedelta(minutes=16)
 
 
 def test_a_watch_run_lists_due_workspaces_only(

@@ -7,13 +7,13 @@ saved, so a restart loses nothing. `docs/freshness.md` explains the method.
 import math
 import sqlite3
 from array import array
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
-from mirror.background.jobs import Work, last_done
+from mirror.background.jobs import LastRun, Work, last_done, next_run, scheduled_work
 from mirror.background.triggers import next_time
 from mirror.config import Config, UpstreamConfig
 from mirror.store.crawl_state import WorkspaceState
@@ -76,6 +76,10 @@ WHOLE_EVERY = 86_400.0  # the most seconds between whole syncs, regardless of th
 UNTOLD = 30 * 86_400.0  # the assumed age of a last change that the upstream does not report, in seconds
 
 
+_OF_WORKSPACE = """FROM repositories WHERE deleted_at IS NULL AND owner_id =
+    (SELECT o.id FROM users o JOIN upstreams u ON u.id = o.upstream_id WHERE u.name = ? AND o.uuid = ?)"""
+
+
 class UpstreamWatch:
     """The watch runs of one upstream: what they have spent, and which workspaces are due."""
 
@@ -115,11 +119,10 @@ class UpstreamWatch:
         """
         if self.upstream.watch <= 0 or last is None or (now - last).total_seconds() >= WHOLE_EVERY:
             return False
-        watched = self._watched(connection, now)
-        names = {one.name for one in watched}
-        if any(name.lower() not in names for name in self.upstream.workspaces or ()):
+        listed = dict(self._listed(connection, now))
+        if any(name.lower() not in listed for name in self.upstream.workspaces or ()):
             return False
-        cost = sum(one.cost for one in watched)
+        cost = sum(self._cost(connection, state) for state in listed.values())
         return cost * 3600 / period > (limit or UNLIMITED) / 2
 
     def _failing(self, connection: sqlite3.Connection, now: str) -> set[str]:
@@ -132,38 +135,43 @@ class UpstreamWatch:
         )
         return {name for (name,) in found}
 
-    def _watched(self, connection: sqlite3.Connection, now: datetime) -> list[WatchedWorkspace]:
-        """Return the workspaces that have been listed in full; whole syncs list the others."""
-        found = list[WatchedWorkspace]()
+    def _listed(self, connection: sqlite3.Connection, now: datetime) -> Iterator[tuple[str, WorkspaceState]]:
+        """Yield the workspaces that have been listed in full; whole syncs list the others."""
         upstream_id = fetch_value(
             connection, "SELECT id FROM upstreams WHERE name = ?", (self.upstream.name,)
         )
-        if upstream_id is None:
-            return found
-        for name, saved in Cursors(connection, upstream_id).workspaces():
+        for name, saved in Cursors(connection, upstream_id).workspaces() if upstream_id else ():
             state = as_of(saved, now, self.upstream.overlap)  # one from the future counts as not listed
-            if state.cursor is None or state.moved_at is None:
-                continue
+            if state.cursor is not None and state.moved_at is not None:
+                yield name, state
+
+    def _watched(self, connection: sqlite3.Connection, now: datetime) -> list[WatchedWorkspace]:
+        """Return these workspaces with what says how pressing they are."""
+        found = list[WatchedWorkspace]()
+        for name, state in self._listed(connection, now):
             # Kept until the next listing: measuring reads all repositories of the workspace.
             moved_at, watched = self._known.get(name, (None, None))
             if watched is None or moved_at != state.moved_at:
                 watched = self._measured(connection, name, state)
-                self._known[name] = (state.moved_at, watched)
+                self._known[name] = (str(state.moved_at), watched)
             found.append(watched)
         return found
 
+    def _cost(self, connection: sqlite3.Connection, state: WorkspaceState) -> float:
+        """Return how many requests a listing takes."""
+        if self.upstream.kind in ("cloud", "sandbox"):  # incremental
+            return 1.0
+        count: int = fetch_value(connection, f"SELECT count(*) {_OF_WORKSPACE}", self._named(state))
+        return max(1.0, count / PAGE)
+
+    def _named(self, state: WorkspaceState) -> tuple[str, str | None]:
+        return self.upstream.name, state.owner_uuid
+
     def _measured(self, connection: sqlite3.Connection, name: str, state: WorkspaceState) -> WatchedWorkspace:
-        updates = fetch(
-            connection,
-            """SELECT updated_at FROM repositories WHERE deleted_at IS NULL AND owner_id =
-               (SELECT o.id FROM users o JOIN upstreams u ON u.id = o.upstream_id
-                WHERE u.name = ? AND o.uuid = ?)""",
-            (self.upstream.name, state.owner_uuid),
-        )
+        updates = fetch(connection, f"SELECT updated_at {_OF_WORKSPACE}", self._named(state))
         listed = from_text(state.moved_at or "").timestamp()
         ages = array("d", (listed - from_text(at).timestamp() if at else UNTOLD for (at,) in updates))
-        incremental = self.upstream.kind in ("cloud", "sandbox")
-        cost = 1.0 if incremental else max(1.0, len(updates) / PAGE)
+        cost = self._cost(connection, state)
         return WatchedWorkspace(name=name, listed=listed, ages=ages or array("d", [UNTOLD]), cost=cost)
 
 
@@ -184,11 +192,28 @@ class Watches:
 
     def replaces(self, work: Work) -> bool:
         """Return whether watch runs are better than a whole sync that is due."""
-        return bool(read_if_possible(self._path, lambda connection: self._replaces(connection, work)))
 
-    def _replaces(self, connection: sqlite3.Connection, work: Work) -> bool:
+        def replaces(connection: sqlite3.Connection) -> bool:
+            return self._replaces(connection, work, last_done(connection, work, self._clock()))
+
+        return bool(read_if_possible(self._path, replaces))
+
+    def next_runs(self, connection: sqlite3.Connection, upstream: str) -> dict[str, str]:
+        """Map each kind of scheduled work of an upstream to when a service will begin it."""
+        found, now = dict[str, str](), self._clock()
+        for work in scheduled_work(self._config):
+            if work.upstream.name != upstream:
+                continue
+            last, until = last_done(connection, work, now), None
+            if last.began and work.kind == "sync" and self._replaces(connection, work, last):
+                until = last.began + timedelta(seconds=WHOLE_EVERY)
+            due = next_run(work, last, zone=self._config.timezone, now=now, not_before=until)
+            if due is not None:
+                found[work.kind] = to_text(due)
+        return found
+
+    def _replaces(self, connection: sqlite3.Connection, work: Work, last: LastRun) -> bool:
         now, zone = self._clock(), self._config.timezone
-        last = last_done(connection, work, now)
         first = next_time(work.schedule, zone=zone, after=now)
         second = first and next_time(work.schedule, zone=zone, after=first)
         if not last.ended or first is None or second is None:

@@ -115,17 +115,19 @@ def is_missed(work: Work, last: LastRun, *, zone: str, now: datetime) -> bool:
     return due is not None and due <= now
 
 
-def next_run(work: Work, last: LastRun, *, zone: str, now: datetime) -> datetime | None:
+def next_run(
+    work: Work, last: LastRun, *, zone: str, now: datetime, not_before: datetime | None = None
+) -> datetime | None:
     """Return when a running service will begin work next, without jitter; None for never.
 
-    A run that failed or was interrupted waits for its schedule, unless a service starts, or reads its
-    configuration again: that begins missed work at once.
+    Until `not_before`, watch runs take its place. A run that failed or was interrupted waits for its
+    schedule, unless a service starts, or reads its configuration again: that begins missed work at once.
     """
     if last.resumes_at is not None:
         return max(now, last.resumes_at)
     if last.began is None and work.kind == "sync":
         return now
-    due = next_time(work.schedule, zone=zone, after=last.began or now)
+    due = next_time(work.schedule, zone=zone, after=not_before or last.began or now)
     return max(now, due) if due is not None else None
 
 
@@ -150,14 +152,3 @@ def read_last(config: Config, chosen: Iterable[Work], now: datetime) -> list[tup
         Path(config.database), lambda connection: [(work, last_done(connection, work, now)) for work in works]
     )
     return found or [(work, LastRun(None, ended=False)) for work in works]
-
-
-def next_runs(config: Config, connection: sqlite3.Connection, upstream: str, now: datetime) -> dict[str, str]:
-    """Map each kind of scheduled work of an upstream to when a service will begin it; raises ConfigError."""
-    found = dict[str, str]()
-    for work in scheduled_work(config):
-        if work.upstream.name == upstream:
-            due = next_run(work, last_done(connection, work, now), zone=config.timezone, now=now)
-            if due is not None:
-                found[work.kind] = to_text(due)
-    return found

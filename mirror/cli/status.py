@@ -51,9 +51,10 @@ def status(as_json: bool) -> None:
         for upstream in statuses:
             upstream.service_running = running
             if running is not False:  # None: a file system without locks, where one may run
-                from mirror.background.jobs import next_runs  # noqa: PLC0415 - APScheduler is slow to import
+                # APScheduler is slow to import.
+                from mirror.background.freshness import Watches  # noqa: PLC0415
 
-                upstream.next_runs = next_runs(config, connection, upstream.name, now)
+                upstream.next_runs = Watches(config, lambda: now).next_runs(connection, upstream.name)
     if as_json:
         click.echo(msgspec.json.encode({"upstreams": statuses, "history": history}))
     else:
