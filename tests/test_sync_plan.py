@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from sync_harness import crawling
 
-from mirror.sandbox import Sandbox, World, running
+from mirror.errors import UpstreamBusy
+from mirror.sandbox import Fault, Sandbox, World, running
 
 TWO = ("jespern", "erik")
 
@@ -57,6 +58,16 @@ def test_a_plan_never_waits(tmp_path: Path) -> None:
         assert plan.api.left == 0
         crawl.config = msgspec.structs.replace(crawl.config, workspaces=None)
         assert "left out" in crawl.plan().notes[0]
+
+
+def test_a_plan_of_an_unreachable_upstream_is_refused(tmp_path: Path) -> None:
+    """It would say that a sync of nothing ends at once; one workspace of two that fails is a note."""
+    with crawling(tmp_path, network=True, secret=None, workspaces=TWO) as (sandbox, crawl):
+        sandbox.add_fault(Fault("drop", where="/2.0/repositories/erik", nth=None))
+        assert crawl.plan().notes[0].startswith("erik: ")
+        sandbox.add_fault(Fault("drop", nth=None))
+        with pytest.raises(UpstreamBusy):
+            crawl.plan()
 
 
 def test_a_plan_hides_no_change_of_address(tmp_path: Path) -> None:

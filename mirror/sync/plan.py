@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from mirror.errors import Paused, UpstreamError
+from mirror.model import Repository
 from mirror.store.crawl_state import WorkspaceState
 from mirror.sync.crawl import find_workspaces, unfinished_round
 from mirror.sync.pages import next_listing
@@ -18,6 +19,7 @@ from mirror.sync.progress import GIT_REQUESTS, PAGE, usual_pace
 from mirror.sync.refs import count_stale, mark_old
 from mirror.sync.run import Run
 from mirror.upstream.budget import RequestKind
+from mirror.upstream.protocol import Page
 
 
 class BudgetShare(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +69,7 @@ def plan_upstream(run: Run) -> Plan:
             run.lists_members and (begins or state.members is not None)
         )
         requests["listings"] += max(1, -(-size // PAGE)) - min(listing.pages, -(-size // PAGE))
+    run.failures.raise_if_unreachable()
     # What was never listed is not in the file, but its refs will be read too.
     by_git = _refs(run, requests, unlisted) if run.with_refs else 0
     if by_git and unlisted:
@@ -114,12 +117,22 @@ def _size(run: Run, workspace: str, state: WorkspaceState, known: int) -> tuple[
     if state.listing is not None and state.listing.last_size is not None:
         return state.listing.last_size, None
     try:
-        page = run.upstream.fetch_repositories(workspace, "created", None)
+        page = _first_page(run, workspace)
     except Paused as error:
         return known, _left_out(error)
     except UpstreamError as error:
         return known, f"{workspace}: {error}"
     return (page.size if page.size is not None else len(page.rows)), None
+
+
+def _first_page(run: Run, workspace: str) -> Page[Repository]:
+    try:
+        page = run.upstream.fetch_repositories(workspace, "created", None)
+    except UpstreamError as error:
+        run.failures.isolate(error)
+        raise
+    run.failures.upstream_answered()
+    return page
 
 
 def _timed(run: Run, requests: dict[str, int], by_git: int, notes: list[str]) -> Plan:
