@@ -356,7 +356,10 @@ def test_datasettes_pages_have_the_mirrors_navigation(public: AsgiClient) -> Non
     table = public.get("/mirror/repositories").text
     assert '<select aria-label="Column to filter by" name="_filter_column"' in table
     assert 'type="text" aria-label="Value to compare with" name="_filter_value"' in table
-    assert "<h2>Answer: 4 rows" in public.get("/mirror/stale?days=1000").text
+    stale = public.get("/mirror/stale?days=1000").text
+    assert "<h2>Answer: 4 rows" in stale
+    assert "<title>Stale repositories · Bitbucket mirror</title>" in stale
+    assert "cross-database" not in public.get("/mirror").text  # as the temporary views of SQL are none
     assert "<h2>Answer" in public.get("/mirror/gone").text
     assert "<h2>Custom SQL query" in public.get("/mirror?sql=select+1").text
 
@@ -424,13 +427,14 @@ def test_growth_is_drawn_over_every_year(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "top"), [(0, "0 repositories"), (1, "1 repository"), (2, "2 repositories")]
 )
-def test_charts_tell_their_highest_value(tmp_path: Path, number: int, top: str) -> None:
-    """In words that fit none and one too."""
+def test_charts_and_cards_count_in_words_that_fit(tmp_path: Path, number: int, top: str) -> None:
+    """None and one too."""
     filled = FixtureDb(tmp_path / "mirror.db")
     filled.repositories([repository(f"a/{one}") for one in range(number)], first=True)
     filled.store.close()
     page = client_of(tmp_path / "mirror.db").get("/-/mirror-status").text
     assert re.findall(r'class="top"[^>]*>([^<]*)', page) == [top, top]
+    assert f"<dt>{top.split()[1]}</dt>" in page
 
 
 def test_every_chart_has_its_sql_one_click_away(mixed: tuple[AsgiClient, dict[str, str]]) -> None:
