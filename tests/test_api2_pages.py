@@ -186,6 +186,13 @@ def test_next_keeps_query_and_sort(world: World) -> None:
     assert asked["pagelen"] == ["5"]
 
 
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_next_ends_as_the_requested_address(world: World, slash: str) -> None:
+    """One program cuts the query out of it, behind the last slash, and appends it to its own address."""
+    page = world.get(f"repositories/tied{slash}?pagelen=1")
+    assert page["next"].partition("?")[0].endswith(f"/2.0/repositories/tied{slash}")
+
+
 def test_previous_leads_to_the_page_before(world: World) -> None:
     """By number, from the second page on."""
     first = world.get("repositories/tied?pagelen=5")

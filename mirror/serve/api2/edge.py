@@ -202,8 +202,7 @@ def request_of(datasette: "Datasette", request: Request, asked: ApiRequest) -> A
     """Add the links and the `fields` to a request; raises ApiError 400."""
     origin = address_of(datasette, request)
     api = f"{origin}{request.url_vars['prefix']}"
-    rest = (request.url_vars["rest"] or "/").rstrip("/")
-    here = f"{api}{quote(unquote(rest), safe=_IN_PATHS)}"
+    here = f"{api}{quote(unquote(asked.path), safe=_IN_PATHS)}"
     fields = asked.parameters.get("fields")
     links, selected = ApiLinks(origin, api), selection(fields) if fields else None
     return Api2Request(
