@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from upstream_fakes import MemoryLedger
 from write_harness import WriteHarness, writable
@@ -266,6 +267,16 @@ def test_a_write_does_not_disturb_a_running_sync(tmp_path: Path) -> None:
         assert {row[0] for row in here} == {
             name for name in there if name.partition("/")[0] in ("jespern", "big")
         }
+
+
+def test_a_write_hides_no_change_of_address(made: WriteHarness) -> None:
+    """The next sync must know that saved links lead to the old one."""
+    (before,) = made.rows("SELECT url, refs FROM upstreams")
+    url = made.served.url.replace("127.0.0.1", "localhost")
+    moved = msgspec.structs.replace(made.config.upstreams[0], url=url, refs="none")
+    config = msgspec.structs.replace(made.config, upstreams=(moved,))
+    made.writer(config).create("jespern", RepositorySettings(name="idea"), by="x")
+    assert made.rows("SELECT url, refs FROM upstreams") == [before]
 
 
 def test_a_fork_has_its_refs_at_once(made: WriteHarness) -> None:

@@ -295,7 +295,10 @@ class WriteRecord:
             raise StoreError(f"the answer cannot be written: {row.full_name}: {why}")
 
     def _save_upstream(self) -> int:
-        upstream = self._upstream
+        """Return the id of the upstream's row. Only a sync changes the row: it has to know a new address."""
+        upstream, known = self._upstream, self._upstream_id
+        if known is not None:
+            return known
         return self._store.save_upstream(upstream.name, upstream.kind, url_of(upstream), refs=upstream.refs)
 
     def _gone(self, row_id: int, reason: str) -> None:
