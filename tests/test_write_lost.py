@@ -189,8 +189,7 @@ def test_a_write_that_cannot_be_counted_is_not_requested(made: WriteHarness) -> 
         raise AssertionError
 
     made.writes = PassThrough(made.config, environ=made.environ, transport=httpx.MockTransport(never))
-    with sqlite3.connect(made.path) as file:
-        file.execute("ALTER TABLE request_ledger RENAME TO no_ledger")
+    refuse_rows(made, "request_ledger")
     with pytest.raises(UpstreamBusy, match="creating jespern/idea was not requested"):
         made.writes.create("jespern", IDEA, by="x")
 
