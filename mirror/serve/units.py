@@ -5,12 +5,20 @@ of a server. The pages of this program need none. Other plugins get the whole li
 """
 
 import importlib
+import re
 import sys
 from functools import cached_property
 from types import ModuleType
 from typing import Any
 
 _LIBRARY = "datasette.vendored.pint"
+
+# A number, a unit, or both. The library also calculates: for `9**9**9` it needs hours and all memory.
+_PLAIN = re.compile(
+    r"(?:[-+]?(?:\d[\d,]{0,30}\.?\d{0,30}|\.\d{1,30})(?:e[-+]?\d{1,3})?)? ?"
+    r"(?:[a-zµ°_]++(?:(?:\*\*|\^)-?\d)?+(?:[*/](?=[a-zµ°]))?+)*+",
+    re.IGNORECASE | re.ASCII,
+)
 
 
 class LaterUnits:
@@ -24,7 +32,11 @@ class LaterUnits:
         return _library().UnitRegistry()
 
     def __call__(self, text: str) -> Any:
-        """Read a number with a unit."""
+        """Read a number with a unit, which visitors may send; raises BadRequest for any other text."""
+        if not _PLAIN.fullmatch(text):
+            from datasette.utils.asgi import BadRequest  # noqa: PLC0415 - this module is imported before it
+
+            raise BadRequest(f"{text[:50]!r} is no number with a unit, such as 5MB")
         return self._units(text)
 
     def __getattr__(self, name: str) -> Any:
