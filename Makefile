@@ -46,19 +46,17 @@ format: .venv/installed-dev ## let ruff arrange the code
 	.venv/bin/ruff check --fix-only .
 	.venv/bin/ruff format .
 
-lock: ## pin the newest versions that pyproject.toml allows, with hashes (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
-	    --upgrade --extra build pyproject.toml -o requirements.lock
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
-	    --upgrade --extra build --extra dev --extra mcp -c requirements.lock \
+COMPILE = .venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+lock: .venv/installed-uv ## pin the newest versions that pyproject.toml allows, with hashes
+	$(COMPILE) --extra build pyproject.toml -o requirements.lock
+	$(COMPILE) --extra build --extra dev --extra mcp -c requirements.lock \
 	    $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.lock) \
 	    pyproject.toml -o requirements-dev.lock
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
-	    --upgrade --overrides tests/clients.overrides -c requirements.lock -c requirements-dev.lock \
+	$(COMPILE) --overrides tests/clients.overrides -c requirements.lock -c requirements-dev.lock \
 	    $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.lock requirements-dev.lock) \
 	    tests/clients.in -o requirements-clients.lock
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q --upgrade \
-	    $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.lock | grep -v dateutil) \
+	$(COMPILE) $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.lock | grep -v dateutil) \
 	    tests/plugins.in -o requirements-plugins.lock
 
 docs: .venv/installed ## write docs/configuration.md from the descriptions of the settings
@@ -78,33 +76,42 @@ clean: ## remove .venv and what the tools left; data/ stays
 	    $(PYTHON) -m venv $$pip .venv >/dev/null 2>&1 \
 	    || { rm -rf .venv; echo "$(PYTHON) has neither venv nor pip; on Debian: apt install python3-venv python3-pip"; exit 2; }
 
-# Its own bytecode is kept: it runs five times.
-PIP = env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pip --disable-pip-version-check install -qq --no-compile
+# uv installs in a second what takes pip eight. It reads no settings of pip, such as an index of one's own, and some
+# machines cannot run it: where it fails, pip installs, and tells what is wrong.
+PIP = $$(if $(PYTHON) -m pip --version >/dev/null 2>&1; then echo $(PYTHON) -m pip --python .venv/bin/python; \
+    else echo .venv/bin/python -m pip; fi) --disable-pip-version-check install -qq --no-compile --no-warn-script-location
+install = .venv/bin/uv pip install -q --python .venv/bin/python $(1) 2>/dev/null || $(PIP) $(1)
 
 # The stamps are written last: an installation cut short is done again, not trusted.
-.venv/unpacked: .venv/installed-pip requirements.lock pyproject.toml
-	@$(PIP) --require-hashes -r requirements.lock && $(PIP) --no-deps --no-build-isolation -e .
+.venv/unpacked: .venv/installed-uv requirements.lock pyproject.toml
+	@$(call install,--require-hashes -r requirements.lock)
+	@$(call install,--no-deps --no-build-isolation -e .)
 	@touch $@
 
-# Alone and first: it is newer than that of most machines, which takes twice as long, and two of it run at once.
-.venv/installed-pip: .venv/bin/python requirements.lock
+.venv/installed-uv: .venv/bin/python requirements-dev.lock
 	@echo "Installing into .venv (only the first time) ..."
-	@awk '/^[a-z]/ { wanted = /^pip==/ } wanted' requirements.lock > .venv/pip.lock
-	@if .venv/bin/python -m pip --version >/dev/null 2>&1; then pip=".venv/bin/python -m pip"; \
-	    else pip="$(PYTHON) -m pip --python .venv/bin/python"; fi; \
-	    $$pip --disable-pip-version-check install -qq --no-compile --require-hashes -r .venv/pip.lock
+	@awk '/^[a-z]/ { wanted = /^uv==/ } wanted' requirements-dev.lock > .venv/uv.lock
+	@$(PIP) --retries 1 --require-hashes -r .venv/uv.lock 2>/dev/null || true
 	@touch $@
 
-# Where PYTHONDONTWRITEBYTECODE is set, each start would compile the program anew. Half of all is never imported.
+# Where PYTHONDONTWRITEBYTECODE is set, each start would compile the program anew. To import it writes the bytecode of
+# what it needs; most of the packages is never imported.
+define import_all
+import contextlib, importlib, pkgutil, mirror
+for module in pkgutil.walk_packages(mirror.__path__, "mirror."):
+    if not module.name.endswith("__main__"):
+        with contextlib.suppress(Exception):  # some need packages that only some installations have
+            importlib.import_module(module.name)
+endef
+export import_all
+
 .venv/installed: .venv/unpacked
-	@.venv/bin/python -m compileall -qq -x '/(pip|setuptools|distutils|f2py|tests|lexers)/' \
-	    mirror .venv/lib/python*/site-packages || true
+	@env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -c "$$import_all"
 	@touch $@
 
-# Not compiled: most of it is never imported, and compiling all would take a third of the time. Its lock file lists
-# what requirements.lock does not, so that a new .venv gets both at once.
-.venv/installed-dev: .venv/installed-pip requirements-dev.lock
-	@$(PIP) --no-deps --require-hashes -r requirements-dev.lock
+# Its lock file lists what requirements.lock does not, so that a new .venv gets both at once.
+.venv/installed-dev: .venv/installed-uv requirements-dev.lock
+	@$(call install,--no-deps --require-hashes -r requirements-dev.lock)
 	@touch $@
 
 # Spark, its Java, other engines and a server of S3 are large, and no part of the product: they have no lock file.
@@ -120,13 +127,13 @@ PIP = env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pip --disable-pip-versi
 # Two programs that the tests run, whose packages have names that others have, so they are apart (tests/clients.in).
 .venv/installed-clients: .venv/unpacked requirements-clients.lock
 	@rm -rf .venv/clients
-	@$(PIP) --no-deps --no-warn-script-location --require-hashes -r requirements-clients.lock --target .venv/clients
+	@$(call install,--no-deps --require-hashes -r requirements-clients.lock --target .venv/clients)
 	@touch $@
 
 # Plugins that one test attaches, apart from what all other tests run with (tests/plugins.in).
 .venv/installed-plugins: .venv/unpacked requirements-plugins.lock
 	@rm -rf .venv/plugins
-	@$(PIP) --no-deps --no-warn-script-location --require-hashes -r requirements-plugins.lock --target .venv/plugins
+	@$(call install,--no-deps --require-hashes -r requirements-plugins.lock --target .venv/plugins)
 	@touch $@
 
 # Packages of npm that tests run: a client of each API, and axe-core. Where they cannot be had, these tests are skipped.

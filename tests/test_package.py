@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+UV = Path(sys.executable).with_name("uv")
 
 
 def run(*words: str | Path, cwd: Path) -> str:
@@ -30,8 +31,18 @@ def run(*words: str | Path, cwd: Path) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built by the pinned backend."""
     folder = tmp_path_factory.mktemp("dist")
-    pip: list[str | Path] = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, ROOT, cwd=folder)
+    run(
+        UV,
+        "build",
+        "--wheel",
+        "--no-build-isolation",
+        "--python",
+        sys.executable,
+        "-o",
+        folder,
+        ROOT,
+        cwd=folder,
+    )
     (built,) = folder.glob("bitbucket_mirror-*.whl")
     return built
 
@@ -93,8 +104,7 @@ def test_the_wheel_works_in_a_new_environment(wheel: Path, tmp_path: Path) -> No
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "env", cwd=tmp_path)
     (packages,) = (tmp_path / "env").glob("lib/*/site-packages")
     link_locked(packages)
-    pip: list[str | Path] = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
-    run(*pip, "install", "-q", "--no-compile", "--no-deps", wheel, cwd=tmp_path)
+    run(UV, "pip", "install", "--python", python, "--no-deps", wheel, cwd=tmp_path)
     script = (
         "import mirror, pathlib, scheduler;"
         "from mirror.sandbox import *;"
@@ -110,4 +120,4 @@ def test_the_wheel_works_in_a_new_environment(wheel: Path, tmp_path: Path) -> No
     assert "jespern/django-piston" in [row["full_name"] for row in found["repositories"]]
     plugins = json.loads(run(python, "-m", "datasette", "plugins", cwd=tmp_path))
     assert "bitbucket-mirror" in [plugin["name"] for plugin in plugins]
-    assert "No broken requirements" in run(*pip, "check", cwd=tmp_path)
+    run(UV, "pip", "check", "--python", python, cwd=tmp_path)
