@@ -23,6 +23,7 @@ from mirror.config import Config, Duration, Retry, UpstreamConfig
 from mirror.config_checks import open_files, unused_token
 from mirror.credentials import read_credential
 from mirror.errors import (
+    IF_RENAMED,
     BudgetSpent,
     ConfigError,
     CredentialsRefused,
@@ -110,11 +111,6 @@ LEAST_FREE = 256 * 1024 * 1024
 _COUNT = "SELECT count(*) FROM repositories WHERE deleted_at IS NULL"
 
 
-_IF_RENAMED = (
-    "their rows stay as they are; if you have changed a `name`, change it back: by another name, an upstream"
-    " is another one, and each of its repositories is there twice"
-)
-
 _FORM = 'a schedule is five cron fields, an interval like "15m", or ""'
 
 
@@ -189,7 +185,7 @@ def _check_database(config: Config) -> Iterator[Check]:
     yield _good("database", f"{path}: {repositories_text(count)}; SQLite finds no fault")
     if unnamed:
         detail = f"the file also has {' and '.join(unnamed)}, which the configuration does not name"
-        yield _good("upstreams", detail, _IF_RENAMED)
+        yield _good("upstreams", detail, IF_RENAMED)
     if index:
         yield _bad("index", UNUSABLE, index[0].removeprefix("search index: "), "`mirror verify --repair`")
     else:

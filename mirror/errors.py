@@ -30,6 +30,12 @@ LONGEST_MESSAGE = 1000
 INDEX_LOST = "a search index has lost rows; `mirror sync` or `mirror verify --repair` builds it anew"
 """What to do about an index that lacks rows or tables, in a StoreError."""
 
+IF_RENAMED = (
+    "its rows stay as they are; if you have changed its `name`, change it back: by another name, an upstream"
+    " is another one, and each of its repositories is there twice"
+)
+"""What to do about an upstream in the file that the configuration does not name."""
+
 
 class MirrorError(Exception):
     """An error that is one sentence for the user; `exit_code` is that of a command it ends."""

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mirror.config import Config, UpstreamConfig
-from mirror.errors import ConfigError, Interrupted
+from mirror.errors import IF_RENAMED, ConfigError, Interrupted
 from mirror.readable import did_you_mean
 from mirror.report import Reporter, Summary
 from mirror.store import Store
@@ -174,6 +174,7 @@ def _runs(
     path, mode = Path(config.database), config.mode
     upstreams = chosen(config, options.names)
     with damage_explained(path), sync_lock(path, mode), Store(path, mode) as store, ExitStack() as stack:
+        _tell_renamed(store, config, upstreams, report)
         wait = InterruptibleWait(stop, report)
         # Connect all first: an unreadable credential is reported before any request is sent.
         connections = list[ConnectedUpstream]()
@@ -206,3 +207,19 @@ def _runs(
             )
             for upstream, connection in zip(upstreams, connections, strict=True)
         )
+
+
+def _tell_renamed(
+    store: Store, config: Config, upstreams: Sequence[UpstreamConfig], report: Reporter
+) -> None:
+    """Say that an upstream of which nothing is held yet has the address of one without a configuration."""
+    held = dict(
+        store.rows("SELECT name, url FROM upstreams WHERE id IN (SELECT upstream_id FROM repositories)")
+    )
+    for name in held.keys() - {one.name for one in config.upstreams}:
+        for upstream in upstreams:
+            if upstream.name not in held and url_of(upstream) == held[name]:
+                report.note(
+                    f"{upstream.name} is new, and has the address of {name}, which the configuration does not"
+                    f" name: {IF_RENAMED}"
+                )

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import sqlite3
 from collections.abc import Iterator
@@ -199,6 +200,26 @@ def test_status_as_json_is_the_contract(synced: Folder) -> None:
 def test_status_fits_a_terminal(synced: Folder) -> None:
     """In eighty columns."""
     assert max(map(len, synced.run("status").out.splitlines())) <= 80
+
+
+def test_an_upstream_with_a_new_name_is_told_before_it_is_listed(
+    synced: Folder, folder: Folder, box: RunningSandbox
+) -> None:
+    """By the sync that would read everything again, only then, and by the status."""
+    (folder.path / "mirror.toml").write_text(
+        f'[[upstream]]\nname = "new"\nkind = "sandbox"\nurl = "{box.url}"\nrefs = "none"\n'
+    )
+    shutil.copytree(synced.path / "data", folder.path / "data")
+    told = "new is new, and has the address of box, which the configuration does not name"
+    first, second = folder.run("sync"), folder.run("sync")
+    assert (told in first.out + first.err, told in second.out + second.err) == (True, False)
+    shown = folder.run("status").out
+    assert "box: the configuration does not name it" in shown
+    assert "new: the configuration" not in shown
+    names = {
+        one["name"]: one["configured"] for one in json.loads(folder.run("status", "--json").out)["upstreams"]
+    }
+    assert names == {"box": False, "new": True}
 
 
 def test_changes_print_one_line_each(folder: Folder) -> None:

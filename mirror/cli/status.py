@@ -13,7 +13,7 @@ import msgspec
 
 from mirror.cli.common import configured, json_option, leave, out, unread
 from mirror.cli.printer import Grid, Printer
-from mirror.errors import ConfigError
+from mirror.errors import IF_RENAMED, ConfigError
 from mirror.queries.crawl import progress_text
 from mirror.queries.status import HistoryStatus, UpstreamStatus, history_status, read_status
 from mirror.readable import repositories_text, requests_text, size_text
@@ -48,7 +48,9 @@ def status(as_json: bool) -> None:
         statuses = read_status(connection, now, accounts, syncing=is_syncing(path))
         history = history_status(connection)
         running = service_runs(path)
+        names = {upstream.name for upstream in config.upstreams}
         for upstream in statuses:
+            upstream.configured = upstream.name in names
             upstream.service_running = running
             if running is not False:  # None: a file system without locks, where one may run
                 # APScheduler is slow to import.
@@ -99,6 +101,8 @@ def _print_details(printer: Printer, status: UpstreamStatus, now: datetime) -> N
 
 def _file_state(status: UpstreamStatus) -> Iterator[str]:
     """Yield what limits the use of the rows, and how old they are."""
+    if not status.configured:
+        yield f"the configuration does not name it: {IF_RENAMED}"
     if status.restored_at:
         yield "a copy was restored: strangers get no answer before a full listing, which `mirror sync` makes"
     if status.clock_ahead is not None:

@@ -176,7 +176,7 @@ class UpstreamStatus(msgspec.Struct, kw_only=True):
     - `listed_seconds`: maps quantiles ("0.5", "0.95", "1") to how long ago the workspaces of repositories
       were listed, weighted by repositories.
     - `next_runs`: maps each kind of scheduled work to its next start; empty if no service runs.
-    - `service_running`: None if unknown.
+    - `service_running`: None if unknown. `configured`: whether the configuration names it.
     - `restored_at`: when a copy was restored that no full listing has confirmed; None if none waits for one.
     """
 
@@ -202,6 +202,7 @@ class UpstreamStatus(msgspec.Struct, kw_only=True):
     clock_ahead: str | None = None
     restored_at: str | None = None
     next_runs: dict[str, str] = {}
+    configured: bool = True
     progress: SyncProgress | None = None
 
 
