@@ -25,6 +25,7 @@ DEFAULT_LENGTH = 10  # rows of a page, as on Bitbucket
 LONGEST = 100  # the most rows of a page, as on Bitbucket
 _LONGEST_KEPT = 200  # a longer `fields` could fill the memory
 _OPAQUE = "c"  # begins a page that is not a number
+_LONGEST_PLACE = 2000  # characters of such a page; with a longer one, proxies refuse the address
 
 Position = tuple[str | int | float | None, ...]
 
@@ -255,7 +256,9 @@ def envelope(
         body["size"] = page.size
     if page.next is not None:
         size = page.size if asked.parameters.get("q") else None
-        body["next"] = asked.pages.to(opaque(window.number + 1, page.next, size), **moved)
+        place = opaque(window.number + 1, page.next, size)
+        named = place if len(place) <= _LONGEST_PLACE else str(window.number + 1)
+        body["next"] = asked.pages.to(named, **moved)
     if window.number > 1 and backwards:
         body["previous"] = asked.pages.to(str(window.number - 1))
     return Answer(body=body, synced_at=synced_at)
