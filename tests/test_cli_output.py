@@ -409,7 +409,7 @@ def test_what_needs_no_layout_is_printed_as_rich_prints_it(
         grid = Grid(*columns)
         for first, *others in texts:
             printer.say((first, "bold"), others[0])
-            printer.say(*others, wraps=False)
+            printer.line(*others)
             grid.add(Marked(first, [(0, 1)]), *others)
         printer.table(grid)
         return stream.getvalue()

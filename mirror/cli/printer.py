@@ -135,11 +135,15 @@ class Printer:
         """The width of a line, in columns."""
         return self._width or self.console.width
 
-    def say(self, *parts: str | tuple[str, str], wraps: bool = True) -> None:
-        """Print a line of parts, each a text or a text with a style of rich.
+    def say(self, *parts: str | tuple[str, str]) -> None:
+        """Print a line of parts, each a text or a text with a style of rich; a long one is broken."""
+        self._print(parts, wraps=True)
 
-        A line that is too long is broken between words, if it `wraps`.
-        """
+    def line(self, *parts: str | tuple[str, str]) -> None:
+        """Print a line as `say` does, however long it is."""
+        self._print(parts, wraps=False)
+
+    def _print(self, parts: Sequence[str | tuple[str, str]], *, wraps: bool) -> None:
         text = "".join(part if isinstance(part, str) else part[0] for part in parts)
         if self._is_plain and _is_narrow(text) and not (wraps and len(text) > self.width):
             print(text, file=self._stream, flush=True)

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -62,7 +62,7 @@ def status(as_json: bool) -> None:
     else:
         printer = out()
         print_status(printer, statuses, now)
-        printer.say(_history_line(history), wraps=False)
+        printer.line(_history_line(history))
 
 
 def _history_line(history: HistoryStatus) -> str:
@@ -94,9 +94,9 @@ def _print_details(printer: Printer, status: UpstreamStatus, now: datetime) -> N
     width = min(WIDTH, printer.width)
     for text in _details(status, now):
         for line in textwrap.wrap(f"{status.name}: {text}", width, subsequent_indent="  "):
-            printer.say(line, wraps=False)
+            printer.line(line)
     for failure in status.failures[:MOST_FAILURES]:
-        printer.say(_failure_line(failure, width), wraps=False)
+        printer.line(_failure_line(failure, width))
 
 
 def _file_state(status: UpstreamStatus) -> Iterator[str]:
@@ -117,6 +117,25 @@ def _file_state(status: UpstreamStatus) -> Iterator[str]:
 
 def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
     yield from _file_state(status)
+    yield from _crawl_state(status, now)
+    if status.budget.held_until:
+        until = time_text(from_text(status.budget.held_until))
+        yield f"the upstream answered 429: nothing is asked until {until}"
+    elif status.budget.left == 0 and status.budget.resets_at:
+        yield f"the next request is free at {time_text(from_text(status.budget.resets_at))}"
+    if status.service_running is False:
+        yield "no service is running; `mirror run` or `mirror schedule` syncs by schedule, `mirror sync` once"
+    elif status.next_runs:
+        yield f"next {_schedule_text(status.next_runs, now)}"
+    if status.failures:
+        more = len(status.failures) - MOST_FAILURES
+        only = f", the latest {MOST_FAILURES} below" if more > 0 else ""
+        accepted = f", {status.accepted:,} accepted" if status.accepted else ""
+        yield f"{status.missing:,} missing{accepted}{only}; in full: mirror status --json"
+
+
+def _crawl_state(status: UpstreamStatus, now: datetime) -> Iterator[str]:
+    """Yield what the last run did, and what is left to do."""
     if status.last_run is not None:
         yield _run_line(status.last_run, now)
     if status.progress is not None:
@@ -133,25 +152,13 @@ def _details(status: UpstreamStatus, now: datetime) -> Iterator[str]:
             if status.refs == "none"
             else f"branches and tags of {repositories_text(status.refs_unread)} were not read yet"
         )
-    if status.budget.held_until:
-        until = time_text(from_text(status.budget.held_until))
-        yield f"the upstream answered 429: nothing is asked until {until}"
-    elif status.budget.left == 0 and status.budget.resets_at:
-        yield f"the next request is free at {time_text(from_text(status.budget.resets_at))}"
-    if status.service_running is False:
-        yield "no service is running; `mirror run` or `mirror schedule` syncs by schedule, `mirror sync` once"
-    elif status.next_runs:
-        due = sorted((from_text(moment), kind) for kind, moment in status.next_runs.items())
-        told = (
-            f"{kind} in {age_text((at - now).total_seconds())}" if at > now else f"{kind} now"
-            for at, kind in due
-        )  # fmt: skip
-        yield f"next {', '.join(told)}"
-    if status.failures:
-        more = len(status.failures) - MOST_FAILURES
-        only = f", the latest {MOST_FAILURES} below" if more > 0 else ""
-        accepted = f", {status.accepted:,} accepted" if status.accepted else ""
-        yield f"{status.missing:,} missing{accepted}{only}; in full: mirror status --json"
+
+
+def _schedule_text(next_runs: Mapping[str, str], now: datetime) -> str:
+    due = sorted((from_text(moment), kind) for kind, moment in next_runs.items())
+    return ", ".join(
+        f"{kind} in {age_text((at - now).total_seconds())}" if at > now else f"{kind} now" for at, kind in due
+    )
 
 
 def _run_line(run: dict[str, Any], now: datetime) -> str:
@@ -229,6 +236,6 @@ def _found(*, as_json: bool) -> "list[Check]":
 def _print(one: "Check") -> None:
     mark, style = ("ok  ", "green") if one.ok else ("BAD ", "bold red")
     printer = out()
-    printer.say((mark, style), (f" {one.name}: ", "bold"), one.detail, wraps=False)
+    printer.line((mark, style), (f" {one.name}: ", "bold"), one.detail)
     if one.remedy:
-        printer.say(f"      {'advice' if one.ok else 'remedy'}: {one.remedy}", wraps=False)
+        printer.line(f"      {'advice' if one.ok else 'remedy'}: {one.remedy}")

@@ -234,22 +234,22 @@ class LogProgress(Reporter):
         """Print the phase that begins."""
         self._minute.begin()
         if total != 0:
-            self._printer.say(what + (f": {total:,}" if total is not None else ""), wraps=False)
+            self._printer.line(what + (f": {total:,}" if total is not None else ""))
 
     def progress(self, progress: Progress) -> None:
         """Print the progress, once a minute."""
         if self._minute.is_over():
-            self._printer.say(line_of(progress), wraps=False)
+            self._printer.line(line_of(progress))
 
     def waiting(self, seconds: float, why: str) -> None:
         """Print a wait once for each reason."""
         if why != self._waits:
             self._waits = why
-            self._printer.say(f"waiting {age_text(seconds)}: {why}", wraps=False)
+            self._printer.line(f"waiting {age_text(seconds)}: {why}")
 
     def note(self, text: str) -> None:
         """Print a note."""
-        self._printer.say(text, wraps=False)
+        self._printer.line(text)
 
 
 def print_summary(printer: Printer, summary: Summary) -> None:
@@ -259,14 +259,12 @@ def print_summary(printer: Printer, summary: Summary) -> None:
     git = f" and {counts.git_requests:,} by git" if counts.git_requests else ""
     slept = f", {age_text(counts.slept_seconds)} of it waiting" if counts.slept_seconds >= 1 else ""
     mark = {"complete": "complete", "incomplete": "finished, but some items are missing"}
-    printer.say(f"{summary.upstream}: {mark.get(summary.state, summary.state)}", wraps=False)
-    printer.say(f"  repositories  {rows}", wraps=False)
-    printer.say(f"  refs          {refs}", wraps=False)
-    printer.say(
-        f"  requests      {counts.requests:,}{git} in {seconds_text(summary.seconds)}{slept}", wraps=False
-    )
+    printer.line(f"{summary.upstream}: {mark.get(summary.state, summary.state)}")
+    printer.line(f"  repositories  {rows}")
+    printer.line(f"  refs          {refs}")
+    printer.line(f"  requests      {counts.requests:,}{git} in {seconds_text(summary.seconds)}{slept}")
     if summary.error and all(failure.error != summary.error for failure in summary.failures):
-        printer.say(f"  {summary.state:<13} {summary.error}", wraps=False)
+        printer.line(f"  {summary.state:<13} {summary.error}")
     print_missing(printer, summary)
 
 
@@ -274,7 +272,7 @@ def print_plan(printer: Printer, plans: Sequence[Plan]) -> None:
     """Print the requests that a sync needs, the remaining budget, and the expected end."""
     for plan in plans:
         by_git = f" and {plan.git.total:,} by git" if plan.git.total else ""
-        printer.say(f"{plan.upstream}: {requests_text(plan.api.total)}{by_git}", wraps=False)
+        printer.line(f"{plan.upstream}: {requests_text(plan.api.total)}{by_git}")
         for what, count in plan.requests.items():
             if count:
                 printer.say(f"  {what:<24} {count:>9,}")
@@ -284,7 +282,7 @@ def print_plan(printer: Printer, plans: Sequence[Plan]) -> None:
         done = f"{day_text(plan.done_at)}, in {age_text(plan.seconds)}"
         printer.say(f"  expected to be done      {done}")
         for note in plan.notes:
-            printer.say(f"  note: {note}", wraps=False)
+            printer.line(f"  note: {note}")
 
 
 def _left(share: BudgetShare) -> str:
@@ -295,15 +293,15 @@ def print_findings(printer: Printer, summaries: Sequence[Summary], findings: Seq
     """Print the results of a comparison with the upstreams."""
     for finding in findings:
         mended = ", mended" if finding.mended else ""
-        printer.say(f"{finding.repository}: {finding.verdict}{mended}: {finding.what}", wraps=False)
+        printer.line(f"{finding.repository}: {finding.verdict}{mended}: {finding.what}")
     wrong = sum(finding.is_fault for finding in findings)
     for summary in summaries:
         asked = f"{requests_text(summary.counts.requests)} in {seconds_text(summary.seconds)}"
         error = f": {summary.error}" if summary.error else ""
-        printer.say(f"{summary.upstream}: {summary.state}{error}; {asked}", wraps=False)
+        printer.line(f"{summary.upstream}: {summary.state}{error}; {asked}")
         print_missing(printer, summary)
     old = sum(finding.verdict == "old" for finding in findings)
-    printer.say(f"{wrong:,} wrong, {old:,} merely old" if findings else "no difference", wraps=False)
+    printer.line(f"{wrong:,} wrong, {old:,} merely old" if findings else "no difference")
 
 
 def print_missing(printer: Printer, summary: Summary) -> None:
@@ -313,24 +311,22 @@ def print_missing(printer: Printer, summary: Summary) -> None:
     _print_failures(printer, "failed", summary.failures)
     _print_failures(printer, "waiting", summary.waiting)
     if summary.refs_waiting:
-        printer.say(
-            f"  waiting       refs: branches and tags of {repositories_text(summary.refs_waiting)}",
-            wraps=False,
-        )
+        told = f"branches and tags of {repositories_text(summary.refs_waiting)}"
+        printer.line(f"  waiting       refs: {told}")
     _print_failures(printer, "accepted", accepted)
     if hidden:
         names = ", ".join(failure.subject for failure in hidden[:MOST_NAMES])
         more = f" and {len(hidden) - MOST_NAMES:,} more" if len(hidden) > MOST_NAMES else ""
-        printer.say(f"  not visible   members of {names}{more}: {hidden[0].error}", wraps=False)
+        printer.line(f"  not visible   members of {names}{more}: {hidden[0].error}")
 
 
 def _print_failures(printer: Printer, what: str, failures: Sequence[Failure]) -> None:
     for failure in failures[:MOST_FAILURES]:
         moment = failure.next_try_at
         due = f" (next try {day_text(from_text(moment))})" if moment else ""
-        printer.say(f"  {what:<13} {failure.kind}: {_named(failure)}{due}", wraps=False)
+        printer.line(f"  {what:<13} {failure.kind}: {_named(failure)}{due}")
     if len(failures) > MOST_FAILURES:
-        printer.say(f"  ... and {len(failures) - MOST_FAILURES:,} more: mirror status", wraps=False)
+        printer.line(f"  ... and {len(failures) - MOST_FAILURES:,} more: mirror status")
 
 
 def _named(failure: Failure) -> str:

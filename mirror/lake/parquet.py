@@ -160,14 +160,18 @@ def read_lists(folder: Path, columns: Iterable[str]) -> Iterator[dict[str, Seque
     """
     for path in sorted(folder.glob("*.parquet")):
         try:
-            with path.open("rb") as file:
-                for rows in read_batches(file, columns):
-                    if len(rows):
-                        yield {name: _as_stored(rows.column(name)).to_pylist() for name in columns}
+            yield from _lists_in(path, columns)
         except (pa.ArrowInvalid, KeyError) as error:
             raise StoreError(
                 f"{path}: not a file of a merged lake, or an older version merged it; merge again"
             ) from error
+
+
+def _lists_in(path: Path, columns: Iterable[str]) -> Iterator[dict[str, Sequence[Any]]]:
+    with path.open("rb") as file:
+        for rows in read_batches(file, columns):
+            if len(rows):
+                yield {name: _as_stored(rows.column(name)).to_pylist() for name in columns}
 
 
 def _as_stored(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -144,29 +144,31 @@ class ActiveFault:
         return self.fault.nth <= self.seen < self.fault.nth + (times or 1)
 
 
-def afflict(fault: Fault, request: Request, answer: Callable[[], SandboxResponse]) -> SandboxResponse:  # noqa: PLR0911 - a table
+@cache
+def _bomb() -> bytes:
+    return gzip.compress(bytes(64 << 20), 6)
+
+
+_INSTEAD: dict[str, Callable[[], SandboxResponse]] = {
+    "hang": lambda: SandboxResponse(200, delivery=Transfer.HANG),
+    "drop": lambda: SandboxResponse(200, delivery=Transfer.DROP),
+    "reset": lambda: SandboxResponse(200, delivery=Transfer.RESET),
+    "page_500": lambda: error(500, "Something went wrong"),
+    "html": lambda: SandboxResponse(200, b"<!DOCTYPE html><title>Bitbucket</title><h1>Sign in</h1>", HTML),
+    "nonsense": lambda: SandboxResponse(200, b'{"items": {"count": 3}, "values": {"next": []}}'),
+    "redirect": lambda: SandboxResponse(
+        302, headers={"Location": "http://redirected.invalid/"}, content_type=TEXT
+    ),
+    "gzip_bomb": lambda: SandboxResponse(200, _bomb(), headers={"Content-Encoding": "gzip"}),
+}
+
+
+def afflict(fault: Fault, request: Request, answer: Callable[[], SandboxResponse]) -> SandboxResponse:
     """Return the faulty response. `answer` produces the regular one."""
     if fault.what.isdecimal():
         return _status(fault)
-    match fault.what:
-        case "hang":
-            return SandboxResponse(200, delivery=Transfer.HANG)
-        case "drop":
-            return SandboxResponse(200, delivery=Transfer.DROP)
-        case "reset":
-            return SandboxResponse(200, delivery=Transfer.RESET)
-        case "page_500":
-            return error(500, "Something went wrong")
-        case "html":
-            return SandboxResponse(200, b"<!DOCTYPE html><title>Bitbucket</title><h1>Sign in</h1>", HTML)
-        case "nonsense":
-            return SandboxResponse(200, b'{"status": "ok", "items": {"count": 3}, "values": {"next": []}}')
-        case "redirect":
-            return SandboxResponse(302, headers={"Location": "http://redirected.invalid/"}, content_type=TEXT)
-        case "gzip_bomb":
-            return SandboxResponse(200, _bomb(), headers={"Content-Encoding": "gzip"})
-        case _:
-            return _spoilt(fault, request, answer())
+    instead = _INSTEAD.get(fault.what)
+    return instead() if instead else _spoilt(fault, request, answer())
 
 
 def _spoilt(fault: Fault, request: Request, answer: SandboxResponse) -> SandboxResponse:
@@ -204,11 +206,6 @@ def _spoil(what: str, page: dict[str, Any], request: Request) -> None:
             page["next"] = f"{request.origin}{request.path}?{request.query}"
         case _:
             pass
-
-
-@cache
-def _bomb() -> bytes:
-    return gzip.compress(bytes(64 << 20), 6)
 
 
 def _status(fault: Fault) -> SandboxResponse:
