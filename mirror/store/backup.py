@@ -27,7 +27,6 @@ from mirror.store.ledger import count_all_as_spent, take_over
 from mirror.store.lock import (
     BESIDE,
     beside,
-    give_to_owner,
     is_served,
     place_of_copy,
     replacing,
@@ -35,7 +34,7 @@ from mirror.store.lock import (
     sync_lock,
     sync_to_disk,
 )
-from mirror.store.paths import reading_address
+from mirror.store.paths import give_to_owner, reading_address
 from mirror.store.repair import faults_of
 from mirror.store.rows import fetch, fetch_row
 from mirror.times import to_text

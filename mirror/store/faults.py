@@ -2,9 +2,10 @@
 
 import errno
 import os
+import pwd
 import sqlite3
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
 from mirror.errors import INDEX_LOST, MirrorError, StoreError
@@ -70,6 +71,24 @@ def explanation(error: sqlite3.Error | OSError) -> str:
     return f"{text} ({message.splitlines()[0][:200]})" if text else message
 
 
+def foreign_file(path: Path) -> str:
+    """Name another user's file that this one may not write: a mirror, SQLite's beside it, or its folder."""
+    real = os.path.realpath(path)
+    for one in (real, f"{real}-wal", f"{real}-shm", os.path.dirname(real)):  # noqa: PTH120 - of a text
+        with suppress(OSError):
+            owner = os.stat(one).st_uid  # noqa: PTH116
+            if owner != os.geteuid() and not os.access(one, os.W_OK):
+                return f"; {one} belongs to {_user(owner)}"
+    return ""
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
+
+
 def _is_out_of_descriptors() -> bool:
     """Return whether this process may open no more files, which SQLite does not tell."""
     try:
@@ -106,7 +125,9 @@ class Explained(AbstractContextManager[None]):
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         """Raise StoreError."""
         if isinstance(error, self._errors):
-            raise StoreError(f"{self._path}: {explanation(error)}") from error
+            text = explanation(error)
+            owned = foreign_file(self._path) if text.startswith((READ_ONLY, _ANOTHER_USER)) else ""
+            raise StoreError(f"{self._path}: {text}{owned}") from error
         # Even SQLite's message may hold bytes of a damaged page.
         if isinstance(error, UnicodeDecodeError) and is_damaged(self._path):
             raise StoreError(f"{self._path}: {DAMAGED}") from error

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from mirror.errors import MirrorError, StoreError
-from mirror.store.faults import BUSY_SECONDS, READ_ONLY, explained, known_remedy
-from mirror.store.paths import reading_address
+from mirror.store.faults import BUSY_SECONDS, READ_ONLY, explained, foreign_file, known_remedy
+from mirror.store.paths import give_to_owner, reading_address
 from mirror.store.schema import APPLICATION_ID, MIGRATIONS, VERSION, bring_up_to_date, lacks_search_parts
 
 T = TypeVar("T")
@@ -43,18 +43,20 @@ def open_writer(path: Path, mode: int = PRIVATE) -> sqlite3.Connection:
             _create(path, mode)
             # SQLite would open it for reading, and fail at the first write.
             if path.exists() and not os.access(path, os.W_OK):
-                raise StoreError(f"{path}: {READ_ONLY}")
+                raise StoreError(f"{path}: {READ_ONLY}{foreign_file(path)}")
             return _prepared(path)
 
 
 def _create(path: Path, mode: int) -> None:
     """Create an empty file with a mode, regardless of the umask, unless it exists."""
+    real = Path(os.path.realpath(path))
     try:
-        descriptor = os.open(os.path.realpath(path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        descriptor = os.open(real, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except FileExistsError:
         return
     try:
         os.fchmod(descriptor, mode)
+        give_to_owner(descriptor, real.parent)
     finally:
         os.close(descriptor)
 

@@ -14,21 +14,13 @@ from pathlib import Path
 from mirror.errors import ConfigError, StoreLocked
 from mirror.store.faults import explained
 from mirror.store.files import PRIVATE
+from mirror.store.paths import give_to_owner
 from mirror.store.schema import APPLICATION_ID
 
 # Suffixes of the lock files beside a mirror.
 LOCKS = SYNC, SERVICE, SERVER, EXPORT, SITE = (".lock", ".service", ".server", ".export", ".site")
 
 SHARED_FOR = 1.0  # seconds that a run waits for processes that only test the lock, which takes a moment
-
-
-def give_to_owner(file: Path | int, mirror: Path) -> None:
-    """Give what root makes to the owner of a mirror, or of its folder: a service cannot write root's."""
-    if os.geteuid() == 0:
-        real = beside(mirror, "")
-        model = (real if real.exists() else real.parent).stat()
-        with suppress(OSError):
-            os.chown(file, model.st_uid, model.st_gid)
 
 
 def _opened(path: Path, suffix: str, mode: int) -> int:

@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from mirror.errors import StoreError
@@ -11,10 +11,11 @@ from mirror.errors import StoreError
 def reading_address(path: Path) -> str:
     """Return the URI with which SQLite opens a file for reading; its path may have any characters.
 
-    Raises StoreError if the journal has data that is not in the file, and the folder is read-only.
+    Raises StoreError if the journal has data that is not in the file, and nothing can be written here.
     """
     # A file in WAL mode needs two more files beside it, even for reading. Where they cannot be created (a
-    # read-only mount, another user's folder, a full disk), the file is read as immutable.
+    # read-only mount, another user's folder, a full disk), the file is read as immutable. So is one that this
+    # user may not write: its owner could not write what this user makes beside it.
     return address(path, "immutable=1" if must_be_immutable(path) else "mode=ro")
 
 
@@ -26,7 +27,8 @@ def address(path: Path, mode: str) -> str:
 def must_be_immutable(path: Path) -> bool:
     """Return whether a file can only be read as immutable.
 
-    That is one in WAL mode in a read-only folder without its `-shm` file, or on a disk too full for that.
+    That is one in WAL mode without its `-shm` file, if it or its folder is read-only to this user, or on a
+    disk too full for that.
 
     Raises StoreError and OSError as `reading_address` does.
     """
@@ -36,7 +38,7 @@ def must_be_immutable(path: Path) -> bool:
         has_journal = journal.stat().st_size > 0
     except FileNotFoundError:  # the last process that closes the mirror removes it
         has_journal = False
-    if os.access(path.parent, os.W_OK):
+    if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK):
         # The file must not be read here: to close it would end all locks of this process on it, those of
         # SQLite's open connections too. Another process could then delete a journal that is in use.
         return not has_journal and _has_no_room(path)
@@ -47,8 +49,8 @@ def must_be_immutable(path: Path) -> bool:
             return False
     if has_journal:
         raise StoreError(
-            f"{path}: {journal.name} beside it has data that is not in the file yet, and the folder is"
-            " read-only; copy both into a folder that can be written"
+            f"{path}: {journal.name} beside it has data that is not in the file yet, and the file or its"
+            " folder is read-only; copy both into a folder that can be written"
         )
     return True
 
@@ -72,6 +74,15 @@ def lacks_room(error: Exception) -> bool:
 
 
 _WAL_MARK = slice(18, 20)  # bytes of the header: both are 2 in WAL mode
+
+
+def give_to_owner(file: Path | int, mirror: Path) -> None:
+    """Give what root makes to the owner of a mirror, or of its folder: a service cannot write root's."""
+    if os.geteuid() == 0:
+        real = Path(os.path.realpath(mirror))
+        model = (real if real.exists() else real.parent).stat()
+        with suppress(OSError):
+            os.chown(file, model.st_uid, model.st_gid)
 
 
 def file_identity(path: Path | str) -> tuple[int, int] | None:
