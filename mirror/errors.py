@@ -10,7 +10,7 @@ MirrorError                   a sentence for the user, and the exit code of a co
   UpstreamError           4   not the answer that was asked for
     UpstreamBusy              repeat it: timeout, lost connection, 429, 5xx; has retry_after
     UpstreamRefused           do not repeat it: 400, 403, 404, 410, any other status; has the status
-      NameReused              another repository has the name by now: the one that was meant may have moved
+      NameReused              the name leads to another repository: the one that was meant may have moved
     UpstreamShapeError        a body that is not the JSON we know
     OutcomeUnknown            a write that may or may not have happened: look before repeating it
   StoreError              4   the mirror file is missing, locked, full, broken or too new
@@ -123,7 +123,7 @@ class UpstreamRefused(UpstreamError):
 
 
 class NameReused(UpstreamRefused):
-    """Another repository has the name by now. The one that was asked for may be anywhere, or nowhere."""
+    """The name leads to another repository by now. The one that was asked for may be anywhere, or nowhere."""
 
 
 class UpstreamShapeError(UpstreamError):

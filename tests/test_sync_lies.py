@@ -245,6 +245,35 @@ def test_a_repository_listed_twice_by_api_1_0_is_one_row(tmp_path: Path) -> None
     assert crawl.rows("SELECT full_name FROM repositories ORDER BY 1") == [("u/a",), ("u/b",)]
 
 
+def test_a_name_of_api_1_0_that_leads_to_another_one_is_gone(tmp_path: Path) -> None:
+    """Strangers would see the refs of what is private by its new name as those of the public old one."""
+    old = {"slug": "old", "name": "old", "owner": "u", "scm": "git", "is_private": False}
+    new, commit = {**old, "slug": "new", "is_private": True}, {"raw_node": "a" * 40}
+    listed, refs = [old], {"main": commit}
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        if "/old/" in path and new in listed:
+            return httpx.Response(301, headers={"Location": path.replace("/old/", "/new/")})
+        if path == "/1.0/users/u/":
+            return httpx.Response(200, json={"user": {"username": "u"}, "repositories": listed})
+        bodies = {"branches": refs, "tags": {}}
+        return httpx.Response(200, json=bodies.get(path.split("/")[-2], listed[-1]))
+
+    crawl = SyncHarness(
+        "http://old.invalid", tmp_path / "mirror.db", Clock(), kind="legacy", url="http://old.invalid/1.0",
+        secret=None, workspaces=("u",), absence_brake=1.0,
+    )  # fmt: skip
+    crawl.transport = httpx.MockTransport(handle)
+    assert crawl.sync().state == "complete"
+    listed[:] = [new]
+    refs["top-secret"] = commit
+    assert crawl.sync(full=True, later=90_000).state == "complete"
+    assert crawl.gone() == {"u/old": "no longer visible"}
+    sql = "SELECT r.slug, b.name FROM branches b JOIN repositories r ON r.id = b.repository_id ORDER BY 1, 2"
+    assert crawl.rows(sql) == [("new", "main"), ("new", "top-secret"), ("old", "main")]
+
+
 def rows_of(kind: str, *names: str, **said: Any) -> Page[Any]:
     """Make a page of a listing, which does not tell its size."""
     make: dict[str, Callable[[str], Any]] = {

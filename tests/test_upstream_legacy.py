@@ -1,12 +1,13 @@
 """Servers of API 1.0: names as identities, times from the UTC keys, refs as objects."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from upstream_fakes import NOON, answer, faked, recorded
 
 from mirror.config import UpstreamConfig
-from mirror.errors import ConfigError, CredentialsRefused, UpstreamRefused, UpstreamShapeError
+from mirror.errors import ConfigError, CredentialsRefused, NameReused, UpstreamRefused, UpstreamShapeError
 from mirror.model import Owner, Ref, RepositoryKey
 from mirror.upstream.connect import url_of
 
@@ -73,25 +74,25 @@ def test_a_fork_names_its_parent() -> None:
         "fork_of": recorded("legacy/short.json"),
         "no_public_forks": True,
     }
-    found = connected(answer(row)).upstream.fetch_repository(KEY)
+    found = connected(answer(row)).upstream.find_repository(KEY.full_name)
     assert (found.parent_full_name, found.parent_uuid) == (
         "fuzzybinary/box2dxna",
         "name:fuzzybinary/box2dxna",
     )
     assert (found.full_name, found.name, found.forks_count) == ("tutorials/test5003", "mynewrepo", 0)
     assert found.fork_policy == "no_public_forks"
-    shut = connected(answer(row | {"no_forks": True, "size": -1})).upstream.fetch_repository(KEY)
+    shut = connected(answer(row | {"no_forks": True, "size": -1})).upstream.find_repository(KEY.full_name)
     assert (shut.fork_policy, shut.size) == ("no_forks", None)
 
 
 def test_a_short_row_takes_its_owner_from_the_address() -> None:
     """Early rows had no owner; missing values are None, and the repository private."""
     row = recorded("legacy/short.json") | {"owner": None}
-    found = connected(answer(row)).upstream.fetch_repository(KEY)
+    found = connected(answer(row)).upstream.find_repository(KEY.full_name)
     assert (found.full_name, found.followers_count, found.fork_policy) == ("fuzzybinary/box2dxna", 2, None)
     assert (found.created_at, found.is_private) == (None, True)
     with pytest.raises(UpstreamShapeError, match="without owner"):
-        connected(answer({"name": "x"})).upstream.fetch_repository(KEY)
+        connected(answer({"name": "x"})).upstream.find_repository(KEY.full_name)
 
 
 def test_refs_are_objects_by_name() -> None:
@@ -115,6 +116,44 @@ def test_refs_are_objects_by_name() -> None:
     assert ours.server.urls == [f"{HOST}/1.0/repositories/U/s/{kind}/" for kind in ("branches", "tags")]
     with pytest.raises(UpstreamShapeError, match="not a cursor"):
         ours.upstream.fetch_refs(KEY, "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("ask", "path"),
+    [
+        (lambda old: old.fetch_workspace("U"), "users/new/"),
+        (lambda old: old.fetch_repositories("U", "created", None), "users/new/"),
+        (lambda old: old.fetch_repository(KEY), "repositories/U/new/"),
+        (lambda old: old.fetch_refs(KEY, None), "repositories/U/new/branches/"),
+    ],
+)
+def test_a_name_that_leads_to_another_one_is_another_object(ask: Callable[[Any], Any], path: str) -> None:
+    """Names are identities, so nothing is known of the one that was asked for."""
+    moved = answer(None, 301, Location=f"/1.0/{path}")
+    with pytest.raises(NameReused, match=f"it leads to {HOST}/1.0/{path} now"):
+        ask(connected(moved, answer({"user": {"username": "new"}, "owner": "U", "slug": "s"})).upstream)
+
+
+@pytest.mark.parametrize("location", ["/!api/1.0/users/u", "/1.0/users/%75/?page=1", "/1.0/users/U"])
+def test_a_redirect_to_another_spelling_of_the_name_is_followed(location: str) -> None:
+    """In any case, behind any prefix, with or without the last slash."""
+    moved = answer(None, 301, Location=location)
+    old = connected(moved, answer({"user": {"username": "u"}, "repositories": []})).upstream
+    assert old.fetch_repositories("U", "created", None).rows == ()
+
+
+def test_an_answer_about_another_repository_is_refused() -> None:
+    """A server may look the new name up itself."""
+    with pytest.raises(NameReused, match="U/s is called U/new now"):
+        connected(answer({"owner": "U", "slug": "new"})).upstream.fetch_repository(KEY)
+
+
+def test_a_user_without_a_list_of_repositories_does_not_have_none() -> None:
+    """The user is known; what they own is not."""
+    old = connected(answer({"user": {"username": "U"}})).upstream
+    assert old.fetch_workspace("U").username == "U"
+    with pytest.raises(UpstreamShapeError, match="lists no `repositories`"):
+        old.fetch_repositories("U", "created", None)
 
 
 def test_a_ref_without_whole_hash_is_a_bad_row() -> None:

@@ -1,20 +1,21 @@
 """A server that speaks API 1.0 as an upstream: a Bitbucket from before 2019, or another mirror.
 
 It lists everything of a user in one answer, without pages. It has no identities but names, so a renamed
-repository looks like a deleted and a new one. Times without `utc` in their key are Amsterdam's, without
-offset; they are not read at all.
+repository looks like a deleted and a new one, also where the server leads from the old name to the new one:
+else both rows would go on, and the old one would show strangers what became private under the new name. Times
+without `utc` in their key are Amsterdam's, without offset; they are not read at all.
 """
 
 import re
 from functools import partial
 from typing import TypeVar
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode, urlsplit
 
 import msgspec
 
 from mirror.addresses import Told, segment
 from mirror.decoding import count, moment
-from mirror.errors import UpstreamRefused, UpstreamShapeError
+from mirror.errors import NameReused, UpstreamRefused, UpstreamShapeError
 from mirror.model import NAMED, Member, Owner, Ref, RefKind, Repository, RepositoryKey, RepositorySettings
 from mirror.upstream.client import Http, HttpUpstream, Method
 from mirror.upstream.protocol import ListingOrder, Page, RowDecoder
@@ -214,7 +215,7 @@ class UserAnswer(msgspec.Struct, frozen=True):
     """A user with all of their repositories."""
 
     user: UserJson
-    repositories: list[msgspec.Raw] = []
+    repositories: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Api1(HttpUpstream):
@@ -234,7 +235,7 @@ class Api1(HttpUpstream):
         if self.anonymous:
             return None
         try:
-            found, _ = self._http.get_json("user/", UserAnswer)
+            found, _ = self._get("user", UserAnswer)
         except UpstreamRefused as error:
             if error.status in (403, 404):  # the credential belongs to no user
                 return None
@@ -244,7 +245,7 @@ class Api1(HttpUpstream):
     def fetch_workspaces(self, cursor: str | None) -> Page[Owner]:  # noqa: ARG002 - there is one page
         """List the owners of the repositories that the credential can see, in one answer."""
         try:
-            listing, answer = self._http.get_json("user/repositories/", list[msgspec.Raw])
+            listing, answer = self._get("user/repositories", list[msgspec.Raw])
         except UpstreamRefused as error:
             raise UpstreamRefused(
                 f'{error} - name in the configuration what to mirror: workspaces = ["some-user"]',
@@ -256,7 +257,7 @@ class Api1(HttpUpstream):
 
     def fetch_workspace(self, workspace: str) -> Owner:
         """Request one user or team."""
-        found, _ = self._http.get_json(f"users/{segment(workspace)}/", UserAnswer)
+        found, _ = self._get(f"users/{segment(workspace)}", UserAnswer)
         return to_user(found.user)
 
     def fetch_members(self, workspace: str, cursor: str | None) -> Page[Member]:  # noqa: ARG002
@@ -265,7 +266,9 @@ class Api1(HttpUpstream):
 
     def fetch_repositories(self, workspace: str, order: ListingOrder, cursor: str | None) -> Page[Repository]:  # noqa: ARG002
         """Request all repositories of a user at once, in the server's own order."""
-        found, answer = self._http.get_json(f"users/{segment(workspace)}/", UserAnswer)
+        found, answer = self._get(f"users/{segment(workspace)}", UserAnswer)
+        if isinstance(found.repositories, msgspec.UnsetType):
+            raise UpstreamShapeError(f"{answer.url}: it lists no `repositories`, not even none")
         owner = to_user(found.user)
         rows = RowDecoder(RepositoryJson, lambda row: to_repository(row, owner))
         good, bad = rows.decode(found.repositories, self._keep, redact=self._http.redacted)
@@ -273,15 +276,18 @@ class Api1(HttpUpstream):
 
     def fetch_repository(self, key: RepositoryKey) -> Repository:
         """Request one repository by its name."""
-        row, answer = self._http.get_json(f"{_path(key)}/", RepositoryJson)
-        return self._keep(to_repository(row, None), answer.body)
+        row, answer = self._get(_path(key), RepositoryJson)
+        found = to_repository(row, None)
+        if key.uuid.startswith(NAMED) and found.uuid != key.uuid:
+            raise NameReused(f"{answer.url}: {key.full_name} is called {found.full_name} now", status=404)
+        return self._keep(found, answer.body)
 
     def fetch_refs(self, key: RepositoryKey, cursor: str | None) -> Page[Ref]:
         """Request all branches, then all tags: one object each, without pages."""
         kind = cursor or "branches"
         if kind not in _REFS:
             raise UpstreamShapeError(f"{cursor!r} is not a cursor of a listing of refs")
-        found, answer = self._http.get_json(f"{_path(key)}/{kind}/", dict[str, msgspec.Raw])
+        found, answer = self._get(f"{_path(key)}/{kind}", dict[str, msgspec.Raw])
         rows, bad = _REFS[kind].decode(
             (with_name(name, raw) for name, raw in found.items()), self._keep, redact=self._http.redacted
         )
@@ -314,6 +320,14 @@ class Api1(HttpUpstream):
         fields = {**_fields(settings), "owner": owner}
         fields.pop("scm", None)  # a fork has the same kind as its parent
         return self._written(self._send("POST", f"{_path(key)}/fork", fields))
+
+    def _get(self, path: str, shape: type[Row]) -> tuple[Row, Response]:
+        """Request what has a name; raises NameReused if that leads to what has another one."""
+        found, answer = self._http.get_json(f"{path}/", shape)
+        there = unquote(urlsplit(answer.address).path).rstrip("/").lower()
+        if not there.endswith(f"/{unquote(path).lower()}"):
+            raise NameReused(f"{self._http.address(path)}: it leads to {answer.url} now", status=404)
+        return found, answer
 
     def _send(self, method: Method, path: str, fields: dict[str, str]) -> Response:
         return self._http.send(method, path, content=urlencode(fields).encode(), headers=_FORM)
