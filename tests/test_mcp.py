@@ -286,7 +286,7 @@ def test_sql_is_bounded_in_time(path: Path) -> None:
 
 def test_the_public_sees_nothing_private(public: Asked, tmp_path: Path) -> None:
     """In any tool; SQL is closed once the file has a private row, as on the pages."""
-    assert "private repositories" in public.refused("query_sql", sql="SELECT 1")
+    assert "known to be public" in public.refused("query_sql", sql="SELECT 1")
     for tool, arguments in (
         ("find_repositories", {"query": ""}),
         ("find_repositories", {"query": "arriving"}),

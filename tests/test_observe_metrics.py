@@ -46,7 +46,7 @@ def test_strangers_get_no_metrics_of_a_file_with_private_rows(hook: WebhookClien
     hook.push(OLD, NEW)
     hook.client.get("/")
     text = hook.client.get("/-/metrics").text
-    assert text.startswith("# The mirror holds private repositories")
+    assert text.startswith("# Not all of the mirror is known to be public")
     assert {name for name, _ in parsed(text)} == {
         f"answer_seconds_{part}" for part in ("bucket", "count", "sum")
     }

@@ -79,6 +79,7 @@ def test_a_restored_copy_shows_strangers_nothing(mirrored: tuple[Sandbox, SyncHa
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "300"), address
         assert "Noehr" not in answer.text, address
     assert statuses(served, CLOSED) == {403}
+    assert "holds private" not in served.get(CLOSED[0]).text + served.get("/-/metrics").text
     assert statuses(served, UNAVAILABLE, headers=jespern) == {503}
     assert statuses(served, CLOSED, headers=jespern) == {403}
     assert statuses(served, (*UNAVAILABLE, *CLOSED), headers=whole) == {200}

@@ -83,7 +83,7 @@ def _refuse_hidden(connection: BoundedConnection, caller: Caller) -> None:
     with connection.trusted():
         if hides(connection, caller):
             raise ConfigError(
-                "this mirror holds private repositories, so its SQL is closed to the public; use the other"
+                "not all of this mirror is known to be public, so its SQL is closed here; use the other"
                 " tools, or serve a file that `mirror publish` made"
             )
 

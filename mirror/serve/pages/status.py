@@ -375,5 +375,5 @@ async def _from_file(request: Request, read: Callable[[sqlite3.Connection, Path]
 
 
 MONITORING = [(HEALTH, health), (METRICS, metrics)]
-_CLOSED = b"# The mirror holds private repositories: the metrics of its file need a token of its own.\n"
+_CLOSED = b"# Not all of the mirror is known to be public: the metrics of its file need a token of its own.\n"
 _HEADERS = {**SAFETY, "Cache-Control": "no-store"}
