@@ -16,6 +16,7 @@ from fixtures_db import FixtureDb, hg_ref, repository
 from mirror.background.worker import chores_of, is_overdue
 from mirror.config import read_config
 from mirror.errors import Interrupted
+from mirror.observe.metrics import FileMetrics
 from mirror.queries.past import past_of
 from mirror.queries.visibility import OPERATOR
 from mirror.store import Store
@@ -80,6 +81,18 @@ def test_the_first_and_last_of_each_day_stay(filled: FixtureDb) -> None:
             assert after[hour] == before[hour]
     assert compact(filled.store, BEFORE) == 0
     assert states(filled) == after
+
+
+def test_the_counter_of_changes_does_not_fall(filled: FixtureDb) -> None:
+    """Prometheus would take all that are left for new ones."""
+
+    def counted() -> list[str]:
+        text = FileMetrics().text(filled.store.connection).decode()
+        return [line for line in text.splitlines() if line.startswith("bitbucket_mirror_changes_total")]
+
+    before = counted()
+    assert compact(filled.store, BEFORE, batch=7) > 0
+    assert counted() == before != []
 
 
 def test_whatever_ends_it_the_next_time_goes_on(filled: FixtureDb) -> None:

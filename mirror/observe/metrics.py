@@ -31,6 +31,7 @@ from prometheus_client.utils import floatToGoString
 from mirror.queries.crawl import standing
 from mirror.queries.status import UpstreamStatus, read_status
 from mirror.queries.visibility import OPERATOR
+from mirror.store.compaction import dropped_changes
 from mirror.store.cursors import Cursors
 from mirror.store.rows import fetch, fetch_value
 from mirror.times import Clock, from_text, utc_now
@@ -295,8 +296,9 @@ def _tables(connection: sqlite3.Connection) -> Iterator[Metric]:
     for table in ("repositories", "users", "branches", "tags", "changes"):
         rows.add_metric((table,), fetch_value(connection, f"SELECT count(*) FROM {table}"))
     changes = _counter("changes", "Changes seen, by kind.", "kind")
+    dropped = dropped_changes(connection)
     for kind, count in connection.execute("SELECT kind, count(*) FROM changes GROUP BY kind"):
-        changes.add_metric((kind,), count)
+        changes.add_metric((kind,), count + dropped.get(kind, 0))
     yield from (rows, changes)
 
 

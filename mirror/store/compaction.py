@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from itertools import pairwise
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # Keys of `mirror_meta`: before which moment the past is exact to the day, and up to where that is done.
 COMPACTED, DONE = "history_compacted_before", "history_compacted_until"
+DROPPED = "history_dropped"  # the key of how many changes were dropped, by kind
 
 BATCH = 2_000  # the number of changes that one transaction drops
 
@@ -22,6 +24,12 @@ BATCH = 2_000  # the number of changes that one transaction drops
 def compacted_before(connection: sqlite3.Connection) -> str | None:
     """Return the moment before which history was compacted; None if all of it is kept."""
     return _noted(connection, COMPACTED)
+
+
+def dropped_changes(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return how many changes compactions dropped, by kind: with those that are left, a count never falls."""
+    dropped: dict[str, int] = json.loads(_noted(connection, DROPPED) or "{}")
+    return dropped
 
 
 def compact(
@@ -46,14 +54,22 @@ def compact(
             superfluous = list(_superfluous(connection, day, _day_after(day)))
         for start in range(0, len(superfluous), batch):
             on_batch()
-            ids = json.dumps(superfluous[start : start + batch])
             with store.transaction() as connection:
-                connection.execute("DELETE FROM changes WHERE id IN (SELECT value FROM json_each(?))", (ids,))
+                _drop(connection, json.dumps(superfluous[start : start + batch]))
         dropped += len(superfluous)
         on_batch()
         with store.transaction() as connection:
             _note(connection, DONE, _day_after(day))
     return dropped + _compact_measures(store, until, on_batch=on_batch, batch=batch)
+
+
+def _drop(connection: sqlite3.Connection, ids: str) -> None:
+    """Delete changes, and add their number to that of all that were dropped."""
+    gone = "FROM changes WHERE id IN (SELECT value FROM json_each(?))"
+    dropped = Counter(dropped_changes(connection))
+    dropped.update(dict(fetch(connection, f"SELECT kind, count(*) {gone} GROUP BY kind", (ids,))))
+    connection.execute(f"DELETE {gone}", (ids,))
+    _note(connection, DROPPED, json.dumps(dropped))
 
 
 def _compact_measures(store: "Store", until: str, *, on_batch: Callable[[], object], batch: int) -> int:
@@ -124,9 +140,9 @@ def _noted(connection: sqlite3.Connection, key: str) -> str | None:
     return found
 
 
-def _note(connection: sqlite3.Connection, key: str, moment: str) -> None:
+def _note(connection: sqlite3.Connection, key: str, value: str) -> None:
     connection.execute(
         """INSERT INTO mirror_meta (key, value) VALUES (?, ?)
            ON CONFLICT (key) DO UPDATE SET value = excluded.value""",
-        (key, moment),
+        (key, value),
     )
