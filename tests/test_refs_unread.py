@@ -122,12 +122,16 @@ def test_visibility_is_checked_before_unread_refs(tmp_path: Path, path: str, ref
 
 @pytest.mark.parametrize("path", OF_REFS)
 def test_refs_that_are_not_mirrored_are_501(tmp_path: Path, path: str) -> None:
-    """Refs that were read before that setting are still served."""
+    """With their address in API 2.0; refs that were read before that setting are still served."""
     served = client_of(fill(tmp_path / "mirror.db", "none").store.path)
     answer = served.get("/" + path.format("jespern/unread"))
     assert answer.status_code == 501
     error = answer.json()["error"]
-    address = f"https://api.example.com/2.0/{path.format('jespern/unread').partition('/')[2]}"
+    version, _, place = path.format("jespern/unread").partition("/")
+    if version == "1.0":
+        place, _, name = place.rpartition("/")
+        place += "/refs" if name == "branches-tags" else f"/refs/{name}"
+    address = f"https://api.example.com/2.0/{place}"
     assert error["message"] == f"This mirror holds no branches and tags; ask {address}"
     assert error["data"] == {"upstream": address}
     assert "retry-after" not in answer.headers

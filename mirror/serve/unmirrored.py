@@ -36,11 +36,19 @@ COMMON_NOUNS: Mapping[str, str] = {
     "pullrequests": "pull requests",
 }
 
-# Names in API 2.0 and in a Data Center for what other APIs name differently.
-_CLOUD_NAMES = {"changesets": "commits", "changeset": "commit", "followers": "watchers", "raw": "src"}
+# What the API of each kind of upstream calls what other APIs call differently, below a repository.
+_CLOUD_NAMES = {
+    "branches": "refs/branches", "branches-tags": "refs", "changeset": "commit", "changesets": "commits",
+    "followers": "watchers", "main-branch": "", "raw": "src", "tags": "refs/tags",
+}  # fmt: skip
+_LEGACY_NAMES = {
+    "commit": "changesets", "commits": "changesets", "refs": "branches-tags", "refs/branches": "branches",
+    "refs/tags": "tags", "watchers": "followers",
+}  # fmt: skip
 _CENTER_NAMES = {
-    "changesets": "commits", "changeset": "commits", "commit": "commits", "pullrequests": "pull-requests",
-    "hooks": "webhooks", "src": "browse", "raw": "raw", "default-reviewers": "default-reviewers",
+    "branches-tags": "", "changeset": "commits", "changesets": "commits", "commit": "commits",
+    "followers": "", "hooks": "webhooks", "main-branch": "default-branch", "pullrequests": "pull-requests",
+    "refs": "", "refs/branches": "branches", "refs/tags": "tags", "src": "browse", "watchers": "",
 }  # fmt: skip
 
 
@@ -160,8 +168,8 @@ def upstream_address(upstream: UpstreamRow, api: str, path: str, query: str = ""
     parts = [unquote(part) for part in path.strip("/").split("/")]
     if upstream.kind == "datacenter":
         parts = _center_path(parts)
-    elif api == "1.0" and upstream.kind != "legacy":
-        parts[3:4] = [_CLOUD_NAMES.get(part, part) for part in parts[3:4]]
+    elif (api == "1.0") != (upstream.kind == "legacy"):
+        parts[3:] = _renamed(parts[3:], _CLOUD_NAMES if api == "1.0" else _LEGACY_NAMES)
     here = "/".join([upstream.url.rstrip("/"), *(quote(part, safe="$;&=@!,:+") for part in parts)])
     return f"{here}{passed_on(query)}"
 
@@ -176,13 +184,20 @@ def passed_on(query: str) -> str:
 def _center_path(parts: list[str]) -> list[str]:
     """Return the path that a Data Center has for a path of Bitbucket Cloud."""
     match parts:
-        case ["repositories", workspace, slug, child, *more]:
-            return ["projects", workspace, "repos", slug, _CENTER_NAMES.get(child, child), *more]
-        case ["repositories", workspace, slug]:
-            return ["projects", workspace, "repos", slug]
+        case ["repositories", workspace, slug, *more]:
+            return ["projects", workspace, "repos", slug, *_renamed(more, _CENTER_NAMES)]
         case ["workspaces" | "repositories" | "teams", workspace, *more]:
             return ["projects", workspace, *more]
     return parts
+
+
+def _renamed(path: list[str], names: Mapping[str, str]) -> list[str]:
+    """Return a path with the name of another API at its beginning, which may be of several parts."""
+    for length in (2, 1):
+        name = names.get("/".join(path[:length]))
+        if name is not None:
+            return [*filter(None, name.split("/")), *path[length:]]
+    return path
 
 
 def noun(name: str, nouns: Mapping[str, str]) -> str:

@@ -167,7 +167,7 @@ def _fill(element: ET.Element, data: Any) -> None:
 
 Reader = Callable[[sqlite3.Connection, ApiRequest], Answer]
 
-# Documented resources of API 1.0 that the mirror does not hold, by their name in an address.
+# What the mirror does not hold in API 1.0, by its name in an address.
 _NOUNS = {
     "changesets": "history of changesets",
     "changeset": "changesets",
@@ -182,6 +182,8 @@ _NOUNS = {
     "group-privileges": "privileges of groups",
     "invitations": "invitations",
     "plan": "plans of accounts",
+    "branches": "single branches",
+    "tags": "single tags",
 }
 
 # Resources with addresses that begin with their own name, followed by an owner and perhaps a repository.
