@@ -9,7 +9,6 @@ slow, because each watch run is a run of its own.
 import argparse
 import sqlite3
 import tempfile
-import threading
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -19,8 +18,7 @@ from freshness import TICK, WARM_DAYS, History, sandbox_sizes
 
 from mirror.background.freshness import UpstreamWatch
 from mirror.config import Config, Duration, UpstreamConfig
-from mirror.operations import SyncOptions, sync_all
-from mirror.report import Reporter
+from mirror.operations import Control, SyncOptions, sync_all
 from mirror.sandbox import Sandbox, World, running
 from mirror.sandbox.model import TOKEN
 from mirror.store.files import open_reader
@@ -75,7 +73,7 @@ class Trial:
 
     def run(self, config: Config, hours: float, choose: Chooser) -> tuple[int, list[float]]:
         """Advance the time, watch what `choose` selects; return the requests and the waits in minutes."""
-        sync_all(config, SyncOptions(), report=Reporter(), stop=threading.Event(), clock=self.clock.now)
+        sync_all(config, SyncOptions(), Control(clock=self.clock.now))
         first, until = self._requests(), hours * 3600
         ticks = 0.0
         while ticks < until:
@@ -85,7 +83,7 @@ class Trial:
             names = choose(self.clock.moment)
             if names:
                 options = SyncOptions(scope=Scope(due=names, leftovers=False, kind="watch"))
-                sync_all(config, options, report=Reporter(), stop=threading.Event(), clock=self.clock.now)
+                sync_all(config, options, Control(clock=self.clock.now))
         return self._requests() - first, self._waits()
 
     def _push(self, until: float) -> None:

@@ -65,6 +65,14 @@ class SyncOptions(msgspec.Struct, frozen=True, kw_only=True):
     scope: Scope = EVERYTHING
 
 
+class Control(msgspec.Struct, frozen=True, kw_only=True):
+    """What surrounds the runs of a process: `report` gets their progress, `stop` ends them once it is set."""
+
+    report: Reporter = msgspec.field(default_factory=Reporter)
+    stop: threading.Event = msgspec.field(default_factory=threading.Event)
+    clock: Clock = utc_now
+
+
 def chosen(config: Config, names: Sequence[str]) -> list[UpstreamConfig]:
     """Return the upstreams of these names, or all without names; raises ConfigError for an unknown one."""
     known = {upstream.name: upstream for upstream in config.upstreams}
@@ -96,18 +104,16 @@ def built_in_sandbox(config: Config, *, lively: bool = False) -> Iterator[None]:
         yield
 
 
-def sync_all(
-    config: Config, options: SyncOptions, *, report: Reporter, stop: threading.Event, clock: Clock = utc_now
-) -> list[Summary]:
+def sync_all(config: Config, options: SyncOptions, control: Control) -> list[Summary]:
     """Bring the mirror up to date from each chosen upstream, one after the other.
 
     Raises ConfigError, StoreLocked and other StoreErrors; errors of an upstream are in its summary. After an
     interrupted run, no other begins.
     """
     summaries = list[Summary]()
-    with _runs(config, options, report=report, stop=stop, clock=clock) as runs:
+    with _runs(config, options, control) as runs:
         for run in runs:
-            _prepare_search_index(run, config, report)
+            _prepare_search_index(run, config)
             summaries.append(sync_upstream(run, options.scope))
             _keep_answers(run)
             if summaries[-1].state == "interrupted":
@@ -116,10 +122,10 @@ def sync_all(
     return summaries
 
 
-def _prepare_search_index(run: Run, config: Config, report: Reporter) -> None:
+def _prepare_search_index(run: Run, config: Config) -> None:
     """Mend the search index if it is visibly damaged, and let it have commits or not."""
     if run.store.mend_search_index():
-        report.note("the search index was damaged, and is rebuilt from the rows")
+        run.report.note("the search index was damaged, and is rebuilt from the rows")
     run.store.search_commits(wanted=config.search_commits)
 
 
@@ -133,26 +139,19 @@ def _keep_answers(run: Run) -> None:
 def plan_all(config: Config, options: SyncOptions) -> list[Plan]:
     """Estimate the requests of `sync_all`, without waiting; raises what it raises, and UpstreamError."""
     options = msgspec.structs.replace(options, may_wait=False)
-    with _runs(config, options, report=Reporter(), stop=threading.Event(), clock=utc_now) as runs:
+    with _runs(config, options, Control()) as runs:
         return [plan_upstream(run) for run in runs]
 
 
 def verify_all(
-    config: Config,
-    options: SyncOptions,
-    *,
-    sample: int | None,
-    repair: bool,
-    report: Reporter,
-    stop: threading.Event,
-    clock: Clock = utc_now,
+    config: Config, options: SyncOptions, control: Control, *, sample: int | None, repair: bool
 ) -> tuple[list[Summary], list[Difference]]:
     """Compare mirror and upstreams: `sample` repositories of each, or (None) all.
 
     With `repair`, the upstream's answer replaces what differs. Raises what `sync_all` raises.
     """
     summaries, findings = list[Summary](), list[Difference]()
-    with _runs(config, options, report=report, stop=stop, clock=clock) as runs:
+    with _runs(config, options, control) as runs:
         for run in runs:
             summary, found = verify_upstream(run, sample=sample, repair=repair, random=Random())
             _keep_answers(run)
@@ -164,9 +163,7 @@ def verify_all(
 
 
 @contextmanager
-def _runs(
-    config: Config, options: SyncOptions, *, report: Reporter, stop: threading.Event, clock: Clock
-) -> Iterator[Iterator[Run]]:
+def _runs(config: Config, options: SyncOptions, control: Control) -> Iterator[Iterator[Run]]:
     """Yield an iterator of a run for each chosen upstream, with the file locked and open for all of them.
 
     Raises StoreError for any error that a damaged file causes.
@@ -174,8 +171,8 @@ def _runs(
     path, mode = Path(config.database), config.mode
     upstreams = chosen(config, options.names)
     with damage_explained(path), sync_lock(path, mode), Store(path, mode) as store, ExitStack() as stack:
-        _tell_renamed(store, config, upstreams, report)
-        wait = InterruptibleWait(stop, report)
+        _tell_renamed(store, config, upstreams, control.report)
+        wait = InterruptibleWait(control.stop, control.report)
         # Connect all first: an unreadable credential is reported before any request is sent.
         connections = list[ConnectedUpstream]()
         for upstream in upstreams:
@@ -184,7 +181,7 @@ def _runs(
                     upstream,
                     ledger=RequestLedger(store, ahead=AHEAD),
                     wait=wait,
-                    clock=clock,
+                    clock=control.clock,
                     may_wait=options.may_wait,
                     max_requests=options.max_requests,
                     timer=time.monotonic,
@@ -199,9 +196,9 @@ def _runs(
                 connection.budget,
                 store,
                 url=url_of(upstream),
-                clock=clock,
-                stop=stop,
-                report=report,
+                clock=control.clock,
+                stop=control.stop,
+                report=control.report,
                 full=options.full,
                 confirm_absence=options.confirm_absence,
             )

@@ -1,7 +1,6 @@
 """A mirror of a mirror: what one serves as API 2.0, another reads as Bitbucket Cloud, row by row."""
 
 import re
-import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +11,8 @@ from live_server import serving
 from prepared_files import opened
 
 from mirror.config import Config, UpstreamConfig
-from mirror.operations import SyncOptions, sync_all
-from mirror.report import Reporter, Summary
+from mirror.operations import Control, SyncOptions, sync_all
+from mirror.report import Summary
 from mirror.sandbox import Sandbox, World, running
 from mirror.store import Store, tokens
 
@@ -48,7 +47,7 @@ def synced(path: Path, url: str, secret: str | None = None, **said: Any) -> list
     )
     opened(path).close()
     config = Config(database=str(path), upstreams=(upstream,))
-    return sync_all(config, SyncOptions(may_wait=False), report=Reporter(), stop=threading.Event())
+    return sync_all(config, SyncOptions(may_wait=False), Control())
 
 
 def rows_of(path: Path, table: str) -> list[dict[str, Any]]:

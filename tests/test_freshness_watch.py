@@ -1,6 +1,5 @@
 """Watch runs: due workspaces are read from the file, and a run without changes leaves few rows."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -14,7 +13,7 @@ from mirror.background.freshness import UpstreamWatch, Watches
 from mirror.background.jobs import Work
 from mirror.background.worker import do
 from mirror.config import Config
-from mirror.report import Reporter
+from mirror.operations import Control
 from mirror.sandbox import Fault, Sandbox
 from mirror.store.files import open_reader
 from mirror.times import from_text
@@ -123,9 +122,7 @@ def test_a_watch_run_lists_due_workspaces_only(
 
     def look(*names: str) -> int:
         crawl.clock.wait(60)
-        (summary,) = do(
-            work, config, report=Reporter(), stop=threading.Event(), clock=crawl.clock.now, due=names
-        )
+        (summary,) = do(work, config, Control(clock=crawl.clock.now), due=names)
         assert (summary.state, summary.kind) == ("complete", "watch")
         return summary.counts.requests
 
@@ -147,10 +144,8 @@ def test_a_watch_run_is_never_counted_as_a_sync(
     config = Config(database=str(crawl.path), upstreams=(crawl.config,))
     sandbox.do("delete", "jespern/arriving")
     sandbox.reset()
-    (summary,) = do(
-        Work(crawl.config, "watch", ""), config,
-        report=Reporter(), stop=threading.Event(), clock=crawl.clock.now, due=["jespern"],
-    )  # fmt: skip
+    work, control = Work(crawl.config, "watch", ""), Control(clock=crawl.clock.now)
+    (summary,) = do(work, config, control, due=["jespern"])
     assert sandbox.state()["by_kind"]["listing"] == 2  # the newest updates, then all
     assert (summary.state, summary.kind) == ("complete", "watch")
     assert crawl.one("SELECT kind FROM sync_runs ORDER BY id DESC LIMIT 1") == "watch"

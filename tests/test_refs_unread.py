@@ -1,7 +1,6 @@
 """Unread refs are never served as "there are none", nor taken so by a mirror of the mirror."""
 
 import io
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -25,12 +24,12 @@ from live_server import serving
 from mirror.cli.printer import Printer
 from mirror.cli.status import print_status
 from mirror.config import Config, UpstreamConfig
-from mirror.operations import SyncOptions, sync_all
+from mirror.operations import Control, SyncOptions, sync_all
 from mirror.queries.inventory import inventory_page
 from mirror.queries.repositories import repository_details
 from mirror.queries.status import RefCounts, read_status, ref_counts_of
 from mirror.queries.visibility import ANONYMOUS, OPERATOR, Caller
-from mirror.report import Reporter, Summary
+from mirror.report import Summary
 from mirror.store import Store
 from mirror.store.files import open_reader
 from mirror.store.runs import Failure, Failures
@@ -229,9 +228,7 @@ def synced(
     (summary,) = sync_all(
         Config(database=str(path), upstreams=(upstream,)),
         SyncOptions(may_wait=False),
-        report=Reporter(),
-        stop=threading.Event(),
-        clock=lambda: utc_now() + after,
+        Control(clock=lambda: utc_now() + after),
     )
     return summary
 

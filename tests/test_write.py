@@ -13,8 +13,7 @@ from upstream_fakes import MemoryLedger
 from write_harness import WriteHarness, writable
 
 from mirror.model import RepositorySettings
-from mirror.operations import SyncOptions, sync_all
-from mirror.report import Reporter
+from mirror.operations import Control, SyncOptions, sync_all
 from mirror.sandbox import Fault, repository_refs, visible_repositories
 from mirror.store import Store
 from mirror.store.lock import sync_lock
@@ -246,9 +245,7 @@ def test_a_write_does_not_disturb_a_running_sync(tmp_path: Path) -> None:
         made.sandbox.add_fault(Fault("slow", where="listing", nth=None, seconds=0.05))
         config = made.seeing_everything()
         full = SyncOptions(full=True)
-        sync = threading.Thread(
-            target=lambda: sync_all(config, full, report=Reporter(), stop=threading.Event())
-        )
+        sync = threading.Thread(target=lambda: sync_all(config, full, Control()))
         sync.start()
         number = 0
         while sync.is_alive() and number < 30:

@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -13,11 +12,10 @@ import msgspec
 from prepared_files import MirrorOf, long_port, opened
 
 from mirror.config import Config, Duration, Retry, UpstreamConfig
-from mirror.operations import SyncOptions, sync_all
+from mirror.operations import Control, SyncOptions, sync_all
 from mirror.queries.repositories import repository_named
 from mirror.queries.search import find_repositories
 from mirror.queries.visibility import OPERATOR
-from mirror.report import Reporter
 from mirror.sandbox import RunningSandbox, Sandbox, World, running, visible_repositories
 from mirror.store.files import open_reader
 from mirror.write import PassThrough
@@ -65,7 +63,7 @@ class WriteHarness:
         """Mirror the sandbox."""
         config = self.seeing_everything()
         opened(self.path).close()
-        for summary in sync_all(config, SyncOptions(), report=Reporter(), stop=threading.Event()):
+        for summary in sync_all(config, SyncOptions(), Control()):
             assert summary.exit_code == 0, summary
 
     def row(self, full_name: str) -> dict[str, Any] | None:

@@ -31,6 +31,7 @@ from mirror.credentials import read_credential
 from mirror.errors import ConfigError
 from mirror.lake import address_of
 from mirror.observe.alerts import Alerts
+from mirror.operations import Control
 from mirror.report import Reporter
 from mirror.store.lock import is_syncing, service_mark
 from mirror.times import Clock, utc_now
@@ -104,7 +105,7 @@ class Background:
         )
         self._seen = clock()
         self._config = checked(config)
-        self._worker = Worker(config, report=report, stop=self.stop, clock=clock)
+        self._worker = Worker(config, Control(report=report, stop=self.stop, clock=clock))
         self._watching = Watches(config, clock)
 
     def run(self) -> bool:

@@ -20,10 +20,10 @@ from mirror.lake import address_of
 from mirror.observe.alerts import Alerts
 from mirror.observe.health import file_health
 from mirror.observe.logs import log_run
-from mirror.operations import SyncOptions, sync_all, verify_all
+from mirror.operations import Control, SyncOptions, sync_all, verify_all
 from mirror.publish.snapshot import PublishOptions, publish
 from mirror.readable import size_text
-from mirror.report import Reporter, Summary
+from mirror.report import Summary
 from mirror.store import Store
 from mirror.store.backup import back_up_dated, dated_copies
 from mirror.store.compaction import compact, compacted_before
@@ -201,15 +201,7 @@ def _written(*paths: Path) -> Sequence[datetime]:
     return found
 
 
-def do(
-    work: Work,
-    config: Config,
-    *,
-    report: Reporter,
-    stop: threading.Event,
-    clock: Clock,
-    due: Collection[str] = (),
-) -> list[Summary]:
+def do(work: Work, config: Config, control: Control, due: Collection[str] = ()) -> list[Summary]:
     """Do work and return the summaries of its runs; raises what `sync_all` and `verify_all` raise.
 
     `due` are the workspaces that a watch run lists.
@@ -217,8 +209,8 @@ def do(
     scope = scope_of(work, due)
     options = SyncOptions(names=(work.upstream.name,), may_wait=False, full=work.kind == "sweep", scope=scope)
     if work.kind == "verify":
-        return _verify(work, config, options, report=report, stop=stop, clock=clock)
-    return sync_all(config, options, report=report, stop=stop, clock=clock)
+        return _verify(work, config, options, control)
+    return sync_all(config, options, control)
 
 
 def scope_of(work: Work, due: Collection[str] = ()) -> Scope:
@@ -234,26 +226,17 @@ def scope_of(work: Work, due: Collection[str] = ()) -> Scope:
     return Scope(listings=scope.listings, refs=not own, kind=scope.kind)
 
 
-def _verify(
-    work: Work, config: Config, options: SyncOptions, *, report: Reporter, stop: threading.Event, clock: Clock
-) -> list[Summary]:
+def _verify(work: Work, config: Config, options: SyncOptions, control: Control) -> list[Summary]:
     """Check the file and compare a sample of rows; report faults, which `mirror verify` can repair."""
     complaints = check_file(Path(config.database), repair=False)
     for complaint in complaints:
-        report.fault(f"{work.id}: {complaint.text}")
-    record_check(Path(config.database), complaints, at=to_text(clock()))
-    summaries, findings = verify_all(
-        config,
-        options,
-        sample=work.upstream.verify_sample,
-        repair=False,
-        report=report,
-        stop=stop,
-        clock=clock,
-    )
+        control.report.fault(f"{work.id}: {complaint.text}")
+    record_check(Path(config.database), complaints, at=to_text(control.clock()))
+    sample = work.upstream.verify_sample
+    summaries, findings = verify_all(config, options, control, sample=sample, repair=False)
     wrong = sum(finding.is_fault for finding in findings)
     if wrong:
-        report.fault(f"{work.id}: {wrong:,} differences; see: mirror verify --sample all --repair")
+        control.report.fault(f"{work.id}: {wrong:,} differences; see: mirror verify --sample all --repair")
     return summaries
 
 
@@ -264,14 +247,11 @@ class Worker:
     """Does one job at a time by the present configuration. An error of a job does not end the service.
 
     `refused` are the upstreams that refused their credential in the last run.
-
-    :param report: gets the progress of runs, and failures.
-    :param stop: once it is set, nothing new begins.
     """
 
-    def __init__(self, config: Config, *, report: Reporter, stop: threading.Event, clock: Clock) -> None:
-        self.alerts = Alerts(config, clock=clock)
-        self._config, self._report, self._stop, self._clock = config, report, stop, clock
+    def __init__(self, config: Config, control: Control) -> None:
+        self.alerts = Alerts(config, clock=control.clock)
+        self._config, self._control, self._report = config, control, control.report
         self._busy = threading.Lock()
         self.refused = set[str]()
 
@@ -296,12 +276,12 @@ class Worker:
         done = list[Summary]()
         with self._busy:
             # A reload may have removed its upstream while the work waited for its turn.
-            if self._stop.is_set() or work.upstream.name not in {one.name for one in self._config.upstreams}:
+            if self._control.stop.is_set() or work.upstream.name not in {
+                one.name for one in self._config.upstreams
+            }:
                 return done
             with self._surviving(work.id, work.upstream.name):
-                done = do(
-                    work, self._config, report=self._report, stop=self._stop, clock=self._clock, due=due
-                )
+                done = do(work, self._config, self._control, due)
                 for summary in done:
                     if summary.exit_code == CredentialsRefused.exit_code:
                         self.refused.add(summary.upstream)
@@ -316,11 +296,11 @@ class Worker:
     def keep(self, chore: Chore) -> None:
         """Do a chore and log a line on it."""
         with self._busy:
-            if self._stop.is_set():
+            if self._control.stop.is_set():
                 return
             with self._surviving(chore.id, chore.id):
                 try:
-                    self._report.note(f"{chore.id}: {chore.do(self._stop, self._clock)}")
+                    self._report.note(f"{chore.id}: {chore.do(self._control.stop, self._control.clock)}")
                     self.alerts.send_recovery(chore.id)
                 except Interrupted as error:
                     self._report.note(f"{chore.id}: {error}")
@@ -342,7 +322,7 @@ class Worker:
     def tell_health(self) -> None:
         """Send an alert when `/-/health` becomes unwell, and when it is well again."""
         patience = {upstream.name: upstream.stale_after for upstream in self._config.upstreams}
-        reasons = file_health(Path(self._config.database), self._clock(), patience=patience).reasons
+        reasons = file_health(Path(self._config.database), self._control.clock(), patience=patience).reasons
         if reasons:
             self.alerts.send_failure("", f"the mirror is unwell: {'; '.join(reasons)}")
         else:

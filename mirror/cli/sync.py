@@ -1,7 +1,6 @@
 """`mirror sync` and `mirror verify`, and what they print: progress, summaries, plans, findings."""
 
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
@@ -17,7 +16,7 @@ from mirror.config_checks import warn
 from mirror.errors import ConfigError, StoreError, StoreLocked
 from mirror.observe.alerts import Alerts
 from mirror.observe.logs import EveryMinute, Logged, log_run, row_counts, seconds_text, secrets_of, set_up
-from mirror.operations import SyncOptions, built_in_sandbox, plan_all, sync_all, verify_all
+from mirror.operations import Control, SyncOptions, built_in_sandbox, plan_all, sync_all, verify_all
 from mirror.queries.crawl import line_of
 from mirror.readable import repositories_text, requests_text
 from mirror.report import Reporter, Summary
@@ -103,7 +102,7 @@ def sync(
 def _sync_or_alert(config: Config, options: SyncOptions, reporter: Reporter, alerts: Alerts) -> list[Summary]:
     """Sync; send an alert if the file cannot be used, unless that is because another run is at work."""
     try:
-        return sync_all(config, options, report=reporter, stop=threading.Event())
+        return sync_all(config, options, Control(report=reporter))
     except StoreError as error:
         if not isinstance(error, StoreLocked):
             alerts.send_failure("", str(error))
@@ -156,7 +155,7 @@ def verify(names: tuple[str, ...], sample: str, repair: bool, no_wait: bool) -> 
         options = SyncOptions(names=names, may_wait=not no_wait)
         with built_in_sandbox(config), progress() as reporter:
             summaries, findings = verify_all(
-                config, options, sample=number, repair=repair, report=reporter, stop=threading.Event()
+                config, options, Control(report=reporter), sample=number, repair=repair
             )
         with unread():
             print_findings(out(), summaries, findings)
