@@ -61,12 +61,14 @@ def secrets_of(config: Config) -> list[str]:
     return found
 
 
-class ConsoleLines(logging.Formatter):
-    """Lines for people, like ``12:00:01 CET box complete; ...``; warnings and above show their level."""
-
+class _Lines(logging.Formatter):
     def __init__(self, redact: Redact) -> None:
         super().__init__()
         self._redact = redact
+
+
+class ConsoleLines(_Lines):
+    """Lines for people, like ``12:00:01 CET box complete; ...``; warnings and above show their level."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Write one record."""
@@ -78,12 +80,8 @@ class ConsoleLines(logging.Formatter):
         return self._redact("\n".join(lines))
 
 
-class JsonLines(logging.Formatter):
+class JsonLines(_Lines):
     """One JSON object a line, for programs, with the members of `extra`."""
-
-    def __init__(self, redact: Redact) -> None:
-        super().__init__()
-        self._redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
         """Write one record."""

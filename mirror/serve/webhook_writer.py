@@ -17,6 +17,7 @@ import msgspec
 
 from mirror.errors import StoreError
 from mirror.store import Store
+from mirror.store.lock import sync_to_disk
 from mirror.store.webhooks import KEPT_HOURS, Delivery, RepositoryEvent, is_new_delivery, save_event
 from mirror.times import to_text
 
@@ -59,7 +60,7 @@ class Spool:
         """Save a delivery; it is on the disk when this returns. Raises TooMany and OSError."""
         if not self._folder.exists():
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            _sync(self._folder.parent)
+            sync_to_disk(self._folder.parent)
         if len(self._names()) >= self._most_files:
             raise TooMany
         # Names sort in the order of arrival; no two are the same.
@@ -73,7 +74,7 @@ class Spool:
         except BaseException:
             Path(unfinished).unlink(missing_ok=True)
             raise
-        _sync(self._folder)
+        sync_to_disk(self._folder)
 
     def _drop_unfinished(self) -> None:
         """Remove what killed processes had not finished, so was never acknowledged."""
@@ -118,15 +119,6 @@ class Spool:
         except OSError as error:
             log.warning("%s: cannot be read: %s", self._folder, error.strerror)
             return []
-
-
-def _sync(folder: Path) -> None:
-    """Write a folder's list of names to the disk (fsync)."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 WriteDelivery = Callable[[Store, Kept], WriteResult]

@@ -224,6 +224,13 @@ async def answer_of(write: Write, writing: Writing) -> Answer:
     return msgspec.structs.replace(answer, status=done.status, headers=headers)
 
 
+async def delete_repository(writing: Writing) -> Done:
+    """DELETE of a repository's address: 204 and no body."""
+    row, _ = await writing.known()
+    await writing.access.delete(row)
+    return Done(None, 204)
+
+
 async def admitted_writer(
     server: Served, database: "Database", given: Credentials
 ) -> tuple[Caller, WriteAccess]:

@@ -43,7 +43,7 @@ from mirror.serve.exchange import (
     read_fields,
 )
 from mirror.serve.unmirrored import must_be_listed, not_mirrored, with_refs
-from mirror.serve.writer import Done, Write, Writing, settings_of
+from mirror.serve.writer import Done, Write, Writing, delete_repository, settings_of
 
 SEARCH_LIMIT = 1000  # results of a search without `limit`
 SEARCH_MOST = 10_000
@@ -303,13 +303,6 @@ async def update_repository(writing: Writing) -> Done:
     values = await read_fields(writing.request, assumed=FORM)
     settings, _ = settings_of(values, shown=shown.body, exists=True, fork_policy=row.fork_policy)
     return Done(await writing.access.update(row, settings))
-
-
-async def delete_repository(writing: Writing) -> Done:
-    """DELETE repositories/U/S: 204 and no body."""
-    row, _ = await writing.known()
-    await writing.access.delete(row)
-    return Done(None, 204)
 
 
 async def fork_repository(writing: Writing) -> Done:

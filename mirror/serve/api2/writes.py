@@ -10,7 +10,7 @@ from mirror.model import Repository, RepositorySettings, slug_of
 from mirror.queries.accounts import owner_named
 from mirror.serve.api2.edge import REPOSITORY, WORKSPACE, Api2Request, no_workspace
 from mirror.serve.exchange import JSON, ApiError, bad_request, read_fields
-from mirror.serve.writer import Done, Write, Writing, settings_of
+from mirror.serve.writer import Done, Write, Writing, delete_repository, settings_of
 
 _SLUG = re.compile(r"(?!\.+$)(?!-)[A-Za-z0-9._-]{1,62}(?<!-)")
 
@@ -40,13 +40,6 @@ async def update(writing: Writing) -> Done:
     settings, _ = settings_of(values, shown=shown.body, exists=True, fork_policy=row.fork_policy)
     made = await writing.access.update(row, settings)
     return Done(made) if made.full_name == row.full_name else _new(writing.asked, made)
-
-
-async def delete(writing: Writing) -> Done:
-    """DELETE repositories/W/S: 204 and no body."""
-    row, _ = await writing.known()
-    await writing.access.delete(row)
-    return Done(None, 204)
 
 
 async def fork(writing: Writing) -> Done:
@@ -112,6 +105,6 @@ def _named_workspace(values: Mapping[str, Any]) -> str | None:
 
 # The handlers of writes, by address and method.
 WRITERS: dict[tuple[str, ...], dict[str, Write]] = {
-    ("repositories", WORKSPACE, REPOSITORY): {"POST": create, "PUT": update, "DELETE": delete},
+    ("repositories", WORKSPACE, REPOSITORY): {"POST": create, "PUT": update, "DELETE": delete_repository},
     ("repositories", WORKSPACE, REPOSITORY, "forks"): {"POST": fork},
 }
