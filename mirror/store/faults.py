@@ -2,7 +2,6 @@
 
 import errno
 import os
-import pwd
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
@@ -83,6 +82,8 @@ def foreign_file(path: Path) -> str:
 
 
 def _user(number: int) -> str:
+    import pwd  # noqa: PLC0415 - few commands name a user
+
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:
