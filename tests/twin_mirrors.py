@@ -182,7 +182,7 @@ class Twin:
             self.put("followers", repository_id=row, user_id=self.user(random.choice(("lurker", "fan9"))))
             self._history(row)
             if random.random() < 0.3:
-                self._project(name, "DARK")
+                self._project(name, random.choice(("DARK", "PROJ")))
 
     def _public_ids(self) -> Iterator[int]:
         yield from (row[0] for row in self.db.execute("SELECT id FROM repositories WHERE is_private = 0"))

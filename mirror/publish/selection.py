@@ -62,7 +62,8 @@ COPIED: Mapping[str, Mapping[str, str]] = {
     "tags": {"repository_id": "kept.new", **_same("t", f"name {_TARGET} target_parents tagger message date")},
     "followers": {"repository_id": "kept.new", "user_id": "who.new"},
     "projects": {
-        "id": "row_number() OVER (ORDER BY t.id)",
+        # Not in the order of their numbers: one may have been read first with a private repository.
+        "id": "row_number() OVER (ORDER BY owner.new, t.uuid)",
         "upstream_id": "(SELECT new FROM kept_upstreams WHERE old = t.upstream_id)",
         "owner_id": "owner.new",
         **_same("t", "uuid key name description is_private avatar_url"),
@@ -222,7 +223,7 @@ _SOURCES = {
                 max(last_seen_at) AS last_seen_at
             FROM kept_repositories WHERE project_key IS NOT NULL GROUP BY 1, 2) AS held
             ON held.owner_id = t.owner_id AND held.project_key = t.key
-        WHERE {visible_project(ANONYMOUS, "t")} ORDER BY t.id""",
+        WHERE {visible_project(ANONYMOUS, "t")} ORDER BY 1""",
     # Edits of older versions may name the parent, which may be private.
     "changes": f"""changes c CROSS JOIN kept_repositories kept ON kept.old = c.repository_id
         WHERE c.id > kept.public_from AND c.kind IN ({", ".join(f"'{kind}'" for kind in TOLD_CHANGES)})
