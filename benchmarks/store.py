@@ -19,6 +19,7 @@ from sqlite_utils import Database
 from mirror.model import Owner, Ref, Repository
 from mirror.store import Store
 from mirror.store.refs import save_refs
+from mirror.store.repositories import Look
 
 PAGE = 100
 
@@ -76,9 +77,7 @@ def measure_store(path: Path, rows: list[Repository]) -> dict[str, float]:
         def load(all_rows: list[Repository], seen_at: str, *, first: bool = False) -> Callable[[], None]:
             def work() -> None:
                 for page in pages(all_rows):
-                    store.save_page(
-                        upstream, page, run_id=None, seen_at=seen_at, with_refs=True, first_listing=first
-                    )
+                    store.save_page(upstream, page, Look(seen_at, with_refs=True, first_listing=first))
 
             return work
 

@@ -10,7 +10,7 @@ from mirror.model import Member, Owner, Ref, Repository
 from mirror.store.changes import show_new_changes
 from mirror.store.owners import save_members
 from mirror.store.refs import save_refs
-from mirror.store.repositories import mark_gone
+from mirror.store.repositories import Look, mark_gone
 from mirror.store.runs import Failure, Failures
 from mirror.times import from_text, to_text
 
@@ -151,9 +151,7 @@ class FixtureDb:
 
     def repositories(self, rows: Sequence[Repository], *, at: str = SEEN, first: bool = False) -> None:
         """Save a page."""
-        self.store.save_page(
-            self.upstream_id, rows, run_id=None, seen_at=at, with_refs=True, first_listing=first
-        )
+        self.store.save_page(self.upstream_id, rows, Look(at, with_refs=True, first_listing=first))
 
     def id_of(self, full_name: str) -> int:
         """Find a repository's row."""

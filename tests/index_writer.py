@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mirror.model import Owner, Repository
 from mirror.store import Store
+from mirror.store.repositories import Look
 
 OWNER = Owner(uuid="ann", username="ann")
 SEEN = "2026-01-01T00:00:00.000000Z"
@@ -28,7 +29,7 @@ def page(first: int, size: int = 100, *, suffix: str = "") -> list[Repository]:
 
 def save(store: Store, rows: list[Repository], *, first: bool) -> None:
     """Save a page as a sync does."""
-    store.save_page(1, rows, run_id=None, seen_at=SEEN, with_refs=False, first_listing=first)
+    store.save_page(1, rows, Look(SEEN, first_listing=first))
 
 
 def write_until_killed(path: Path, ready: Connection) -> None:

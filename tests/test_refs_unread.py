@@ -32,6 +32,7 @@ from mirror.queries.visibility import ANONYMOUS, OPERATOR, Caller
 from mirror.report import Summary
 from mirror.store import Store
 from mirror.store.files import open_reader
+from mirror.store.repositories import Look
 from mirror.store.runs import Failure, Failures
 from mirror.times import from_text, utc_now
 
@@ -59,10 +60,7 @@ def fill(path: Path, refs: str = "api") -> FixtureDb:
     filled.store.save_page(
         filled.upstream_id,
         (UNREAD, HIDDEN, READ, EMPTY),
-        run_id=None,
-        seen_at=SEEN,
-        with_refs=refs != "none",
-        first_listing=True,
+        Look(SEEN, with_refs=refs != "none", first_listing=True),
     )
     filled.refs("jespern/read", REFS)
     filled.refs("jespern/empty", ())

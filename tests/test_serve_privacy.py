@@ -19,6 +19,7 @@ from mirror.serve.connections import is_local
 from mirror.serve.stored_queries import QUERIES
 from mirror.serve.table_metadata import TABLES
 from mirror.store import tokens
+from mirror.store.repositories import Look
 from mirror.store.runs import Failure, Failures
 from mirror.times import from_text
 
@@ -183,7 +184,7 @@ def _add_private_rows(filled: FixtureDb) -> None:
         row = filled.store.save_upstream("inside", "datacenter", "https://inside.example")
         connection.execute("UPDATE upstreams SET id = ? WHERE id = ?", (inside, row))
     hidden = [repository("ins/ide", is_private=True)]
-    filled.store.save_page(inside, hidden, run_id=None, seen_at=LATEST, with_refs=True, first_listing=False)
+    filled.store.save_page(inside, hidden, Look(LATEST, with_refs=True))
     with filled.store.transaction() as connection:
         connection.execute(
             "UPDATE repositories SET first_seen_at = ? WHERE slug = 'shown'", (LATEST[:8] + "01",)

@@ -15,6 +15,7 @@ from webhook_client import NEW, OLD, SOME, webhook_mirror
 from mirror.sandbox import Fault, Sandbox
 from mirror.store import Store, tokens
 from mirror.store.changes import DESCRIBED, repository_changes
+from mirror.store.repositories import Look
 from mirror.store.schema import HIDDEN
 
 NAME = "ubernostrum/django-profiles"
@@ -230,14 +231,7 @@ def test_a_mirror_without_refs_opens_at_once(tmp_path: Path) -> None:
     filled = FixtureDb(tmp_path / "other.db")
     filled.repositories([repository("a/b", is_private=True)], first=True)
     filled.refs("a/b", [hg_ref("branch", "old-secret", "1")])
-    filled.store.save_page(
-        filled.upstream_id,
-        [repository("a/b")],
-        run_id=None,
-        seen_at=LATER,
-        with_refs=False,
-        first_listing=False,
-    )
+    filled.store.save_page(filled.upstream_id, [repository("a/b")], Look(LATER))
     assert filled.store.row("SELECT public_from FROM repositories")[0] == HIDDEN
     filled.store.close()
 

@@ -17,6 +17,7 @@ from mirror.operations import Control, SyncOptions, sync_all
 from mirror.sandbox import Fault, repository_refs, visible_repositories
 from mirror.store import Store
 from mirror.store.lock import sync_lock
+from mirror.store.repositories import Look
 from mirror.store.writes import OLDEST_PAGE
 from mirror.times import to_text, utc_now
 from mirror.upstream.connect import connect
@@ -224,16 +225,14 @@ def test_an_older_page_does_not_undo_a_write(made: WriteHarness) -> None:
     made.writes.delete("jespern/arriving", by="x")
     made.writes.update("jespern/django-piston", RepositorySettings(is_private=True, name="Hidden"), by="x")
     with Store(made.path) as store:
-        store.save_page(
-            1, page.rows, run_id=None, seen_at=to_text(utc_now()), with_refs=True, first_listing=False
-        )
+        store.save_page(1, page.rows, Look(to_text(utc_now()), with_refs=True))
     gone, hidden = made.row("jespern/arriving"), made.row("jespern/hidden")
     assert gone is not None
     assert hidden is not None
     assert (gone["gone_reason"], hidden["is_private"]) == ("deleted", 1)
     late = to_text(utc_now() + 2 * OLDEST_PAGE)
     with Store(made.path) as store:
-        store.save_page(1, page.rows, run_id=None, seen_at=late, with_refs=True, first_listing=False)
+        store.save_page(1, page.rows, Look(late, with_refs=True))
     back = made.row("jespern/arriving")
     assert back is not None
     assert back["deleted_at"] is None  # a page of later: whoever deleted it has restored it

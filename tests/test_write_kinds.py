@@ -17,6 +17,7 @@ from mirror.config import Config, UpstreamConfig, UpstreamKind
 from mirror.errors import OutcomeUnknown, UpstreamBusy, UpstreamError, UpstreamRefused
 from mirror.model import RepositorySettings
 from mirror.store import Store
+from mirror.store.repositories import Look
 from mirror.times import to_text, utc_now
 from mirror.write import PassThrough
 
@@ -154,9 +155,7 @@ def test_a_listing_that_began_before_a_write_does_not_undo_it(
     with Store(wired.path) as store:
         now = to_text(utc_now())
         since = before if listed == "before" else now
-        store.save_page(
-            1, [made], run_id=None, seen_at=now, with_refs=False, first_listing=False, listed_since=since
-        )
+        store.save_page(1, [made], Look(now, listed_since=since))
     assert wired.rows("SELECT name FROM repositories") == [(name,) for name in names]
 
 
@@ -180,15 +179,7 @@ def test_a_page_that_contradicts_a_write_about_privacy_hides_the_repository(
     assert made.is_private is not is_private
     wired.writes.update("PRJ/idea", RepositorySettings(name="better", is_private=is_private), by="x")
     with Store(wired.path) as store:
-        store.save_page(
-            1,
-            [made],
-            run_id=None,
-            seen_at=to_text(utc_now()),
-            with_refs=False,
-            first_listing=False,
-            listed_since=before,
-        )
+        store.save_page(1, [made], Look(to_text(utc_now()), listed_since=before))
     assert wired.rows("SELECT full_name, is_private FROM repositories") == [("PRJ/better", 1)]
     assert wired.rows("SELECT count(*) FROM cursors WHERE stream LIKE 'marked:%'") == [(1,)]
 

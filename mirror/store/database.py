@@ -25,7 +25,7 @@ from mirror.store.owners import save_owner, save_project, save_projects_of
 from mirror.store.paths import file_identity
 from mirror.store.refs import read_refs_otherwise
 from mirror.store.repair import rebuild_descriptions
-from mirror.store.repositories import SavedRepositories, save_repositories, split_identifiable
+from mirror.store.repositories import Look, SavedRepositories, save_repositories, split_identifiable
 from mirror.store.rows import Row, Values, fetch, fetch_as, fetch_row, fetch_value
 
 Item = TypeVar("Item")
@@ -216,40 +216,26 @@ class Store:
         self,
         upstream_id: int,
         rows: Sequence[Repository],
-        *,
-        run_id: int | None,
-        seen_at: str,
-        with_refs: bool,
-        first_listing: bool,
-        listed_since: str | None = None,
+        look: Look,
     ) -> SavedRepositories:
         """Write a page of repositories with their owners, and record what changed.
 
-        `listed_since` is when the listing of the page began; None for repositories requested directly. Rows
-        that cannot be identified (`mirror.store.repositories`) are returned as `refused`.
+        Rows that cannot be identified (`mirror.store.repositories`) are returned as `refused`.
         """
+        run_id, seen_at = look.run_id, look.at
         with self.transaction():
             rows, refused = split_identifiable(self.connection, upstream_id, rows)
             owner_ids = dict[str, int]()
             for owner in {row.owner.uuid: row.owner for row in rows}.values():
                 owner_ids[owner.uuid] = self.save_owner(upstream_id, owner, run_id=run_id, seen_at=seen_at)
             save_projects_of(self.connection, upstream_id, rows, owner_ids, seen_at=seen_at)
-            saved = save_repositories(
-                self.connection,
-                upstream_id,
-                rows,
-                owner_ids,
-                seen_at=seen_at,
-                with_refs=with_refs,
-                first_listing=first_listing,
-                listed_since=listed_since,
-            )
+            saved = save_repositories(self.connection, upstream_id, rows, owner_ids, look)
             self.save_changes(saved.changes, run_id=run_id, at=seen_at)
             published = [one.repository_id for one in saved.changes if one.kind == "made_public"]
             if run_id is not None:  # a write knows what it has renamed
                 published += of_namesakes(self.connection, saved.changes)
-            hide_history(self.connection, published, with_refs=with_refs)
-            if not first_listing:
+            hide_history(self.connection, published, with_refs=look.with_refs)
+            if not look.first_listing:
                 update_after_page(self.connection)
                 if saved.changed:  # new repositories have no refs yet
                     update_after_refs(self.connection)

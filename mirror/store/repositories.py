@@ -64,31 +64,38 @@ class SavedRepositories(NamedTuple):
     refused: list[Refused]
 
 
+class Look(NamedTuple):
+    """How a page of repositories was read: when, and by which run (None for a write).
+
+    - `with_refs`: mark the refs of new and updated repositories as stale, and restart their listings.
+    - `first_listing`: record no change for new rows, which existed before the mirror.
+    - `listed_since`: when the listing began, None for repositories requested directly. If the page
+      contradicts the visibility that was read since, the repository counts as private, and a hint asks for it
+      directly.
+    """
+
+    at: str
+    run_id: int | None = None
+    with_refs: bool = False
+    first_listing: bool = False
+    listed_since: str | None = None
+
+
 def save_repositories(
     connection: sqlite3.Connection,
     upstream_id: int,
     rows: Iterable[Repository],
     owner_ids: dict[str, int],
-    *,
-    seen_at: str,
-    with_refs: bool,
-    first_listing: bool,
-    listed_since: str | None = None,
+    look: Look,
 ) -> SavedRepositories:
-    """Insert, update or touch a page of repositories; `owner_ids` maps each owner's uuid to its row.
-
-    - `with_refs`: mark the refs of new and updated repositories as stale, and restart their listings.
-    - `first_listing`: record no change for new rows, which existed before the mirror.
-    - `listed_since`: when the listing began. If the page contradicts the visibility that was read since, the
-      repository counts as private, and a hint asks for it directly.
-    """
+    """Insert, update or touch a page of repositories; `owner_ids` maps each owner's uuid to its row."""
     page = {row.uuid: row for row in rows}  # by uuid, so that a renamed repository stays one row
     adopt_repositories(connection, upstream_id, page.values())
     known = _known(connection, upstream_id, list(page))
     parents = _ids(connection, upstream_id, {row.parent_uuid for row in page.values() if row.parent_uuid})
-    written = recently_written(connection, seen_at)
+    written = recently_written(connection, look.at)
     next_id = fetch_value(connection, _NEXT_ID)
-    compared = _ComparedPage(seen_at, with_refs=with_refs, listed_since=listed_since)
+    compared = _ComparedPage(look)
     created, told = list[Change](), dict[int, Repository]()
     for uuid, row in page.items():
         values = (*_SENT_BY(row), owner_ids[row.owner.uuid], parents.get(row.parent_uuid or ""))
@@ -99,7 +106,7 @@ def save_repositories(
             told[next_id] = row
             next_id += 1
         # A page that was requested before a write through this mirror does not undo that write.
-        elif old.id not in written or not _is_outdated(old, row, *written[old.id], listed_since):
+        elif old.id not in written or not _is_outdated(old, row, *written[old.id], look.listed_since):
             compared.update(old, row, values)
             told[old.id] = row
         elif old.updated_at is None and old.deleted_at is None:  # its age is a guess: only privacy counts
@@ -108,15 +115,15 @@ def save_repositories(
     save_repository_extras(connection, told, owner_ids)
     if created:
         connection.execute(_ADOPT, (upstream_id, json.dumps(list(page))))
-    changes = compared.changes if first_listing else compared.changes + created
+    changes = compared.changes if look.first_listing else compared.changes + created
     return SavedRepositories(compared.new, compared.changed, len(page), changes, [])
 
 
 class _ComparedPage:
     """The effect of a page: ids of new and changed rows, changes to record, rows to write."""
 
-    def __init__(self, seen_at: str, *, with_refs: bool, listed_since: str | None) -> None:
-        self._seen_at, self._with_refs, self._listed_since = seen_at, with_refs, listed_since
+    def __init__(self, look: Look) -> None:
+        self._look = look
         self.new, self.changed, self.changes = list[int](), list[int](), list[Change]()
         # The values of each statement's rows.
         self._inserts, self._updates, self._touches, self._former_measures = (
@@ -126,22 +133,22 @@ class _ComparedPage:
 
     def insert(self, row_id: int, upstream_id: int, row: Repository, values: tuple[Any, ...]) -> None:
         """Insert a row; `values` are those of `_WRITTEN`."""
-        seen_at = self._seen_at
+        at, stale = self._look.at, int(self._look.with_refs)
         self.new.append(row_id)
-        self._inserts.append((*values, row_id, upstream_id, row.uuid, int(self._with_refs), seen_at, seen_at))
+        self._inserts.append((*values, row_id, upstream_id, row.uuid, stale, at, at))
 
     def update(self, old: "_Known", row: Repository, values: tuple[Any, ...]) -> None:
         """Update a row, or only its `last_seen_at` if nothing else differs."""
-        if self._listed_since is not None and self._listed_since <= old.seen_at and (
-            row.is_private != old.is_private
-        ):  # fmt: skip
+        look = self._look
+        is_older = look.listed_since is not None and look.listed_since <= old.seen_at
+        if is_older and row.is_private != old.is_private:
             values = (*values[:_IS_PRIVATE], True, *values[_IS_PRIVATE + 1 :])
-            self._hints.append(Hint(uuid=row.uuid, row=True, at=self._seen_at))
+            self._hints.append(Hint(uuid=row.uuid, row=True, at=look.at))
         values = _with_kept(old.values, values, row)
         if old.values == values and old.deleted_at is None:
-            self._touches.append((self._seen_at, old.id))
+            self._touches.append((look.at, old.id))
             return
-        is_stale = self._with_refs and (
+        is_stale = look.with_refs and (
             old.updated_at != row.updated_at
             or old.deleted_at is not None
             # Data Center tells no updates, and its refs are requested by name: they may be of a namesake.
@@ -151,9 +158,9 @@ class _ComparedPage:
             self._outdated_refs.append(old.id)
         self.changed.append(old.id)
         if _MEASURES(old.values) != _MEASURES(values):
-            self._former_measures.append((old.id, self._seen_at, *_MEASURES(old.values)))
+            self._former_measures.append((old.id, look.at, *_MEASURES(old.values)))
         self.changes.extend(repository_changes(old.id, old.named(), dict(zip(_WRITTEN, values, strict=True))))
-        self._updates.append((*values, int(is_stale), self._seen_at, old.id))
+        self._updates.append((*values, int(is_stale), look.at, old.id))
 
     def write(self, connection: sqlite3.Connection, upstream_id: int) -> None:
         """Write all of it."""

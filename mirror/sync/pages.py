@@ -7,7 +7,7 @@ from datetime import timedelta
 from mirror.errors import MirrorError, UpstreamShapeError
 from mirror.model import Repository
 from mirror.store.crawl_state import ListingProgress, WorkspaceState
-from mirror.store.repositories import SavedRepositories
+from mirror.store.repositories import Look, SavedRepositories
 from mirror.store.runs import Failure, Failures
 from mirror.sync import listing_state
 from mirror.sync.engine import Step
@@ -92,15 +92,8 @@ def _save(
     run: Run, rows: Sequence[Repository], *, first_listing: bool, listed_since: str | None
 ) -> SavedRepositories:
     """Write repositories with their owners, and record what changed."""
-    return run.store.save_page(
-        run.upstream_id,
-        rows,
-        run_id=run.id,
-        seen_at=run.now_text(),
-        with_refs=run.with_refs,
-        first_listing=first_listing,
-        listed_since=listed_since,
-    )
+    look = Look(run.now_text(), run.id, run.with_refs, first_listing, listed_since)
+    return run.store.save_page(run.upstream_id, rows, look)
 
 
 def fail_rows(run: Run, workspace: str, bad: Sequence[BadRow], *, swept_at: str | None) -> None:

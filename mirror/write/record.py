@@ -17,7 +17,7 @@ from mirror.store import Store
 from mirror.store.crawl_state import Hint
 from mirror.store.cursors import Cursors
 from mirror.store.refs import save_main_branch, save_refs
-from mirror.store.repositories import mark_gone
+from mirror.store.repositories import Look, mark_gone
 from mirror.store.schema import NAMESAKES_ORDER
 from mirror.store.writes import Outcome, Written, drop_written, link_written, save_written
 from mirror.times import Clock, to_text
@@ -282,15 +282,8 @@ class WriteRecord:
         return found
 
     def _save(self, rows: Sequence[Repository]) -> None:
-        upstream = self._upstream
-        saved = self._store.save_page(
-            self._save_upstream(),
-            rows,
-            run_id=None,
-            seen_at=self._now(),
-            with_refs=upstream.refs != "none",
-            first_listing=False,
-        )
+        look = Look(self._now(), with_refs=self._upstream.refs != "none")
+        saved = self._store.save_page(self._save_upstream(), rows, look)
         for row, why in saved.refused:
             raise StoreError(f"the answer cannot be written: {row.full_name}: {why}")
 
