@@ -26,7 +26,8 @@ settings_options = options(
         "--private/--public",
         "is_private",
         default=None,
-        help="Who sees it. Default: as the upstream decides for a new one; unchanged for an old one.",
+        help="Who sees it. Default: unchanged; for a new one as the upstream decides, for a fork of a private"
+        " one private.",
     ),
     click.option("--description", metavar="TEXT", help="A short description."),
     click.option("--website", metavar="URL", help="The address of its website."),

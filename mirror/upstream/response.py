@@ -26,7 +26,6 @@ from mirror.errors import (
     UpstreamShapeError,
 )
 from mirror.readable import visible
-from mirror.times import age_text
 from mirror.upstream.budget import Budget
 
 if TYPE_CHECKING:
@@ -385,7 +384,7 @@ class RetryPolicy:
         seconds = state.next_action.sleep if state.next_action else 0.0
         if seconds:
             number = state.attempt_number + 1
-            why = f"{_error_of(state)}; try {number} of {attempts} in {age_text(seconds)}"
+            why = f"{_error_of(state)}; try {number} of {attempts}"
             self._budget.pause(seconds, why)
 
 
