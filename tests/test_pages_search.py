@@ -105,7 +105,7 @@ def test_options_are_a_few_links_and_one_to_all_results(served: AsgiClient) -> N
     assert part.count('role="option"') == 9
     assert 'data-count="44"' in part
     assert "<html" not in part
-    assert "No name contains that" in served.get("/-/search/options?q=zzzzqqqq&scm=git").text
+    assert "Nothing matches that" in served.get("/-/search/options?q=zzzzqqqq&scm=git").text
 
 
 def test_a_page_without_results_offers_links(served: AsgiClient) -> None:
@@ -161,3 +161,12 @@ def test_a_typing_error_is_corrected_if_nothing_matches(served: AsgiClient) -> N
     assert found["fuzzy"]
     assert found["repositories"][0]["slug"] == "django-07"
     assert "no name contains" in served.get("/-/search?q=djagno-07").text
+
+
+def test_a_correction_names_the_filters_that_leave_out_the_name_as_written(served: AsgiClient) -> None:
+    """Others may be named exactly so."""
+    named, asked = served.json("/-/search.json?q=django-07"), "q=django-07&language=python"
+    assert named["count"] == 1
+    assert served.json(f"/-/search.json?{asked}")["fuzzy"]
+    page = served.get(f"/-/search?{asked}").text
+    assert "no name contains <bdi>“django-07”</bdi> with this filter" in page

@@ -83,7 +83,9 @@ class Tools:
                 shown = counts_of(connection, self._caller).repositories
                 notes = [f"None of the {shown:,} repositories that this mirror shows matches.", NO_PROOF]
             if found.fuzzy:
-                notes.append(f"Nothing is named so; these are the nearest: {', '.join(found.corrected)}.")
+                notes.append(
+                    f"Nothing matches as written; these names are the nearest: {', '.join(found.corrected)}."
+                )
             listed = [_listed(row, found.links(row)) for row in found.repositories]
             return self._answer(connection, {"count": found.count, "repositories": listed}, notes)
 
