@@ -254,8 +254,7 @@ class QueryEngine:
     def _by_counts(self, found: Node, start: int, stop: int) -> ResultPage | None:
         """Answer a common query without looking at all hits; None if the page is too deep for that."""
         fresh = [*self._matching(self.pending.unprepared), *self._new_hits()]
-        shown = [found.summaries[key].count for key in self.query.collections if key in found.summaries]
-        total = sum(shown) + len(fresh) + self.pending.gained
+        total = found.count(self.query.collections) + len(fresh) + self.pending.gained
         stop = min(total, stop)
         if start >= stop:
             return ResultPage(total, [])
@@ -282,8 +281,8 @@ class QueryEngine:
         if isinstance(found, Leaf):
             listed = set(found.ids)
         else:
-            shown = [found.summaries[key].count for key in self.query.collections if key in found.summaries]
-            listed = self.index.ids_below(self.query.needle) if sum(shown) <= self._few else None
+            number = found.count(self.query.collections)
+            listed = self.index.ids_below(self.query.needle) if number <= self._few else None
         pending = None if listed is None else self.pending.ids(self._few)
         if listed is None or pending is None:
             return owned_ids(self.connection, self.conditions, self._few)
@@ -332,7 +331,7 @@ class QueryEngine:
         if isinstance(found, Leaf):
             return set(found.ids) - self._pending_rows.among(found.ids), []
         best, lasts = set[int](), list[int]()
-        summaries = [found.summaries[key] for key in self.query.collections if key in found.summaries]
+        summaries = found.shown(self.query.collections)
         total = sum([summary.count for summary in summaries])
         for summary in summaries:
             ranked, unranked = unpack_best(summary.best)

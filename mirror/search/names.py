@@ -173,6 +173,8 @@ def _belong_together(before: str, letter: str) -> bool:
         return True
     if before.isascii() and letter.isascii():
         return False
+    if unicodedata.combining(letter):
+        return True
     together = unicodedata.normalize("NFKC", before + letter)
     apart = unicodedata.normalize("NFKC", before) + unicodedata.normalize("NFKC", letter)
-    return unicodedata.combining(letter) > 0 or together != apart
+    return together != apart

@@ -17,6 +17,7 @@ from mirror.search.index.format import (
     LEAF_SIZE,
     MOST_COUNTED,
     MOST_LANGUAGES,
+    UNSURE,
     VALUES,
     time_number,
 )
@@ -33,7 +34,7 @@ class IndexedText(NamedTuple):
 
 
 class PreparedRows(NamedTuple):
-    """All pending rows, by id, as a list of each column.
+    """All pending rows, by id, as a list of each field of `PendingRow`.
 
     `was_texts` and `was_collections` are what the index contains, the others what it should contain; a text
     is empty if that is nothing.
@@ -45,6 +46,11 @@ class PreparedRows(NamedTuple):
     texts: Sequence[bytes]
     collections: Sequence[int]
     followers: Sequence[int]
+    forks: Sequence[int]
+    created: Sequence[int]
+    flags: Sequence[int]
+    languages: Sequence[int]
+    owners: Sequence[int]
 
 
 _ADD_NEW = """INSERT INTO search_pending (id) SELECT id FROM repositories
@@ -122,7 +128,7 @@ def _read_rows(connection: sqlite3.Connection, condition: str) -> ReadRows:
                 followers=followers,
                 forks=forks,
                 created=-1 if created is None else created,
-                flags=flags or 0,
+                flags=(flags or 0) | (0 if fits or name is None else UNSURE),
                 language=language,
                 owner=owner or 0,
             )
@@ -280,7 +286,7 @@ def apply_backlog(connection: sqlite3.Connection, leaf_size: int = LEAF_SIZE) ->
     prepare_pending(connection, FLUSH_FROM)
     rows = pending_rows(connection)
     if rows:
-        changed = PreparedRows(*list(zip(*rows, strict=True))[: len(PreparedRows._fields)])
+        changed = PreparedRows(*zip(*rows, strict=True))
         apply_changes(connection, changed, leaf_size)
         update_columns(connection, changed)
         connection.execute("DELETE FROM search_pending")

@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 from mirror.search.index.backlog import IndexedText, PreparedRows
 from mirror.search.index.format import (
     KNOWN,
-    MOST_COUNTED,
-    MOST_LANGUAGES,
     TIME_SIZES,
     UNSURE,
     VALUES,
@@ -51,9 +49,6 @@ _PUT = "INSERT OR REPLACE INTO search_columns VALUES (?, ?, ?)"
 _PUT_CHUNK = f"INSERT INTO search_columns VALUES {', '.join(['(?, ?, ?)'] * len(TYPES))}"
 
 Columns = Mapping[str, NDArray[Any]]
-_NOTHING = (None, 0, 0, 0, 0, None)
-_CHANGED = f"""SELECT r.id, {_VALUES} FROM search_pending p LEFT JOIN repositories r ON r.id = p.id
-    ORDER BY p.id"""
 
 
 class ColumnWriter:
@@ -133,20 +128,21 @@ def encoded(
 ) -> Encoded:
     """Return what the index keeps of some rows of VALUES; `codes` are those of their languages."""
     times, odd = times_as_numbers(created)
-    unsure = odd | (codes > MOST_LANGUAGES)
     popularity = np.array([followers, forks, times], np.int64)
-    counts = popularity[:2].clip(0, MOST_COUNTED)
-    unsure |= (counts != popularity[:2]).any(axis=0)
-    columns = {
-        "flags": np.array(flags) | UNSURE * unsure,
-        "language": codes.clip(0, MOST_LANGUAGES),
-        "owner": np.array(owners),
-        "followers": counts[0],
-        "forks": counts[1],
-        "created": times,
+    columns = _columns(flags, codes, owners, *popularity)
+    unsure = odd | (columns["language"] != codes)
+    unsure |= (columns["followers"] != popularity[0]) | (columns["forks"] != popularity[1])
+    columns["flags"][unsure] |= UNSURE
+    return Encoded(columns, popularity, bool(odd.any()))
+
+
+def _columns(*values: "Sequence[int] | NDArray[Any]") -> dict[str, NDArray[Any]]:
+    """Return columns of values in the order of TYPES; one that does not fit becomes the nearest that does."""
+    bounds = [np.iinfo(kind) for kind in TYPES.values()]
+    return {
+        name: np.array(some, np.int64).clip(bound.min, bound.max).astype(TYPES[name])
+        for name, some, bound in zip(TYPES, values, bounds, strict=True)
     }
-    typed = {name: values.astype(TYPES[name]) for name, values in columns.items()}
-    return Encoded(typed, popularity, bool(odd.any()))
 
 
 def chunk_rows(ids: NDArray[Any], columns: Columns) -> list[tuple[str, int, bytes]]:
@@ -168,14 +164,12 @@ def language_code(cursor: sqlite3.Cursor, language: str | None) -> int | None:
 
 def update_columns(connection: sqlite3.Connection, changed: PreparedRows) -> None:
     """Write the columns of the pending rows as they are now; call it in a transaction."""
-    writer = ColumnWriter(connection)
-    rows = plain_cursor(connection).execute(_CHANGED).fetchall()
-    there = [row[1:] if row[0] is not None else _NOTHING for row in rows]
-    languages, *values = zip(*there, strict=True)
-    columns = encoded(writer.codes(languages), *values).columns
+    columns = _columns(
+        changed.flags, changed.languages, changed.owners, changed.followers, changed.forks, changed.created
+    )
     renamed = [was not in (b"", now) for was, now in zip(changed.was_texts, changed.texts, strict=True)]
     columns["flags"][renamed] |= UNSURE
-    writer.write(np.array(changed.ids), columns)
+    ColumnWriter(connection).write(np.array(changed.ids), columns)
 
 
 def read_stamp(cursor: sqlite3.Cursor) -> bytes | None:

@@ -217,6 +217,14 @@ class Node(msgspec.Struct, frozen=True):
 
     summaries: dict[int, NodeSummary]
 
+    def shown(self, collections: Iterable[int]) -> list[NodeSummary]:
+        """Return what it has of some collections."""
+        return [self.summaries[key] for key in collections if key in self.summaries]
+
+    def count(self, collections: Iterable[int]) -> int:
+        """Return the number of repositories in some collections."""
+        return sum([summary.count for summary in self.shown(collections)])
+
 
 class Leaf(msgspec.Struct, frozen=True):
     """A rare path. Every repository that has it is among `ids`, which may contain others.
@@ -297,7 +305,7 @@ class IndexReader:
         """Return the ids that a leaf lists, or those that a node lists for some collections."""
         if isinstance(found, Leaf):
             return found.ids
-        summaries = [found.summaries[key] for key in collections if key in found.summaries]
+        summaries = found.shown(collections)
         return [row_id for summary in summaries for ids in unpack_best(summary.best) for row_id in ids]
 
 
