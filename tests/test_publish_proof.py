@@ -30,7 +30,9 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     private=st.lists(st.integers(0, 10**9), min_size=2, max_size=2),
     whole=st.booleans(),
 )
-@example(public=10, private=[10, 11], whole=True)  # a private repository brings a project that is public later
+@example(
+    public=10, private=[10, 11], whole=True
+)  # a private repository brings a project that is public later
 def test_files_that_differ_in_private_rows_publish_the_same_bytes(
     empty: Path, public: int, private: list[int], whole: bool
 ) -> None:

@@ -190,6 +190,18 @@ def test_an_upstream_without_a_secret_accepts_no_webhooks(hook: WebhookClient) -
     assert hook.push(OLD, NEW).status_code == 404
 
 
+@pytest.mark.parametrize("event", ["repo:push", "diagnostics:ping"])
+def test_a_guessed_name_of_an_upstream_is_not_confirmed(hook: WebhookClient, event: str) -> None:
+    """Whoever does not know the secret gets the same answers for every name."""
+    for header in ("", "sha256=", signature(b"{}", "another secret")):
+        known, guessed = (
+            hook.deliver(event, b"{}", upstream=name, X_Hub_Signature=header) for name in ("here", "there")
+        )
+        assert (known.status_code, known.headers, known.content) == (
+            guessed.status_code, guessed.headers, guessed.content,
+        )  # fmt: skip
+
+
 def test_only_post_is_answered(hook: WebhookClient) -> None:
     """A browser gets 405."""
     answer = hook.client.get("/-/webhook/here")

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import logging
 import re
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,6 +39,9 @@ class Hook(NamedTuple):
     secret: str
     datacenter: bool
 
+
+# Stands for each name that no upstream with a secret has, so that nobody learns which names there are.
+_UNKNOWN = Hook(secrets.token_hex(), datacenter=False)
 
 PATTERN = r"^/-/webhook/(?P<upstream>[^/]+)/?$"
 LARGEST_BODY = 1_000_000
@@ -71,7 +75,7 @@ async def answer(request: Request) -> Response:
         status, outcome = await _received(request, server, upstream)
     except ApiError as error:
         server.latencies.webhook(label, f"refused {error.status}")
-        log.info("webhook refused: %s", error, extra={"status": error.status})
+        log.info("webhook %s refused: %s", label, error, extra={"status": error.status})
         return _json(error.body, error.status, error.headers)
     server.latencies.webhook(label, outcome["outcome"])
     log.info("webhook %s: %s %s", label, request.headers.get("x-event-key", "")[:40], outcome["outcome"])
@@ -84,17 +88,17 @@ async def _received(request: Request, server: Served, upstream: str) -> tuple[in
         raise ApiError(405, "send webhooks by POST", headers={"Allow": "POST"})
     if server.config.read_only:
         raise ApiError(404, "this is a read-only copy: send webhooks to the mirror that syncs")
-    hook = server.hooks.get(upstream)
-    if hook is None:
+    if not server.hooks:
         raise ApiError(
-            404, "no webhook is configured here: set webhook_secret for the upstream in mirror.toml"
+            404, "no webhook is configured here: set webhook_secret for an upstream in mirror.toml"
         )
+    hook = server.hooks.get(upstream, _UNKNOWN)
     body = await read_unencoded(request)
     event, signature = request.headers.get("x-event-key", ""), request.headers.get("x-hub-signature", "")
     if event == PING and not signature:  # servers do not sign pings
         return 200, {
             "outcome": "ignored",
-            "detail": "the secret was not checked, because a ping is not signed",
+            "detail": "neither the secret nor the upstream was checked, because a ping is not signed",
         }
     verify_signature(hook.secret, body, signature)  # before anything in the body is read
     try:
@@ -127,7 +131,10 @@ def verify_signature(secret: str, body: bytes, header: str) -> None:
         raise ApiError(403, "X-Hub-Signature must be sha256= and the body's HMAC; give the webhook a secret")
     ours = hmac.new(secret.encode(), body, hashlib.sha256).digest()
     if not hmac.compare_digest(ours, bytes.fromhex(found[1])):
-        raise ApiError(403, "the signature does not match: another secret, or a changed body")
+        raise ApiError(
+            403,
+            "the signature does not match: another webhook_secret, none for this name, or a changed body",
+        )
 
 
 async def _written(request: Request, server: Served, kept: Kept) -> tuple[int, dict[str, Any]]:
