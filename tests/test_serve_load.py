@@ -235,6 +235,15 @@ def test_a_slow_reader_is_cut_off(impatient: int) -> None:
             answer.read()
 
 
+def test_an_offer_to_upgrade_is_ignored(impatient: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Java's client sends one with each request: the answer is HTTP/1.1, and the log stays empty."""
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAAEAA"}
+    with closing(http.client.HTTPConnection("127.0.0.1", impatient)) as client:
+        client.request("GET", "/1", headers=offer)
+        assert client.getresponse().status == 200
+    assert caplog.messages == []
+
+
 def test_quick_requests_on_a_kept_connection_go_on(impatient: int) -> None:
     """Deadlines are for each request, not for the connection."""
     with closing(http.client.HTTPConnection("127.0.0.1", impatient)) as client:

@@ -344,6 +344,7 @@ def test_a_wrong_plugin_configuration_ends_the_start(mixed: MixedMirror) -> None
         (("127.0.0.1", 1), {"host": "evil.example:8001"}, False),
         (("127.0.0.1", 1), {"host": "localhost", "x-forwarded-for": "192.0.2.1"}, False),
         (("127.0.0.1", 1), {"host": "localhost", "via": "1.1 proxy"}, False),
+        (("127.0.0.1", 1), {"host": "localhost", "x-forwarded-proto": "https"}, False),
         (("192.0.2.1", 1), {"host": "localhost"}, False),
         (None, {"host": "localhost"}, False),
         (("127.0.0.1", 1), {"host": "["}, False),

@@ -131,6 +131,10 @@ class BoundedProtocol(H11Protocol):
         super().data_received(data)
         self._update()
 
+    def _should_upgrade(self) -> bool:
+        """Answer as HTTP/1.1, without a warning: Java's client offers HTTP/2 (h2c) in each request."""
+        return False
+
     def on_response_complete(self) -> None:
         """Wait for the next request, or for the rest of this one."""
         super().on_response_complete()
@@ -187,8 +191,8 @@ def bounded_protocol(most: int) -> type[BoundedProtocol]:
     return type("Connection", (BoundedProtocol,), {"waiting": WaitingConnections(most)})
 
 
-# Headers that proxies add.
-PROXY_HEADERS = frozenset({"x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via"})
+# How the names of headers begin that proxies add.
+PROXY_HEADERS = ("x-forwarded-", "x-real-ip", "forwarded", "via")
 
 PROC = Path("/proc/net")
 TABLES = ("tcp", "tcp6")
@@ -199,7 +203,7 @@ Address = tuple[str, int]
 
 def is_local(client: Any, headers: Mapping[str, str]) -> bool:
     """Return whether a request came from this machine directly, without a proxy."""
-    if not client or not PROXY_HEADERS.isdisjoint(headers):
+    if not client or any(name.startswith(PROXY_HEADERS) for name in headers):
         return False
     try:  # another site can make its name point here (DNS rebinding), so the Host header counts too
         host = urlsplit("//" + headers.get("host", "")).hostname or ""
