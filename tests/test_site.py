@@ -365,6 +365,20 @@ def test_a_feed_calls_a_change_the_same_for_ever(public_db: FixtureDb, tmp_path:
     assert len({*before.values()}) == len(before) > len(after)
 
 
+def test_a_web_server_can_read_a_site_whatever_the_umask(public_path: Path, tmp_path: Path) -> None:
+    """A service runs with an umask that keeps others out, such as that of contrib's unit."""
+    before = os.umask(0o077)
+    try:
+        made(public_path, tmp_path / "srv/www")
+    finally:
+        os.umask(before)
+    modes = {
+        (path.is_dir(), path.stat().st_mode & 0o777)
+        for path in (tmp_path / "srv", *tmp_path.rglob("srv/**/*"))
+    }
+    assert modes == {(True, 0o755), (False, 0o644)}
+
+
 def test_two_runs_do_not_share_a_folder(public_path: Path, tmp_path: Path) -> None:
     """The second one is refused and changes nothing."""
     with open_folder(tmp_path / "www"), pytest.raises(StoreLocked, match="another process is making a site"):

@@ -181,7 +181,7 @@ def open_folder(folder: Path) -> Iterator["SiteFolder"]:
             ]
             if others:
                 raise ConfigError(f"{folder}: not a site, it has other files; give an empty folder")
-        inner.mkdir(mode=_FOLDER, parents=True, exist_ok=True)
+        _make(inner)
         descriptor = os.open(inner, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
@@ -311,7 +311,7 @@ class SiteFolder:
     def _replace(self, path: str, body: bytes) -> None:
         place = self._folder / path
         if place.parent not in self._made:
-            place.parent.mkdir(mode=_FOLDER, parents=True, exist_ok=True)
+            _make(place.parent)
             self._made.add(place.parent)
         part = place.with_name(place.name + _PART)
         try:
@@ -323,6 +323,14 @@ class SiteFolder:
             with suppress(OSError):
                 part.unlink()  # a full disk needs the room
             raise
+
+
+def _make(folder: Path) -> None:
+    """Make a folder that a web server can read, whatever the umask is, as the files are."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir()
+        folder.chmod(_FOLDER)
 
 
 def _hash(body: bytes) -> str:
