@@ -245,6 +245,34 @@ def test_a_repository_listed_twice_by_api_1_0_is_one_row(tmp_path: Path) -> None
     assert crawl.rows("SELECT full_name FROM repositories ORDER BY 1") == [("u/a",), ("u/b",)]
 
 
+@pytest.mark.parametrize("kind", ["legacy", "datacenter", "sandbox"])
+def test_names_of_a_workspace_that_lead_nowhere_end_in_a_failure(tmp_path: Path, kind: str) -> None:
+    """Each name, or identity, is said to have another name, which is refused: nothing is asked for ever."""
+    asked = list[str]()
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        assert len(asked) < 30
+        name = f"name-{len(asked)}"
+        body = {
+            "legacy": {"user": {"username": name}},
+            "datacenter": {"id": 7, "key": name, "name": "a", "type": "NORMAL"},
+            "sandbox": {"uuid": "{8a3b0f3e-0000-4000-8000-000000000001}", "slug": name},
+        }[kind]
+        looks = "repos" not in request.url.path and "permissions" not in request.url.path
+        is_first = kind != "legacy" or len(asked) % 2 == 1
+        return httpx.Response(*((200,) if looks and is_first else (404,)), json=body)
+
+    crawl = SyncHarness(
+        "http://old.invalid", tmp_path / "mirror.db", Clock(), kind=kind, url="http://old.invalid",
+        secret=None, workspaces=("u",), absence_brake=1.0,
+    )  # fmt: skip
+    crawl.transport = httpx.MockTransport(handle)
+    summary = crawl.sync(confirm_absence=True)
+    assert (summary.exit_code, [each.kind for each in summary.failures]) == (1, ["workspace"])
+    assert "refuses that name" in summary.failures[0].error
+
+
 def test_a_name_of_api_1_0_that_leads_to_another_one_is_gone(tmp_path: Path) -> None:
     """Strangers would see the refs of what is private by its new name as those of the public old one."""
     old = {"slug": "old", "name": "old", "owner": "u", "scm": "git", "is_private": False}

@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -75,6 +76,7 @@ class Run:
         self.counts = RunCounts()
         self.failures = RunFailures(store, self.upstream_id, budget, self.now)
         self.notes: list[str] = []
+        self.looks = Counter[str]()
         self.forced: list[int] = []
         self.kind = "incremental"
         self.id = 0

@@ -23,6 +23,9 @@ from mirror.sync.preflight import formerly_listed
 from mirror.sync.run import Run
 from mirror.upstream.protocol import BadRow, Page
 
+MOST_LOOKS = 3
+"""How often a run looks for a workspace that is refused, by its identity or by another of its names."""
+
 
 def listing_steps(run: Run, workspace: str, names: Collection[str]) -> list[Step]:
     """Return the next step of a workspace; `names` are all workspaces that are listed in this run."""
@@ -75,6 +78,11 @@ class _WorkspaceStep(Step):
             return []
         if not run.states.exists(self.workspace):
             return []  # taken over by the step of the name that it has now
+        run.looks[self.workspace] += 1
+        if run.looks[self.workspace] > MOST_LOOKS:
+            text = f"{error}; the upstream calls {self.workspace} so, and refuses that name"
+            run.failures.add(Failure("workspace", self.workspace, text, status=status))
+            return []
         if state.name not in (None, self.workspace) and not state.owner_uuid.startswith("{"):
             # A project that has its first key back: nothing else would lead from the other one to it.
             anew = msgspec.structs.replace(state, name=None)
