@@ -135,6 +135,6 @@ def test_links_to_the_mirror_are_the_copy_s_own(tmp_path: Path, mixed_db: Fixtur
     copy = client_of(tmp_path / "copy.db")
     for path in ("repositories/jespern", "workspaces", "workspaces/jespern", "users/jespern"):
         text = copy.get(f"/2.0/{path}").text
-        shown = re.findall(r'"mirror":{"href":"([^"]*)"', text)
+        shown = re.findall(r'"mirror": {"href": "([^"]*)"', text)
         assert shown, path
         assert all(link.startswith("http://localhost/-/") for link in shown), (path, shown)

@@ -193,6 +193,20 @@ def test_next_ends_as_the_requested_address(world: World, slash: str) -> None:
     assert page["next"].partition("?")[0].endswith(f"/2.0/repositories/tied{slash}")
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "repositories/tied?pagelen=3", "repositories/tied?fields=next,values.name", "repositories/none",
+        "repositories/tied/r1", "repositories/tied/r1/refs?pagelen=2", "repositories/tied?q=name=null",
+    ],
+)  # fmt: skip
+def test_json_has_a_blank_after_each_comma_and_colon(world: World, asked: str) -> None:
+    """As Bitbucket writes it: shell scripts cut it at `"slug": "` and `"next": "`."""
+    for headers in ({}, world.holder, world.holder):
+        text = world.served.get(f"/2.0/{asked}", headers=headers).text
+        assert text == json.dumps(json.loads(text), ensure_ascii=False)
+
+
 def test_previous_leads_to_the_page_before(world: World) -> None:
     """By number, from the second page on."""
     first = world.get("repositories/tied?pagelen=5")

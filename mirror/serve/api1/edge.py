@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import msgspec
 import yaml
 
 from mirror.api2_objects import changed
@@ -20,7 +19,7 @@ from mirror.queries.rows import AccountRow, RepositoryRow
 from mirror.queries.visibility import extra_of
 from mirror.serve.api1 import shapes
 from mirror.serve.api_edge import Names, Parameters
-from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, unauthorized
+from mirror.serve.exchange import JSON_TYPE, Answer, ApiError, ApiRequest, spaced_json, unauthorized
 from mirror.serve.unmirrored import COMMON_NOUNS, must_be_listed, noun, refusing
 
 # Every prefix that clients use is answered directly, with and without a slash at the end. Redirects would not
@@ -32,7 +31,6 @@ LONGEST_CALLBACK = 100
 _CALLBACK = re.compile(r"[A-Za-z_$][\w$]*(\.[A-Za-z_$][\w$]*)*", re.ASCII)
 _ELEMENT = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_ENCODER = msgspec.json.Encoder()
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
@@ -130,7 +128,7 @@ def is_callback(name: str) -> bool:
 def formatted(data: Any, form: str, callback: str | None) -> tuple[bytes, str]:
     """Return a body and its content type. Browsers do not run any of them, nor show them as a page."""
     if callback is not None:
-        text = _json(data).replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+        text = spaced_json(data).replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
         # Without the comment, a body could pass for another kind of file (the Rosetta Flash attack).
         return b"/**/" + callback.encode() + b"(" + text + b");", "application/javascript; charset=utf-8"
     if form == "yaml":  # an unknown form means JSON, as unknown parameters are ignored
@@ -141,12 +139,7 @@ def formatted(data: Any, form: str, callback: str | None) -> tuple[bytes, str]:
         _fill(root, data)
         body: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
         return body, "application/xml; charset=utf-8"
-    return _json(data), JSON_TYPE
-
-
-def _json(data: Any) -> bytes:
-    """Return one line with a blank after each comma and colon, as Bitbucket did: scripts cut it with sed."""
-    return msgspec.json.format(_ENCODER.encode(data), indent=0)
+    return spaced_json(data), JSON_TYPE
 
 
 def _fill(element: ET.Element, data: Any) -> None:

@@ -18,7 +18,7 @@ from mirror.queries.sources import Source
 from mirror.queries.visibility import extras_of
 from mirror.serve.api2.edge import Api2Request
 from mirror.serve.api2.query_language import Condition, Field, QueryError, condition_of
-from mirror.serve.exchange import Answer, ApiError, Json, last_seen, oldest
+from mirror.serve.exchange import Answer, ApiError, Json, last_seen, oldest, spaced_json
 from mirror.store.rows import fetch, fetch_value
 
 DEFAULT_LENGTH = 10  # rows of a page, as on Bitbucket
@@ -279,7 +279,7 @@ def repositories_of_page(
     rows = repositories_by_ids(connection, caller, [one for one in ids if one not in known])
     for row, value in zip(rows, shaped(connection, asked, rows), strict=True):
         sent = value if asked.selection is None else asked.selection.of_value(value)
-        known[row.id] = msgspec.Raw(msgspec.json.encode(sent)), row.last_seen_at
+        known[row.id] = msgspec.Raw(spaced_json(sent)), row.last_seen_at
     found = [known[one] for one in ids if one in known]
     return [value for value, _ in found], oldest(seen for _, seen in found)
 
