@@ -230,7 +230,7 @@ def _check_upstream(config: Config, upstream: UpstreamConfig, transport: Transpo
     )
     try:
         with _connected(config, asked, transport) as connection:
-            yield from _asked(config, upstream, connection, form)
+            yield from _checks_by_asking(config, upstream, connection, form)
     except ConfigError as error:
         yield _bad_by(name, CONFIGURATION, error, _SEE_CREDENTIAL)
     except StoreError as error:
@@ -259,13 +259,13 @@ def _connected(
         yield connection
 
 
-def _asked(
+def _checks_by_asking(
     config: Config, upstream: UpstreamConfig, connection: ConnectedUpstream, form: str
 ) -> Iterator[Check]:
     reach, credential = f"reachability {upstream.name}", f"credential {upstream.name}"
     try:
         caller = None if form == "anonymous" else connection.upstream.fetch_current_user()
-        rows = list(_listed(upstream, connection))
+        rows = list(_readable_workspaces(upstream, connection))
     except CredentialsRefused as error:
         yield _bad(credential, CREDENTIALS, str(error), "make a new one, or copy it again")
         return
@@ -292,7 +292,7 @@ def _asked(
     yield _clock(upstream, connection.budget.latest_headers.get("date", ""))
 
 
-def _listed(upstream: UpstreamConfig, connection: ConnectedUpstream) -> Iterator[str]:
+def _readable_workspaces(upstream: UpstreamConfig, connection: ConnectedUpstream) -> Iterator[str]:
     """Ask for a page of each of the first workspaces, or of the caller's; yield their names."""
     names = upstream.workspaces
     if names is None:

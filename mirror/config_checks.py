@@ -200,7 +200,7 @@ def open_files(config: "Config") -> Iterator[str]:
                 f"{path} is open to other users (mode {mode:04o}): chmod {config.file_mode} {path},"
                 " or say so by file_mode"
             )
-    for path in dict.fromkeys(_secrets(config)):
+    for path in dict.fromkeys(_secret_files(config)):
         if mode := _open_mode(path, config):
             yield f"{path} holds a secret and is open to other users (mode {mode:04o}): chmod 600 {path}"
 
@@ -216,7 +216,7 @@ def _open_mode(path: Path, config: "Config") -> int:
     return mode if mode & OTHERS & ~config.mode else 0
 
 
-def _secrets(config: "Config") -> Iterator[Path]:
+def _secret_files(config: "Config") -> Iterator[Path]:
     sources = [
         *(source for one in config.upstreams for source in (one.credential, one.webhook_secret)),
         *(source for one in config.alerts for source in (one.ping, one.url)),
@@ -258,12 +258,12 @@ def sources_of(text: str) -> Mapping[str, tuple[str, ...]]:
         if not sources:
             raise ValueError(f"{directive} names no source; write: {directive} https://host.example")
         for source in sources:
-            _check(directive, source)
+            _check_source(directive, source)
         found[directive] = (*found.get(directive, ()), *sources)
     return found
 
 
-def _check(directive: str, source: str) -> None:
+def _check_source(directive: str, source: str) -> None:
     keywords = _KEYWORDS.get(directive, ())
     if source in keywords or re.fullmatch(_HOST, source, re.ASCII | re.IGNORECASE):
         return

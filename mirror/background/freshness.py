@@ -152,7 +152,7 @@ class UpstreamWatch:
             # Kept until the next listing: measuring reads all repositories of the workspace.
             moved_at, watched = self._known.get(name, (None, None))
             if watched is None or moved_at != state.moved_at:
-                watched = self._measured(connection, name, state)
+                watched = self._measure(connection, name, state)
                 self._known[name] = (str(state.moved_at), watched)
             found.append(watched)
         return found
@@ -161,14 +161,16 @@ class UpstreamWatch:
         """Return how many requests a listing takes."""
         if self.upstream.kind in ("cloud", "sandbox"):  # incremental
             return 1.0
-        count: int = fetch_value(connection, f"SELECT count(*) {_OF_WORKSPACE}", self._named(state))
+        count: int = fetch_value(
+            connection, f"SELECT count(*) {_OF_WORKSPACE}", self._values_of_workspace(state)
+        )
         return max(1.0, count / PAGE)
 
-    def _named(self, state: WorkspaceState) -> tuple[str, str | None]:
+    def _values_of_workspace(self, state: WorkspaceState) -> tuple[str, str | None]:
         return self.upstream.name, state.owner_uuid
 
-    def _measured(self, connection: sqlite3.Connection, name: str, state: WorkspaceState) -> WatchedWorkspace:
-        updates = fetch(connection, f"SELECT updated_at {_OF_WORKSPACE}", self._named(state))
+    def _measure(self, connection: sqlite3.Connection, name: str, state: WorkspaceState) -> WatchedWorkspace:
+        updates = fetch(connection, f"SELECT updated_at {_OF_WORKSPACE}", self._values_of_workspace(state))
         listed = from_text(state.moved_at or "").timestamp()
         ages = array("d", (listed - from_text(at).timestamp() if at else UNTOLD for (at,) in updates))
         cost = self._cost(connection, state)

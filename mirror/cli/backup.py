@@ -75,7 +75,7 @@ def restore(copy: Path, keep_tokens: bool, keep_public: bool) -> None:
             limits=_limits(config, copy),
             progress=progress,
         )
-    for line in _told(done, config):
+    for line in _lines_about(done, config):
         click.echo(line)
 
 
@@ -90,7 +90,7 @@ def _limits(config: Config, copy: Path) -> dict[str, int | None]:
     return {**known, **{f"git-{bucket}": GIT_LIMIT for bucket in known}}
 
 
-def _told(done: Restored, config: Config) -> Iterator[str]:
+def _lines_about(done: Restored, config: Config) -> Iterator[str]:
     moment = done.as_of or "before any sync"
     yield f"{config.database}: {repositories_text(done.repositories)}, as of {moment}"
     if done.kept is not None:

@@ -80,11 +80,11 @@ def create(name: str, title: str | None, upstream: str, as_json: bool, **setting
     Example:
         mirror repo create jespern/new-idea --private --scm git --description "A new idea"
     """
-    owner, slug = _parts(name)
+    owner, slug = _owner_and_slug(name)
     wanted = RepositorySettings(name=title or slug, **settings)
     with _writing() as (config, writes):
         made = writes.create(owner, wanted, slug=slug, by=BY, upstream=upstream)
-        _tell(config, "created", made, upstream, as_json=as_json)
+        _print_result(config, "created", made, upstream, as_json=as_json)
 
 
 @repo.command()
@@ -102,13 +102,13 @@ def update(name: str, title: str | None, upstream: str, as_json: bool, **setting
     Example:
         mirror repo update jespern/new-idea --name "Old idea" --public
     """
-    _parts(name)
+    _owner_and_slug(name)
     wanted = RepositorySettings(name=title, **settings)
     if not wanted.given():
         raise ConfigError("nothing to change: give a setting, such as --description TEXT; see --help")
     with _writing() as (config, writes):
         made = writes.update(name, wanted, by=BY, upstream=upstream)
-        _tell(config, "updated", made, upstream, as_json=as_json)
+        _print_result(config, "updated", made, upstream, as_json=as_json)
 
 
 @repo.command()
@@ -127,7 +127,7 @@ def delete(name: str, yes: bool, upstream: str, as_json: bool) -> None:
     Example:
         mirror repo delete jespern/old-idea
     """
-    _parts(name)
+    _owner_and_slug(name)
     if not yes and not sys.stdin.isatty():
         raise ConfigError(f"no terminal to confirm the deletion of {name}; give --yes to delete it")
     if not yes and not click.confirm(f"delete {name} upstream, with all that is in it, for good?", err=True):
@@ -164,13 +164,13 @@ def fork(
     Example:
         mirror repo fork jespern/django-piston --into erik --name piston-of-erik
     """
-    owner, slug = _parts(name)
+    owner, slug = _owner_and_slug(name)
     if into is None and title is None:
         raise ConfigError("a fork needs another owner or another name: give --into WORKSPACE or --name TEXT")
     wanted = RepositorySettings(name=title or slug, **settings)
     with _writing() as (config, writes):
         made = writes.fork(name, into or owner, wanted, by=BY, upstream=upstream)
-        _tell(config, f"forked from {name}", made, upstream, as_json=as_json)
+        _print_result(config, f"forked from {name}", made, upstream, as_json=as_json)
 
 
 @contextmanager
@@ -181,14 +181,14 @@ def _writing() -> Iterator[tuple[Config, PassThrough]]:
         yield config, PassThrough(config)
 
 
-def _parts(name: str) -> tuple[str, str]:
+def _owner_and_slug(name: str) -> tuple[str, str]:
     owner, _, slug = name.partition("/")
     if not owner or not slug or "/" in slug:
         raise ConfigError(f"{name!r} is not a repository name; write OWNER/SLUG")
     return owner, slug
 
 
-def _tell(config: Config, what: str, made: Repository, upstream: str, *, as_json: bool) -> None:
+def _print_result(config: Config, what: str, made: Repository, upstream: str, *, as_json: bool) -> None:
     if as_json:
         _print_row(config, made.uuid, upstream)
         return

@@ -159,14 +159,14 @@ def _tables(title: str, purpose: str, settings: Iterable[Setting]) -> Iterator[s
     yield f"\n## {title}\n" + (f"\n{purpose}\n" if purpose else "")
     yield "\n| setting | type | default | |\n| --- | --- | --- | --- |\n"
     for setting in plain:
-        yield _row(setting.name, setting)
+        yield _row_of_setting(setting.name, setting)
         for inner in setting.inner:
-            yield _row(f"{setting.name}.{inner.name}", inner)
+            yield _row_of_setting(f"{setting.name}.{inner.name}", inner)
     for section in sections:
         yield from _tables(section.header, section.purpose, section.inner)
 
 
-def _row(name: str, setting: Setting) -> str:
+def _row_of_setting(name: str, setting: Setting) -> str:
     default = "required" if setting.is_required else f"`{setting.default}`" if setting.default else "none"
     example = "" if setting.example in ("", setting.default) else f" Example: `{setting.example}`"
     kind = setting.kind.replace("|", "\\|")
@@ -261,10 +261,10 @@ def man() -> None:
     Example:
         mirror man > mirror.1 && man ./mirror.1
     """
-    click.echo("\n".join(_page()))
+    click.echo("\n".join(_lines_of_manual()))
 
 
-def _page() -> Iterator[str]:
+def _lines_of_manual() -> Iterator[str]:
     yield f'.TH MIRROR 1 "" "bitbucket-mirror {__version__}" "User Commands"'
     yield ".SH NAME"
     yield r"mirror \- an offline copy of Bitbucket in one SQLite file"

@@ -219,7 +219,7 @@ def _found(*, as_json: bool) -> "list[Check]":
         found.append(one)
         if not as_json:
             with unread():
-                _print(one)
+                _print_check(one)
 
     try:
         config = configured()
@@ -233,7 +233,7 @@ def _found(*, as_json: bool) -> "list[Check]":
     return found
 
 
-def _print(one: "Check") -> None:
+def _print_check(one: "Check") -> None:
     mark, style = ("ok  ", "green") if one.ok else ("BAD ", "bold red")
     printer = out()
     printer.line((mark, style), (f" {one.name}: ", "bold"), one.detail)

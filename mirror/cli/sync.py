@@ -143,7 +143,7 @@ def verify(names: tuple[str, ...], sample: str, repair: bool, no_wait: bool) -> 
         mirror verify --sample all --repair
     """
     config = configured()
-    number = None if sample == "all" else _whole(sample)
+    number = None if sample == "all" else _whole_number(sample)
     complaints = check_file(Path(config.database), repair=repair)
     with suppress(StoreError):  # a mirror that cannot be written can be checked all the same
         record_check(Path(config.database), complaints, at=to_text(utc_now()))
@@ -166,7 +166,7 @@ def verify(names: tuple[str, ...], sample: str, repair: bool, no_wait: bool) -> 
     leave(code)
 
 
-def _whole(text: str) -> int:
+def _whole_number(text: str) -> int:
     if not text.isdecimal():
         raise ConfigError(f"--sample: {text!r} is neither a number nor all")
     return int(text)
@@ -275,16 +275,16 @@ def print_plan(printer: Printer, plans: Sequence[Plan]) -> None:
         for what, count in plan.requests.items():
             if count:
                 printer.say(f"  {what:<24} {count:>9,}")
-        printer.say(f"  budget                   {_left(plan.api)}")
+        printer.say(f"  budget                   {_budget_left(plan.api)}")
         if plan.git.total:
-            printer.say(f"  budget of git            {_left(plan.git)}")
+            printer.say(f"  budget of git            {_budget_left(plan.git)}")
         done = f"{day_text(plan.done_at)}, in {age_text(plan.seconds)}"
         printer.say(f"  expected to be done      {done}")
         for note in plan.notes:
             printer.line(f"  note: {note}")
 
 
-def _left(share: BudgetShare) -> str:
+def _budget_left(share: BudgetShare) -> str:
     return "no limit" if share.left is None else f"{share.left:,} of {share.limit:,} left in this hour"
 
 
@@ -323,12 +323,12 @@ def _print_failures(printer: Printer, what: str, failures: Sequence[Failure]) ->
     for failure in failures[:MOST_FAILURES]:
         moment = failure.next_try_at
         due = f" (next try {day_text(from_text(moment))})" if moment else ""
-        printer.line(f"  {what:<13} {failure.kind}: {_named(failure)}{due}")
+        printer.line(f"  {what:<13} {failure.kind}: {_failure_text(failure)}{due}")
     if len(failures) > MOST_FAILURES:
         printer.line(f"  ... and {len(failures) - MOST_FAILURES:,} more: mirror status")
 
 
-def _named(failure: Failure) -> str:
+def _failure_text(failure: Failure) -> str:
     # A uuid says nothing to people.
     if failure.subject in failure.error or failure.subject.startswith("{"):
         return failure.error

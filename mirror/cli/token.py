@@ -46,11 +46,11 @@ def create(name: str, scope: str, expires: str | None, user: str | None) -> None
     Example:
         mirror token create laptop --expires 90d
     """
-    until = _until(expires) if expires is not None else None
+    until = _end_of_validity(expires) if expires is not None else None
     with _store(create=True) as store:
         click.echo(tokens.create(store, name, scope, until, user=user))
     # Standard output is the token alone, for scripts.
-    click.echo(_reach(user, writes=tokens.read_scope(scope) == "write"), err=True)
+    click.echo(_rights_text(user, writes=tokens.read_scope(scope) == "write"), err=True)
 
 
 @token.command("list")
@@ -93,7 +93,7 @@ def _escaped(text: str) -> str:
     return plain(text).replace("\n", "\\n")
 
 
-def _reach(user: str | None, *, writes: bool) -> str:
+def _rights_text(user: str | None, *, writes: bool) -> str:
     if user is None:
         verb = "sees and writes" if writes else "sees"
         return f"this token {verb} everything in the mirror; --user NAME limits one to what a user may see"
@@ -101,7 +101,7 @@ def _reach(user: str | None, *, writes: bool) -> str:
     return f"this token sees what {user} owns or is a member of{also}"
 
 
-def _until(expires: str) -> datetime:
+def _end_of_validity(expires: str) -> datetime:
     try:
         seconds = seconds_of(expires)
     except ValueError as error:

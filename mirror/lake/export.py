@@ -141,7 +141,7 @@ class _Series:
                 connection, before=held, place=str(self._place), at=at, full=self._options.full
             )
         if begun is None:
-            return self._done("nothing", {})
+            return self._summary("nothing", {})
         # Whether a row is public depends on other rows, so all are read; files that would be equal stay.
         if self._options.public:
             begun = begun._replace(since=None)
@@ -149,7 +149,7 @@ class _Series:
         stays = self._options.public and not self._options.full
         if before is not None and stays and _is_same(before, parts):
             self._finish(begun, before.export, at)
-            return self._done("nothing", {})
+            return self._summary("nothing", {})
         tables = {name: [self._placed(part) for part in found] for name, found in parts.items()}
         self._put_in_force(
             Manifest(
@@ -164,7 +164,7 @@ class _Series:
             )
         )
         self._finish(begun, begun.id, at)
-        return self._done("changes" if begun.since else "full", tables)
+        return self._summary("changes" if begun.since else "full", tables)
 
     def compact(self, done: Exported) -> Exported:
         """Replace the base files and what was added to them by new base files with the current rows."""
@@ -182,7 +182,7 @@ class _Series:
                 parts = written.write(table, rows, base=True)
             tables[table.name] = [self._placed(part) for part in parts]
         self._put_in_force(msgspec.structs.replace(latest, seq=self._seq, additions=0, tables=tables))
-        what = self._done(done.what, tables)
+        what = self._summary(done.what, tables)
         return msgspec.structs.replace(what, rows=done.rows, compacted=True)
 
     @property
@@ -201,7 +201,7 @@ class _Series:
                 for number, url in connection.execute("SELECT id, url FROM upstreams")
             }
             for table in TABLES:
-                rows = (rows for sql in selects_of(table, sources) for rows in _read(connection, sql))
+                rows = (rows for sql in selects_of(table, sources) for rows in _read_batches(connection, sql))
                 # In a public lake, the number of the export would make equal files differ.
                 seq = 0 if self._options.public else self._seq
                 found = batches(table, rows, seq=seq, instances=instances)
@@ -263,7 +263,7 @@ class _Series:
         with self._store.transaction() as connection:
             finish_export(connection, begun, held=held, place=str(self._place), at=at)
 
-    def _done(self, what: str, tables: Mapping[str, Sequence[LakeFile]]) -> Exported:
+    def _summary(self, what: str, tables: Mapping[str, Sequence[LakeFile]]) -> Exported:
         latest = self.latest
         assert latest is not None  # noqa: S101 - nothing changed only where there was an export before
         mark = f"-{latest.seq:08}"
@@ -296,7 +296,7 @@ def _sources(connection: sqlite3.Connection, begun: Begun, *, public: bool) -> d
     return {**found, "listings": LIVING_OF_CHOSEN, **lines}
 
 
-def _read(connection: sqlite3.Connection, sql: str) -> Iterator[list[Any]]:
+def _read_batches(connection: sqlite3.Connection, sql: str) -> Iterator[list[Any]]:
     cursor = connection.execute(sql)
     while rows := cursor.fetchmany(BATCH):
         yield rows

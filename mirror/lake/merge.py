@@ -167,16 +167,19 @@ def _by_duckdb(place: Place, manifests: list[Manifest], part: Path, memory: str 
     try:
         with closing(duckdb.connect()) as connection:
             if memory:
-                _limit(connection, memory)
+                _limit_memory(connection, memory)
             _write_merged(connection, Path(place.root), manifests, part)
             rows = {
-                name: _first(connection, f"SELECT count(*) FROM {_output(part, name)}") for name in OUTPUT
+                name: _first_value(connection, f"SELECT count(*) FROM {_merged_file(part, name)}")
+                for name in OUTPUT
             }
             checksums = {
                 name: str(
-                    _first(connection, f"SELECT {_DUCKDB_SUM.format(text=text)} FROM {_output(part, name)}")
+                    _first_value(
+                        connection, f"SELECT {_DUCKDB_SUM.format(text=text)} FROM {_merged_file(part, name)}"
+                    )
                 )
-                for name, text in _checked("epoch_us({moment})").items()
+                for name, text in _checksum_sql("epoch_us({moment})").items()
             }
     except duckdb.InterruptException as error:
         raise KeyboardInterrupt from error
@@ -208,7 +211,7 @@ def _write_merged(connection: Any, lake: Path, manifests: list[Manifest], part: 
         )
 
 
-def _limit(connection: Any, memory: str) -> None:
+def _limit_memory(connection: Any, memory: str) -> None:
     import duckdb  # noqa: PLC0415
 
     try:
@@ -224,7 +227,7 @@ def _by_spark(lake: Path, part: Path, master: str | None) -> _Done:
         raise ConfigError("--engine spark needs PySpark 4 and Java 17: pip install pyspark") from None
     try:
         done = merge_spark.merge_folder(
-            str(lake), str(part), sql_text(), _checked(merge_spark.MICROSECONDS), master=master
+            str(lake), str(part), sql_text(), _checksum_sql(merge_spark.MICROSECONDS), master=master
         )
     except merge_spark.FAILURES as error:
         line = str(error).strip().partition("\n")[0][:300]
@@ -239,7 +242,7 @@ def _first_line(said: str) -> str:
     return text.strip().partition("\n")[0][:300]
 
 
-def _checked(micros: str) -> Mapping[str, str]:
+def _checksum_sql(micros: str) -> Mapping[str, str]:
     """Return the expressions behind the checksums in the SQL of an engine."""
     moment = micros.format(moment="last_seen_at")
     return {name: text.format(micros=moment) for name, text in CHECKED.items()}
@@ -259,11 +262,11 @@ def _rows(table: Table, lake: Path, manifests: list[Manifest]) -> str:
     return " UNION ALL BY NAME ".join(queries)
 
 
-def _output(part: Path, name: str) -> str:
+def _merged_file(part: Path, name: str) -> str:
     return f"read_parquet({_exactly(part / name / 'part-0.parquet')}, hive_partitioning = false)"
 
 
-def _first(connection: Any, sql: str) -> int:
+def _first_value(connection: Any, sql: str) -> int:
     found: int = connection.execute(sql).fetchone()[0]
     return found
 

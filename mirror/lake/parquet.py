@@ -306,7 +306,7 @@ def holding(place: Place, manifest: Manifest, table: Table) -> Iterator[pa.Table
     for file in manifest.tables.get(table.name, []):
         with place.open(file.path) as opened:
             for rows in read_batches(opened):
-                yield rows if newest is None else rows.filter(_holds(rows, table, newest))
+                yield rows if newest is None else rows.filter(_are_newest(rows, table, newest))
 
 
 def _newest(place: Place, manifest: Manifest, table: Table) -> pa.Table:
@@ -322,7 +322,7 @@ def _newest(place: Place, manifest: Manifest, table: Table) -> pa.Table:
     return pa.concat_tables([empty, *parts]).group_by("key").aggregate([("seq", "max")])
 
 
-def _holds(rows: pa.Table, table: Table, newest: pa.Table) -> pa.Array:
+def _are_newest(rows: pa.Table, table: Table, newest: pa.Table) -> pa.Array:
     place = pc.index_in(_keys(rows, table.key), value_set=newest.column("key").combine_chunks())
     last = pc.take(newest.column("seq_max").combine_chunks(), place)
     return pc.fill_null(pc.equal(rows.column("seq").combine_chunks(), last), fill_value=True)

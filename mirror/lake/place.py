@@ -201,7 +201,7 @@ def folder_of(mirror: str) -> str:
 def read_latest(place: Place, mirror: str) -> Manifest | None:
     """Return the current manifest of a mirror, None if there is none; raises StoreError."""
     text = place.read(f"{folder_of(mirror)}/{LATEST}")
-    return None if text is None else _decoded(text, f"{place}/{folder_of(mirror)}/{LATEST}")
+    return None if text is None else _decoded_manifest(text, f"{place}/{folder_of(mirror)}/{LATEST}")
 
 
 def is_whole(place: Place, manifest: Manifest) -> bool:
@@ -214,7 +214,7 @@ def read_all(place: Place) -> list[Manifest]:
     """Return the current manifests of all mirrors, ordered by id; raises StoreError."""
     names = [path for path in place.list("_manifests") if path.endswith(f"/{LATEST}")]
     texts = [(path, place.read(path)) for path in sorted(names)]
-    found = {path: _decoded(text, f"{place}/{path}") for path, text in texts if text is not None}
+    found = {path: _decoded_manifest(text, f"{place}/{path}") for path, text in texts if text is not None}
     for path, manifest in found.items():
         if path != f"{folder_of(manifest.mirror)}/{LATEST}":  # its rows would count twice
             raise StoreError(
@@ -223,7 +223,7 @@ def read_all(place: Place) -> list[Manifest]:
     return list(found.values())
 
 
-def _decoded(text: bytes, where: str) -> Manifest:
+def _decoded_manifest(text: bytes, where: str) -> Manifest:
     try:
         manifest = msgspec.json.decode(text, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -252,7 +252,7 @@ def remove_superseded(place: Place, manifest: Manifest) -> None:
     kept = dict.fromkeys(manifest.files())
     for path in existing[-KEPT:]:
         text = place.read(path)
-        kept |= {} if text is None else dict.fromkeys(_decoded(text, path).files())
+        kept |= {} if text is None else dict.fromkeys(_decoded_manifest(text, path).files())
     for table in {path.partition("/")[0] for path in kept} | set(manifest.tables):
         for path in place.list(f"{table}/mirror={manifest.mirror}"):
             if path not in kept:
@@ -326,11 +326,11 @@ def write_about(place: Place, staging: Path) -> None:
 
 def schema_text() -> str:
     """Return the text of `_SCHEMA.json`."""
-    tables = {table.name: _described(table) for table in TABLES}
+    tables = {table.name: _description_of(table) for table in TABLES}
     return json.dumps({"layout": LAYOUT, "buckets": BUCKETS, "tables": tables}, indent=1) + "\n"
 
 
-def _described(table: Table) -> dict[str, object]:
+def _description_of(table: Table) -> dict[str, object]:
     kinds = {"moment": "timestamp[us, UTC]", "texts": "list<string>", "flag": "bool", "number": "double"}
     types = {**kinds, "integer": "int64", "text": "string", "instance": "string"}
     return {

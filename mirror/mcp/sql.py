@@ -57,18 +57,18 @@ def ask(
     if not _READS.match(sql):
         raise ConfigError("only one SELECT is allowed; this tool never writes to the mirror")
     open_reader(path).close()  # reports a file that is no mirror of this version
-    with closing(_guarded(path, caller)) as connection:
+    with closing(_guarded_connection(path, caller)) as connection:
         try:
             with one_snapshot(connection):
                 _refuse_hidden(connection, caller)
                 until = clock() + SECONDS
                 connection.set_progress_handler(lambda: clock() > until, _STEPS)
-                return _cut(connection.execute(sql), limit)
+                return _rows_within(connection.execute(sql), limit)
         except sqlite3.Error as error:
-            raise ConfigError(_explained(error)) from error
+            raise ConfigError(_error_text(error)) from error
 
 
-def _guarded(path: Path, caller: Caller) -> BoundedConnection:
+def _guarded_connection(path: Path, caller: Caller) -> BoundedConnection:
     connection = sqlite3.connect(
         reading_address(path), uri=True, timeout=_BUSY_SECONDS, factory=BoundedConnection
     )
@@ -88,7 +88,7 @@ def _refuse_hidden(connection: BoundedConnection, caller: Caller) -> None:
             )
 
 
-def _cut(cursor: sqlite3.Cursor, limit: int) -> Rows:
+def _rows_within(cursor: sqlite3.Cursor, limit: int) -> Rows:
     columns = [column[0] for column in cursor.description or ()]
     rows, size, more = list[list[Any]](), 0, False
     for row in cursor:
@@ -111,7 +111,7 @@ def _cell(value: Any) -> Any:
     return value
 
 
-def _explained(error: sqlite3.Error) -> str:
+def _error_text(error: sqlite3.Error) -> str:
     message = str(error)
     if message == "interrupted":
         return f"the statement took longer than {SECONDS:g} s or too much memory; narrow it down"

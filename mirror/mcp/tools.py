@@ -72,7 +72,7 @@ class Tools:
                 connection,
                 self._caller,
                 query,
-                limit=_within(limit, MOST),
+                limit=_limited(limit, MOST),
                 offset=max(0, offset),
                 owner=owner or None,
                 language=language or None,
@@ -86,7 +86,7 @@ class Tools:
                 notes.append(
                     f"Nothing matches as written; these names are the nearest: {', '.join(found.corrected)}."
                 )
-            listed = [_listed(row, found.links(row)) for row in found.repositories]
+            listed = [_repository_summary(row, found.links(row)) for row in found.repositories]
             return self._answer(connection, {"count": found.count, "repositories": listed}, notes)
 
     def show_repository(self, full_name: str, limit: int = 20, at: str = "") -> Answer:
@@ -97,14 +97,20 @@ class Tools:
         then, with the reads before and after it in `past`. Values that are not recorded are null.
         """
         with self._snapshot() as connection, self._seen(connection, full_name, at) as seen:
-            row = self._named(seen.connection, seen.full_name)
+            row = self._repository_named(seen.connection, seen.full_name)
             refs = {
-                name: self._refs(seen.connection, row, RefsWanted(kind=kind, size=_within(limit, MOST)))
+                name: self._refs(seen.connection, row, RefsWanted(kind=kind, size=_limited(limit, MOST)))
                 for name, kind in _REFS.items()
             }
             links = WebLinks(seen.connection, self._caller).repositories([row])[row.id]
-            told = {**_listed(row, links), "clone_urls": links.clone_urls, **row.columns(*_DETAILS)}
-            return self._answer(connection, {"repository": told, **refs, **seen.bounds}, _unread(row))
+            told = {
+                **_repository_summary(row, links),
+                "clone_urls": links.clone_urls,
+                **row.columns(*_DETAILS),
+            }
+            return self._answer(
+                connection, {"repository": told, **refs, **seen.bounds}, _note_of_unread_refs(row)
+            )
 
     @contextmanager
     def _seen(self, connection: sqlite3.Connection, full_name: str, at: str) -> "Iterator[_Seen]":
@@ -129,15 +135,17 @@ class Tools:
         branch or tag; without it, both. Each has the hash and date of its commit.
         """
         if not full_name:
-            return self._refs_everywhere(query, kind, _within(limit, MOST))
+            return self._refs_everywhere(query, kind, _limited(limit, MOST))
         with self._snapshot() as connection:
-            row = self._named(connection, full_name)
+            row = self._repository_named(connection, full_name)
             wanted = {name: one for name, one in _REFS.items() if kind in (None, one)}
             refs = {
-                name: self._refs(connection, row, RefsWanted(kind=one, part=query, size=_within(limit, MOST)))
+                name: self._refs(
+                    connection, row, RefsWanted(kind=one, part=query, size=_limited(limit, MOST))
+                )
                 for name, one in wanted.items()
             }
-            return self._answer(connection, {"repository": row.full_name, **refs}, _unread(row))
+            return self._answer(connection, {"repository": row.full_name, **refs}, _note_of_unread_refs(row))
 
     def _refs_everywhere(self, query: str, kind: Kind | None, limit: int) -> Answer:
         with self._snapshot() as connection:
@@ -174,9 +182,9 @@ class Tools:
         except (ValueError, OverflowError) as error:
             raise ConfigError(str(error)) from None
         with self._snapshot() as connection:
-            of = self._named(connection, repository).id if repository else None
+            of = self._repository_named(connection, repository).id if repository else None
             wanted = ChangeFilter(since=moment, owner=owner, repository_id=of)
-            found = latest_changes(connection, self._caller, wanted, limit=_within(limit, MOST))
+            found = latest_changes(connection, self._caller, wanted, limit=_limited(limit, MOST))
             quiet = f"Nothing was seen to change since {moment[:19]}Z, up to the last sync in as_of."
             notes = [] if found.rows else [quiet]
             listed = [_change(row) for row in found.rows]
@@ -221,7 +229,7 @@ class Tools:
         and `mirror_repository_at(full_name, moment)` the past. `SELECT sql FROM sqlite_master` lists all
         columns. Long texts are cut.
         """
-        found = guarded.ask(self._path, self._caller, sql, limit=_within(limit, MOST_ROWS))
+        found = guarded.ask(self._path, self._caller, sql, limit=_limited(limit, MOST_ROWS))
         with self._snapshot() as connection:
             facts = {"columns": found.columns, "rows": found.rows, "more": found.more}
             return self._answer(connection, facts, [] if found.rows else [NO_PROOF])
@@ -253,7 +261,7 @@ class Tools:
     def _age(self, moment: str | None) -> float | None:
         return max(0.0, (self._clock() - from_text(moment)).total_seconds()) if moment else None
 
-    def _named(self, connection: sqlite3.Connection, full_name: str) -> RepositoryRow:
+    def _repository_named(self, connection: sqlite3.Connection, full_name: str) -> RepositoryRow:
         """Find a repository; raises NotFound, in the same words for a hidden one."""
         row = repository_named(connection, self._caller, full_name.strip("/ "), gone=True)
         if row is None:
@@ -276,11 +284,11 @@ _DETAILS = (
 )  # fmt: skip
 
 
-def _within(number: int, most: int) -> int:
+def _limited(number: int, most: int) -> int:
     return max(1, min(number, most))
 
 
-def _listed(row: RepositoryRow, links: RepositoryLinks) -> Answer:
+def _repository_summary(row: RepositoryRow, links: RepositoryLinks) -> Answer:
     return {
         "full_name": row.full_name,
         "url": links.url,
@@ -316,5 +324,5 @@ def _short(text: str | None) -> str | None:
     return text if text is None or len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
 
 
-def _unread(row: RepositoryRow) -> list[str]:
+def _note_of_unread_refs(row: RepositoryRow) -> list[str]:
     return [] if row.refs == REFS_READ else [f"Branches and tags: {row.refs}, so they are unknown, not none."]

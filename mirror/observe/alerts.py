@@ -115,7 +115,7 @@ class Alerts:
                 for event in sorted(wanted):
                     lines = lines_of_run(connection, event, summary.upstream, summary.changes, summary.forced)
                     if lines:
-                        self._send(event, summary.upstream, _some(lines), kind=summary.kind)
+                        self._send(event, summary.upstream, _first_lines(lines), kind=summary.kind)
         except (StoreError, sqlite3.Error) as error:
             log.warning("unexpected changes cannot be read for alerts: %s", error)
 
@@ -221,7 +221,7 @@ def addresses_of(config: Config) -> Sequence[str]:
     return [address_of(each.ping or each.url) for each in config.alerts if not each.command]
 
 
-def _some(lines: Sequence[str]) -> str:
+def _first_lines(lines: Sequence[str]) -> str:
     more = f"; and {len(lines) - MOST_LINES:,} more" if len(lines) > MOST_LINES else ""
     return "; ".join(lines[:MOST_LINES]) + more
 

@@ -36,7 +36,7 @@ from mirror.store.rows import fetch, fetch_as, fetch_one, fetch_value
 from mirror.store.runs import HIDDEN_MEMBERS
 
 
-def _read(
+def _read_accounts(
     connection: sqlite3.Connection, caller: Caller, condition: str, values: Values, source: str = "users u"
 ) -> list[AccountRow]:
     sql = f"SELECT {account_columns(caller)} FROM {source} {condition}"
@@ -52,7 +52,7 @@ def owners_named(connection: sqlite3.Connection, caller: Caller, name: str) -> l
     """Find all owners with a name or a uuid: with several upstreams there may be more than one."""
     condition = f"""WHERE {_is_named(name)} AND u.deleted_at IS NULL AND u.is_owner
         AND {is_confirmed(caller, "u")} ORDER BY {WRITTEN_SO}, u.id"""
-    return _written_so(_read(connection, caller, condition, {"name": name}), name)
+    return _written_so(_read_accounts(connection, caller, condition, {"name": name}), name)
 
 
 def account_named(connection: sqlite3.Connection, caller: Caller, name: str) -> AccountRow | None:
@@ -79,7 +79,7 @@ def _written_so(found: list[AccountRow], name: str) -> list[AccountRow]:
 
 def _confirmed(connection: sqlite3.Connection, caller: Caller, condition: str, name: str) -> list[AccountRow]:
     """Read owners of namespaces, and other accounts that the caller may know."""
-    return _read(
+    return _read_accounts(
         connection,
         caller,
         f"""WHERE {condition} AND u.deleted_at IS NULL AND {is_confirmed(caller, "u")}
@@ -104,13 +104,13 @@ def known_account_named(connection: sqlite3.Connection, caller: Caller, username
     """
     condition = f"""WHERE {IS_NAME} AND {is_known(caller, "u")}
         ORDER BY u.deleted_at IS NOT NULL, u.is_owner DESC, {WRITTEN_SO}, u.id LIMIT 1"""
-    return next(iter(_read(connection, caller, condition, {"name": username})), None)
+    return next(iter(_read_accounts(connection, caller, condition, {"name": username})), None)
 
 
 def known_account_by_id(connection: sqlite3.Connection, caller: Caller, row_id: int) -> AccountRow | None:
     """Find an account that the caller may know, also a deleted one, by the id of its row."""
     condition = f"WHERE u.id = :id AND {is_known(caller, 'u')}"
-    return next(iter(_read(connection, caller, condition, {"id": row_id})), None)
+    return next(iter(_read_accounts(connection, caller, condition, {"id": row_id})), None)
 
 
 def members_of(connection: sqlite3.Connection, caller: Caller, workspace_id: int) -> list[Membership] | None:
@@ -179,7 +179,7 @@ def knows_members(connection: sqlite3.Connection, workspace_id: int) -> bool:
 
 def followers_of(connection: sqlite3.Connection, caller: Caller, repository_id: int) -> list[AccountRow]:
     """List who follows a repository, as far as the upstream reports it."""
-    return _read(
+    return _read_accounts(
         connection,
         caller,
         """WHERE f.repository_id = :id AND u.username IS NOT NULL AND u.deleted_at IS NULL

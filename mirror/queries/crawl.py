@@ -156,7 +156,7 @@ def read_progress(
     state = fetch_value(connection, "SELECT state FROM sync_runs WHERE id = ?", (progress.run_id,))
     if state in (None, "complete", "incomplete"):
         return None
-    return _shown(progress, run_now({"state": state}, syncing=syncing)["state"])
+    return _sync_progress(progress, run_now({"state": state}, syncing=syncing)["state"])
 
 
 def run_now(run: dict[str, Any], *, syncing: bool | None) -> dict[str, Any]:
@@ -169,7 +169,7 @@ GOES_ON = ("running", "paused")
 """The states of a run that has an expected end: a service resumes one that paused; others may fail again."""
 
 
-def _shown(progress: Progress, state: str) -> SyncProgress:
+def _sync_progress(progress: Progress, state: str) -> SyncProgress:
     percent = None
     if progress.total is not None:
         percent = 100 * progress.done // progress.total if progress.total else 100
@@ -203,7 +203,7 @@ def progress_text(progress: SyncProgress, now: datetime) -> str:
 
 def line_of(progress: Progress) -> str:
     """Describe the progress of a run of this process."""
-    return progress_text(_shown(progress, "running"), from_text(progress.at))
+    return progress_text(_sync_progress(progress, "running"), from_text(progress.at))
 
 
 class UpstreamSummary(msgspec.Struct, frozen=True):

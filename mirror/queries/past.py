@@ -351,7 +351,7 @@ def register_past(
 
     def found(repository: Any, moment: Any) -> Past | None:
         with reading():
-            return _found(connection, repository, str(moment or ""), utc_now())
+            return _past_at(connection, repository, str(moment or ""), utc_now())
 
     def mirror_refs_at(repository: Any, moment: Any, name: str | None = None) -> str | None:
         past = found(repository, moment)
@@ -377,7 +377,7 @@ def register_past(
     connection.create_function("mirror_repository_at", 2, mirror_repository_at)
 
 
-def _found(connection: sqlite3.Connection, repository: Any, moment: str, now: datetime) -> Past | None:
+def _past_at(connection: sqlite3.Connection, repository: Any, moment: str, now: datetime) -> Past | None:
     try:
         at = past_moment(moment, now)
         if isinstance(repository, int):

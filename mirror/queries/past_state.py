@@ -172,7 +172,7 @@ class Rebuilt:
         if self._measures is not None:
             seen = (self._measures.looks.before, self._measures.looks.after)
             moments += [look for look in seen if look and look >= self._since]
-        return _around(moments, self._at)
+        return _looks_around(moments, self._at)
 
     def _not_recorded(self) -> tuple[str, ...]:
         if self._at >= self._row["last_seen_at"]:
@@ -191,9 +191,9 @@ class Rebuilt:
         former = dict[str, Any]()
         match line.kind:
             case "renamed":
-                former = _named(line.old)
+                former = _name_columns(line.old)
             case "transferred":
-                former = {**_named(line.old), "owner_id": None}
+                former = {**_name_columns(line.old), "owner_id": None}
             case "made_private" | "made_public":
                 former = {"is_private": int(line.kind == "made_public")}
             case "deleted":
@@ -221,7 +221,7 @@ class Rebuilt:
         # Rows read while it was private are known from the moment at which the past begins.
         recorded = [first, last, *(line.previous_look for line in lines)]
         moments = [max(moment, self._since) for moment in recorded if moment]
-        return _around([*moments, *(line.at for line in lines if line.run_id is not None)], self._at)
+        return _looks_around([*moments, *(line.at for line in lines if line.run_id is not None)], self._at)
 
     def _refs(self, rows: list[RefRow]) -> list[RefRow]:
         """Return the refs of the moment, by kind and name; `rows` are those of today."""
@@ -241,13 +241,13 @@ class Rebuilt:
 
     def _with_looks(self, ref: RefRow, around: Looks) -> PastRef:
         mine = self._of_ref.get((ref.kind, ref.name), [])
-        looks = _around((around.before, around.after, *_looks_of(mine, self._since)), self._at)
+        looks = _looks_around((around.before, around.after, *_looks_of(mine, self._since)), self._at)
         changed = next((line for line in mine if line.id > self._reached), None)
         is_other = changed is not None and looks.after is not None and changed.at <= looks.after
         return PastRef(ref, looks, changed.new if changed is not None and is_other else ref.target_hash)
 
 
-def _named(full_name: str | None) -> dict[str, Any]:
+def _name_columns(full_name: str | None) -> dict[str, Any]:
     name = full_name or ""
     return {"full_name": name, "slug": name.partition("/")[2]}
 
@@ -259,7 +259,7 @@ def _looks_of(lines: Iterable[Line], since: str) -> Iterator[str]:
             yield line.previous_look
 
 
-def _around(moments: Iterable[str | None], at: str) -> Looks:
+def _looks_around(moments: Iterable[str | None], at: str) -> Looks:
     known = [moment for moment in moments if moment]
     return Looks(
         max((moment for moment in known if moment <= at), default=None),

@@ -23,12 +23,12 @@ BATCH = 2_000  # the number of changes that one transaction drops
 
 def compacted_before(connection: sqlite3.Connection) -> str | None:
     """Return the moment before which history was compacted; None if all of it is kept."""
-    return _noted(connection, COMPACTED)
+    return _read_meta(connection, COMPACTED)
 
 
 def dropped_changes(connection: sqlite3.Connection) -> dict[str, int]:
     """Return how many changes compactions dropped, by kind: with those that are left, a count never falls."""
-    dropped: dict[str, int] = json.loads(_noted(connection, DROPPED) or "{}")
+    dropped: dict[str, int] = json.loads(_read_meta(connection, DROPPED) or "{}")
     return dropped
 
 
@@ -47,7 +47,7 @@ def compact(
     """
     until = f"{before[:10]}T00:00:00.000000Z"
     with store.transaction() as connection:  # first: from now on the past counts as exact to the day
-        _note(connection, COMPACTED, max(until, _noted(connection, COMPACTED) or ""))
+        _save_meta(connection, COMPACTED, max(until, _read_meta(connection, COMPACTED) or ""))
     dropped = 0
     while (day := _next_day(store, until)) is not None:
         with store.reading() as connection:
@@ -59,7 +59,7 @@ def compact(
         dropped += len(superfluous)
         on_batch()
         with store.transaction() as connection:
-            _note(connection, DONE, _day_after(day))
+            _save_meta(connection, DONE, _day_after(day))
     return dropped + _compact_measures(store, until, on_batch=on_batch, batch=batch)
 
 
@@ -69,7 +69,7 @@ def _drop(connection: sqlite3.Connection, ids: str) -> None:
     dropped = Counter(dropped_changes(connection))
     dropped.update(dict(fetch(connection, f"SELECT kind, count(*) {gone} GROUP BY kind", (ids,))))
     connection.execute(f"DELETE {gone}", (ids,))
-    _note(connection, DROPPED, json.dumps(dropped))
+    _save_meta(connection, DROPPED, json.dumps(dropped))
 
 
 def _compact_measures(store: "Store", until: str, *, on_batch: Callable[[], object], batch: int) -> int:
@@ -98,7 +98,7 @@ def _compact_measures(store: "Store", until: str, *, on_batch: Callable[[], obje
 def _next_day(store: "Store", until: str) -> str | None:
     """Return the start of the first day that has changes and is not compacted yet."""
     with store.reading() as connection:
-        done = _noted(connection, DONE) or ""
+        done = _read_meta(connection, DONE) or ""
         first = fetch_value(connection, "SELECT min(at) FROM changes WHERE at >= ? AND at < ?", (done, until))
     return None if first is None else f"{first[:10]}T00:00:00.000000Z"
 
@@ -135,12 +135,12 @@ def _subjects(
     return [(repository_id, kind.partition("_")[0], ref)]
 
 
-def _noted(connection: sqlite3.Connection, key: str) -> str | None:
+def _read_meta(connection: sqlite3.Connection, key: str) -> str | None:
     found: str | None = fetch_value(connection, "SELECT value FROM mirror_meta WHERE key = ?", (key,))
     return found
 
 
-def _note(connection: sqlite3.Connection, key: str, value: str) -> None:
+def _save_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
     connection.execute(
         """INSERT INTO mirror_meta (key, value) VALUES (?, ?)
            ON CONFLICT (key) DO UPDATE SET value = excluded.value""",

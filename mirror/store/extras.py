@@ -75,7 +75,7 @@ def save_repository_extras(
         else:
             plain = encoded(difference(told.value, repository_object(row, owner, API, WEB)))
             account = told.value.get("owner")
-        extras.append(_row("repository", row_id, "", told, _kept("repository", plain)))
+        extras.append(_row_of_extra("repository", row_id, "", told, _kept("repository", plain)))
         if isinstance(account, dict) and account.get("uuid") == owner.uuid:
             accounts[owner.id] = (told, account)
     extras += [
@@ -134,7 +134,7 @@ def ref_extras(repository_id: int, repository: Any, refs: Iterable[Ref]) -> list
             extra = difference(told.value, ref_object(repository, ref, API, WEB))
         if extra is not last:
             last, kept = extra, _kept("branch", encoded(extra))
-        extras.append(_row(ref.kind, repository_id, ref.name, told, kept))
+        extras.append(_row_of_extra(ref.kind, repository_id, ref.name, told, kept))
     return extras
 
 
@@ -146,7 +146,7 @@ def drop_ref_extras(connection: sqlite3.Connection, refs: Sequence[tuple[str, in
 
 def _extra(kind: ExtraKind, row_id: int, told: Told, value: Json, ours: Json) -> Extra:
     """Compare an object as sent with the one that the columns give; return the row of the difference."""
-    return _row(kind, row_id, "", told, _kept(kind, encoded(difference(value, ours))))
+    return _row_of_extra(kind, row_id, "", told, _kept(kind, encoded(difference(value, ours))))
 
 
 def _kept(kind: ExtraKind, plain: bytes) -> bytes:
@@ -160,10 +160,10 @@ def _kept(kind: ExtraKind, plain: bytes) -> bytes:
 
 def _as_told(kind: ExtraKind, row_id: int, told: Told, name: str = "") -> Extra:
     """Return the row with all data of an object of API 1.0."""
-    return _row(kind, row_id, name, told, packed(difference(told.value, {})))
+    return _row_of_extra(kind, row_id, name, told, packed(difference(told.value, {})))
 
 
-def _row(kind: ExtraKind, row_id: int, name: str, told: Told, kept: bytes) -> Extra:
+def _row_of_extra(kind: ExtraKind, row_id: int, name: str, told: Told, kept: bytes) -> Extra:
     return Extra(kind, row_id, name, int(told.anonymous), kept if len(kept) <= LARGEST else packed({}))
 
 

@@ -102,15 +102,15 @@ def _locked(descriptor: int) -> bool:
     """Take the lock for a run; return whether it is free."""
     # Another run holds it for long, `is_syncing` (shared) only for a moment.
     deadline = time.monotonic() + SHARED_FOR
-    while not _try(descriptor, fcntl.LOCK_EX):
-        if not _try(descriptor, fcntl.LOCK_SH) or time.monotonic() > deadline:
+    while not _try_lock(descriptor, fcntl.LOCK_EX):
+        if not _try_lock(descriptor, fcntl.LOCK_SH) or time.monotonic() > deadline:
             return False
         fcntl.flock(descriptor, fcntl.LOCK_UN)  # otherwise two runs would wait for each other
         time.sleep(0.002)
     return True
 
 
-def _try(descriptor: int, lock: int) -> bool:
+def _try_lock(descriptor: int, lock: int) -> bool:
     try:
         fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
     except OSError:

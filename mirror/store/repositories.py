@@ -92,7 +92,9 @@ def save_repositories(
     page = {row.uuid: row for row in rows}  # by uuid, so that a renamed repository stays one row
     adopt_repositories(connection, upstream_id, page.values())
     known = _known(connection, upstream_id, list(page))
-    parents = _ids(connection, upstream_id, {row.parent_uuid for row in page.values() if row.parent_uuid})
+    parents = _ids_by_uuid(
+        connection, upstream_id, {row.parent_uuid for row in page.values() if row.parent_uuid}
+    )
     written = recently_written(connection, look.at)
     next_id = fetch_value(connection, _NEXT_ID)
     compared = _ComparedPage(look)
@@ -240,7 +242,7 @@ def _known(connection: sqlite3.Connection, upstream_id: int, uuids: list[str]) -
     }
 
 
-def _ids(connection: sqlite3.Connection, upstream_id: int, uuids: set[str]) -> dict[str, int]:
+def _ids_by_uuid(connection: sqlite3.Connection, upstream_id: int, uuids: set[str]) -> dict[str, int]:
     if not uuids:
         return {}
     found = connection.execute(

@@ -57,7 +57,7 @@ def choose_upstream(
         if workspace.lower() == owner.lower()
     } | dict(mirrored)  # the mirror has the spelling of the upstream
     if upstream:
-        return _writable(_configured(config, upstream)), spellings.get(upstream, owner)
+        return _writable(_upstream_named(config, upstream)), spellings.get(upstream, owner)
     if not spellings:
         raise NotFound(
             f"no upstream is known to hold {owner}: name it in `workspaces` of one and run `mirror sync`,"
@@ -93,7 +93,7 @@ def find_target(
     if not rows:
         raise NotFound(f"the mirror holds no repository {full_name}; `mirror sync` adds new ones")
     holders = {row.upstream: row for row in reversed(rows)}  # the first row of each upstream
-    chosen = _configured(config, upstream) if upstream else _holder(config, full_name, holders)
+    chosen = _upstream_named(config, upstream) if upstream else _holder(config, full_name, holders)
     held = holders.get(chosen.name)
     if held is None:
         raise NotFound(f"the mirror holds no repository {full_name} of upstream {upstream}")
@@ -120,7 +120,7 @@ def _holder(config: Config, what: str, holders: Mapping[str, object]) -> Upstrea
     return found[0]
 
 
-def _configured(config: Config, name: str) -> UpstreamConfig:
+def _upstream_named(config: Config, name: str) -> UpstreamConfig:
     for upstream in config.upstreams:
         if upstream.name == name:
             return upstream
@@ -225,23 +225,23 @@ class WriteRecord:
                     self._gone(row_id, "deleted")
             others = [row for _, row in displaced if row is not None]
             if others:
-                self._save(others)
+                self._save_rows(others)
             if renamed is not None:
                 self._gone(renamed, f"renamed to {made.full_name}")
             # With its record first, it brings a deleted row back. That is right where a name is used again,
             # but not after an update: the repository was deleted while its answer was on the way.
             may_come_back = action != "update" or renamed is not None
             if not may_come_back:
-                self._save([made])
+                self._save_rows([made])
             number = self._done(action, made.uuid, made.full_name)
             if may_come_back:
-                self._save([made])
+                self._save_rows([made])
             link_written(self._store.connection, number, made.uuid)
 
     def save_present(self, row: Repository) -> None:
         """Save a repository as the upstream has it, without a write."""
         with self._store.transaction():
-            self._save([row])
+            self._save_rows([row])
 
     def save_deleted(self, target: Target) -> None:
         """Turn a repository that the upstream deleted into a tombstone."""
@@ -281,7 +281,7 @@ class WriteRecord:
         )
         return found
 
-    def _save(self, rows: Sequence[Repository]) -> None:
+    def _save_rows(self, rows: Sequence[Repository]) -> None:
         look = Look(self._now(), with_refs=self._upstream.refs != "none")
         saved = self._store.save_page(self._save_upstream(), rows, look)
         for row, why in saved.refused:
