@@ -273,6 +273,20 @@ def test_names_of_a_workspace_that_lead_nowhere_end_in_a_failure(tmp_path: Path,
     assert "refuses that name" in summary.failures[0].error
 
 
+def test_a_row_of_another_owner_is_a_failure_with_api_1_0_too(tmp_path: Path) -> None:
+    """No later listing would tell that it became private, or is gone."""
+    row = {"slug": "a", "name": "a", "owner": "U", "scm": "git", "is_private": False}
+    listed = {"user": {"username": "u"}, "repositories": [row, {**row, "owner": "other"}]}
+    crawl = SyncHarness(
+        "http://old.invalid", tmp_path / "mirror.db", Clock(), kind="legacy", url="http://old.invalid/1.0",
+        secret=None, workspaces=("u",), refs="none",
+    )  # fmt: skip
+    crawl.transport = httpx.MockTransport(lambda _: httpx.Response(200, json=listed))
+    summary = crawl.sync()
+    assert [(each.kind, each.subject) for each in summary.failures] == [("row", "u: other/a")]
+    assert crawl.rows("SELECT full_name FROM repositories") == [("U/a",)]
+
+
 def test_a_name_of_api_1_0_that_leads_to_another_one_is_gone(tmp_path: Path) -> None:
     """Strangers would see the refs of what is private by its new name as those of the public old one."""
     old = {"slug": "old", "name": "old", "owner": "u", "scm": "git", "is_private": False}

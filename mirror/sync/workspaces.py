@@ -343,7 +343,7 @@ class ListingStep(_WorkspaceStep):
     def _without_foreign(self, page: Page[Repository]) -> Page[Repository]:
         """Take out rows of another workspace, by identity and name: no later listing would see them."""
         name, ours = self.name, self.state.owner_uuid or _owner_in(page.rows, self.name)
-        if ours is None or is_named(ours):
+        if ours is None:
             return page
         foreign = [row for row in page.rows if row.owner.uuid != ours and not _is_called(row, name)]
         bad = [
