@@ -233,6 +233,7 @@ def test_strangers_read_no_members_parents_or_failures(
         assert not [word for word in UNTOLD if word in answer.content], address
     for address in SHOWN:
         assert b"jespern/django-piston" in served.get(address).content
+    assert "None,None" not in served.get("/mirror/members").text  # no link to a row that nobody may see
     assert served.json("/mirror.json?sql=select+count(*)+as+n+from+members&_shape=array")[0]["n"] == 1
     statistics = served.json("/mirror.json?sql=select+tbl,idx,stat+from+sqlite_stat1&_shape=arrays")["rows"]
     assert statistics

@@ -128,7 +128,7 @@ async def template_variables(
 
 
 def labelled(page: Markup, headings: int = 0) -> Markup:
-    """Label the fields of Datasette's filters for screen readers, and correct the level of headings.
+    """Label the fields of Datasette's filters for screen readers, correct headings, drop links to nothing.
 
     :param headings: how many h3 become h2, from the first one; 0 means all.
     """
@@ -137,6 +137,7 @@ def labelled(page: Markup, headings: int = 0) -> Markup:
     for field, name in LABELS.items():
         text = text.replace(f' name="{field}', f' aria-label="{name}" name="{field}')
     text = re.sub("<h3>(.*?)</h3>", r"<h2>\1</h2>", text, count=headings, flags=re.DOTALL)
+    text = re.sub('<a href="[^"]*">None(,None)+</a>', "", text)  # a row whose keys are withheld has no page
     return Markup(text)  # noqa: S704 - what Datasette's template rendered
 
 
