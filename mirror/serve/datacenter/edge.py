@@ -7,8 +7,8 @@ What the mirror does not hold is answered with 501 and the upstream's address, n
 """
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -193,18 +193,13 @@ def find_person(connection: sqlite3.Connection, asked: DataCenterRequest) -> Acc
     return found
 
 
-class RowWindow(NamedTuple):
-    """Which rows are requested."""
+class Listing:
+    """The rows that a request wants: `start` and `limit`, and conditions on them; raises ApiError 400."""
 
-    start: int
-    limit: int
-
-
-class Filter:
-    """Conditions on the rows of a listing, with their parameters."""
-
-    def __init__(self) -> None:
-        self.sql = list[str]()
+    def __init__(self, asked: DataCenterRequest) -> None:
+        self._start = _number(asked, "start", 0, least=0)
+        self._limit = min(_number(asked, "limit", DEFAULT_LIMIT, least=1), MOST)
+        self._conditions = list[str]()
         self.values = dict[str, Any]()
 
     def containing(self, name: str, text: str, *columns: str) -> None:
@@ -219,19 +214,44 @@ class Filter:
         folded = text.casefold()
         self.values |= {name: pattern_of(folded), f"{name}_folded": folded}
         held = (containing(column, f":{name}", f":{name}_folded") for column in columns)
-        self.sql.append(f"({' OR '.join(held)})")
+        self._conditions.append(f"({' OR '.join(held)})")
 
     def equal(self, column: str, value: int | None) -> None:
         """Keep rows whose column has a value; None keeps all rows."""
         if value is not None:
-            self.sql.append(f"{column} = {value:d}")
+            self._conditions.append(f"{column} = {value:d}")
 
+    def read(self, connection: sqlite3.Connection, source: Source, order: str) -> list[Any]:
+        """Read the rows of the page, and one more if another page follows."""
+        return fetch(
+            connection,
+            f"""SELECT {source.columns} FROM {source.table}
+                WHERE {" AND ".join([source.where, *self._conditions])}
+                ORDER BY {order} LIMIT :window_limit OFFSET :window_start""",
+            {**source.values, **self.values, "window_start": self._start, "window_limit": self._limit + 1},
+        )
 
-def window_of(asked: DataCenterRequest) -> RowWindow:
-    """Read `start` and `limit`; raises ApiError 400."""
-    return RowWindow(
-        _number(asked, "start", 0, least=0), min(_number(asked, "limit", DEFAULT_LIMIT, least=1), MOST)
-    )
+    def page(
+        self,
+        rows: Sequence[Row],
+        shape: Callable[[Row], Json],
+        synced_at: Callable[[Sequence[Row]], str | None],
+    ) -> Answer:
+        """Answer with a page of what was read. One row too many means that more follow.
+
+        `size` is that of the page.
+        """
+        shown, is_last = rows[: self._limit], len(rows) <= self._limit
+        body: Json = {
+            "size": len(shown),
+            "limit": self._limit,
+            "isLastPage": is_last,
+            "values": [shape(row) for row in shown],
+            "start": self._start,
+        }
+        if not is_last:
+            body["nextPageStart"] = self._start + self._limit
+        return Answer(body=body, synced_at=synced_at(shown))
 
 
 def _number(asked: DataCenterRequest, name: str, default: int, *, least: int) -> int:
@@ -240,45 +260,6 @@ def _number(asked: DataCenterRequest, name: str, default: int, *, least: int) ->
     if number is None or not least <= number <= LAST_START:
         raise refused(400, f"{name} is a number from {least} to {LAST_START}.", context=name)
     return number
-
-
-def read_rows(
-    connection: sqlite3.Connection, source: Source, window: RowWindow, order: str, kept: Filter | None = None
-) -> list[Any]:
-    """Read the rows of a page, and one more if another page follows."""
-    kept = kept or Filter()
-    values: Mapping[str, Any] = {
-        **source.values,
-        **kept.values,
-        "window_start": window.start,
-        "window_limit": window.limit + 1,
-    }
-    return fetch(
-        connection,
-        f"""SELECT {source.columns} FROM {source.table} WHERE {" AND ".join([source.where, *kept.sql])}
-            ORDER BY {order} LIMIT :window_limit OFFSET :window_start""",
-        values,
-    )
-
-
-def page(
-    rows: Sequence[Row],
-    window: RowWindow,
-    shape: Callable[[Row], Json],
-    synced_at: Callable[[Sequence[Row]], str | None],
-) -> Answer:
-    """Answer with a page of rows. One row too many means that more follow. `size` is that of the page."""
-    shown, is_last = rows[: window.limit], len(rows) <= window.limit
-    body: Json = {
-        "size": len(shown),
-        "limit": window.limit,
-        "isLastPage": is_last,
-        "values": [shape(row) for row in shown],
-        "start": window.start,
-    }
-    if not is_last:
-        body["nextPageStart"] = window.start + window.limit
-    return Answer(body=body, synced_at=synced_at(shown))
 
 
 _NOUNS = {

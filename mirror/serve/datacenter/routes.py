@@ -27,7 +27,7 @@ from mirror.serve.datacenter.edge import (
     UNMIRRORED,
     UNMIRRORED_APIS,
     DataCenterRequest,
-    Filter,
+    Listing,
     Reader,
     find_person,
     find_projects,
@@ -35,10 +35,7 @@ from mirror.serve.datacenter.edge import (
     not_mirrored_at,
     not_mirrored_here,
     not_permitted,
-    page,
-    read_rows,
     refused,
-    window_of,
 )
 from mirror.serve.exchange import Answer, ApiError, Json, last_seen
 from mirror.serve.unmirrored import must_be_listed, must_have_members, with_refs
@@ -87,13 +84,13 @@ def application_properties(connection: sqlite3.Connection, asked: DataCenterRequ
 
 def projects(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """GET projects: those in which the caller sees something, personal ones too; `name`, `permission`."""
-    window, kept = window_of(asked), Filter()
-    kept.containing("name", asked.text("name"), "u.display_name", "u.username")
+    wanted = Listing(asked)
+    wanted.containing("name", asked.text("name"), "u.display_name", "u.username")
     role = _PROJECT_ROLES[asked.choice("permission", *_PROJECT_ROLES) or "PROJECT_VIEW"]
-    found = read_rows(connection, sources.workspaces(asked.caller, role), window, _BY_KEY, kept)
+    found = wanted.read(connection, sources.workspaces(asked.caller, role), _BY_KEY)
     rows = [AccountRow(*row) for row in found]
     shaped = _shaped_projects(connection, asked, rows)
-    return page(rows, window, lambda row: shaped[row.id], last_seen)
+    return wanted.page(rows, lambda row: shaped[row.id], last_seen)
 
 
 def project(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
@@ -114,7 +111,7 @@ def project_repositories(connection: sqlite3.Connection, asked: DataCenterReques
     found = find_projects(connection, asked)
     must_be_listed(connection, asked.caller, asked.names[0], found)
     source = sources.repositories(asked.caller, owners=[row.id for row in found])
-    return _listed(connection, asked, source, Filter())
+    return _listed(connection, asked, source, Listing(asked))
 
 
 def repositories(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
@@ -122,22 +119,22 @@ def repositories(connection: sqlite3.Connection, asked: DataCenterRequest) -> An
 
     ``archived=ALL`` includes these.
     """
-    kept = Filter()
-    kept.containing("name", asked.text("name"), "r.name")
-    kept.containing(
+    wanted = Listing(asked)
+    wanted.containing("name", asked.text("name"), "r.name")
+    wanted.containing(
         "projectname", asked.text("projectname"), "(SELECT display_name FROM users WHERE id = r.owner_id)"
     )
     visibility = asked.choice("visibility", "public", "private")
-    kept.equal("r.is_private", {"public": 0, "private": 1}.get(visibility or ""))
+    wanted.equal("r.is_private", {"public": 0, "private": 1}.get(visibility or ""))
     archived = asked.choice("archived", "ACTIVE", "ARCHIVED", "ALL") or "ACTIVE"
-    kept.equal("coalesce(r.archived, 0)", {"ACTIVE": 0, "ARCHIVED": 1}.get(archived))
+    wanted.equal("coalesce(r.archived, 0)", {"ACTIVE": 0, "ARCHIVED": 1}.get(archived))
     state = asked.choice("state", "AVAILABLE", "INITIALISING", "INITIALISATION_FAILED", "OFFLINE")
-    kept.equal("1", None if state in (None, "AVAILABLE") else 0)  # all that is mirrored is available
+    wanted.equal("1", None if state in (None, "AVAILABLE") else 0)  # all that is mirrored is available
     role = _REPOSITORY_ROLES[asked.choice("permission", *_REPOSITORY_ROLES) or "REPO_READ"]
     key, owners = asked.text("projectkey"), None
     if key:
         owners = [row.id for row in projects_keyed(connection, asked.caller, key)]
-    return _listed(connection, asked, sources.repositories(asked.caller, owners=owners, role=role), kept)
+    return _listed(connection, asked, sources.repositories(asked.caller, owners=owners, role=role), wanted)
 
 
 def repository(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
@@ -150,16 +147,17 @@ def repository(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answ
 def forks(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """GET projects/K/repos/S/forks: those that the caller sees."""
     _, row = find_repository(connection, asked)
-    return _listed(connection, asked, sources.repositories(asked.caller, parent=row.id), Filter())
+    return _listed(connection, asked, sources.repositories(asked.caller, parent=row.id), Listing(asked))
 
 
-def _listed(connection: sqlite3.Connection, asked: DataCenterRequest, source: Source, kept: Filter) -> Answer:
+def _listed(
+    connection: sqlite3.Connection, asked: DataCenterRequest, source: Source, wanted: Listing
+) -> Answer:
     """Answer with a page of repositories, by project and slug."""
-    window = window_of(asked)
-    ids = [row[0] for row in read_rows(connection, source, window, _BY_NAME, kept)]
+    ids = [row[0] for row in wanted.read(connection, source, _BY_NAME)]
     rows = repositories_by_ids(connection, asked.caller, ids)
     shaped = _shaped(connection, asked, rows)
-    return page(rows, window, lambda row: shaped[row.id], last_seen)
+    return wanted.page(rows, lambda row: shaped[row.id], last_seen)
 
 
 def _shaped(
@@ -181,21 +179,20 @@ def _shaped(
 
 def _refs(connection: sqlite3.Connection, asked: DataCenterRequest, kind: RefKind) -> Answer:
     """Answer with a page of refs, the newest first by default, as a real server does."""
-    window, kept = window_of(asked), Filter()
+    wanted = Listing(asked)
     row = _with_refs(connection, asked, REF_TABLES[kind])
     text = asked.parameters.get("filterText", "")
-    kept.containing("filterText", text, "name")
+    wanted.containing("filterText", text, "name")
     orders = ["name"]
     if asked.choice("orderBy", "ALPHABETICAL", "MODIFICATION") != "ALPHABETICAL":
         orders.insert(0, f"{_MADE_AT} DESC")
     if text and asked.flag("boostMatches"):
-        kept.values["boosted"] = text.casefold()
+        wanted.values["boosted"] = text.casefold()
         orders.insert(0, "mirror_match(name, :boosted)")
     details = asked.flag("details")
-    found = read_rows(connection, sources.refs(row.id, kind), window, ", ".join(orders), kept)
-    return page(
+    found = wanted.read(connection, sources.refs(row.id, kind), ", ".join(orders))
+    return wanted.page(
         [RefRow(*one) for one in found],
-        window,
         lambda ref: asked.shapes.ref(row, ref, details=details),
         lambda _: row.refs_synced_at,
     )
@@ -248,19 +245,17 @@ def default_branch(connection: sqlite3.Connection, asked: DataCenterRequest) -> 
 
 def project_rights(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """GET projects/K/permissions/users: the members of a workspace, for callers who may see them."""
-    window, row = window_of(asked), find_projects(connection, asked)[0]
+    wanted, row = Listing(asked), find_projects(connection, asked)[0]
     if not may_see_members(connection, asked.caller, row.id):
         raise not_permitted(asked.caller)
     resource = asked.shapes.addresses.below_project(row.upstream_id, key_of(row), "permissions/users")
     what = "members of this project"
     must_have_members(connection, asked, row, lambda: not_mirrored_at(resource, what, asked))
-    kept = Filter()
-    kept.containing("filter", asked.text("filter"), "u.username", "u.display_name")
+    wanted.containing("filter", asked.text("filter"), "u.username", "u.display_name")
     width = len(AccountRow.__struct_fields__)
-    found = read_rows(connection, sources.members(asked.caller, row.id), window, _BY_KEY, kept)
-    return page(
+    found = wanted.read(connection, sources.members(asked.caller, row.id), _BY_KEY)
+    return wanted.page(
         [(AccountRow(*one[:width]), one[width]) for one in found],
-        window,
         lambda pair: asked.shapes.right(*pair),
         lambda pairs: last_seen(account for account, _ in pairs) or row.last_seen_at,
     )
@@ -270,10 +265,10 @@ def users(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """GET users: the people whom the caller may see; only for known callers. `filter` searches names."""
     if not asked.caller.known:
         raise not_permitted(asked.caller)
-    window, kept = window_of(asked), Filter()
-    kept.containing("filter", asked.text("filter"), "ltrim(u.username, '~')", "u.display_name")
-    found = read_rows(connection, sources.people(asked.caller), window, _BY_KEY, kept)
-    return page([AccountRow(*row) for row in found], window, asked.shapes.user, last_seen)
+    wanted = Listing(asked)
+    wanted.containing("filter", asked.text("filter"), "ltrim(u.username, '~')", "u.display_name")
+    found = wanted.read(connection, sources.people(asked.caller), _BY_KEY)
+    return wanted.page([AccountRow(*row) for row in found], asked.shapes.user, last_seen)
 
 
 def user(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
