@@ -121,12 +121,13 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListingPage(msgspec.Struct, frozen=True, kw_only=True):
-    """The rows of a page.
+    """The rows of a page, which was requested as `window`.
 
     :param next: the position of its last row, if more rows follow.
     :param first_beyond: the sort value of the first row after the page.
     """
 
+    window: PageWindow
     rows: list[Any]
     next: Position | None = None
     first_beyond: Any = None
@@ -190,6 +191,7 @@ def read_page(
     width = 1 + len(keys)
     rows, beyond = found[: window.length], found[window.length :]
     return ListingPage(
+        window=window,
         rows=[row[width:] for row in rows],
         next=tuple(rows[-1][:width]) if beyond else None,
         first_beyond=beyond[0][0] if beyond else None,
@@ -222,24 +224,21 @@ def segments(order: SortOrder, keys: Sequence[str], window: PageWindow) -> list[
 
 def page_of(
     connection: sqlite3.Connection, asked: Api2Request, listing: Listing, *, counted: bool = True
-) -> tuple[ListingPage, PageWindow]:
+) -> ListingPage:
     """Read the requested page of a listing; raises ApiError 400 that names the wrong parameter."""
-    window = window_of(asked.parameters)
-    page = read_page(
+    return read_page(
         connection,
         listing,
-        window,
+        window_of(asked.parameters),
         order=order_of(listing, asked.parameters.get("sort")),
         query=queried(listing, asked.parameters.get("q")),
         counted=counted and asked.wants("size"),
     )
-    return page, window
 
 
 def envelope(
     asked: Api2Request,
     page: ListingPage,
-    window: PageWindow,
     values: Sequence[Any],
     synced_at: str | None,
     *,
@@ -251,6 +250,7 @@ def envelope(
     :param backwards: whether a link may lead to the page before.
     :param moved: replaces parameters in the link to the next page.
     """
+    window = page.window
     body: Json = {"pagelen": window.length, "page": window.number, "values": values}
     if page.size is not None:
         body["size"] = page.size
@@ -295,9 +295,9 @@ def shaped(connection: sqlite3.Connection, asked: Api2Request, rows: Sequence[Re
 
 def listed(connection: sqlite3.Connection, asked: Api2Request, listing: Listing, seen: str | None) -> Answer:
     """Answer with a page of repositories."""
-    page, window = page_of(connection, asked, listing)
+    page = page_of(connection, asked, listing)
     values, synced_at = repositories_of_page(connection, asked, [row[0] for row in page.rows])
-    return envelope(asked, page, window, values, synced_at or seen)
+    return envelope(asked, page, values, synced_at or seen)
 
 
 def accounts_of(
@@ -311,9 +311,9 @@ def accounts_of(
 
     :param about: the row that the listing is about; its age is that of an empty page.
     """
-    page, window = page_of(connection, asked, listing)
+    page = page_of(connection, asked, listing)
     width = len(AccountRow.__struct_fields__)
     rows = [(AccountRow(*row[:width]), row[width] if len(row) > width else None) for row in page.rows]
     values = [shape(account, more) for account, more in rows]
     synced_at = last_seen(row for row, _ in rows) or (about.last_seen_at if about else None)
-    return envelope(asked, page, window, values, synced_at)
+    return envelope(asked, page, values, synced_at)

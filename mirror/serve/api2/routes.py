@@ -164,10 +164,10 @@ def _first(connection: sqlite3.Connection, listing: Listing) -> Any:
 def projects(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET workspaces/W/projects: those of repositories that the caller may see."""
     owners = find_listed_workspace(connection, asked)
-    page, window = page_of(connection, asked, listings.projects(asked.caller, [row.id for row in owners]))
+    page = page_of(connection, asked, listings.projects(asked.caller, [row.id for row in owners]))
     rows = [ProjectRow(*row) for row in page.rows]
     values = [asked.shapes.project(row, owners[0]) for row in rows]
-    return envelope(asked, page, window, values, last_seen(rows) or owners[0].last_seen_at)
+    return envelope(asked, page, values, last_seen(rows) or owners[0].last_seen_at)
 
 
 def project(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
@@ -199,11 +199,11 @@ def my_permissions(
 ) -> Answer:
     """GET user/permissions/repositories, as its workspace grants them; removed in April 2026."""
     me = _myself(connection, asked.caller)
-    page, window = page_of(connection, asked, listings.own_repositories(asked.caller, workspaces))
+    page = page_of(connection, asked, listings.own_repositories(asked.caller, workspaces))
     permissions = dict(page.rows)
     rows = repositories_by_ids(connection, asked.caller, list(permissions))
     values = [asked.shapes.permission(me, row, permissions[row.id]) for row in rows]
-    return envelope(asked, page, window, values, me.last_seen_at)
+    return envelope(asked, page, values, me.last_seen_at)
 
 
 def my_workspace_permissions(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
@@ -239,12 +239,12 @@ def all_repositories(connection: sqlite3.Connection, asked: Api2Request) -> Answ
     """
     since = _since(asked)
     listing = listings.repositories(asked.caller, since=since, role=role_of(asked))
-    page, window = page_of(connection, asked, listing, counted=since is None)
+    page = page_of(connection, asked, listing, counted=since is None)
     values, synced_at = repositories_of_page(connection, asked, [row[0] for row in page.rows])
     by_creation = asked.parameters.get("sort") in (None, "", "created_on")
     beyond = moment(page.first_beyond) if by_creation else None
     moved = {"after": beyond} if beyond else {}
-    return envelope(asked, page, window, values, synced_at, backwards=since is None, **moved)
+    return envelope(asked, page, values, synced_at, backwards=since is None, **moved)
 
 
 def _since(asked: Api2Request) -> str | None:
@@ -289,11 +289,11 @@ def watchers(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
 
 def _refs(connection: sqlite3.Connection, asked: Api2Request, *kinds: RefKind) -> Answer:
     row = with_refs(asked, find_repository(connection, asked))
-    page, window = page_of(connection, asked, listings.refs(row.id, *kinds))
+    page = page_of(connection, asked, listings.refs(row.id, *kinds))
     found = [RefRow(*one) for one in page.rows]
     extras = ref_extras_of(connection, asked.caller, row.id, [ref.name for ref in found])
     values = [asked.shapes.ref(row, ref, extras.get((ref.kind, ref.name))) for ref in found]
-    return envelope(asked, page, window, values, row.refs_synced_at)
+    return envelope(asked, page, values, row.refs_synced_at)
 
 
 def refs(connection: sqlite3.Connection, asked: Api2Request) -> Answer:

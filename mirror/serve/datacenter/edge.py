@@ -193,7 +193,7 @@ def find_person(connection: sqlite3.Connection, asked: DataCenterRequest) -> Acc
     return found
 
 
-class Listing:
+class WantedRows:
     """The rows that a request wants: `start` and `limit`, and conditions on them; raises ApiError 400."""
 
     def __init__(self, asked: DataCenterRequest) -> None:

@@ -27,8 +27,8 @@ from mirror.serve.datacenter.edge import (
     UNMIRRORED,
     UNMIRRORED_APIS,
     DataCenterRequest,
-    Listing,
     Reader,
+    WantedRows,
     find_person,
     find_projects,
     find_repository,
@@ -84,7 +84,7 @@ def application_properties(connection: sqlite3.Connection, asked: DataCenterRequ
 
 def projects(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """GET projects: those in which the caller sees something, personal ones too; `name`, `permission`."""
-    wanted = Listing(asked)
+    wanted = WantedRows(asked)
     wanted.containing("name", asked.text("name"), "u.display_name", "u.username")
     role = _PROJECT_ROLES[asked.choice("permission", *_PROJECT_ROLES) or "PROJECT_VIEW"]
     found = wanted.read(connection, sources.workspaces(asked.caller, role), _BY_KEY)
@@ -111,7 +111,7 @@ def project_repositories(connection: sqlite3.Connection, asked: DataCenterReques
     found = find_projects(connection, asked)
     must_be_listed(connection, asked.caller, asked.names[0], found)
     source = sources.repositories(asked.caller, owners=[row.id for row in found])
-    return _listed(connection, asked, source, Listing(asked))
+    return _listed(connection, asked, source, WantedRows(asked))
 
 
 def repositories(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
@@ -119,7 +119,7 @@ def repositories(connection: sqlite3.Connection, asked: DataCenterRequest) -> An
 
     ``archived=ALL`` includes these.
     """
-    wanted = Listing(asked)
+    wanted = WantedRows(asked)
     wanted.containing("name", asked.text("name"), "r.name")
     wanted.containing(
         "projectname", asked.text("projectname"), "(SELECT display_name FROM users WHERE id = r.owner_id)"
@@ -147,11 +147,11 @@ def repository(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answ
 def forks(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """GET projects/K/repos/S/forks: those that the caller sees."""
     _, row = find_repository(connection, asked)
-    return _listed(connection, asked, sources.repositories(asked.caller, parent=row.id), Listing(asked))
+    return _listed(connection, asked, sources.repositories(asked.caller, parent=row.id), WantedRows(asked))
 
 
 def _listed(
-    connection: sqlite3.Connection, asked: DataCenterRequest, source: Source, wanted: Listing
+    connection: sqlite3.Connection, asked: DataCenterRequest, source: Source, wanted: WantedRows
 ) -> Answer:
     """Answer with a page of repositories, by project and slug."""
     ids = [row[0] for row in wanted.read(connection, source, _BY_NAME)]
@@ -179,7 +179,7 @@ def _shaped(
 
 def _refs(connection: sqlite3.Connection, asked: DataCenterRequest, kind: RefKind) -> Answer:
     """Answer with a page of refs, the newest first by default, as a real server does."""
-    wanted = Listing(asked)
+    wanted = WantedRows(asked)
     row = _with_refs(connection, asked, REF_TABLES[kind])
     text = asked.parameters.get("filterText", "")
     wanted.containing("filterText", text, "name")
@@ -245,7 +245,7 @@ def default_branch(connection: sqlite3.Connection, asked: DataCenterRequest) -> 
 
 def project_rights(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """GET projects/K/permissions/users: the members of a workspace, for callers who may see them."""
-    wanted, row = Listing(asked), find_projects(connection, asked)[0]
+    wanted, row = WantedRows(asked), find_projects(connection, asked)[0]
     if not may_see_members(connection, asked.caller, row.id):
         raise not_permitted(asked.caller)
     resource = asked.shapes.addresses.below_project(row.upstream_id, key_of(row), "permissions/users")
@@ -265,7 +265,7 @@ def users(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
     """GET users: the people whom the caller may see; only for known callers. `filter` searches names."""
     if not asked.caller.known:
         raise not_permitted(asked.caller)
-    wanted = Listing(asked)
+    wanted = WantedRows(asked)
     wanted.containing("filter", asked.text("filter"), "ltrim(u.username, '~')", "u.display_name")
     found = wanted.read(connection, sources.people(asked.caller), _BY_KEY)
     return wanted.page([AccountRow(*row) for row in found], asked.shapes.user, last_seen)
