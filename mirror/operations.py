@@ -136,10 +136,10 @@ def _keep_answers(run: Run) -> None:
         merge_watch_runs(connection, run.upstream_id)
 
 
-def plan_all(config: Config, options: SyncOptions) -> list[Plan]:
+def plan_all(config: Config, options: SyncOptions, control: Control) -> list[Plan]:
     """Estimate the requests of `sync_all`, without waiting; raises what it raises, and UpstreamError."""
     options = msgspec.structs.replace(options, may_wait=False)
-    with _runs(config, options, Control()) as runs:
+    with _runs(config, options, control) as runs:
         return [plan_upstream(run) for run in runs]
 
 

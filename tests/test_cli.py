@@ -373,7 +373,7 @@ def test_sync_reads_what_init_writes(folder: Folder) -> None:
 
 
 def test_a_dead_upstream_is_reported_and_the_mirror_stays(folder: Folder, box: RunningSandbox) -> None:
-    """Exit code 4, with the reason once; the mirror can still be searched."""
+    """Exit code 4, with the reason once; the mirror can still be searched. A plan says what it waits for."""
     folder.configure(box.url)
     folder.run("sync")
     with socket.socket() as unused:
@@ -385,6 +385,7 @@ def test_a_dead_upstream_is_reported_and_the_mirror_stays(folder: Folder, box: R
     reasons = [line for line in ran.out.splitlines() if "cannot connect" in line]
     assert len(reasons) == 1
     assert "jespern/django-piston" in folder.run("search", "piston").out
+    assert "try 2 of 2" in folder.run("sync", "--plan", "--full").err
 
 
 def test_a_wrong_secret_is_refused_once_and_never_shown(folder: Folder, box: RunningSandbox) -> None:

@@ -81,7 +81,9 @@ def sync(
     )
     with built_in_sandbox(config):
         if plan:
-            print_plan(out(), plan_all(config, options))
+            with progress() as reporter:
+                plans = plan_all(config, options, Control(report=reporter))
+            print_plan(out(), plans)
             return
         as_json = config.log.format == "json"
         with nullcontext(Logged()) if as_json else progress() as reporter:
