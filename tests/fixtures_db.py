@@ -162,7 +162,7 @@ class FixtureDb:
         """Save all refs of a repository."""
         repository_id = self.id_of(full_name)
         with self.store.transaction() as connection:
-            saved = save_refs(connection, repository_id, refs, first_page=True, last_page=True, seen_at=at)
+            saved = save_refs(connection, repository_id, refs, seen_at=at)
             self.store.save_changes(saved.changes, run_id=None, at=at)
             show_new_changes(connection, repository_id, listed_since=at)
 

@@ -42,7 +42,7 @@ def crawled(path: Path, *, anonymous: bool) -> FixtureDb:
     refs = [*upstream.fetch_refs(key, None).rows, *upstream.fetch_refs(key, "tags").rows]
     with filled.store.transaction() as connection:
         row_id = filled.id_of("tortoisehg/thg")
-        save_refs(connection, row_id, refs, first_page=True, last_page=True, seen_at=SEEN)
+        save_refs(connection, row_id, refs, seen_at=SEEN)
     return filled
 
 

@@ -94,7 +94,7 @@ class ToldMirror:
         found = faked(page(*rows), **self.options).upstream.fetch_refs(key, None)
         with self.filled.store.transaction() as connection:
             row_id = self.filled.id_of(full_name)
-            save_refs(connection, row_id, found.rows, first_page=True, last_page=True, seen_at=SEEN)
+            save_refs(connection, row_id, found.rows, seen_at=SEEN)
 
     def served(self) -> tuple[AsgiClient, dict[str, str]]:
         """Serve it; the headers are those of a token that sees everything."""

@@ -184,7 +184,7 @@ def test_saving_refs_applies_a_long_backlog(mirror: RefPlayground) -> None:
     def save(number: int) -> None:
         refs = [Ref(kind="branch", name=f"b-{number}-{one}", target_hash=HASH) for one in range(FLUSH_FROM)]
         with mirror.store.transaction() as connection:
-            save_refs(connection, 1, refs, first_page=True, last_page=True, seen_at=NEW)
+            save_refs(connection, 1, refs, seen_at=NEW)
 
     save(0)
     assert mirror.store.value("SELECT count(*) FROM search_ref_names") == 0

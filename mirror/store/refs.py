@@ -126,9 +126,9 @@ def save_refs(
     repository_id: int,
     refs: Iterable[Ref],
     *,
-    first_page: bool,
-    last_page: bool,
     seen_at: str,
+    first_page: bool = True,
+    last_page: bool = True,
     keep_unnamed: bool = False,
 ) -> SavedRefs:
     """Write one page of a repository's refs; with `last_page`, delete the refs that no page named.
@@ -147,10 +147,7 @@ def save_refs(
         uncompared = sum(len(new) for new in by_kind.values())
     else:
         names_all = last_page and not keep_unnamed
-        for kind, new in by_kind.items():
-            changes += _compared(
-                connection, kind, repository_id, new, before, is_only_page=is_only_page, names_all=names_all
-            )
+        changes = _compared(connection, before, by_kind, is_only_page=is_only_page, names_all=names_all)
     for kind, new in by_kind.items():
         _write(connection, kind, repository_id, new.values())
     if changes:
@@ -174,22 +171,22 @@ def save_refs(
 
 def _compared(
     connection: sqlite3.Connection,
-    kind: RefKind,
-    repository_id: int,
-    new: Mapping[str, Ref],
     before: _Before,
+    by_kind: Mapping[RefKind, Mapping[str, Ref]],
     *,
     is_only_page: bool,
     names_all: bool,
 ) -> list[Change]:
-    """Compare the refs of one kind on a page with the file; with `names_all`, unnamed refs are deletions."""
-    look = before.previous_look
-    old = _targets(connection, kind, repository_id, None if is_only_page else list(new))
-    targets = {name: ref.target_hash for name, ref in new.items()}
-    complete = is_only_page and names_all
-    changes = ref_changes(repository_id, kind, old, targets, complete=complete, previous_look=look)
-    unnamed = names_all and not is_only_page
-    return [*changes, *(_unnamed(connection, kind, repository_id, look) if unnamed else ())]
+    """Compare the refs of a page with the file; with `names_all`, unnamed refs are deletions."""
+    look, changes = before.previous_look, list[Change]()
+    for kind, new in by_kind.items():
+        old = _targets(connection, kind, before.id, None if is_only_page else list(new))
+        targets = {name: ref.target_hash for name, ref in new.items()}
+        complete = is_only_page and names_all
+        changes += ref_changes(before.id, kind, old, targets, complete=complete, previous_look=look)
+        if names_all and not is_only_page:
+            changes += _unnamed(connection, kind, before.id, look)
+    return changes
 
 
 def _count(changes: Iterable[Change], verb: str) -> int:

@@ -262,7 +262,7 @@ class WriteRecord:
         """Save all refs of a repository whose refs were never read."""
         main = next((ref.name for ref in refs if ref.is_main), None)
         with self._store.transaction() as connection:
-            save_refs(connection, row_id, refs, first_page=True, last_page=True, seen_at=self._now())
+            save_refs(connection, row_id, refs, seen_at=self._now())
             if main is not None:
                 save_main_branch(connection, row_id, main)
 
