@@ -40,8 +40,8 @@ class Told(msgspec.Struct, frozen=True, eq=False):
 
     - `anonymous`: the crawl had no credential, so everybody may see all of the object.
     - `api`: the API that sent it. For API 1.0, `value` only has the keys without a column.
-    - `value`: the object; in the usual shape, a branch or tag is a `mirror.api2_refs.UsualRef`, a listed
-      repository a `mirror.api2_repositories.UsualRepository`.
+    - `value`: the object; in the usual shape, a branch or tag is a `mirror.api2_usual.UsualRef`, a listed
+      repository a `mirror.api2_usual.UsualRepository`.
     """
 
     value: Any

@@ -12,7 +12,7 @@ from upstream_fakes import faked, page
 
 from mirror.addresses import API, WEB
 from mirror.api2_objects import difference, ref_object
-from mirror.api2_refs import RefComparison
+from mirror.api2_usual import RefComparison
 from mirror.model import RepositoryKey
 from mirror.upstream.cloud_decode import RefJson, to_ref
 from mirror.upstream.cloud_refs import UsualRefs

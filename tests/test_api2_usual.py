@@ -16,7 +16,7 @@ from upstream_fakes import faked, page, recorded
 
 from mirror.addresses import API, WEB
 from mirror.api2_objects import difference, encoded, repository_object
-from mirror.api2_repositories import RepositoryComparison, UsualRepository
+from mirror.api2_usual import RepositoryComparison, UsualRepository
 from mirror.model import Repository
 from mirror.upstream.cloud_decode import RepositoryJson, to_repository
 from mirror.upstream.cloud_repositories import UsualRepositories

@@ -14,8 +14,7 @@ GROUND = frozenset(
     (
         "addresses",
         "api2_objects",
-        "api2_refs",
-        "api2_repositories",
+        "api2_usual",
         "config",
         "config_checks",
         "credentials",

@@ -21,8 +21,7 @@ from mirror.api2_objects import (
     repository_object,
     workspace_object,
 )
-from mirror.api2_refs import RefComparison, UsualRef
-from mirror.api2_repositories import RepositoryComparison, UsualRepository
+from mirror.api2_usual import RefComparison, RepositoryComparison, UsualRef, UsualRepository
 from mirror.model import Owner, Ref, Repository
 from mirror.store.rows import fetch_dicts, fetch_row
 

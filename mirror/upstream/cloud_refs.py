@@ -23,7 +23,7 @@ from mirror.api2_objects import (
     seconds,
     tagger_object,
 )
-from mirror.api2_refs import UsualRef
+from mirror.api2_usual import UsualRef
 from mirror.decoding import moment
 from mirror.model import Ref
 from mirror.upstream.cloud_decode import AuthorJson, person

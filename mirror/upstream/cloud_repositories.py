@@ -15,7 +15,7 @@ import msgspec
 
 from mirror.addresses import API, WEB, Teller, Told, escaped
 from mirror.api2_objects import encoded, main_branch_object, moment, parent_object, repository_links
-from mirror.api2_repositories import OPTIONAL, OURS, UsualRepository, part_extra
+from mirror.api2_usual import OPTIONAL, OURS, UsualRepository, part_extra
 from mirror.errors import UpstreamShapeError
 from mirror.model import Repository
 from mirror.upstream.cloud_decode import LinksJson, RepositoryJson, to_repository

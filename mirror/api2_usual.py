@@ -1,8 +1,8 @@
-"""Repositories in the usual shape of API 2.0, and their extras at little cost.
+"""Repositories, branches and tags in the usual shape of API 2.0, and their extras at little cost.
 
-What is sent of such a repository is known but for some parts (`mirror.upstream.cloud_repositories`), which
-many repositories share. So its extra is put together of theirs, as a text, with the same result as a
-comparison of all keys (`mirror.api2_objects.difference`).
+What is sent of such an object is known but for some parts, which many objects share (see `cloud_repositories`
+and `cloud_refs` in `mirror.upstream`). So its extra is put together of theirs, with the same result as a
+comparison of all keys (`mirror.api2_objects.difference`); that of a repository is put together as a text.
 """
 
 from functools import lru_cache
@@ -10,8 +10,16 @@ from typing import Any
 
 import msgspec
 
-from mirror.addresses import API, WEB, Teller
-from mirror.api2_objects import difference, encoded, owner_objects, project_object, repository_object
+from mirror.addresses import API, WEB, Json, Teller
+from mirror.api2_objects import (
+    difference,
+    encoded,
+    owner_objects,
+    project_object,
+    ref_object,
+    repository_object,
+    short_repository_object,
+)
 from mirror.model import Owner, Repository
 
 _NOBODY = Owner(uuid="", username="")
@@ -85,3 +93,57 @@ class RepositoryComparison:
 def _missing(keys: tuple[str, ...]) -> list[bytes]:
     """Return the texts of the extras of keys that were not sent."""
     return [b'"%b":[]' % key.encode() for key in OURS if key not in keys and key not in OPTIONAL]
+
+
+class UsualRef(msgspec.Struct, frozen=True, kw_only=True):
+    """A ref as it was sent, with links and dates that are those of its columns.
+
+    - `raw`: the whole of it; `tell` decodes it.
+    - `full_name`: of the repository that the links belong to.
+    - `repository`: the text of the repository within it, `repository_part` what that says.
+    - `author`: the extra of the commit's author.
+    - `rest`: the extra of the keys beside `target`. Refs that share it or `author` have the same object.
+    """
+
+    raw: msgspec.Raw
+    tell: Teller
+    full_name: str
+    repository: bytes
+    repository_part: Json
+    author: Json
+    rest: Json
+
+
+class RefComparison:
+    """Compares refs of one repository, as they were sent, with those that their columns give.
+
+    `repository` has the fields of `mirror.model.Repository`.
+    """
+
+    def __init__(self, repository: Any) -> None:
+        self._repository = repository
+        self._ours = {"repository": short_repository_object(repository, API, WEB)}
+        self._of_repository = dict[bytes, Json]()
+        self._known = dict[tuple[int, int, bytes], tuple[UsualRef, Json]]()
+
+    def extra_of(self, sent: UsualRef, row: Any) -> Json:
+        """Return the extra of a ref, the same object for those that share their parts.
+
+        `row` has the fields of `mirror.model.Ref`, and was made of `sent`.
+        """
+        if sent.full_name != self._repository.full_name:  # renamed since the row was read
+            told = sent.tell(bytes(sent.raw)).value
+            return difference(told, ref_object(self._repository, row, API, WEB))
+        parts = (id(sent.author), id(sent.rest), sent.repository)
+        if (known := self._known.get(parts)) is None:
+            target = sent.author | self._repository_extra(sent)
+            extra = {"target": target} | sent.rest if target else sent.rest
+            known = self._known[parts] = (sent, extra)  # `sent` keeps the objects that the ids are of
+        return known[1]
+
+    def _repository_extra(self, sent: UsualRef) -> Json:
+        """Compare the repository as it was sent with a ref; all refs of a page name the same one."""
+        if (extra := self._of_repository.get(sent.repository)) is None:
+            extra = difference({"repository": sent.repository_part}, self._ours)
+            self._of_repository[sent.repository] = extra
+        return extra
