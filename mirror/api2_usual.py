@@ -2,7 +2,7 @@
 
 What is sent of such an object is known but for some parts, which many objects share (see `cloud_repositories`
 and `cloud_refs` in `mirror.upstream`). So its extra is put together of theirs, with the same result as a
-comparison of all keys (`mirror.api2_objects.difference`); that of a repository is put together as a text.
+comparison of all keys (`mirror.api2_extras.difference`); that of a repository is put together as a text.
 """
 
 from functools import lru_cache
@@ -11,9 +11,8 @@ from typing import Any
 import msgspec
 
 from mirror.addresses import API, WEB, Json, Teller
+from mirror.api2_extras import difference, encoded
 from mirror.api2_objects import (
-    difference,
-    encoded,
     owner_objects,
     project_object,
     ref_object,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from upstream_fakes import answer, faked, page, recorded
 
 from mirror.addresses import Teller
-from mirror.api2_objects import DICTIONARY, changed, difference, packed, pressed, unpacked
+from mirror.api2_extras import DICTIONARY, changed, difference, packed, pressed, unpacked
 from mirror.model import RepositoryKey
 from mirror.store import tokens
 from mirror.store.refs import save_refs

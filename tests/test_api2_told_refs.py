@@ -11,7 +11,8 @@ from counting_teller import CountingTeller
 from upstream_fakes import faked, page
 
 from mirror.addresses import API, WEB
-from mirror.api2_objects import difference, ref_object
+from mirror.api2_extras import difference
+from mirror.api2_objects import ref_object
 from mirror.api2_usual import RefComparison
 from mirror.model import RepositoryKey
 from mirror.upstream.cloud_decode import RefJson, to_ref

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from upstream_fakes import faked, page, recorded
 
 from mirror.addresses import API, WEB
-from mirror.api2_objects import difference, encoded, repository_object
+from mirror.api2_extras import difference, encoded
+from mirror.api2_objects import repository_object
 from mirror.api2_usual import RepositoryComparison, UsualRepository
 from mirror.model import Repository
 from mirror.upstream.cloud_decode import RepositoryJson, to_repository

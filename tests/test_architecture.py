@@ -13,6 +13,7 @@ FILES = [*sorted((ROOT / "mirror").rglob("*.py")), ROOT / "scheduler.py"]
 GROUND = frozenset(
     (
         "addresses",
+        "api2_extras",
         "api2_objects",
         "api2_usual",
         "config",

@@ -1,7 +1,7 @@
 """The caller, and who may see what: all rules about private repositories, as SQL conditions.
 
 Conditions take the alias of a table and name the caller's own rows of `users` as `:ids` (`Caller.values`). No
-other module decides what a caller may see. Extras (`api2_objects`) are read here too, since a caller may
+other module decides what a caller may see. Extras (`api2_extras`) are read here too, since a caller may
 see only a part of them.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from mirror.addresses import Json
-from mirror.api2_objects import PUBLIC, changed, public_part, unpacked
+from mirror.api2_extras import PUBLIC, changed, public_part, unpacked
 from mirror.queries.file_state import file_state
 from mirror.queries.rows import AccountRow, ProjectRow, Values
 from mirror.store.rows import fetch, fetch_row, fetch_value

@@ -1,4 +1,4 @@
-"""Write extras: data of API 2.0 that no column holds (`mirror.api2_objects`)."""
+"""Write extras: data of API 2.0 that no column holds (`mirror.api2_extras`)."""
 
 import json
 import sqlite3
@@ -9,18 +9,8 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from mirror.addresses import API, WEB, Json, Told
-from mirror.api2_objects import (
-    PUBLIC,
-    account_object,
-    difference,
-    encoded,
-    packed,
-    pressed,
-    public_part,
-    ref_object,
-    repository_object,
-    workspace_object,
-)
+from mirror.api2_extras import PUBLIC, difference, encoded, packed, pressed, public_part
+from mirror.api2_objects import account_object, ref_object, repository_object, workspace_object
 from mirror.api2_usual import RefComparison, RepositoryComparison, UsualRef, UsualRepository
 from mirror.model import Owner, Ref, Repository
 from mirror.store.rows import fetch_dicts, fetch_row

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import msgspec
 
 from mirror.addresses import API, WEB, Json, Teller, Told, escaped
+from mirror.api2_extras import difference
 from mirror.api2_objects import (
     MERGE_STRATEGIES,
     author_object,
     commit_links,
-    difference,
     ref_links,
     seconds,
     tagger_object,

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from mirror.addresses import API, WEB, Teller, Told, escaped
-from mirror.api2_objects import encoded, main_branch_object, moment, parent_object, repository_links
+from mirror.api2_extras import encoded
+from mirror.api2_objects import main_branch_object, moment, parent_object, repository_links
 from mirror.api2_usual import OPTIONAL, OURS, UsualRepository, part_extra
 from mirror.errors import UpstreamShapeError
 from mirror.model import Repository

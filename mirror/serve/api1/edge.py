@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 import yaml
 
-from mirror.api2_objects import changed
+from mirror.api2_extras import changed
 from mirror.queries.accounts import users_named
 from mirror.queries.repositories import parents_of, repository_named
 from mirror.queries.rows import AccountRow, RepositoryRow

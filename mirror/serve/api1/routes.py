@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from mirror.api2_objects import changed
+from mirror.api2_extras import changed
 from mirror.model import RefKind
 from mirror.queries import accounts
 from mirror.queries import repositories as reads

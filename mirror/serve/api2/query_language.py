@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from mirror.api2_objects import unpacked
+from mirror.api2_extras import unpacked
 from mirror.times import normalised
 
 LONGEST = 8000  # characters of a query

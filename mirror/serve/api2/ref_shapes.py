@@ -3,7 +3,8 @@
 import json
 
 from mirror.addresses import escaped, hrefs
-from mirror.api2_objects import changed, ref_object, seconds
+from mirror.api2_extras import changed
+from mirror.api2_objects import ref_object, seconds
 from mirror.queries.rows import RefRow, RepositoryRow
 from mirror.serve.api2.shapes import Shapes
 from mirror.serve.exchange import Json

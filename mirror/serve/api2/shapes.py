@@ -9,7 +9,8 @@ from functools import lru_cache
 import msgspec
 
 from mirror.addresses import WebPages, escaped, hrefs, segment
-from mirror.api2_objects import account_object, changed, moment, repository_object, workspace_object
+from mirror.api2_extras import changed
+from mirror.api2_objects import account_object, moment, repository_object, workspace_object
 from mirror.model import flag, known_uuid
 from mirror.queries.rows import (
     AccountRow,

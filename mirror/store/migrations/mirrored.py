@@ -256,7 +256,7 @@ def m024_projects(db: Database) -> None:
 def m025_what_no_column_holds(db: Database) -> None:
     """Data of API 2.0 about an object that no column has; only API 2.0 serves it.
 
-    `value` is a compressed difference (`mirror.api2_objects`). `row_id` is that of the repository, also
+    `value` is a compressed difference (`mirror.api2_extras`). `row_id` is that of the repository, also
     for its branches and tags, or of the user. `anonymous` is 1 if a crawl without credential got it, so that
     everybody may see it.
     """
