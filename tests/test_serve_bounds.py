@@ -112,6 +112,7 @@ def test_ordinary_sql_is_answered(public: tuple[AsgiClient, dict[str, str]], sql
         ("with a/* as */ as -- (\n ( select 1) select * from A, a", 2),
         ("with recursive n(x) as (select 1 union all select x + 1 from n) select * from n", 2),
         ("with a as (with b as (select 1) select * from b, b) select * from a, a", 4),
+        ("with \ufeffa as \ufeff(select 1) select * from \ufeffa, a", 2),
     ],
 )
 def test_references_to_common_table_expressions_are_counted(sql: str, most: int) -> None:

@@ -253,6 +253,8 @@ GUESSES = (
     'select username from (select 1 as username) natural full join "main".users',
     "select user_id from (select 1 as user_id) full join members using(user_id)",
     "select parent_uuid from (select 1 as parent_uuid) full join [Repositories]/**/Using(parent_uuid)",
+    "select user_id from (select 1 as user_id) full join members using \ufeff(user_id)",
+    "select user_id from (select 1 as user_id)\ufeffnatural\t\ufefffull join members",
 )
 """Refused: they go round the views that show owners, or read columns for which SQLite asks no authorizer."""
 

@@ -44,9 +44,9 @@ _LIMITS = {
 
 _TOKEN = re.compile(
     r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*` | \[(?P<square>[^\]]*)\]
-    | --[^\n]* | /\*.*?(?:\*/|\Z) | (?P<word>[\w$\x80-\U0010ffff]+) | (?P<sign>[^\s])""",
+    | --[^\n]* | /\*.*?(?:\*/|\Z) | (?P<word>(?!\ufeff)[\w$\x80-\U0010ffff]+) | (?P<sign>[^\s\ufeff])""",
     re.VERBOSE | re.DOTALL,
-)
+)  # between words, U+FEFF is a space to SQLite
 
 
 # The prefix of views that may read withheld columns. Statements of visitors must not contain it. SQLite gives
@@ -54,8 +54,9 @@ _TOKEN = re.compile(
 RESERVED = "mirror_shown_"
 
 # What joins by columns of the same name. SQLite does not ask an authorizer about these columns. Before it may
-# be a digit, that of `?1`; comments may follow the word. Datasette looks for 'USING FTS' in texts.
-_JOINS = re.compile(r"(?<![^\W\d]|\$)(?:using\s*(?:\(|/\*|--)|natural(?![\w$]))", re.IGNORECASE)
+# be a digit, that of `?1`; comments may follow the word, and U+FEFF, a space to SQLite. Datasette looks for
+# 'USING FTS' in texts.
+_JOINS = re.compile(r"(?<![^\W\d]|\$)(?:using[\s\ufeff]*(?:\(|/\*|--)|natural(?![\w$]))", re.IGNORECASE)
 
 # Begins each trusted statement, so that a visitor's statement never gets the cached form of a trusted one.
 _OURS = f"/* {secrets.token_hex(16)} */"
