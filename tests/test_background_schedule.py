@@ -20,7 +20,7 @@ from sync_harness import Notes
 
 from mirror.background.freshness import Watches
 from mirror.background.jobs import LastRun, Work, is_missed, next_run, read_last, scheduled_work
-from mirror.background.service import DEFAULTS, Background, checked
+from mirror.background.service import DEFAULTS, Background, acceptable, checked
 from mirror.background.triggers import next_time, trigger_of
 from mirror.background.worker import scope_of
 from mirror.config import AlertConfig, Config, from_toml
@@ -274,6 +274,18 @@ def test_a_failed_reload_keeps_the_old_configuration(tmp_path: Path) -> None:
         finally:
             background.end()
     assert service_runs(path) is False
+
+
+def test_an_unreadable_credential_that_stays_refuses_no_reload(tmp_path: Path) -> None:
+    """It mends another upstream, and the old configuration has that credential, too."""
+    path = tmp_path / "mirror.db"
+    good = scheduled(path, "0 3 1 2 *").upstreams[0]
+    broken = msgspec.structs.replace(good, name="broken", credential=f"file:{tmp_path}")
+    before = msgspec.structs.replace(scheduled(path, "0 0 1 1 *"), upstreams=(broken,))
+    after = msgspec.structs.replace(before, upstreams=(broken, good))
+    assert acceptable(after, before) == after
+    with pytest.raises(ConfigError, match="not a regular file"):
+        acceptable(after, msgspec.structs.replace(before, upstreams=(good,)))
 
 
 def test_work_of_an_upstream_that_a_reload_removed_is_not_done(tmp_path: Path) -> None:

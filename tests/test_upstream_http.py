@@ -17,6 +17,7 @@ from mirror.errors import (
     UpstreamRefused,
     UpstreamShapeError,
 )
+from mirror.model import RepositoryKey
 from mirror.upstream.client import Http
 from mirror.upstream.cloud import Cloud
 
@@ -33,6 +34,18 @@ def http_of(ours: FakeUpstream) -> Http:
 def ask(ours: FakeUpstream) -> None:
     """Request any listing."""
     ours.upstream.fetch_members("w", None)
+
+
+@pytest.mark.parametrize("name", ["w/..", "w/.", "../s", "./s"])
+@pytest.mark.parametrize("kind", ["cloud", "datacenter", "legacy"])
+def test_a_name_that_a_path_resolves_is_not_sent(kind: str, name: str) -> None:
+    """The request would reach another object than the one that is named, to delete it for instance."""
+    ours = faked(OK, kind=kind, url="https://example.org")
+    with pytest.raises(UpstreamShapeError, match="nothing is sent there"):
+        ours.upstream.delete_repository(RepositoryKey(uuid="", full_name=name))
+    with pytest.raises(UpstreamShapeError, match="nothing is sent there"):
+        ours.upstream.find_repository(name)
+    assert ours.server.asked == []
 
 
 BUSY = [

@@ -54,6 +54,14 @@ def test_repositories_come_with_their_user() -> None:
     assert (found.next, found.size) == (None, 2)
 
 
+def test_a_repository_that_is_named_twice_counts_once() -> None:
+    """Else the rest would be taken for hidden, and the listing be read again in every run."""
+    row = USER["repositories"][0]
+    ours = connected(answer(USER | {"repositories": [row, {**row, "slug": row["slug"].upper()}]}))
+    found = ours.upstream.fetch_repositories("ericbottard", "created", None)
+    assert (len(found.rows), found.size) == (2, 1)
+
+
 def test_a_user_is_shaped_with_both_names() -> None:
     """A team has a switch, on newer servers."""
     user = {"username": "Rex.Z", "first_name": "Rex", "last_name": "", "is_team": True, "avatar": "https://a"}

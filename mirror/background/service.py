@@ -305,7 +305,7 @@ class Background:
 def acceptable(config: Config, before: Config) -> Config:
     """Return a configuration that may replace another one while a service runs; else raise ConfigError.
 
-    It must have the same file and credentials that can be read, and must not replace upstreams by the
+    It must have the same file, no new credential that cannot be read, and must not replace upstreams by the
     built-in sandbox.
     """
     if os.path.realpath(config.database) != os.path.realpath(before.database):
@@ -314,8 +314,11 @@ def acceptable(config: Config, before: Config) -> Config:
         )
     if config.upstreams == BUILT_IN.upstreams != before.upstreams:
         raise ConfigError("it has no upstream")
+    # An old one is as unreadable without the reload, which may mend another upstream.
+    old = {upstream.credential for upstream in before.upstreams}
     for upstream in config.upstreams:
-        read_credential(upstream.credential)
+        if upstream.credential not in old:
+            read_credential(upstream.credential)
     return checked(config)
 
 

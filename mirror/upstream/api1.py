@@ -272,7 +272,8 @@ class Api1(HttpUpstream):
         owner = to_user(found.user)
         rows = RowDecoder(RepositoryJson, lambda row: to_repository(row, owner))
         good, bad = rows.decode(found.repositories, self._keep, redact=self._http.redacted)
-        return Page(rows=good, next=None, size=len(found.repositories), date=answer.date, bad=bad)
+        size = len({row.uuid for row in good}) + len(bad)  # one that is named twice hides no other
+        return Page(rows=good, next=None, size=size, date=answer.date, bad=bad)
 
     def fetch_repository(self, key: RepositoryKey) -> Repository:
         """Request one repository by its name."""

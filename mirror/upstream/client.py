@@ -6,6 +6,7 @@ raises one of the errors of `mirror.errors`.
 
 import os
 import random as random_numbers
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -68,6 +69,9 @@ LARGEST: dict[RequestKind, int] = {"api": 16 * 1024 * 1024, "git": 64 * 1024 * 1
 
 MOST_REDIRECTS = 3  # in a row, for one request
 USER_AGENT = f"bitbucket-mirror/{__version__}"
+
+# Such parts of a path are resolved on the way, so a name like that would lead to another object.
+_DOTS = re.compile(r"/\.{1,2}(/|$)")
 
 
 class _Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -323,7 +327,10 @@ class Http:
         return answer
 
     def _request(self, call: _Call, authorization: str | None) -> Request:
-        """Build a request; raises UpstreamShapeError for an address that is invalid or of another origin."""
+        """Build a request.
+
+        Raises UpstreamShapeError for an address that is invalid, of another origin, or leads to another path.
+        """
         headers = {**call.headers, "Authorization": authorization} if authorization else call.headers
         try:
             if call.method == "GET" and call.content is None:  # nearly all: this takes a tenth of the time
@@ -333,7 +340,8 @@ class Http:
             request = self._connections.request(call.method, call.url, headers, call.content)
         except (httpx.InvalidURL, ValueError):
             raise UpstreamShapeError(f"{shown(call.url)!r} is not an address") from None
-        if request.url.userinfo or origin_of(request.url) not in self._origins:
+        is_elsewhere = origin_of(request.url) not in self._origins or _DOTS.search(urlsplit(call.url).path)
+        if request.url.userinfo or is_elsewhere:
             raise UpstreamShapeError(
                 f"{shown_url(call.url)} is not an address of {shown_url(self.url)}: nothing is sent there"
             )
