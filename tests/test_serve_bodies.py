@@ -8,6 +8,7 @@ from asgi_client import AsgiClient, client_of
 from fixtures_db import fill_mixed
 
 from mirror.serve.exchange import LARGEST_FORM, BodyRefused, read_within
+from mirror.serve.middleware import hearing_out
 
 ADDRESSES = (
     "/-/mirror-login",
@@ -90,6 +91,33 @@ def test_an_answer_ends_after_a_short_body(served: AsgiClient, method: str, head
     for path in ADDRESSES:
         _, taken = taken_of(served, path, {"Host": "localhost", **headers}, method=method, pieces=4)
         assert taken == 4
+
+
+def test_a_slow_client_hears_the_answer_before_its_body_ends() -> None:
+    """The rest of the body holds back nothing but the end of the answer, and none of the program's locks."""
+    heard, events = asyncio.Event(), list[str]()
+
+    async def refuse(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 404, "headers": []})
+        await send({"type": "http.response.body", "body": b"no"})
+        events.append("done")
+
+    async def receive() -> dict[str, Any]:
+        await heard.wait()
+        events.append("read")
+        return {"type": "http.request", "body": b"x"}
+
+    async def send(message: dict[str, Any]) -> None:
+        if message.get("body"):
+            heard.set()
+        if message["type"] == "http.response.body":
+            events.append("answer" if message.get("more_body") else "end")
+
+    async def ask() -> None:
+        await hearing_out(refuse)({"headers": [(b"content-length", b"1")]}, receive, send)
+
+    asyncio.run(ask())
+    assert events == ["answer", "done", "read", "end"]
 
 
 def test_a_client_that_waits_for_the_answer_need_not_send_its_body(served: AsgiClient) -> None:

@@ -166,7 +166,7 @@ def wrapped(
 
 
 def hearing_out(application: Application) -> Application:
-    """Read the rest of a body before its answer ends, unless it is large.
+    """Read the rest of a body after its answer, before the answer ends, unless the body is large.
 
     A connection that is closed while its client still sends loses the answer: nginx reports 502 then.
     """
@@ -188,14 +188,14 @@ def hearing_out(application: Application) -> Application:
             return message
 
         async def sent(message: Message) -> None:
-            if message["type"] == "http.response.body" and not message.get("more_body"):
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(SECONDS):
-                        while more and size < MOST_UNASKED:
-                            await noted()
-            await send(message)
+            await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
 
         await application(scope, noted, sent)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SECONDS):
+                while more and size < MOST_UNASKED:
+                    await noted()
+        await send({"type": "http.response.body"})
 
     return answer
 
