@@ -66,6 +66,7 @@ ALLOWED = {
     "a series": f"{NUMBERS} select x from c limit 10",
     "the search": "select mirror_search('piston'), mirror_search_count('piston')",
     "usual functions": "select upper('a'), round(1.5), strftime('%Y', 'now'), json_extract('[1]', '$[0]')",
+    "texts with words of joins": "select name from repositories where name not like '%natural text% using %'",
     "a join by a name": "select count(*) from branches join tags using (repository_id)",
     "an aggregate": "select group_concat(full_name), json_group_array(slug), max(size) from repositories",
     "a window": "select row_number() over (order by id) from repositories",

@@ -255,6 +255,7 @@ GUESSES = (
     "select parent_uuid from (select 1 as parent_uuid) full join [Repositories]/**/Using(parent_uuid)",
     "select user_id from (select 1 as user_id) full join members using \ufeff(user_id)",
     "select user_id from (select 1 as user_id)\ufeffnatural\t\ufefffull join members",
+    "select user_id from (select 1 as user_id) natural--\nfull join members",
 )
 """Refused: they go round the views that show owners, or read columns for which SQLite asks no authorizer."""
 

@@ -54,9 +54,13 @@ _TOKEN = re.compile(
 RESERVED = "mirror_shown_"
 
 # What joins by columns of the same name. SQLite does not ask an authorizer about these columns. Before it may
-# be a digit, that of `?1`; comments may follow the word, and U+FEFF, a space to SQLite. Datasette looks for
-# 'USING FTS' in texts.
-_JOINS = re.compile(r"(?<![^\W\d]|\$)(?:using[\s\ufeff]*(?:\(|/\*|--)|natural(?![\w$]))", re.IGNORECASE)
+# be a digit, that of `?1`. Comments may follow, or U+FEFF, a space to SQLite. Texts may contain the words:
+# Datasette looks for 'USING FTS', and visitors look for 'natural language'.
+_JOINS = re.compile(
+    r"""(?<![^\W\d]|\$)(?:using|natural)[\s\ufeff]*
+    (?:\( | /\* | -- | (?:join|cross|full|inner|left|outer|right)(?![\w$]))""",
+    re.VERBOSE | re.IGNORECASE,
+)
 
 # Begins each trusted statement, so that a visitor's statement never gets the cached form of a trusted one.
 _OURS = f"/* {secrets.token_hex(16)} */"
