@@ -53,13 +53,11 @@ _TOKEN = re.compile(
 # an authorizer only the name of the view that reads, and any common table expression could have that name.
 RESERVED = "mirror_shown_"
 
-# What joins by columns of the same name. SQLite does not ask an authorizer about these columns. Before it may
-# be a digit, that of `?1`. Comments may follow, or U+FEFF, a space to SQLite. Texts may contain the words:
-# Datasette looks for 'USING FTS', and visitors look for 'natural language'.
+# What joins by columns of the same name. SQLite does not ask an authorizer about these columns. Comments may
+# follow the word, or U+FEFF, a space to SQLite. Texts may contain the words: Datasette looks for 'USING FTS',
+# and visitors look for 'natural language'.
 _JOINS = re.compile(
-    r"""(?<![^\W\d]|\$)(?:using|natural)[\s\ufeff]*
-    (?:\( | /\* | -- | (?:join|cross|full|inner|left|outer|right)(?![\w$]))""",
-    re.VERBOSE | re.IGNORECASE,
+    r"(?:using|natural)[\s\ufeff]*(?:\(|/\*|--|join|cross|full|inner|left|outer|right)", re.IGNORECASE
 )
 
 # Begins each trusted statement, so that a visitor's statement never gets the cached form of a trusted one.
