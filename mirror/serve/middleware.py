@@ -165,7 +165,7 @@ def wrapped(
     return answer
 
 
-def hearing_out(application: Application) -> Application:
+def hearing_out(application: Application, seconds: float = SECONDS) -> Application:
     """Read the rest of a body after its answer, before the answer ends, unless the body is large.
 
     A connection that is closed while its client still sends loses the answer: nginx reports 502 then.
@@ -174,7 +174,7 @@ def hearing_out(application: Application) -> Application:
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"")
-        is_short = length.isdigit() and len(length) < 10 and 0 < int(length) <= MOST_UNASKED
+        is_short = length.isdigit() and len(length) < 10 and int(length) <= MOST_UNASKED
         if b"expect" in headers or not (is_short or b"transfer-encoding" in headers):
             await application(scope, receive, send)
             return
@@ -192,7 +192,7 @@ def hearing_out(application: Application) -> Application:
 
         await application(scope, noted, sent)
         with suppress(TimeoutError):
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(seconds):
                 while more and size < MOST_UNASKED:
                     await noted()
         await send({"type": "http.response.body"})
