@@ -296,9 +296,10 @@ def _tables(connection: sqlite3.Connection) -> Iterator[Metric]:
     for table in ("repositories", "users", "branches", "tags", "changes"):
         rows.add_metric((table,), fetch_value(connection, f"SELECT count(*) FROM {table}"))
     changes = _counter("changes", "Changes seen, by kind.", "kind")
-    dropped = dropped_changes(connection)
-    for kind, count in connection.execute("SELECT kind, count(*) FROM changes GROUP BY kind"):
-        changes.add_metric((kind,), count + dropped.get(kind, 0))
+    counts = Counts(dropped_changes(connection))
+    counts.update(dict(connection.execute("SELECT kind, count(*) FROM changes GROUP BY kind").fetchall()))
+    for kind, count in sorted(counts.items()):
+        changes.add_metric((kind,), count)
     yield from (rows, changes)
 
 
