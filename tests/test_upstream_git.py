@@ -194,6 +194,22 @@ def test_a_name_that_no_ref_has_is_refused(name: bytes, version: int) -> None:
         read(lines)
 
 
+@pytest.mark.parametrize("broken", [b"0004", b"0005\n", line(ONE)], ids=["empty", "blank", "no name"])
+def test_a_line_without_a_ref_is_refused_in_plain_words(broken: bytes) -> None:
+    """The error is shown to people."""
+    with pytest.raises(ValueError, match="a line that is not a ref"):
+        from_ls_refs(broken + LISTED)
+
+
+def test_a_tag_whose_commit_the_server_cannot_read_is_damaged() -> None:
+    """The tag's own id is not that of a commit."""
+    listed = line(f"{ONE} refs/heads/main") + line(f"{THREE} refs/tags/v1 peeled:{'0' * 40}") + b"0000"
+    ours = faked(advertised(V2), answer(listed, content_type=RESULT), refs="git")
+    found = ours.upstream.fetch_refs(KEY, None)
+    assert [ref.name for ref in found.rows] == ["main"]
+    assert [bad.what for bad in found.bad] == ["v1"]
+
+
 @given(st.lists(st.binary(min_size=1, max_size=8), unique=True))
 def test_no_two_names_are_merged(names: list[bytes]) -> None:
     """Of any bytes that a name can have."""

@@ -103,7 +103,10 @@ def from_ls_refs(body: bytes, most: int = MOST_REFS) -> Advertisement:
     """Parse the answer to the command ``ls-refs`` of protocol version 2; raises ValueError."""
     refs = dict[str, GitRef]()
     for each in _until_flush(lines_of(body)):
-        object_id, name, *attributes = each.split(b" ")
+        object_id, space, rest = each.partition(b" ")
+        if not space:
+            raise ValueError("a line that is not a ref")
+        name, *attributes = rest.split(b" ")
         if not all(b":" in attribute for attribute in attributes):
             raise ValueError("a ref with a blank in its name, which git does not allow")
         values = dict(attribute.partition(b":")[::2] for attribute in attributes)
@@ -267,7 +270,7 @@ class GitRefs:
 def to_ref(named: GitRef) -> Ref | None:
     """Convert a ref; None for what is neither branch nor tag (notes, pull requests)."""
     # An annotated tag is an object of its own, which names the commit.
-    target = named.peeled or named.object_id
+    target = named.object_id if named.peeled is None else named.peeled
     if named.name.startswith(BRANCHES):
         return Ref(kind="branch", name=named.name.removeprefix(BRANCHES), target_hash=target)
     if named.name.startswith(TAGS):
