@@ -254,6 +254,7 @@ def test_the_past_is_asked_for_by_a_moment(tmp_path: Path) -> None:
         "COMMIT",
         "SELECT load_extension('x')",
         "SELECT * FROM sqlite_stmt",
+        "SELECT token_hash FROM (SELECT 1 AS token_hash) FULL JOIN api_tokens USING (token_hash)",
         "VACUUM",
         "",
     ],
@@ -298,6 +299,8 @@ def test_the_public_sees_nothing_private(public: Asked, tmp_path: Path) -> None:
     open_one = Asked(tmp_path / "mirror.db", ANONYMOUS)
     assert open_one("query_sql", sql="SELECT count(*) FROM repositories")["rows"][0][0] > 0
     assert open_one("query_sql", sql="SELECT count(user_id) FROM members")["rows"] == [[0]]
+    named = "WITH mirror_shown_users AS (SELECT username FROM main.users) SELECT * FROM mirror_shown_users"
+    assert "reserved" in open_one.refused("query_sql", sql=named)
 
 
 def _secrets(answer: Any) -> list[bytes]:

@@ -10,6 +10,7 @@ from asgi_client import AsgiClient, bearer, client_of
 from fixtures_db import fill_public
 
 from mirror.serve.guarded_database import mirrors
+from mirror.serve.sql_access import Reach, restrict
 from mirror.serve.sql_limits import (
     LONGEST_COPIED,
     LONGEST_VALUE,
@@ -68,6 +69,7 @@ ALLOWED = {
     "usual functions": "select upper('a'), round(1.5), strftime('%Y', 'now'), json_extract('[1]', '$[0]')",
     "texts with words of joins": "select name from repositories where name not like '%natural text% using %'",
     "a join by a name": "select count(*) from branches join tags using (repository_id)",
+    "a join of values": "select count(*) from json_each('[1]') as a join json_each('[1]') as b using (key)",
     "an aggregate": "select group_concat(full_name), json_group_array(slug), max(size) from repositories",
     "a window": "select row_number() over (order by id) from repositories",
 }
@@ -93,6 +95,24 @@ def test_expensive_or_revealing_sql_is_refused(
     answer = served.get("/mirror.json", params={"sql": sql}, headers=headers if known else {})
     assert answer.status_code == 400
     assert served.get("/2.0/repositories/jespern/django-piston").status_code == 200
+
+
+@pytest.mark.parametrize("reach", [Reach.EVERYTHING, Reach.SCHEMA])
+def test_no_join_reads_what_a_plugin_has_used(reach: Reach) -> None:
+    """SQLite itself refuses virtual tables of which a connection makes no use before it is restricted."""
+    columns = {"sqlite_stmt": "sql", "pragma_database_list": "file", "api_tokens": "token_hash"}
+    if reach is Reach.SCHEMA:
+        columns["repositories"] = "name"
+    with closing(sqlite3.connect(":memory:", factory=BoundedConnection)) as connection:
+        connection.executescript("CREATE TABLE api_tokens (token_hash); CREATE TABLE repositories (name)")
+        for table in columns:
+            connection.execute(f"SELECT 1 FROM {table}").fetchall()
+        restrict(connection, reach, ())
+        for table, column in columns.items():
+            with pytest.raises(sqlite3.OperationalError, match="join by ON"):
+                connection.execute(
+                    f"SELECT {column} FROM (SELECT 1 AS {column}) FULL JOIN {table} USING ({column})"
+                )
 
 
 @pytest.mark.parametrize("sql", ALLOWED.values(), ids=ALLOWED.keys())

@@ -256,6 +256,7 @@ GUESSES = (
     "select user_id from (select 1 as user_id) full join members using \ufeff(user_id)",
     "select user_id from (select 1 as user_id)\ufeffnatural\t\ufefffull join members",
     "select user_id from (select 1 as user_id) natural--\nfull join members",
+    "select user_id from (select 1 as user_id) full join members using/**/(user_id)",
 )
 """Refused: they go round the views that show owners, or read columns for which SQLite asks no authorizer."""
 
@@ -322,6 +323,8 @@ def test_a_token_reads_private_rows(told: FixtureDb, tmp_path: Path) -> None:
     )
     assert not [word for word in (b"mallory", b"elsewhere/parent", b"odd-name") if word not in seen]
     assert b"odd-name" in served.get("/-/mirror-status", headers=headers).content
+    joined = {"sql": "select count(*) from main.branches join main.repositories r using (name)"}
+    assert served.get("/mirror.json", params=joined, headers=headers).status_code == 200
 
 
 def test_attached_files_are_closed_too(tmp_path: Path, mixed_path: Path) -> None:

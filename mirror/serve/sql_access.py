@@ -149,7 +149,7 @@ def restrict(connection: BoundedConnection, reach: Reach, own_functions: Iterabl
         _show_public_values(connection)
     # A table of `SHARED` is the view, unless the statement names the schema.
     shared = {"main"} if reach is Reach.PUBLIC else set()
-    names = shared | _WITHHELD[reach].keys() | (modules - TABLE_FUNCTIONS) | {"pragma_"}
+    names = shared | _WITHHELD[reach].keys() | (modules - TABLE_FUNCTIONS)
     connection.guarded = frozenset({""} if reach is Reach.SCHEMA else names)  # "" is in every statement
     functions = FUNCTIONS if reach is Reach.SCHEMA else FUNCTIONS | set(own_functions)
     connection.set_authorizer(_authorizer(connection, reach, functions, modules))

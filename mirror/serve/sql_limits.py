@@ -105,6 +105,10 @@ class BoundedConnection(sqlite3.Connection):
         """Return a cursor that checks each statement before SQLite prepares it."""
         return super().cursor(factory or _Cursor)
 
+    def execute(self, sql: str, parameters: Any = ()) -> Any:
+        """Run a statement by such a cursor: what it inherits prepares statements without one."""
+        return self.cursor().execute(sql, parameters)
+
     def set_progress_handler(self, handler: Callable[[], Any] | None, n: int) -> None:
         """Interrupt a statement also if the process has grown too much."""
         if handler is None:
