@@ -7,8 +7,8 @@ import pytest
 from asgi_client import AsgiClient, client_of
 from fixtures_db import fill_mixed
 
+from mirror.serve.endings import MOST_UNASKED, hearing_out
 from mirror.serve.exchange import LARGEST_FORM, BodyRefused, read_within
-from mirror.serve.middleware import MOST_UNASKED, hearing_out
 
 ADDRESSES = (
     "/-/mirror-login",

@@ -44,6 +44,9 @@ as_csv = ContextVar[bool]("as_csv", default=False)
 TABLES = ("upstreams", "repositories", "sync_runs")
 
 _FOREIGN_KEYS = re.compile(r"\s*PRAGMA\s+foreign_key_list\s*\(\s*[\[\"'`]?(\w+)", re.IGNORECASE)
+MOST_FACETS = 20  # of a page; each may take the whole time limit of facets
+_facets = ContextVar[int]("facets", default=0)  # how many of them the request of this task has counted
+
 ATTEMPTS = 5  # how often a read is repeated when the file is replaced meanwhile
 
 
@@ -142,9 +145,16 @@ class GuardedDatabase(Database):  # type: ignore[misc]
     async def execute(self, *arguments: Any, **options: Any) -> Results:
         """Run the SQL of a visitor.
 
-        Raises Forbidden if the file is closed to the visitor, DatasetteError 503 if too many wait, and 400 if
-        it fails for a CSV, which Datasette would answer with no rows.
+        Raises Forbidden if the file is closed to the visitor, QueryInterrupted for a facet too many,
+        DatasetteError 503 if too many wait, and 400 if it fails for a CSV, which Datasette would answer with
+        no rows.
         """
+        if options.get("truncate"):  # the rows of a page, which are read first
+            _facets.set(0)
+        elif options.get("custom_time_limit") == self.ds.setting("facet_time_limit_ms"):
+            if _facets.get() >= MOST_FACETS:
+                raise QueryInterrupted("too many facets", "", {})
+            _facets.set(_facets.get() + 1)
         # The visitor is told; what anybody may type, and as often, is nothing for the terminal.
         options["log_sql_errors"] = False
         try:

@@ -4,13 +4,11 @@ A request to an API without a cookie skips Datasette's router. The router protec
 actor, and tries all routes, which takes longer than most answers of an API.
 """
 
-import asyncio
 import re
 import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from contextvars import ContextVar
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -22,11 +20,11 @@ from mirror.config_checks import sources_of
 from mirror.observe.metrics import WEBHOOK
 from mirror.serve.api_edge import Api
 from mirror.serve.auth import NotAccepted
+from mirror.serve.endings import ending_with_client, hearing_out
 from mirror.serve.exchange import (
     LARGEST_FORM,
     MIRROR,
     SAFETY,
-    SECONDS,
     SERVED,
     ApiError,
     Application,
@@ -42,6 +40,7 @@ from mirror.serve.exchange import (
     unread,
 )
 from mirror.serve.guarded_database import mirrors
+from mirror.serve.heads import bounding_heads
 from mirror.serve.state import served
 from mirror.serve.urls import in_origin_form, stripping_prefix
 
@@ -99,7 +98,6 @@ PAGE = {
     "Referrer-Policy": "same-origin",
 }
 _POLICY = b"content-security-policy"
-MOST_UNASKED = 1024 * 1024  # of a body that nothing here asked for, in bytes; nginx passes on no larger one
 _VARY = (b"Cookie", b"Authorization")
 _OWN_PLUGINS = ("datasette.", "mirror.")
 _REFERRER = (b"referrer-policy", b"same-origin")
@@ -145,10 +143,11 @@ def wrapped(
     """
     inside = bounding_bodies(answering_errors(application), is_for_programs)
     inside = adding_headers(checking_methods(inside, is_for_programs))
-    inside = measuring(datasette, refusing_cross_site(passing_router(datasette, inside, apis)))
+    inside = bounding_heads(passing_router(datasette, inside, apis), is_for_programs)
+    inside = measuring(datasette, refusing_cross_site(inside))
     if datasette.setting("base_url") != "/":
         inside = stripping_prefix(datasette, inside)
-    inside = hearing_out(inside)
+    inside = hearing_out(ending_with_client(inside))
     server = served(datasette)
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
@@ -161,41 +160,6 @@ def wrapped(
         if not (scope.get("raw_path") or b"/").startswith(b"/"):
             scope = in_origin_form(scope)
         await inside({**scope, SERVED: server, MIRROR: mirror}, receive, send)
-
-    return answer
-
-
-def hearing_out(application: Application, seconds: float = SECONDS) -> Application:
-    """Read the rest of a body after its answer, before the answer ends, unless the body is large.
-
-    A connection that is closed while its client still sends loses the answer: nginx reports 502 then.
-    """
-
-    async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
-        length = headers.get(b"content-length", b"")
-        is_short = length.isdigit() and len(length) < 10 and int(length) <= MOST_UNASKED
-        if b"expect" in headers or not (is_short or b"transfer-encoding" in headers):
-            await application(scope, receive, send)
-            return
-        size, more = 0, True
-
-        async def noted() -> Message:
-            nonlocal size, more
-            message = await receive()
-            size += len(message.get("body", b""))
-            more = message.get("more_body", False)
-            return message
-
-        async def sent(message: Message) -> None:
-            await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
-
-        await application(scope, noted, sent)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while more and size < MOST_UNASKED:
-                    await noted()
-        await send({"type": "http.response.body"})
 
     return answer
 

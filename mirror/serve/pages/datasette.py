@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 DATASETTE = {"datasette", *sys.stdlib_module_names}
 """Packages whose code alone runs where Datasette cannot read an address."""
+_UNCHECKED = ("/-/allow-debug", "/-/messages")
+# How complaints of SQLite begin about the key of a row that lacks parts, a list in a list, and very long SQL.
+_UNBOUND = ("You did not supply a value for binding", "Error binding parameter", "query string is too large")
 REPOSITORIES = ("full_name", "repository")
 OWNERS = ("owner", "username")
 LABELS = {
@@ -228,12 +231,13 @@ async def _shown(datasette: "Datasette", request: Request, info: dict[str, Any])
 
 
 def _is_of_the_address(error: Exception, request: Request) -> bool:
-    """Return whether Datasette's own code failed, which reads addresses of a database without checks."""
-    if str(error).startswith("You did not supply a value for binding"):  # the key of a row has more parts
-        return "pks" in request.url_vars
+    """Return whether Datasette's own code failed, which reads some addresses and forms without checks."""
+    if "database" in request.url_vars and str(error).startswith(_UNBOUND):
+        return True
     modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
     # A file of this program, or a plugin's, has a fault that the log must tell.
-    return "database" in request.url_vars and DATASETTE.issuperset(name.partition(".")[0] for name in modules)
+    is_unchecked = "database" in request.url_vars or request.path in _UNCHECKED
+    return is_unchecked and DATASETTE.issuperset(name.partition(".")[0] for name in modules)
 
 
 _FIELD = re.compile("<textarea[^>]*>(.*)</textarea>.*</script>", re.DOTALL)
