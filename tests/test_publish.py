@@ -188,6 +188,18 @@ def test_a_restored_copy_is_not_published(mixed_db: FixtureDb, tmp_path: Path) -
     assert not list(tmp_path.glob("public.db*"))
 
 
+def test_what_is_private_goes_also_when_nothing_else_is_public(public_db: FixtureDb, tmp_path: Path) -> None:
+    """The file that is replaced is the last one that had it."""
+    target = tmp_path / "public.db"
+    publish(public_db.path, target, PublishOptions())
+    with public_db.store.transaction() as connection:
+        connection.execute("UPDATE repositories SET is_private = 1")
+    assert publish(public_db.path, target, AGAIN).rows["repositories"] == 0
+    assert b"piston" not in target.read_bytes()
+    with closing(open_reader(target)) as connection:
+        assert snapshot_moment(connection) is not None
+
+
 def test_an_unusable_target_is_refused(public_db: FixtureDb, tmp_path: Path) -> None:
     """An existing file, the mirror, a folder, another program's file; a mirror without public rows."""
     (tmp_path / "notes.txt").write_text("mine")

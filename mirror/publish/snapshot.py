@@ -109,6 +109,9 @@ def publish(
             indexes = _create(work)
             rows, found, private = _fill(mirror, work, options, done)
             moment = options.moment or found
+            if moment is None and place.exists():  # what was public has to go
+                with closing(open_reader(mirror)) as connection:
+                    moment = moment_of(connection)
             if moment is None:
                 raise StoreError(f"{mirror}: has nothing public; nothing was published")
             _finish(work, part, moment, indexes, done)
