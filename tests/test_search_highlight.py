@@ -21,6 +21,7 @@ from mirror.search.refs.find import register_refs
         ("My ﬁne  Name", "e-n", ["e  N"]),
         ("Straße", "SS", ["ß"]),
         ("e\u0301cole", "é", ["e\u0301"]),
+        ("q\u0303uote", "q", ["q\u0303"]),
         ("banana", "an", ["anan"]),
         ("tool", "owner/oo", ["oo"]),
         ("tool", "owner/", []),

@@ -82,6 +82,18 @@ def test_an_error_names_whose_file_keeps_one_from_writing(path: Path) -> None:
     as_user(OTHER, lambda: refused(path.parent, "root"))
 
 
+def test_an_error_blames_no_other_user_for_a_file_of_ones_own(path: Path) -> None:
+    """The owner may have made it read-only; whose the folder is does not matter then."""
+    path.chmod(0o444)
+
+    def refused() -> None:
+        with pytest.raises(StoreError) as error:
+            Store(path)
+        assert "belongs to" not in str(error.value)
+
+    as_user(OWNER, refused)
+
+
 def test_what_root_makes_belongs_to_the_owner_of_the_folder(path: Path) -> None:
     """So that a service goes on after a first sync by root, as after a restore."""
     os.chown(path.parent, OWNER, OWNER)

@@ -151,6 +151,11 @@ def test_a_429_holds_every_request_of_the_bucket() -> None:
     ours.observe("api", 429, {"retry-after": "5"})
     assert (ledger.held["b"] - time.now).total_seconds() == 5
     assert ours.answers == {429: 4, 200: 1}
+    for expected in (120, 240, 480, 960, 1920, 3600, 3600):  # an answer of 5xx says nothing of limits
+        time.now = ledger.held["b"]
+        ours.observe("api", 503, {})
+        ours.observe("api", 429, {})
+        assert (ledger.held["b"] - time.now).total_seconds() == expected
 
 
 def test_a_429_in_each_run_holds_longer_each_time() -> None:
