@@ -190,6 +190,24 @@ def impatient() -> Iterator[int]:
         thread.join()
 
 
+def test_kept_connections_make_room_for_others(impatient: int) -> None:
+    """The one that is idle for the longest time is closed, long before its time; each new one is answered."""
+    with contextlib.ExitStack() as stack:
+        kept = list[socket.socket]()
+        for _ in range(60):
+            one = stack.enter_context(closing(socket.create_connection(("127.0.0.1", impatient), timeout=10)))
+            one.sendall(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\n")
+            body = b""
+            while not body.endswith(b"0\r\n\r\n"):
+                part = one.recv(200_000)
+                assert part
+                body += part
+            kept.append(one)
+        assert all(is_closed_by_server(one) for one in kept[:10])
+        kept[-1].sendall(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert kept[-1].recv(12) == b"HTTP/1.1 200"
+
+
 def is_closed_by_server(connection: socket.socket, *, drip: bytes = b"") -> bool:
     """Wait at most ten seconds for the end of a connection, sending a byte now and then."""
     connection.settimeout(0.05)

@@ -44,6 +44,9 @@ SETTINGS = {
     "max_returned_rows": 1000,
     "default_cache_ttl": 0,  # a sync may be writing
 }
+# For how long a connection is kept between two requests: longer than nginx (60 s), Go's client (90 s) and
+# Caddy (120 s) keep it, or they may send a POST into one that closes. If too many are open, it closes sooner.
+KEPT_SECONDS = 130
 DRAIN_SECONDS = 1  # for how long running answers may go on at the end
 BACKLOG = 512  # connections that wait in the kernel
 
@@ -131,6 +134,7 @@ def answer(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_keep_alive=KEPT_SECONDS,
         # A process that accepts many at once leaves the others idle.
         backlog=1 if served(datasette).config.workers > 1 else ACCEPTED_AT_ONCE,
         ws="none",
