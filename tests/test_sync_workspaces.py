@@ -49,6 +49,31 @@ def test_a_workspace_that_came_back_is_not_gone(tmp_path: Path, full: bool) -> N
         assert crawl.gone() == {}
 
 
+@pytest.mark.parametrize("kind", ["sandbox", "datacenter"])
+def test_no_refs_are_read_of_a_workspace_that_is_no_longer_listed(tmp_path: Path, kind: str) -> None:
+    """No listing would tell that a repository became private, and strangers would see its new branches."""
+    mine, other = ("~JESPERN", "~UBERNOSTRUM") if kind == "datacenter" else ("jespern", "ubernostrum")
+    settings: dict[str, Any] = {}
+    if kind == "datacenter":
+        settings = {"kind": kind, "secret": "jespern:sandbox", "url": "http://sandbox"}
+    with crawling(tmp_path, workspaces=(mine, other), **settings) as (sandbox, crawl):
+        assert crawl.sync().exit_code == 0
+        sandbox.add_fault(Fault("403", where="*/refs*" if kind == "sandbox" else "*/branches*"))
+        sandbox.do("push", "jespern/django-piston")
+        assert {failure.kind for failure in crawl.sync(later=2 * 86_400).failures} == {"refs"}
+        sandbox.clear_faults()
+        crawl.config = msgspec.structs.replace(crawl.config, workspaces=(other,))
+        sandbox.do("make_private", "jespern/django-piston")
+        sandbox.do("create_branch", "jespern/django-piston", name="secret")
+        summary = crawl.sync(later=40 * 86_400)
+        assert (summary.exit_code, summary.waiting, summary.refs_waiting) == (0, [], 0)
+        assert crawl.rows("SELECT 1 FROM branches WHERE name = 'secret'") == []
+        crawl.config = msgspec.structs.replace(crawl.config, workspaces=(mine, other))
+        assert crawl.sync().exit_code == 0
+        shown = "SELECT is_private FROM branches b JOIN repositories r ON r.id = repository_id"
+        assert crawl.rows(f"{shown} WHERE b.name = 'secret'") == [(1,)]
+
+
 def test_a_gone_workspace_without_repositories_is_closed(tmp_path: Path) -> None:
     """Without repositories, the confirmation is enough, and no later run requests it."""
     with crawling(tmp_path, synced=True) as (sandbox, crawl):

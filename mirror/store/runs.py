@@ -149,6 +149,10 @@ class Failure(NamedTuple):
     accepted: bool = False
 
 
+LEFT_OUT = """owner_id IN (SELECT id FROM users
+    WHERE upstream_id = :upstream AND uuid IN (SELECT value FROM json_each(:left_out)))"""
+"""The condition for repositories of owners (`:left_out`, as JSON) that are not mirrored any more."""
+
 _THIS = "FROM sync_failures WHERE upstream_id = ? AND kind = ? AND subject = ?"
 
 
@@ -256,6 +260,20 @@ class Failures:
                AND substr(subject, 1, ?) = ? AND last_at < ?""",
             (self._upstream_id, len(prefix), prefix, before),
         )
+
+    def drop_left_out(self, owners: Sequence[str]) -> None:
+        """Delete failures of the repositories of owners that are not mirrored any more.
+
+        Their refs stay stale, and are read if the owner is mirrored again.
+        """
+        values = {"upstream": self._upstream_id, "left_out": json.dumps(owners)}
+        ids = f"SELECT id FROM repositories WHERE {LEFT_OUT}"
+        self._connection.execute(
+            f"""UPDATE repositories SET refs_stale = 1 WHERE {LEFT_OUT} AND deleted_at IS NULL
+                AND id IN (SELECT repository_id FROM sync_failures WHERE kind IN ('refs', 'ref'))""",
+            values,
+        )
+        self._connection.execute(f"DELETE FROM sync_failures WHERE repository_id IN ({ids})", values)
 
     def drop_seen_since(self) -> None:
         """Delete failures of repositories that were seen afterwards."""

@@ -1,5 +1,6 @@
 """Listing branches and tags: of new and updated repositories, and of those not requested lately."""
 
+import json
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from sqlite3 import Connection
@@ -21,7 +22,7 @@ from mirror.store.refs import (
     save_refs,
     save_unread,
 )
-from mirror.store.runs import Failure
+from mirror.store.runs import LEFT_OUT, Failure, Failures
 from mirror.sync.engine import Step
 from mirror.sync.listing_state import PASSES, STALE_LINK, refs_advanced, refuse_cut_off
 from mirror.sync.run import Run
@@ -31,9 +32,11 @@ from mirror.upstream.protocol import Page
 UNTOLD = timedelta(days=1)
 """After this, refs are requested again even if nothing reports a push."""
 _CHUNK = 500
-_STALE = """
+# Whether a repository of a workspace that is no longer listed is still public is not known: its new refs
+# could be private ones.
+_STALE = f"""
     FROM repositories AS r
-    WHERE upstream_id = :upstream AND refs_stale AND deleted_at IS NULL AND NOT EXISTS (
+    WHERE upstream_id = :upstream AND refs_stale AND deleted_at IS NULL AND NOT {LEFT_OUT} AND NOT EXISTS (
         SELECT 1 FROM sync_failures AS f
         WHERE f.repository_id = r.id AND f.kind = 'refs' AND f.next_try_at > :now)"""
 
@@ -54,20 +57,27 @@ class _Stale(NamedTuple):
 
 def count_stale(run: Run) -> int:
     """Count the repositories whose refs are to be requested."""
-    values = {"upstream": run.upstream_id, "now": run.now_text()}
+    values = {"upstream": run.upstream_id, "now": run.now_text(), "left_out": _left_out(run)}
     return int(run.store.value(f"SELECT count(*) {_STALE}", values))
+
+
+def _left_out(run: Run) -> str:
+    """Return the parameter of `LEFT_OUT`."""
+    return json.dumps(run.states.left_out())
 
 
 def mark_old(run: Run) -> None:
     """Mark refs as stale that are older than `refs_every`, and single ones whose next try is due.
 
-    Listings that stopped too long ago start over.
+    Listings that stopped too long ago start over. What failed of workspaces that are no longer listed is
+    not missing any more.
     """
     # Tags may move unannounced. Where no `updated_at` is known (Data Center), pushes are unannounced too.
     every = timedelta(seconds=run.config.refs_every)
     untold = (run.round or run.now_text()) if run.full else to_text(run.now() - min(every, UNTOLD))
     with run.store.transaction() as connection:
         Cursors(connection, run.upstream_id).drop_old_refs(before=to_text(run.now() - STALE_LINK))
+        Failures(connection, run.upstream_id).drop_left_out(run.states.left_out())
         mark_old_refs_stale(
             connection,
             run.upstream_id,
@@ -82,12 +92,19 @@ def refs_steps(run: Run, *, new_since: str | None = None) -> Iterator[Step]:
 
     With `new_since`, only for those that were first seen at that moment or later and were never read.
     """
+    left_out = _left_out(run)
     last, new = 0, "" if new_since is None else "AND refs_synced_at IS NULL AND first_seen_at >= :since"
     while True:
         rows = run.store.rows(
             f"""SELECT id, uuid, full_name, scm, {IS_BARE}, {LAST_CHANGE}
                 {_STALE} {new} AND id > :last ORDER BY id LIMIT {_CHUNK}""",
-            {"upstream": run.upstream_id, "now": run.now_text(), "since": new_since, "last": last},
+            {
+                "upstream": run.upstream_id,
+                "now": run.now_text(),
+                "since": new_since,
+                "last": last,
+                "left_out": left_out,
+            },
             _Stale,
         )
         if not rows:

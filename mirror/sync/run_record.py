@@ -1,5 +1,6 @@
 """The record of a run: its row in `sync_runs`, its progress for those who watch, its summary at the end."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -11,7 +12,7 @@ from mirror.errors import BudgetSpent, Interrupted, MirrorError, Paused, StoreEr
 from mirror.report import Summary
 from mirror.store.changes import last_change
 from mirror.store.crawl_state import Progress
-from mirror.store.runs import Failures, finish_run, save_counts, start_run
+from mirror.store.runs import LEFT_OUT, Failures, finish_run, save_counts, start_run
 from mirror.sync.run import Run
 from mirror.times import time_text, to_text
 
@@ -79,10 +80,11 @@ def _add_missing(run: Run, summary: Summary) -> None:
 def _count_unread(run: Run) -> int:
     """Count the repositories whose branches and tags are to be read, failed ones aside."""
     count = run.store.value(
-        """SELECT count(*) FROM repositories AS r
-           WHERE upstream_id = ? AND refs_stale AND deleted_at IS NULL AND NOT EXISTS (
-               SELECT 1 FROM sync_failures AS f WHERE f.repository_id = r.id AND f.kind = 'refs')""",
-        (run.upstream_id,),
+        f"""SELECT count(*) FROM repositories AS r
+            WHERE upstream_id = :upstream AND refs_stale AND deleted_at IS NULL AND NOT {LEFT_OUT}
+            AND NOT EXISTS (
+                SELECT 1 FROM sync_failures AS f WHERE f.repository_id = r.id AND f.kind = 'refs')""",
+        {"upstream": run.upstream_id, "left_out": json.dumps(run.states.left_out())},
     )
     return int(count)
 

@@ -11,7 +11,7 @@ from mirror.model import Repository
 from mirror.store import Store
 from mirror.store.crawl_state import WorkspaceState
 from mirror.store.cursors import Cursors
-from mirror.sync.listing_state import as_of
+from mirror.sync.listing_state import as_of, is_identity
 from mirror.times import Clock, to_text
 
 _ALIVE = """FROM repositories WHERE deleted_at IS NULL
@@ -49,6 +49,18 @@ class WorkspaceStates:
                 names = tuple(cursors.workspace_names())
         for name in names:
             yield name, self.read(name)
+
+    def left_out(self) -> list[str]:
+        """Name the owners, by identity, whose workspaces were listed and are no longer configured."""
+        if self._config.workspaces is None:
+            return []
+        configured = {name.lower() for name in self._config.workspaces}
+        with self._cursors() as cursors:
+            names = [n for n in cursors.workspace_names() if n not in configured and not is_identity(n)]
+        owners = {self.read(name).owner_uuid for name in names}
+        if owners:  # one may be configured by another name
+            owners -= {state.owner_uuid for _, state in self.all()}
+        return sorted(owner for owner in owners if owner is not None)
 
     def exists(self, workspace: str) -> bool:
         """Return whether a workspace has a state: it was listed, and no other name has taken it over."""
