@@ -15,7 +15,7 @@ from mirror.store import tokens
 
 
 def test_a_login_ends_with_its_token(mixed: MixedMirror, mixed_db: FixtureDb) -> None:
-    """Revoking the token of a login closes the tables to its cookie."""
+    """Revoking the token of a login closes the tables to its cookie, and ends it for Datasette."""
     token = tokens.create(mixed_db.store, "browser", "read")
     served = client_of(mixed_db.path)
     refused = served("POST", "/-/mirror-login", data={"token": mixed.tokens["bad"]})
@@ -26,8 +26,10 @@ def test_a_login_ends_with_its_token(mixed: MixedMirror, mixed_db: FixtureDb) ->
     cookies = {"ds_actor": answer.cookies["ds_actor"].strip('"')}
     assert token not in str(answer.headers)
     assert served.get("/mirror/repositories.json", cookies=cookies).status_code == 200
+    assert served.get("/-/actor.json", cookies=cookies).json()["actor"]["id"] == "browser"
     tokens.revoke(mixed_db.store, "browser")
     assert served.get("/mirror/repositories.json", cookies=cookies).status_code == 403
+    assert served.get("/-/actor.json", cookies=cookies).json() == {"actor": None}
     mixed_db.store.close()
 
 

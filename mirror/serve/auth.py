@@ -208,6 +208,11 @@ async def _actor_of_login(datasette: "Datasette", server: Served, cookie: str) -
     return _actor(database, caller)
 
 
+def has_ended(actor: Actor) -> bool:
+    """Return whether an actor is of a login that counts no more, but whose cookie Datasette accepts."""
+    return "mirror_token" in actor and "mirror_ids" not in actor
+
+
 def _actor(database: "Database", caller: Caller) -> Actor:
     actor: Actor = {
         "id": caller.name,

@@ -132,8 +132,9 @@ def visitor_of_request(request: Request) -> Iterator[None]:
         actor = None
         for opinion in opinions:
             actor = await await_me_maybe(opinion)
-            if actor:
+            if actor and not auth.has_ended(actor):
                 break
+            actor = None
         known = actor or request.scope.get("actor")
         if known:
             current_visitor.set(auth.ActorVisitor(known))
