@@ -18,6 +18,9 @@ from typing import Any, Self
 
 LONGEST_VALUE = 250_000  # the size limit for a text or BLOB that SQL makes or reads, in bytes
 LONGEST_SQL = 16_000
+LARGEST_RESULT = (
+    20_000_000  # characters and bytes in the rows of a statement; as JSON they may be six times as long
+)
 MOST_FUNCTIONS = 200  # the most function calls in the text of one statement
 
 # The most calls of LIKE or GLOB. Their time grows with the length of the text times that of the pattern.
@@ -135,6 +138,20 @@ class _Cursor(sqlite3.Cursor):
         if copies(sql) * len(sql) > LONGEST_COPIED:
             raise sqlite3.OperationalError("too many uses of common table expressions")
         return super().execute(sql, parameters)
+
+    def fetchmany(self, size: int | None = 1) -> list[Any]:
+        """Return the next rows; raises OperationalError if they are too large to be written as JSON."""
+        return self._bounded(super().fetchmany(size))
+
+    def fetchall(self) -> list[Any]:
+        """Return all further rows; raises OperationalError as `fetchmany` does."""
+        return self._bounded(super().fetchall())
+
+    def _bounded(self, rows: list[Any]) -> list[Any]:
+        size = sum(len(value) for row in rows for value in row if isinstance(value, (str, bytes)))
+        if size > LARGEST_RESULT:
+            raise sqlite3.OperationalError(f"the rows are larger than {LARGEST_RESULT:,} bytes")
+        return rows
 
 
 def copies(sql: str) -> int:
