@@ -4,7 +4,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from asgi_client import basic, client_of
+from asgi_client import basic, bearer, client_of
 from callers import MixedMirror
 from fixtures_db import FixtureDb, fill_mixed
 
@@ -89,3 +89,13 @@ def test_a_login_is_valid_for_its_file_only(tmp_path: Path) -> None:
         (tmp_path / journal).unlink(missing_ok=True)
     assert served.get("/mirror.json", cookies=cookies).status_code == 403
     assert served.get("/1.0/repositories/jespern/arriving", cookies=cookies).status_code == 404
+
+
+def test_a_token_called_root_is_not_the_root_of_datasette(mixed_db: FixtureDb) -> None:
+    """Datasette knows its root by the name alone, and shows it what others asked for, and of whom."""
+    token = tokens.create(mixed_db.store, "root", "read", user="jespern")
+    mixed_db.store.close()
+    served = client_of(mixed_db.path)
+    for path in ("/-/permissions", "/_internal.json?sql=select+1"):
+        statuses = [served.get(path, headers=headers).status_code for headers in (bearer(token), {})]
+        assert statuses == [403, 403], path

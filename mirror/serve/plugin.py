@@ -147,9 +147,12 @@ def visitor_of_request(request: Request) -> Iterator[None]:
 def permission_allowed(
     datasette: "Datasette", actor: dict[str, Any] | None, action: str, resource: Any
 ) -> Callable[[], Awaitable[bool | None]]:
-    """Close mirrors that hold private rows."""
+    """Close mirrors that hold private rows, and what Datasette opens to whoever is called root."""
 
     async def opinion() -> bool | None:
+        is_of_root = action in ("permissions-debug", "debug-menu") or resource == "_internal"
+        if is_of_root and actor and "mirror" in actor:
+            return False
         if action == "view-database-download" and not auth.may_download(datasette, actor, resource):
             return False
         return False if await auth.is_closed(datasette, actor, resource) else None
