@@ -74,6 +74,23 @@ def test_no_refs_are_read_of_a_workspace_that_is_no_longer_listed(tmp_path: Path
         assert crawl.rows(f"{shown} WHERE b.name = 'secret'") == [(1,)]
 
 
+def test_no_refs_of_a_public_repository_are_read_while_its_listing_fails(tmp_path: Path) -> None:
+    """It may have become private; the run is incomplete, and the refs are read after the next listing."""
+    with crawling(tmp_path, synced=True, workspaces=("jespern",)) as (sandbox, crawl):
+        sandbox.do("make_private", "jespern/django-piston")
+        for name in ("jespern/django-piston", "jespern/arriving"):
+            sandbox.do("create_branch", name, name="secret")
+        sandbox.add_fault(Fault("500", where="listing", nth=None))
+        summary = crawl.sync(later=40 * 86_400)
+        assert ({each.kind for each in summary.failures}, summary.refs_waiting) == ({"workspace"}, 1)
+        read = "SELECT r.slug, is_private FROM branches b JOIN repositories r ON r.id = repository_id"
+        read = f"{read} WHERE b.name = 'secret' ORDER BY 1"
+        assert crawl.rows(read) == [("arriving", 1)]
+        sandbox.clear_faults()
+        assert crawl.sync(full=True).exit_code == 0
+        assert crawl.rows(read) == [("arriving", 1), ("django-piston", 1)]
+
+
 def test_a_gone_workspace_without_repositories_is_closed(tmp_path: Path) -> None:
     """Without repositories, the confirmation is enough, and no later run requests it."""
     with crawling(tmp_path, synced=True) as (sandbox, crawl):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from sqlite3 import Connection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Ref, RepositoryKey
@@ -32,11 +32,15 @@ from mirror.upstream.protocol import Page
 UNTOLD = timedelta(days=1)
 """After this, refs are requested again even if nothing reports a push."""
 _CHUNK = 500
-# Whether a repository of a workspace that is no longer listed is still public is not known: its new refs
-# could be private ones.
+# While a workspace is not listed, any more or because that fails, nothing tells whether a repository is still
+# public: its new refs could be private ones.
 _STALE = f"""
     FROM repositories AS r
-    WHERE upstream_id = :upstream AND refs_stale AND deleted_at IS NULL AND NOT {LEFT_OUT} AND NOT EXISTS (
+    WHERE upstream_id = :upstream AND refs_stale AND deleted_at IS NULL AND NOT {LEFT_OUT}
+    AND (is_private OR last_seen_at >= :round OR owner_id NOT IN (
+        SELECT id FROM users WHERE upstream_id = :upstream
+        AND uuid IN (SELECT value FROM json_each(:unlisted))))
+    AND NOT EXISTS (
         SELECT 1 FROM sync_failures AS f
         WHERE f.repository_id = r.id AND f.kind = 'refs' AND f.next_try_at > :now)"""
 
@@ -57,13 +61,19 @@ class _Stale(NamedTuple):
 
 def count_stale(run: Run) -> int:
     """Count the repositories whose refs are to be requested."""
-    values = {"upstream": run.upstream_id, "now": run.now_text(), "left_out": _left_out(run)}
-    return int(run.store.value(f"SELECT count(*) {_STALE}", values))
+    return int(run.store.value(f"SELECT count(*) {_STALE}", _values(run)))
 
 
-def _left_out(run: Run) -> str:
-    """Return the parameter of `LEFT_OUT`."""
-    return json.dumps(run.states.left_out())
+def _values(run: Run) -> dict[str, Any]:
+    """Return the parameters of `_STALE`."""
+    failed = (run.states.read(name).owner_uuid for name in run.failures.subjects("workspace"))
+    return {
+        "upstream": run.upstream_id,
+        "now": run.now_text(),
+        "round": run.round or run.now_text(),
+        "left_out": json.dumps(run.states.left_out()),
+        "unlisted": json.dumps([owner for owner in failed if owner is not None]),
+    }
 
 
 def mark_old(run: Run) -> None:
@@ -92,19 +102,13 @@ def refs_steps(run: Run, *, new_since: str | None = None) -> Iterator[Step]:
 
     With `new_since`, only for those that were first seen at that moment or later and were never read.
     """
-    left_out = _left_out(run)
+    values = _values(run) | {"since": new_since}
     last, new = 0, "" if new_since is None else "AND refs_synced_at IS NULL AND first_seen_at >= :since"
     while True:
         rows = run.store.rows(
             f"""SELECT id, uuid, full_name, scm, {IS_BARE}, {LAST_CHANGE}
                 {_STALE} {new} AND id > :last ORDER BY id LIMIT {_CHUNK}""",
-            {
-                "upstream": run.upstream_id,
-                "now": run.now_text(),
-                "since": new_since,
-                "last": last,
-                "left_out": left_out,
-            },
+            values | {"now": run.now_text(), "last": last},
             _Stale,
         )
         if not rows:
