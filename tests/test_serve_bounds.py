@@ -99,6 +99,16 @@ def test_expensive_or_revealing_sql_is_refused(
     assert served.get("/2.0/repositories/jespern/django-piston").status_code == 200
 
 
+def test_what_the_program_itself_reads_may_be_large() -> None:
+    """The functions of SQL read many rows, and return few. Only what a visitor gets is counted."""
+    large = f"{NUMBERS} SELECT zeroblob(249000) FROM c LIMIT 100"
+    with closing(sqlite3.connect(":memory:", factory=BoundedConnection)) as connection:
+        with connection.trusted():
+            assert len(connection.execute(large).fetchall()) == 100
+        with pytest.raises(sqlite3.OperationalError, match="larger than"):
+            connection.execute(large).fetchall()
+
+
 @pytest.mark.parametrize("reach", [Reach.EVERYTHING, Reach.SCHEMA])
 def test_no_join_reads_what_a_plugin_has_used(reach: Reach) -> None:
     """SQLite itself refuses virtual tables of which a connection makes no use before it is restricted."""

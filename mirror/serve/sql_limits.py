@@ -148,6 +148,8 @@ class _Cursor(sqlite3.Cursor):
         return self._bounded(super().fetchall())
 
     def _bounded(self, rows: list[Any]) -> list[Any]:
+        if self.connection.is_trusted:  # type: ignore[attr-defined]  # no answer to a visitor
+            return rows
         size = sum(len(value) for row in rows for value in row if isinstance(value, (str, bytes)))
         if size > LARGEST_RESULT:
             raise sqlite3.OperationalError(f"the rows are larger than {LARGEST_RESULT:,} bytes")
