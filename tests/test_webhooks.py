@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import hashlib
+import logging
 import os
 import shutil
 import threading
@@ -78,6 +79,14 @@ def test_forged_deliveries_are_refused(hook: WebhookClient) -> None:
         assert "error" in answer.json()
     assert hook.main() == OLD
     assert hook.crawl.one("SELECT count(*) FROM webhook_deliveries") == 0
+
+
+def test_refused_deliveries_fill_no_log(hook: WebhookClient, caplog: pytest.LogCaptureFixture) -> None:
+    """Anybody may send them: a reason is one line in a minute, and the metrics count them all."""
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            assert hook.deliver("repo:push", b"{}", X_Hub_Signature="").status_code == 403
+    assert len([one for one in caplog.records if "refused" in one.getMessage()]) <= 1
 
 
 def test_nothing_is_parsed_before_it_is_verified(hook: WebhookClient) -> None:

@@ -35,6 +35,7 @@ RESERVED = 128  # descriptors kept for the rest of the process: the database, th
 ACCEPTED_AT_ONCE = 16
 
 REPEAT_SECONDS = 60.0  # for how long a message of the log is not repeated
+MOST_MESSAGES = 1000  # that are remembered for it
 
 log = logging.getLogger("uvicorn.error")
 
@@ -48,7 +49,7 @@ def most_connections() -> int:
 
 
 class OncePerMinute(logging.Filter):
-    """A log filter: each message of the server passes once a minute, tracebacks always."""
+    """A log filter: each message passes once a minute, tracebacks always."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,9 +57,11 @@ class OncePerMinute(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether to log a record."""
-        now = time.monotonic()
-        if record.exc_info or now - self._logged.get(record.msg, -REPEAT_SECONDS) >= REPEAT_SECONDS:
-            self._logged[record.msg] = now
+        now, message = time.monotonic(), record.getMessage()
+        if record.exc_info or now - self._logged.get(message, -REPEAT_SECONDS) >= REPEAT_SECONDS:
+            if len(self._logged) >= MOST_MESSAGES:
+                self._logged.clear()
+            self._logged[message] = now
             return True
         return False
 

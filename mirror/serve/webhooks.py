@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from datasette.utils.asgi import Request, Response
 
 from mirror.errors import StoreError
+from mirror.serve.connections import OncePerMinute
 from mirror.serve.exchange import SAFETY, ApiError, BodyRefused, mirror_of, read_within, served_of
 from mirror.serve.guarded_database import mirrors
 from mirror.serve.state import Served, served
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from datasette.app import Datasette
 
 log = logging.getLogger("mirror.webhooks")
+refusals = logging.getLogger("mirror.webhooks.refusals")
+refusals.addFilter(OncePerMinute())  # anybody may send what is refused
 
 
 class Hook(NamedTuple):
@@ -75,7 +78,7 @@ async def answer(request: Request) -> Response:
         status, outcome = await _received(request, server, upstream)
     except ApiError as error:
         server.latencies.webhook(label, f"refused {error.status}")
-        log.info("webhook %s refused: %s", label, error, extra={"status": error.status})
+        refusals.info("webhook %s refused: %s", label, error, extra={"status": error.status})
         return _json(error.body, error.status, error.headers)
     server.latencies.webhook(label, outcome["outcome"])
     log.info("webhook %s: %s %s", label, request.headers.get("x-event-key", "")[:40], outcome["outcome"])
