@@ -308,6 +308,22 @@ def test_strangers_see_owners_but_no_members(tmp_path: Path, *, are_members: boo
     assert served.json("/.json")["mirror"]["name"] == "mirror"  # for which Datasette looks for 'USING FTS'
 
 
+def test_sql_shows_no_hidden_changes_where_no_row_is_private(tmp_path: Path) -> None:
+    """A repository that lost its name may have had the refs of a private one, which is not mirrored."""
+    filled = fill_public(tmp_path / "mirror.db")
+    with filled.store.transaction() as connection:
+        connection.executemany(
+            """INSERT INTO changes (id, at, kind, ref, new, repository_id)
+                VALUES (?, '2026-11-02', 'branch_created', ?, 'aa', 1)""",
+            [(98, "top-secret"), (99, "shown")],
+        )
+        connection.execute("UPDATE repositories SET public_from = 98 WHERE id = 1")
+    served = client_of(tmp_path / "mirror.db")
+    for path in ("changes.json", "recent_changes.json", "changed_this_week.json?days=9999"):
+        answer = served.get(f"/mirror/{path}")
+        assert ("top-secret" in answer.text, "shown" in answer.text) == (False, True), path
+
+
 def test_a_token_reads_private_rows(told: FixtureDb, tmp_path: Path) -> None:
     """A token without a user reads members, parents and failures, on pages too."""
     path = tmp_path / "mirror.db"

@@ -39,7 +39,7 @@ WITHHELD_FROM_STRANGERS: Mapping[str, frozenset[str]] = {
 
 # Tables of which strangers may read some rows: the guarded columns, and the condition on `t` for them. A row
 # of `users` may be a mere member, one of `projects` a project with private repositories only. A change may be
-# the renaming of an owner `u` without public repositories.
+# the renaming of an owner `u` without public repositories, or of refs that a private namesake had.
 SHARED: Mapping[str, tuple[frozenset[str], str]] = {
     "users": (
         frozenset(
@@ -54,7 +54,11 @@ SHARED: Mapping[str, tuple[frozenset[str], str]] = {
         frozenset({"uuid", "key", "name", "description", "is_private", "avatar_url"}),
         visible_project(ANONYMOUS, "t"),
     ),
-    "changes": (frozenset({"old", "new"}), f"(t.user_id IS NULL OR {is_known(ANONYMOUS, 'u')})"),
+    "changes": (
+        frozenset({"ref", "old", "new"}),
+        f"""(t.user_id IS NULL OR {is_known(ANONYMOUS, "u")}) AND NOT EXISTS
+            (SELECT 1 FROM repositories h WHERE h.id = t.repository_id AND h.public_from >= t.id)""",
+    ),
 }  # fmt: skip
 
 _FUNCTIONS = """
