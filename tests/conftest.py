@@ -22,8 +22,11 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own there
 ROOM = 2 << 30
 """Bytes; a whole run leaves less than half of them."""
 LONGEST = ("test_package", "test_soak")
-FORKING = ("test_publish", "test_store_backup", "test_store_restore")
-"""They fork their process hundreds of times, which takes four times as long once other tests made it grow."""
+FORKING = (
+    "test_publish", "test_store_backup", "test_store_restore", "test_store_modes", "test_store_users",
+    "test_history", "test_unexpected",
+)  # fmt: skip
+"""They fork their process often, which takes four times as long once other tests made it grow."""
 
 
 settings.register_profile("no times", deadline=None)  # a busy machine takes ten times as long
