@@ -7,7 +7,7 @@ import pytest
 from asgi_client import AsgiClient, client_of
 from fixtures_db import fill_mixed
 
-from mirror.serve.endings import MOST_UNASKED, hearing_out
+from mirror.serve.endings import MOST_UNASKED, reading_rest_of_body
 from mirror.serve.exchange import LARGEST_FORM, BodyRefused, read_within
 
 ADDRESSES = (
@@ -116,7 +116,7 @@ def test_a_slow_client_hears_the_answer_before_its_body_ends(*, sends: bool) -> 
             events.append("answer" if message.get("more_body") else "end")
 
     async def ask() -> None:
-        hearing = hearing_out(refuse, seconds=60 if sends else 0.01)
+        hearing = reading_rest_of_body(refuse, seconds=60 if sends else 0.01)
         await hearing({"headers": [(b"content-length", b"1")]}, receive, send)
 
     asyncio.run(ask())

@@ -8,7 +8,7 @@ from mirror.serve.exchange import SECONDS, Application, AsgiScope, Message, Rece
 MOST_UNASKED = 1024 * 1024  # of a body that nothing here asked for, in bytes; nginx passes on no larger one
 
 
-def hearing_out(application: Application, seconds: float = SECONDS) -> Application:
+def reading_rest_of_body(application: Application, seconds: float = SECONDS) -> Application:
     """Read the rest of a body after its answer, before the answer ends, unless the body is large.
 
     A connection that is closed while its client still sends loses the answer: nginx reports 502 then.

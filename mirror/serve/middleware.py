@@ -20,7 +20,7 @@ from mirror.config_checks import sources_of
 from mirror.observe.metrics import WEBHOOK
 from mirror.serve.api_edge import Api
 from mirror.serve.auth import NotAccepted
-from mirror.serve.endings import ending_with_client, hearing_out
+from mirror.serve.endings import ending_with_client, reading_rest_of_body
 from mirror.serve.exchange import (
     LARGEST_FORM,
     MIRROR,
@@ -147,7 +147,7 @@ def wrapped(
     inside = measuring(datasette, refusing_cross_site(inside))
     if datasette.setting("base_url") != "/":
         inside = stripping_prefix(datasette, inside)
-    inside = hearing_out(ending_with_client(inside))
+    inside = reading_rest_of_body(ending_with_client(inside))
     server = served(datasette)
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:

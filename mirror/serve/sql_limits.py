@@ -18,9 +18,7 @@ from typing import Any, Self
 
 LONGEST_VALUE = 250_000  # the size limit for a text or BLOB that SQL makes or reads, in bytes
 LONGEST_SQL = 16_000
-LARGEST_RESULT = (
-    20_000_000  # characters and bytes in the rows of a statement; as JSON they may be six times as long
-)
+LARGEST_RESULT = 20_000_000  # characters and bytes in all rows of a statement; JSON may be six times as long
 MOST_FUNCTIONS = 200  # the most function calls in the text of one statement
 
 # The most calls of LIKE or GLOB. Their time grows with the length of the text times that of the pattern.
