@@ -123,7 +123,13 @@ class UpstreamRefused(UpstreamError):
 
 
 class NameReused(UpstreamRefused):
-    """The name leads to another repository by now. The one that was asked for may be anywhere, or nowhere."""
+    """The name leads to another repository by now. The one that was asked for may be anywhere, or nowhere.
+
+    `words` do not tell which: not all who may ask for a name may know that.
+    """
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message, status=status, words="the name leads to another repository upstream now")
 
 
 class UpstreamShapeError(UpstreamError):

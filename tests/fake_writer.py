@@ -1,5 +1,7 @@
 """A writer for the tests of served writes, in place of an upstream."""
 
+import sqlite3
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fixtures_db import FixtureDb, owner, repository
@@ -17,6 +19,10 @@ class FakeWriter:
         self.filled = filled
         self.calls = list[tuple[str, str, RepositorySettings | None, str]]()
         self.error: MirrorError | None = None
+
+    def confirmed(self, _: Callable[[sqlite3.Connection], None]) -> "FakeWriter":
+        """Send every write."""
+        return self
 
     def create(self, owner: str, settings: RepositorySettings, *, by: str, upstream: str = "") -> Repository:
         """Save it as requested."""

@@ -74,6 +74,16 @@ def test_a_refusal_leaves_no_trace(
     assert made.contents() == before
 
 
+def test_a_refusal_leaves_no_upstream_that_was_never_mirrored(made: WriteHarness) -> None:
+    """A row without contents would make the file unwell."""
+    other = msgspec.structs.replace(made.config.upstreams[0], name="other")
+    made.writes = made.writer(msgspec.structs.replace(made.config, upstreams=(other,)))
+    before = made.contents()
+    with pytest.raises(UpstreamRefused):
+        made.writes.create("jespern", RepositorySettings(name="arriving"), by="x", upstream="other")
+    assert made.contents() == before
+
+
 def test_a_duplicate_keeps_the_upstreams_words(made: WriteHarness) -> None:
     """400 with the field and Bitbucket's message."""
     with pytest.raises(UpstreamRefused, match=r"400: .*already exists.*name: ") as caught:

@@ -16,6 +16,7 @@ from write_harness import WriteHarness, writable
 from mirror.sandbox import Fault, Sandbox, World, running
 from mirror.store import Store, tokens
 from mirror.write import PassThrough
+from mirror.write.record import Confirm
 
 if TYPE_CHECKING:
     from mirror.serve.writer import Writer
@@ -183,6 +184,52 @@ def test_a_user_forks_nothing_private_that_was_transferred(served: Served) -> No
     assert served.ask("POST", f"{path}/forks", json={"name": "two"}, headers=erik).status_code == 409
     assert made.upstream("erik/two") is None
     assert served.ask.get(path, headers=erik).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_a_write_names_no_private_repository_of_another_workspace(served: Served, method: str) -> None:
+    """Who owned it before the transfer may not see it there."""
+    made, path = served.made, "/2.0/repositories/jespern/django-piston"
+    with Store(made.path) as store:
+        login = bearer(tokens.create(store, "own", "write", user="jespern"))
+    made.sandbox.do("rename", "jespern/django-piston", name="Hidden")
+    made.sandbox.do("transfer", "jespern/hidden", to="erik")
+    public = served.ask(method, path, json={}, headers=login)
+    made.sandbox.do("make_private", "erik/hidden")
+    private = served.ask(method, path, json={}, headers=login)
+    assert (public.status_code, private.status_code) == (409, 409)
+    assert ("hidden" in public.text, "hidden" in private.text) == (True, False)
+
+
+class LateWriter(PassThrough):
+    """Revokes the token of a write once its body was read."""
+
+    def confirmed(self, confirm: Confirm) -> PassThrough:
+        """Revoke before the upstream is asked for anything."""
+        with Store(Path(self._config.database)) as store:
+            tokens.revoke(store, "slow")
+        return super().confirmed(confirm)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", ""), ("PUT", "jespern/arriving"), ("DELETE", "jespern/arriving"), ("POST", "erik/x/fork")],
+)
+def test_a_token_that_is_revoked_while_the_body_arrives_writes_nothing(
+    served: Served, method: str, path: str
+) -> None:
+    """Its right is read again right before the write is sent."""
+    made = served.made
+    with Store(made.path) as store:
+        login = basic("jespern", tokens.create(store, "slow", "write"))
+    ((name,), *_) = made.rows("SELECT full_name FROM repositories WHERE full_name GLOB 'erik/*'")
+    path = path.replace("erik/x", name)
+    ask = client_of(made.path, writes=True, writer=LateWriter(made.config, environ=made.environ))
+    answer = ask(method, f"/1.0/repositories/{path}", data={"name": "late"}, headers=login)
+    assert answer.status_code == 401
+    assert made.upstream("jespern/late") is None
+    assert made.upstream("jespern/arriving") is not None
+    assert made.written() == []
 
 
 def test_the_fork_of_one_that_became_private_is_private(served: Served) -> None:

@@ -67,6 +67,12 @@ class Writer(Protocol):
     and any other MirrorError if the upstream could not be asked (answered with 503: nothing was changed).
     """
 
+    def confirmed(self, confirm: Callable[[sqlite3.Connection], None]) -> "Writer":
+        """Return a writer that calls `confirm` with the mirror right before it sends a write.
+
+        What that raises ends the write.
+        """
+
     def create(self, owner: str, settings: RepositorySettings, *, by: str, upstream: str = "") -> Repository:
         """Create a repository; `settings.name` is required.
 
@@ -99,42 +105,86 @@ class Writer(Protocol):
         """
 
 
+class Rights(NamedTuple):
+    """What a caller may write to.
+
+    :param is_outdated: whether the rights are those of a restored copy.
+    :param namespaces: maps names in lower case to the names of their upstreams; None means all.
+    """
+
+    caller: Caller
+    is_outdated: bool
+    namespaces: Mapping[str, str] | None
+
+    def check(self) -> None:
+        """Raise ApiError: 401 for an anonymous caller, 403 without the scope, 503 for old rights."""
+        if self.caller.token_id is None:
+            raise unauthorized()
+        if not self.caller.may_write:
+            raise ApiError(403, "Forbidden", detail="This token has no `write` scope.")
+        if self.is_outdated:
+            raise unconfirmed()
+
+    def upstream_of(self, name: str) -> str:
+        """Return the upstream of a namespace, or of a full name in one; "" if the caller may write to any.
+
+        The mirror's own credential could write to more, also to a namespace of this name on another upstream.
+        Raises ApiError 403.
+        """
+        if self.namespaces is None:
+            return ""
+        owner = name.partition("/")[0]
+        upstream = self.namespaces.get(owner.lower())
+        if upstream is None:
+            raise ApiError(
+                403,
+                "Forbidden",
+                detail=f"This token may write only to what its user owns or administers; {owner} is not.",
+            )
+        return upstream
+
+
+def _rights_of(connection: sqlite3.Connection, given: Credentials) -> Rights:
+    """Read what a caller may write to; raises NotAccepted."""
+    caller = recognise(connection, given)
+    return Rights(caller, is_unconfirmed(connection, caller), administered_namespaces(connection, caller))
+
+
 class WriteAccess:
     """The writer, limited to what a caller may write to.
 
     Its methods are those of `Writer`. They raise ApiError: 403 for a namespace that the caller may not write
-    to, else for the errors of the writer.
+    to, else for the errors of the writer. NotAccepted and ApiError also end a write whose caller has lost
+    the right since the request began.
     """
 
-    def __init__(self, writer: Writer, by: str, namespaces: Mapping[str, str] | None) -> None:
-        """`namespaces` maps names in lower case to the names of their upstreams; None means all."""
-        self._writer, self._by, self._namespaces = writer, by, namespaces
+    def __init__(self, writer: Writer, given: Credentials, rights: Rights) -> None:
+        self._writer, self._given, self._rights = writer, given, rights
+        self._by = rights.caller.name
 
     async def create(self, owner: str, settings: RepositorySettings) -> Repository:
         """Create a repository."""
-        upstream = self._upstream_of(owner)
-        return await _pass_on(self._writer.create, owner, settings, by=self._by, upstream=upstream)
+        writer, upstream = self._writer_to(owner)
+        return await _pass_on(writer.create, owner, settings, by=self._by, upstream=upstream)
 
     async def update(self, row: RepositoryRow, settings: RepositorySettings) -> Repository:
         """Change settings."""
-        upstream, name = self._upstream_of(row.full_name), row.full_name
-        return await _pass_on(
-            self._writer.update, name, settings, by=self._by, uuid=row.uuid, upstream=upstream
-        )
+        (writer, upstream), name = self._writer_to(row.full_name), row.full_name
+        return await _pass_on(writer.update, name, settings, by=self._by, uuid=row.uuid, upstream=upstream)
 
     async def delete(self, row: RepositoryRow) -> None:
         """Delete a repository."""
-        upstream, name = self._upstream_of(row.full_name), row.full_name
-        await _pass_on(self._writer.delete, name, by=self._by, uuid=row.uuid, upstream=upstream)
+        (writer, upstream), name = self._writer_to(row.full_name), row.full_name
+        await _pass_on(writer.delete, name, by=self._by, uuid=row.uuid, upstream=upstream)
 
     async def fork(self, row: RepositoryRow, owner: str, settings: RepositorySettings) -> Repository:
         """Fork a repository into a namespace of its upstream that the caller may write to."""
-        upstream = self._upstream_of(owner)
+        writer, upstream = self._writer_to(owner)
         # It may have been visible to the caller only as a public one, or in its workspace.
         seen_in = row.full_name.partition("/")[0] if row.is_private else ""
-        private_in = None if self._namespaces is None else seen_in
+        private_in = None if self._rights.namespaces is None else seen_in
         return await _pass_on(
-            self._writer.fork,
+            writer.fork,
             row.full_name,
             owner,
             settings,
@@ -147,25 +197,19 @@ class WriteAccess:
     def own_namespace(self, username: str) -> str:
         """Return the namespace of a user's own: on Data Center, it is called by the name with a tilde."""
         personal = f"{PERSONAL}{username}"
-        known = self._namespaces or {}
+        known = self._rights.namespaces or {}
         return personal if username.lower() not in known and personal.lower() in known else username
 
-    def _upstream_of(self, name: str) -> str:
-        """Return the upstream of a namespace, or of a full name in one; "" if the caller may write to any.
+    def _writer_to(self, name: str) -> tuple[Writer, str]:
+        """Return the writer to a namespace, or to that of a full name, and its upstream; raises ApiError."""
+        upstream = self._rights.upstream_of(name)
 
-        The mirror's own credential could write to more, also to a namespace of this name on another upstream.
-        """
-        if self._namespaces is None:
-            return ""
-        owner = name.partition("/")[0]
-        upstream = self._namespaces.get(owner.lower())
-        if upstream is None:
-            raise ApiError(
-                403,
-                "Forbidden",
-                detail=f"This token may write only to what its user owns or administers; {owner} is not.",
-            )
-        return upstream
+        def confirm(connection: sqlite3.Connection) -> None:  # the body may have taken seconds to arrive
+            rights = _rights_of(connection, self._given)
+            rights.check()
+            rights.upstream_of(name)
+
+        return self._writer.confirmed(confirm), upstream
 
 
 class Done(NamedTuple):
@@ -239,20 +283,10 @@ async def admitted_writer(
     Raises NotAccepted, ApiError 401 for an anonymous caller, 403 for one whose token may not write, 503 for a
     user whose rights in a restored copy may be outdated.
     """
-
-    def read(connection: sqlite3.Connection) -> tuple[Caller, bool, dict[str, str] | None]:
-        caller = recognise(connection, given)
-        return caller, is_unconfirmed(connection, caller), administered_namespaces(connection, caller)
-
-    caller, is_outdated, namespaces = await database.execute_fn(read)
-    await save_use_of(server, database, caller)
-    if caller.token_id is None:
-        raise unauthorized()
-    if not caller.may_write:
-        raise ApiError(403, "Forbidden", detail="This token has no `write` scope.")
-    if is_outdated:
-        raise unconfirmed()
-    return caller, WriteAccess(server.writer, caller.name, namespaces)
+    rights = await database.execute_fn(lambda connection: _rights_of(connection, given))
+    await save_use_of(server, database, rights.caller)
+    rights.check()
+    return rights.caller, WriteAccess(server.writer, given, rights)
 
 
 async def _pass_on(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -43,6 +43,11 @@ def drop_written(connection: sqlite3.Connection, number: int) -> None:
     connection.execute("DELETE FROM writes WHERE id = ?", (number,))
 
 
+def drop_unused(connection: sqlite3.Connection, name: str) -> None:
+    """Drop the row of an upstream; raises IntegrityError if another row refers to it."""
+    connection.execute("DELETE FROM upstreams WHERE name = ?", (name,))
+
+
 def link_written(connection: sqlite3.Connection, number: int, uuid: str) -> None:
     """Link the record of a write to the row of its repository, if there is one."""
     connection.execute(

@@ -34,7 +34,7 @@ from mirror.upstream.connect import connect
 from mirror.upstream.protocol import Upstream
 from mirror.upstream.transport import Transport
 from mirror.write.outcome import ABSENT, do_once, find_created, find_deleted, find_fork, find_updated
-from mirror.write.record import WriteRecord, choose_upstream, find_target, read_refs
+from mirror.write.record import Confirm, WriteRecord, choose_upstream, find_target, read_refs
 
 LONGEST_PAUSE = 10.0  # the longest wait before a retry, in seconds: a caller is waiting
 
@@ -59,12 +59,25 @@ class PassThrough:
         clock: Clock = utc_now,
         sleep: Callable[[float], None] = time.sleep,
         transport: Transport | None = None,
+        confirm: Confirm = lambda _: None,
     ) -> None:
         self._config = config
         self._environ = environ
         self._clock = clock
         self._sleep = sleep
         self._transport = transport
+        self._confirm = confirm
+
+    def confirmed(self, confirm: Confirm) -> "PassThrough":
+        """Return one that calls `confirm` right before it sends a write; what that raises ends the write."""
+        return PassThrough(
+            self._config,
+            environ=self._environ,
+            clock=self._clock,
+            sleep=self._sleep,
+            transport=self._transport,
+            confirm=confirm,
+        )
 
     def create(
         self, owner: str, settings: RepositorySettings, *, by: str, slug: str = "", upstream: str = ""
@@ -78,7 +91,7 @@ class PassThrough:
         slug = slug or _slug_of(name)
         with self._store() as store:
             chosen, owner = choose_upstream(self._config, store, owner, upstream)
-            record = WriteRecord(store, chosen, by, self._clock)
+            record = WriteRecord(store, chosen, by, self._clock, self._confirm)
             full_name = f"{owner}/{slug}"
             with self._connected(chosen, store) as client:
                 if client.knows_names_only and slug.lower() not in (name.lower(), slug_of(name)):
@@ -111,13 +124,13 @@ class PassThrough:
         with self._store() as store:
             target = find_target(self._config, store, full_name, upstream, uuid=uuid)
             settings = msgspec.structs.replace(settings, scm=None)  # it cannot be changed
-            record = WriteRecord(store, target.upstream, by, self._clock)
+            record = WriteRecord(store, target.upstream, by, self._clock, self._confirm)
             with self._connected(target.upstream, store) as client:
                 # With its present name: a PUT to an unused name would create a repository.
                 before = client.fetch_repository(target.key)
                 # Who may write to the former namespace may have no rights in the present one.
                 if before.key.workspace.lower() != target.key.workspace.lower():
-                    raise _called_otherwise(target.key, before.key, "update")
+                    raise _called_otherwise(target.key, before, "update")
                 with record.auditing("update", full_name):
                     made = do_once(
                         f"updating {target.key.full_name}",
@@ -137,11 +150,12 @@ class PassThrough:
         """Delete a repository upstream; its row becomes a tombstone, with its refs."""
         with self._store() as store:
             target = find_target(self._config, store, full_name, upstream, uuid=uuid)
-            record = WriteRecord(store, target.upstream, by, self._clock)
+            record = WriteRecord(store, target.upstream, by, self._clock, self._confirm)
             with self._connected(target.upstream, store) as client:
-                key = client.fetch_repository(target.key).key
+                now = client.fetch_repository(target.key)
+                key = now.key
                 if key.full_name.lower() != target.key.full_name.lower():
-                    raise _called_otherwise(target.key, key, "delete")
+                    raise _called_otherwise(target.key, now, "delete")
 
                 def ask() -> bool:
                     client.delete_repository(key)
@@ -173,7 +187,7 @@ class PassThrough:
             _, owner = choose_upstream(self._config, store, owner, target.upstream.name)
             name = settings.name or target.key.slug
             settings = msgspec.structs.replace(settings, name=name, scm=None)
-            record = WriteRecord(store, target.upstream, by, self._clock)
+            record = WriteRecord(store, target.upstream, by, self._clock, self._confirm)
             fork_name = f"{owner}/{_slug_of(name)}"
             with self._connected(target.upstream, store) as client:
                 now = client.fetch_repository(target.key)
@@ -239,11 +253,14 @@ def _slug_of(name: str) -> str:
     return slug
 
 
-def _called_otherwise(known: RepositoryKey, now: RepositoryKey, what: str) -> UpstreamRefused:
+def _called_otherwise(known: RepositoryKey, now: Repository, what: str) -> UpstreamRefused:
+    # Who may write to its former workspace may not see it in the present one.
+    is_hidden = now.is_private and now.key.workspace.lower() != known.workspace.lower()
     return UpstreamRefused(
         f"{known.full_name} is called {now.full_name} upstream now: nothing was {what}d; `mirror sync`, then"
         f" {what} it by that name",
         status=409,
+        words=f"{known.full_name} was transferred upstream: nothing was {what}d" if is_hidden else "",
     )
 
 

@@ -4,7 +4,8 @@ Before: which upstream holds the namespace, and which row is meant. After: the a
 line in the audit, saved in one transaction.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from mirror.store.cursors import Cursors
 from mirror.store.refs import save_main_branch, save_refs
 from mirror.store.repositories import Look, mark_gone
 from mirror.store.schema import NAMESAKES_ORDER
-from mirror.store.writes import Outcome, Written, drop_written, link_written, save_written
+from mirror.store.writes import Outcome, Written, drop_unused, drop_written, link_written, save_written
 from mirror.times import Clock, to_text
 from mirror.upstream.connect import url_of
 from mirror.upstream.protocol import Upstream
@@ -27,6 +28,10 @@ from mirror.write.outcome import Wanted
 
 # The most pages of refs to read at once, since a caller waits. The next sync reads the rest.
 MOST_PAGES = 20
+
+
+# Raises what ends a write that its caller may not do any more; called with the mirror.
+Confirm = Callable[[sqlite3.Connection], None]
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,11 +149,14 @@ def _names(config: Config) -> str:
 class WriteRecord:
     """Reads and writes the mirror for one write to one upstream; `by` is the caller, for the audit."""
 
-    def __init__(self, store: Store, upstream: UpstreamConfig, by: str, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, upstream: UpstreamConfig, by: str, clock: Clock, confirm: Confirm
+    ) -> None:
         self._store = store
         self._upstream = upstream
         self._by = by
         self._clock = clock
+        self._confirm = confirm
         self._begun = 0
 
     @contextmanager
@@ -156,10 +164,13 @@ class WriteRecord:
         """Record a write as unknown before it is requested: the process may end at any moment.
 
         `save` and `save_deleted` record what became of it; of one that was not done, nothing is left. Raises
-        Interrupted for Ctrl-C and SIGTERM.
+        Interrupted for Ctrl-C and SIGTERM, and what `confirm` raises.
         """
+        is_new = self._upstream_id is None
         try:
-            self._begun = self._record(action, "", full_name, "unknown")
+            with self._store.transaction() as connection:
+                self._confirm(connection)
+                self._begun = self._record(action, "", full_name, "unknown")
         except StoreError as error:
             raise StoreError(f"{error}; the {action} of {full_name} was not requested") from error
         try:
@@ -172,6 +183,9 @@ class WriteRecord:
         except MirrorError:
             with suppress(StoreError), self._store.transaction() as connection:
                 drop_written(connection, self._begun)
+            if is_new:
+                with suppress(StoreError), self._store.transaction() as connection:
+                    drop_unused(connection, self._upstream.name)
             raise
 
     def wanted(self, full_name: str, settings: RepositorySettings) -> Wanted:
