@@ -121,6 +121,17 @@ def test_a_renamed_project_is_found_by_the_list_of_projects(tmp_path: Path, conf
         assert crawl.one("SELECT count(*) FROM repositories WHERE full_name LIKE 'RENAMED/%'") == before > 0
 
 
+def test_a_project_that_took_the_key_of_another_is_missing_by_neither(tmp_path: Path) -> None:
+    """It failed by its former key, in capitals, while the list of projects still had it."""
+    settings: dict[str, Any] = {"workspaces": None, "secret": "sandbox", "refs": "none"}
+    with crawling(tmp_path, kind="datacenter", url="http://sandbox", **settings) as (sandbox, crawl):
+        assert crawl.sync().state == "complete"
+        for slug, name in (("big", "elsewhere"), ("1team", "big")):
+            sandbox.do("rename_workspace", workspace=slug, name=name)
+        assert [each.subject for each in crawl.sync(later=3700).failures] == ["1TEAM"]
+        assert crawl.sync(later=3700).state == "complete"
+
+
 def test_a_repository_that_became_hidden_is_no_longer_visible(tmp_path: Path) -> None:
     """The server answers 401 for it alone, where others answer 403; it does not fail for ever."""
     clock = Clock()

@@ -128,7 +128,7 @@ def prepare(run: Run, scope: Scope) -> list[str]:
         run.failures.retry_all()
     check_caller(run)
     workspaces = find_workspaces(run)
-    run.failures.spell(workspaces)
+    run.failures.spell([*workspaces, *formerly_listed(run, workspaces)])
     if scope.is_whole:
         resume_round(run)
     else:
