@@ -22,6 +22,7 @@ from mirror.queries.search import find_repositories
 from mirror.queries.visibility import ANONYMOUS
 from mirror.store.files import open_reader
 from mirror.store.lock import held
+from mirror.store.repositories import Look
 from mirror.store.schema import HIDDEN
 
 
@@ -116,6 +117,51 @@ def test_the_union_hides_what_was_recorded_before_public_refs_were_read(is_old: 
     told = rows(tmp_path / "public.db", "SELECT kind, substr(old, 1, 1) FROM changes")
     assert told == ([] if is_old else [("branch_moved", "3")])
     assert b"secret" not in (tmp_path / "public.db").read_bytes()
+
+
+@pytest.mark.parametrize("read_first", [True, False])
+def test_two_upstreams_of_one_server_count_as_two_mirrors(read_first: bool, tmp_path: Path) -> None:
+    """A repository that was transferred from one to the other, and is private there, is there once."""
+    filled = FixtureDb(tmp_path / "one.db")
+    first, store = filled.upstream_id, filled.store
+    second = store.save_upstream("second", "cloud", store.value("SELECT url FROM upstreams"))
+    if not read_first:
+        first, second = second, first
+    store.save_page(first, [repository("ann/tool"), repository("ann/other")], Look(LATER))
+    filled.refs("ann/tool", [hg_ref("branch", "main", "1")])
+    export(filled.path, Place(str(tmp_path / "lake")), ExportOptions())
+    moved = repository("bob/secret", uuid="{ann/tool}", is_private=True, description="secret plan")
+    store.save_page(second, [moved], Look(LATER))
+    filled.refs("bob/secret", [hg_ref("branch", "secret-branch", "2")], at=LATER)
+    export(filled.path, Place(str(tmp_path / "lake")), ExportOptions())
+    filled.gone("ann/tool")
+    store.close()
+    export(filled.path, Place(str(tmp_path / "lake")), ExportOptions(compact=True))
+    built(tmp_path)
+    found = rows(tmp_path / "union.db", "SELECT uuid, is_private, deleted_at FROM repositories ORDER BY uuid")
+    assert found == [("{ann/other}", 0, None), ("{ann/tool}", 1, None)]
+    assert rows(tmp_path / "union.db", "SELECT name FROM branches") == [("secret-branch",)]
+    publish(tmp_path / "union.db", tmp_path / "public.db", PublishOptions())
+    assert rows(tmp_path / "public.db", "SELECT full_name FROM repositories") == [("ann/other",)]
+
+
+def test_refs_are_hidden_that_were_read_before_another_mirror_saw_it_public(tmp_path: Path) -> None:
+    """The mirror that read them missed that the repository was private for a while."""
+    missed, saw = FixtureDb(tmp_path / "missed.db"), FixtureDb(tmp_path / "saw.db")
+    missed.repositories([repository("ann/tool")])
+    missed.refs("ann/tool", [hg_ref("branch", "secret-branch", "1")], at=LATER)
+    saw.repositories([repository("ann/tool", is_private=True)])
+    saw.repositories([repository("ann/tool")], at="2026-11-03T12:00:00.000000Z")
+    for one in (missed, saw):
+        one.store.close()
+    built(tmp_path, missed.path, saw.path)
+    assert rows(tmp_path / "union.db", "SELECT public_from FROM repositories") == [(HIDDEN,)]
+    missed = FixtureDb(tmp_path / "missed.db")
+    missed.refs("ann/tool", [hg_ref("branch", "main", "2")], at="2026-11-04T12:00:00.000000Z")
+    missed.store.close()
+    built(tmp_path, missed.path, force=True)
+    ((public_from,),) = rows(tmp_path / "union.db", "SELECT public_from FROM repositories")
+    assert public_from < HIDDEN
 
 
 def test_a_slice_holds_nothing_of_other_owners(tmp_path: Path) -> None:

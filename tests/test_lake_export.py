@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from fixtures_db import LATER, FixtureDb, hg_ref, owner, repository
 from lake_reader import files_of, held, latest, rows_of
@@ -275,6 +276,24 @@ def test_a_compacted_export_holds_the_same_in_few_files(mixed_path: Path, tmp_pa
     assert held(lake) == before
     assert all(file["base"] for files in latest(lake)["tables"].values() for file in files)
     assert not exported(mixed_path, lake, compact=True).compacted
+
+
+def test_files_of_an_older_version_are_compacted(mixed_path: Path, tmp_path: Path) -> None:
+    """They lack the columns that were added since."""
+    lake, filled = tmp_path / "lake", FixtureDb(mixed_path)
+    exported(mixed_path, lake)
+    (path,) = (lake / "repositories").rglob("*.parquet")
+    older = pq.read_table(path, partitioning=None).drop_columns(["upstream", "hidden_until"])
+    pq.write_table(older, path)
+    (manifest,) = (lake / "_manifests").rglob("latest.json")
+    told = json.loads(manifest.read_text())
+    told["tables"]["repositories"][0]["bytes"] = path.stat().st_size
+    manifest.write_text(json.dumps(told))
+    filled.refs("jespern/django-piston", [hg_ref("tag", "v1", "7")], at=LATER)
+    filled.store.close()
+    assert exported(mixed_path, lake).what == "changes"
+    assert exported(mixed_path, lake, compact=True).compacted
+    assert len(held(lake)["repositories"]) == len(older)
 
 
 def test_many_additions_are_compacted_by_themselves(

@@ -29,7 +29,7 @@ from mirror.store.schema import HIDDEN, create_unindexed, open_unjournalled
 Batch = Mapping[str, Sequence[Any]]
 """Rows of a table of the lake, by column."""
 
-_GIVEN = {"instance", "owner_uuid", "seq", "op", "refs_listed_at", "refs_hidden", "hidden_until"}
+_GIVEN = {"instance", "upstream", "owner_uuid", "seq", "op", "refs_listed_at", "refs_hidden", "hidden_until"}
 """Columns of the lake that have no column of the same name in a mirror."""
 
 _REF = [column.name for column in REFS.columns if column.name.startswith("target_")]

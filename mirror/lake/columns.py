@@ -20,8 +20,9 @@ LAYOUT = 1
 BUCKETS = 64
 """The number of folders for the refs of a mirror; a repository's refs are in `bucket_of(uuid)`."""
 
-Kind = Literal["text", "integer", "number", "flag", "moment", "texts", "instance"]
-"""`moment` is microseconds in UTC, `texts` is a list, `instance` is an upstream's id until it is written."""
+Kind = Literal["text", "integer", "number", "flag", "moment", "texts", "instance", "upstream"]
+"""`moment` is microseconds in UTC, `texts` is a list, `instance` and `upstream` are an upstream's id
+until they are written."""
 
 
 class Column(NamedTuple):
@@ -47,7 +48,7 @@ class Table(NamedTuple):
     columns: tuple[Column, ...]
     selects: tuple[str, ...]
     follows: str | None = None
-    key: tuple[str, ...] = ("instance", "uuid")
+    key: tuple[str, ...] = ("instance", "upstream", "uuid")
     whole: bool = False
 
     @property
@@ -58,17 +59,18 @@ class Table(NamedTuple):
 
 _SEQ = Column("seq", "integer", "number of the export that wrote the row")
 _OP = Column("op", "text", "upsert: the row has these values since that export")
-_UPSTREAM = {
-    "r": "r.upstream_id",
-    "u": "u.upstream_id",
-    "p": "p.upstream_id",
-    "s": "s.upstream_id",
-    "i": "i.id",
-}
 
 
-def _instance(alias: str) -> Column:
-    return Column("instance", "instance", "address of the upstream's API", _UPSTREAM[alias])
+# Two upstreams of one server, with credentials of their own, may hold one repository, as two mirrors do.
+def _of(sql: str) -> tuple[Column, Column]:
+    """Describe the upstream of a row."""
+    about = (
+        "number of a further upstream with the same address, which counts as a mirror of its own; else null"
+    )
+    return (
+        Column("instance", "instance", "address of the upstream's API", sql),
+        Column("upstream", "upstream", about, sql),
+    )
 
 
 def _columns(alias: str, kind: Kind, descriptions: dict[str, str]) -> tuple[Column, ...]:
@@ -81,7 +83,7 @@ REPOSITORIES = Table(
     "repositories",
     "Repositories; tombstones have deleted_at. The row with the highest seq is current.",
     (
-        _instance("r"),
+        *_of("r.upstream_id"),
         Column("uuid", "text", "the upstream's identity of the repository", "r.uuid"),
         Column("owner_uuid", "text", "the owner's identity, see users", "o.uuid"),
         *_columns("r", "text", {
@@ -129,7 +131,7 @@ REPOSITORIES = Table(
 )  # fmt: skip
 
 _REF = (
-    _instance("r"),
+    *_of("r.upstream_id"),
     Column("repository_uuid", "text", "identity of the repository", "r.uuid"),
     Column("kind", "text", "branch or tag", "{kind}"),
     Column("name", "text", "name", "t.name"),
@@ -158,7 +160,7 @@ REFS = Table(
         "{repositories} CROSS JOIN tags t ON t.repository_id = r.id",
     ),
     follows="repositories",
-    key=("instance", "repository_uuid"),
+    key=("instance", "upstream", "repository_uuid"),
 )
 
 _OF_REFS = (
@@ -170,7 +172,7 @@ USERS = Table(
     "users",
     "Users, teams and workspaces. The row with the highest seq is current.",
     (
-        _instance("u"),
+        *_of("u.upstream_id"),
         *_columns("u", "text", {
             "uuid": "the upstream's identity of the account", "username": "first half of full names",
             "display_name": "name", "first_name": "first name", "last_name": "last name",
@@ -194,7 +196,7 @@ MEMBERS = Table(
     "members",
     "Members of workspaces. Current are those with the seq of the current row of their workspace in users.",
     (
-        _instance("u"),
+        *_of("u.upstream_id"),
         Column("workspace_uuid", "text", "identity of the workspace", "u.uuid"),
         Column("user_uuid", "text", "identity of the member", "n.uuid"),
         *_columns("m", "text", {"permission": "owner, collaborator or member"}),
@@ -204,14 +206,14 @@ MEMBERS = Table(
     ("""{users} CROSS JOIN members m ON m.workspace_id = u.id
         CROSS JOIN users n ON n.id = m.user_id""",),
     follows="users",
-    key=("instance", "workspace_uuid"),
+    key=("instance", "upstream", "workspace_uuid"),
 )  # fmt: skip
 
 FOLLOWERS = Table(
     "followers",
     "Followers of repositories. Current are those with the seq of the current row of their repository.",
     (
-        _instance("r"),
+        *_of("r.upstream_id"),
         Column("repository_uuid", "text", "identity of the repository", "r.uuid"),
         Column("user_uuid", "text", "identity of the follower", "u.uuid"),
         _SEQ,
@@ -219,14 +221,14 @@ FOLLOWERS = Table(
     ("""{repositories} CROSS JOIN followers f ON f.repository_id = r.id
         CROSS JOIN users u ON u.id = f.user_id""",),
     follows="repositories",
-    key=("instance", "repository_uuid"),
+    key=("instance", "upstream", "repository_uuid"),
 )  # fmt: skip
 
 PROJECTS = Table(
     "projects",
     "Projects of workspaces. The row with the highest seq is current.",
     (
-        _instance("p"),
+        *_of("p.upstream_id"),
         Column("uuid", "text", "the upstream's identity of the project", "p.uuid"),
         Column("owner_uuid", "text", "identity of the workspace", "o.uuid"),
         *_columns("p", "text", {"key": "key", "name": "name", "description": "description"}),
@@ -246,8 +248,7 @@ CHANGES = Table(
     "changes",
     "Changes that this mirror saw. Rows are added, never replaced.",
     (
-        Column("instance", "instance", "address of the upstream's API",
-               "coalesce(r.upstream_id, u.upstream_id)"),
+        *_of("coalesce(r.upstream_id, u.upstream_id)"),
         *_columns("c", "moment", {"at": "when it was seen"}),
         *_columns("c", "text", {"kind": "what happened"}),
         Column("repository_uuid", "text", "identity of the repository; null for a change of an owner",
@@ -268,7 +269,7 @@ RUNS = Table(
     "runs",
     "Finished runs. Every export has all of them.",
     (
-        _instance("s"),
+        *_of("s.upstream_id"),
         *_columns("s", "text", {"kind": "kind of the run", "state": "how it ended"}),
         *_columns("s", "moment", {"started_at": "when it began", "finished_at": "when it ended"}),
         *_columns("s", "integer", {
@@ -293,7 +294,7 @@ LISTINGS = Table(
     "listings",
     "By owner: since when all its living repositories were seen. The row with the highest seq is current.",
     (
-        _instance("r"),
+        *_of("r.upstream_id"),
         Column("owner_uuid", "text", "identity of the owner", "o.uuid"),
         Column("seen_since", "moment",
                "each of its living repositories was seen then or later; null without any",
@@ -302,7 +303,7 @@ LISTINGS = Table(
         _SEQ,
     ),
     ("{listings} CROSS JOIN users o ON o.id = r.owner_id",),
-    key=("instance", "owner_uuid"),
+    key=("instance", "upstream", "owner_uuid"),
 )  # fmt: skip
 
 LIVING = """(SELECT upstream_id, owner_id, min(last_seen_at) AS seen_since, count(*) AS repositories
@@ -317,7 +318,7 @@ INSTANCES = Table(
     "instances",
     "The servers that this mirror copies. Every export has all of them.",
     (
-        _instance("i"),
+        *_of("i.id"),
         *_columns("i", "text", {
             "kind": "cloud, datacenter, legacy or sandbox", "url": "address as configured",
             "refs": "how refs are mirrored: api, git or none",

@@ -44,6 +44,7 @@ _DUCKDB_TYPES: Mapping[Kind, str] = {
     "moment": "TIMESTAMPTZ",
     "texts": "VARCHAR[]",
     "instance": "VARCHAR",
+    "upstream": "BIGINT",
 }
 _DUCKDB_SUM = "CAST(coalesce(sum(CAST('0x' || substr(md5({text}), 1, 12) AS BIGINT)), 0) AS VARCHAR)"
 
@@ -251,7 +252,8 @@ def _checksum_sql(micros: str) -> Mapping[str, str]:
 def _rows(table: Table, lake: Path, manifests: list[Manifest]) -> str:
     """Return the query of all rows of a table with their mirror; without files, it has no rows.
 
-    The mirror is a constant, not read from the path: a folder above the lake may also be called `name=other`.
+    A further upstream of the same server counts as a mirror of its own. The mirror is a constant, not read
+    from the path: a folder above the lake may also be called `name=other`.
     """
     columns = [f"CAST(NULL AS {_DUCKDB_TYPES[column.kind]}) AS {column.name}" for column in table.columns]
     queries = [f"SELECT {', '.join(columns)}, CAST(NULL AS VARCHAR) AS mirror WHERE false"]
@@ -259,7 +261,8 @@ def _rows(table: Table, lake: Path, manifests: list[Manifest]) -> str:
         if paths := [_exactly(lake / file.path) for file in one.tables.get(table.name, [])]:
             source = f"read_parquet([{', '.join(paths)}], union_by_name = true, hive_partitioning = false)"
             queries.append(f"SELECT *, {_quoted(one.mirror)} AS mirror FROM {source}")
-    return " UNION ALL BY NAME ".join(queries)
+    together = " UNION ALL BY NAME ".join(queries)
+    return f"SELECT * REPLACE (concat_ws('/', mirror, upstream) AS mirror) FROM ({together})"
 
 
 def _merged_file(part: Path, name: str) -> str:

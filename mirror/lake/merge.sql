@@ -2,8 +2,8 @@
 --
 -- Read: lake_repositories, lake_refs, lake_users, lake_members, lake_followers, lake_projects, lake_changes,
 -- lake_listings and lake_instances: the files that the manifests of all mirrors name, with the column mirror of their
--- folders. Made: merged_repositories, merged_refs and so on. The statements are those of DuckDB, of Spark and of Trino
--- (where CREATE VIEW stands for CREATE OR REPLACE TEMPORARY VIEW).
+-- folders, and ID/NUMBER where the column upstream has a number. Made: merged_repositories, merged_refs and so on. The
+-- statements are those of DuckDB, of Spark and of Trino (where CREATE VIEW stands for CREATE OR REPLACE TEMPORARY VIEW).
 
 CREATE OR REPLACE TEMPORARY VIEW held_listings AS
 SELECT mirror, instance, owner_uuid, seen_since
@@ -25,7 +25,7 @@ GROUP BY c.mirror, c.instance, c.repository_uuid;
 -- were seen at the latest, also where its row was exported long ago.
 CREATE OR REPLACE TEMPORARY VIEW held_repositories AS
 SELECT h.mirror, h.instance, h.uuid, h.seq, h.is_private, h.first_seen_at, h.refs_listed_at, h.refs_hidden,
-    h.deleted_at IS NOT NULL AS gone,
+    p.made_public_at, h.deleted_at IS NOT NULL AS gone,
     CASE WHEN h.deleted_at IS NULL AND l.seen_since > h.last_seen_at THEN l.seen_since
         ELSE h.last_seen_at END AS listed_at,
     CASE WHEN h.hidden_until IS NOT NULL THEN h.hidden_until
@@ -42,14 +42,16 @@ WHERE h.place = 1;
 
 -- What all mirrors together say of a repository. Its row is that of the mirror which listed it last. It is gone only if
 -- every mirror that holds it says so, and private if any says so. All its refs are those of the mirror that read them
--- last: row by row, refs that were deleted would come back.
+-- last: row by row, refs that were deleted would come back. They are hidden if any mirror saw later that the repository
+-- was made public: until then it may have been private.
 CREATE OR REPLACE TEMPORARY VIEW verdicts AS
 SELECT instance, uuid,
     max(CASE WHEN row_rank = 1 THEN mirror END) AS row_mirror,
     max(CASE WHEN row_rank = 1 THEN seq END) AS row_seq,
     max(CASE WHEN refs_rank = 1 THEN mirror END) AS refs_mirror,
     max(CASE WHEN refs_rank = 1 THEN seq END) AS refs_seq,
-    max(CASE WHEN refs_rank = 1 AND refs_hidden THEN 1 ELSE 0 END) = 1 AS refs_hidden,
+    max(CASE WHEN refs_rank = 1 AND refs_hidden THEN 1 ELSE 0 END) = 1
+        OR coalesce(max(refs_listed_at) < max(made_public_at), false) AS refs_hidden,
     max(CASE WHEN is_private THEN 1 ELSE 0 END) = 1 AS is_private,
     min(CASE WHEN gone THEN 1 ELSE 0 END) = 1 AS gone,
     min(first_seen_at) AS first_seen_at,

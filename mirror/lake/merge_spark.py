@@ -18,6 +18,7 @@ from typing import Any
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.functions import concat_ws
 from pyspark.sql.types import (
     ArrayType,
     BooleanType,
@@ -156,7 +157,9 @@ def _rows(spark: SparkSession, base: str, paths: list[str], table: dict[str, Any
     schema = StructType(columns + [StructField(name, StringType()) for name in table["folders"]])
     if not paths:
         return spark.createDataFrame([], schema)
-    return spark.read.schema(schema).option("basePath", base).parquet(*paths)
+    found = spark.read.schema(schema).option("basePath", base).parquet(*paths)
+    # A further upstream of the same server counts as a mirror of its own.
+    return found.withColumn("mirror", concat_ws("/", "mirror", found["upstream"].cast("string")))
 
 
 def main() -> None:

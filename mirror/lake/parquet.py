@@ -31,6 +31,7 @@ TYPES = {
     "moment": pa.timestamp("us", "UTC"),
     "texts": pa.list_(pa.string()),
     "instance": pa.string(),
+    "upstream": pa.int64(),
 }
 
 _LISTED = r'^\[("[0-9A-Za-z]*"(, "[0-9A-Za-z]*")*)?\]$'
@@ -55,23 +56,32 @@ def batches(
     table: Table, rows: Iterator[Sequence[tuple[Any, ...]]], *, seq: int, instances: Mapping[int, str]
 ) -> Iterator[pa.Table]:
     """Turn lists of rows, whose values are those that the table's columns read, into Arrow tables."""
-    schema = schema_of(table)
+    schema, firsts = (
+        schema_of(table),
+        {address: number for number, address in sorted(instances.items(), reverse=True)},
+    )
+    written = {
+        "instance": instances,
+        "upstream": {
+            number: None if firsts[address] == number else number for number, address in instances.items()
+        },
+    }
     filled = {"seq": pa.scalar(seq, pa.int64()), "op": pa.scalar("upsert", pa.string())}
     for part in rows:
         values = iter(zip(*part, strict=True))
         arrays = [
             pa.repeat(filled[column.name], len(part))
             if column.sql is None
-            else _array(column, next(values), instances)
+            else _array(column, next(values), written)
             for column in table.columns
         ]
         yield pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _array(column: Column, values: Sequence[Any], instances: Mapping[int, str]) -> pa.Array:
+def _array(column: Column, values: Sequence[Any], written: Mapping[str, Mapping[int, Any]]) -> pa.Array:
     kind = TYPES[column.kind]
-    if column.kind == "instance":
-        return pa.array([instances[value] for value in values], kind)
+    if column.kind in written:
+        return pa.array([written[column.kind][value] for value in values], kind)
     if column.kind == "flag":
         return pa.array([None if value is None else value != 0 for value in values], kind)
     if column.kind == "moment":
@@ -303,9 +313,11 @@ def holding(place: Place, manifest: Manifest, table: Table) -> Iterator[pa.Table
     """Yield the current rows of a table: those of the last export of their repository, user or project."""
     # A later export has all rows of what changed, so it takes the place of the earlier ones.
     newest = _newest(place, manifest, table) if table.key else None
+    schema = schema_of(table)
     for file in manifest.tables.get(table.name, []):
         with place.open(file.path) as opened:
-            for rows in read_batches(opened):
+            for found in read_batches(opened):
+                rows = _completed(found, schema)
                 yield rows if newest is None else rows.filter(_are_newest(rows, table, newest))
 
 
@@ -316,8 +328,9 @@ def _newest(place: Place, manifest: Manifest, table: Table) -> pa.Table:
     for file in manifest.tables.get(leader.name, []):
         if not file.base:
             with place.open(file.path) as opened:
-                rows = pq.read_table(opened, columns=[*leader.key, "seq"])
-            parts.append(pa.table({"key": _keys(rows, leader.key), "seq": rows.column("seq")}))
+                for found in read_batches(opened, [*leader.key, "seq"]):
+                    rows = _completed(found, schema_of(leader))
+                    parts.append(pa.table({"key": _keys(rows, leader.key), "seq": rows.column("seq")}))
     empty = pa.table({"key": pa.array([], pa.string()), "seq": pa.array([], pa.int64())})
     return pa.concat_tables([empty, *parts]).group_by("key").aggregate([("seq", "max")])
 
@@ -329,4 +342,14 @@ def _are_newest(rows: pa.Table, table: Table, newest: pa.Table) -> pa.Array:
 
 
 def _keys(rows: pa.Table, columns: tuple[str, ...]) -> pa.Array:
-    return pc.binary_join_element_wise(*(rows.column(name).combine_chunks() for name in columns), _BETWEEN)
+    parts = (pc.fill_null(rows.column(name).combine_chunks().cast(pa.string()), "") for name in columns)
+    return pc.binary_join_element_wise(*parts, _BETWEEN)
+
+
+def _completed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Add the columns that an older version did not write, without values."""
+    known = rows.schema.names
+    columns = [
+        rows.column(one.name) if one.name in known else pa.nulls(len(rows), one.type) for one in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)

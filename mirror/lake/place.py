@@ -271,7 +271,9 @@ Each mirror writes only to its own folders `TABLE/mirror=ID/`; refs are in {buck
 `crc32(uuid) % {buckets}`. `_manifests/mirror=ID/latest.json` names the files of the mirror's last export.
 Read only these: other files will be removed soon, or belong to an unfinished export.
 
-The identity of a row is `(instance, uuid)`. Times are UTC. `_SCHEMA.json` describes every column.
+The identity of a row is `(instance, uuid)`. A mirror with several upstreams of one address has a number in
+`upstream` for all but the first; each counts as a mirror of its own. Times are UTC. `_SCHEMA.json` describes
+every column.
 
 Rows are added, never changed. In `repositories`, `users`, `projects` and `listings`, the row with the highest
 `seq` is current, for each mirror and identity. In `refs`, `followers` and `members`, the rows are current
@@ -283,7 +285,7 @@ With DuckDB, from this folder:
         FROM read_json('_manifests/*/latest.json')));
     CREATE VIEW repositories AS SELECT * FROM read_parquet(getvariable('files'), hive_partitioning = true,
         hive_types = {{'mirror': VARCHAR}}, union_by_name = true)
-        QUALIFY row_number() OVER (PARTITION BY mirror, instance, uuid ORDER BY seq DESC) = 1;
+        QUALIFY row_number() OVER (PARTITION BY mirror, upstream, instance, uuid ORDER BY seq DESC) = 1;
     SELECT instance, full_name, is_private, deleted_at FROM repositories LIMIT 10;
 
 `mirror lake merge DIR OUT` makes one row of each repository, even if many mirrors have it.
@@ -332,7 +334,7 @@ def schema_text() -> str:
 
 def _description_of(table: Table) -> dict[str, object]:
     kinds = {"moment": "timestamp[us, UTC]", "texts": "list<string>", "flag": "bool", "number": "double"}
-    types = {**kinds, "integer": "int64", "text": "string", "instance": "string"}
+    types = {**kinds, "integer": "int64", "text": "string", "instance": "string", "upstream": "int64"}
     return {
         "about": table.about,
         "folders": ["mirror", "bucket"] if table.in_buckets else ["mirror"],
