@@ -11,6 +11,7 @@ from datasette.app import Datasette
 from fixtures_db import FixtureDb, copy_rows, fill_many, fill_public, repository
 from forked_command import fork_server
 
+from mirror.serve.stored_queries import QUERIES
 from mirror.serve.table_metadata import HIDDEN, MOST_BYTES_FACETED, TABLES, metadata
 
 
@@ -18,6 +19,14 @@ from mirror.serve.table_metadata import HIDDEN, MOST_BYTES_FACETED, TABLES, meta
 def public(public_path: Path) -> AsgiClient:
     """A served mirror with public rows alone."""
     return client_of(public_path)
+
+
+def test_the_docs_name_every_table_and_stored_query() -> None:
+    """docs/serving.md has all that Datasette describes, and nothing else."""
+    text = (Path(__file__).parent.parent / "docs/serving.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`[a-z_]+`(?:, `[a-z_]+`)*) \|", text, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"\w+", row)} == TABLES.keys()
+    assert set(re.findall(r"`(?:/mirror/)?(\w+)[?`]", text)) >= QUERIES.keys()
 
 
 def test_plain_datasette_serves_a_mirror_too(public_path: Path) -> None:
