@@ -160,8 +160,10 @@ def as_a_form(told: dict[str, Any], **edited: str) -> dict[str, str]:
 
 
 def test_what_was_read_is_sent_back_with_one_edit(world: World) -> None:
-    """The edit is made. The owner in another case, or the slug of the new name, is no change."""
+    """The edit is made. The owner in another case, the slug of the new name, or any dates, are no change."""
     told = world("GET", PISTON).json()
+    dates = ("created_on", "last_updated", "utc_created_on", "utc_last_updated")
+    told |= dict.fromkeys(dates, "0001-01-01T00:00:00Z")
     form = as_a_form(told, description="Edited", owner="JESPERN", name="Piston 2", slug="piston-2")
     assert world("PUT", PISTON, data=form).status_code == 200
     sent = world.writer.calls[0][2]

@@ -102,13 +102,15 @@ def test_the_next_sync_is_the_one_that_watch_runs_do_not_replace(
     _, crawl = mirrored
     began = crawl.clock.now()
     upstream = msgspec.structs.replace(
-        crawl.config, credential=None, requests_per_hour=limit, schedule=schedule
+        crawl.config, credential=None, requests_per_hour=limit, schedule=schedule, sweep_schedule="5m"
     )
     config = Config(database=str(crawl.path), upstreams=(upstream,), timezone="UTC")
     crawl.clock.wait(hours * 3600)
     with closing(open_reader(crawl.path)) as connection:
-        shown = Watches(config, crawl.clock.now).next_runs(connection, upstream.name)["sync"]
-    assert timedelta(0) <= from_text(shown) - began - timedelta(hours=expected) <= timedelta(minutes=16)
+        shown = Watches(config, crawl.clock.now).next_runs(connection, upstream.name)
+    sync, sweep = from_text(shown["sync"]), from_text(shown["sweep"])
+    assert timedelta(0) <= sync - began - timedelta(hours=expected) <= timedelta(minutes=16)
+    assert sweep - crawl.clock.now() <= timedelta(minutes=5)  # they replace no sweep
 
 
 def test_a_watch_run_lists_due_workspaces_only(

@@ -316,6 +316,28 @@ def test_a_name_of_api_1_0_that_leads_to_another_one_is_gone(tmp_path: Path) -> 
     assert crawl.rows(sql) == [("new", "main"), ("new", "top-secret"), ("old", "main")]
 
 
+def test_a_repository_of_api_1_0_is_deleted_though_another_owner_fails(tmp_path: Path) -> None:
+    """Its name is its identity: what the other one has by now cannot be the same repository."""
+    row = {"slug": "a", "owner": "u", "scm": "git", "is_private": False}
+    listed = {"user": [], "u": [row, {**row, "slug": "b"}], "v": []}
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        name = request.url.path.split("/")[-2]
+        body = {"user": {"username": name}, "repositories": listed.get(name)}
+        return httpx.Response(200 if name in listed else 404, json=body)
+
+    crawl = SyncHarness(
+        "http://old.invalid", tmp_path / "mirror.db", Clock(), kind="legacy", url="http://old.invalid/1.0",
+        workspaces=("u", "v"), refs="none",
+    )  # fmt: skip
+    crawl.transport = httpx.MockTransport(handle)
+    assert crawl.sync().state == "complete"
+    listed["u"].pop()
+    del listed["v"]
+    assert crawl.sync().exit_code == 1
+    assert crawl.gone() == {"u/b": "deleted"}
+
+
 def rows_of(kind: str, *names: str, **said: Any) -> Page[Any]:
     """Make a page of a listing, which does not tell its size."""
     make: dict[str, Callable[[str], Any]] = {
