@@ -1,26 +1,29 @@
-"""The ends of answers: the rest of a body is read first, and nothing is made for clients that have left."""
+"""The ends of requests, which are read before an answer, and of answers whose clients have left."""
 
 import asyncio
 from contextlib import suppress
 
 from mirror.serve.exchange import SECONDS, Application, AsgiScope, Message, Receive, Send
 
-MOST_UNASKED = 1024 * 1024  # of a body that nothing here asked for, in bytes; nginx passes on no larger one
+MOST_UNASKED = 64 * 1024 * 1024  # of a body that nothing here asked for, in bytes
 
 
 def reading_rest_of_body(application: Application, seconds: float = SECONDS) -> Application:
-    """Read the rest of a body after its answer, before the answer ends, unless the body is large.
+    """Read the rest of a body before its answer begins, unless the body is large or slow.
 
-    A connection that is closed while its client still sends loses the answer: nginx reports 502 then.
+    Proxies do not expect an earlier answer. nginx reports 502 if the connection is closed while it sends.
+    HAProxy stops sending then: its client sees no end of the answer, or the next request on this connection
+    is read as the rest of the body. Apache reports 500 if a body that waits (`Expect`) is not asked for.
     """
 
     async def answer(scope: AsgiScope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"")
         is_short = length.isdigit() and len(length) < 10 and int(length) <= MOST_UNASKED
-        if b"expect" in headers or not (is_short or b"transfer-encoding" in headers):
+        if not (is_short or b"transfer-encoding" in headers):
             await application(scope, receive, send)
             return
+        until = asyncio.get_running_loop().time() + seconds
         size, more = 0, True
 
         async def noted() -> Message:
@@ -31,14 +34,14 @@ def reading_rest_of_body(application: Application, seconds: float = SECONDS) -> 
             return message
 
         async def sent(message: Message) -> None:
-            await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
+            if message["type"] == "http.response.start":
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(until):
+                        while more and size < MOST_UNASKED:
+                            await noted()
+            await send(message)
 
         await application(scope, noted, sent)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while more and size < MOST_UNASKED:
-                    await noted()
-        await send({"type": "http.response.body"})
 
     return answer
 
