@@ -177,7 +177,7 @@ _KEPT = (
         forks INTEGER)""",
     f"""INSERT INTO kept_repositories
         SELECT r.id, row_number() OVER (ORDER BY r.id), r.upstream_id, r.owner_id, r.project_key, {HAS_REFS},
-            r.public_from, {first_seen(ANONYMOUS, "r")}, r.last_seen_at, NULL
+            r.public_from, {first_seen(ANONYMOUS)}, r.last_seen_at, NULL
         FROM repositories r WHERE {_LIVES} ORDER BY r.id""",
     f"""UPDATE kept_repositories SET forks = found.forks
         FROM (SELECT r.parent_id, count(*) AS forks FROM repositories r

@@ -51,7 +51,7 @@ def owner_named(connection: sqlite3.Connection, caller: Caller, name: str) -> Ac
 def owners_named(connection: sqlite3.Connection, caller: Caller, name: str) -> list[AccountRow]:
     """Find all owners with a name or a uuid: with several upstreams there may be more than one."""
     condition = f"""WHERE {_is_named(name)} AND u.deleted_at IS NULL AND u.is_owner
-        AND {is_confirmed(caller, "u")} ORDER BY {WRITTEN_SO}, u.id"""
+        AND {is_confirmed(caller)} ORDER BY {WRITTEN_SO}, u.id"""
     return _written_so(_read_accounts(connection, caller, condition, {"name": name}), name)
 
 
@@ -82,7 +82,7 @@ def _confirmed(connection: sqlite3.Connection, caller: Caller, condition: str, n
     return _read_accounts(
         connection,
         caller,
-        f"""WHERE {condition} AND u.deleted_at IS NULL AND {is_confirmed(caller, "u")}
+        f"""WHERE {condition} AND u.deleted_at IS NULL AND {is_confirmed(caller)}
             ORDER BY u.is_owner DESC, {WRITTEN_SO}, u.id""",
         {"name": name},
     )

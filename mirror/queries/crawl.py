@@ -236,7 +236,7 @@ def upstreams(connection: sqlite3.Connection, caller: Caller) -> list[UpstreamSu
                last.state, last.kind, last.started_at, last.finished_at
            FROM upstreams up LEFT JOIN sync_runs last ON last.id =
                (SELECT max(id) FROM sync_runs WHERE upstream_id = up.id)
-           WHERE {known_upstreams(connection, caller, "up")} ORDER BY up.id""",
+           WHERE {known_upstreams(connection, caller)} ORDER BY up.id""",
         caller.values,
     )
 

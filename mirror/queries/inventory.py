@@ -69,7 +69,7 @@ def inventory_page(
     """Read a page of the inventory, by name, of what a caller may see; `owner_ids` restrict it to owners."""
     after = after or InventoryPlace()
     of_owners = "AND r.owner_id IN (SELECT value FROM json_each(:owners))" if owner_ids else ""
-    are_read = f"r.refs_synced_at IS NOT NULL AND {shows_refs(caller, 'r')}"
+    are_read = f"r.refs_synced_at IS NOT NULL AND {shows_refs(caller)}"
     rows = fetch(
         connection,
         f"""SELECT r.full_name, r.id,
@@ -78,7 +78,7 @@ def inventory_page(
                 r.main_branch, b.target_date,
                 iif({are_read}, (SELECT count(*) FROM branches WHERE repository_id = r.id), NULL),
                 iif({are_read}, (SELECT count(*) FROM tags WHERE repository_id = r.id), NULL),
-                {forks_count(caller, "r")}, coalesce(b.target_author, b.target_author_name), NULL
+                {forks_count(caller)}, coalesce(b.target_author, b.target_author_name), NULL
             FROM repositories r JOIN users u ON u.id = r.owner_id
             LEFT JOIN branches b ON {are_read} AND b.repository_id = r.id AND b.name =
                 (SELECT name FROM branches WHERE repository_id = r.id AND target_date IS NOT NULL

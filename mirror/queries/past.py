@@ -80,8 +80,8 @@ def _pasts(
     must_have_history(connection)
     rows = fetch_dicts(
         connection,
-        f"""SELECT r.*, {forks_count(caller, "r")} AS forks_count,
-                {first_seen(caller, "r")} AS first_seen_at, {is_own("r")} AS is_own
+        f"""SELECT r.*, {forks_count(caller)} AS forks_count,
+                {first_seen(caller)} AS first_seen_at, {is_own("r")} AS is_own
             FROM json_each(:ids_wanted) w CROSS JOIN repositories r ON r.id = w.value
             WHERE {visible(caller, "r")}""",
         {"ids_wanted": json.dumps(ids), **caller.values},
@@ -281,7 +281,7 @@ def _owner(connection: sqlite3.Connection, caller: Caller, past: Past) -> dict[s
         connection,
         f"""SELECT u.*, {account_seen(caller)} AS seen FROM users u
             WHERE u.id = :id OR (:id IS NULL AND u.upstream_id = :upstream
-            AND u.username = :name COLLATE NOCASE AND {is_confirmed(caller, "u")})
+            AND u.username = :name COLLATE NOCASE AND {is_confirmed(caller)})
             ORDER BY NOT u.is_owner, u.id LIMIT 1""",
         {"id": row["owner_id"], "upstream": row["upstream_id"], "name": name, **caller.values},
     )

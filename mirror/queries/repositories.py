@@ -63,13 +63,13 @@ def _columns(*, sees_all: bool, has_rows: bool) -> tuple[str, str]:
     """Return the columns of `RepositoryRow`, and the join that they need, for one sort of callers."""
     caller = Caller(sees_all=sees_all, user_ids=(0,) if has_rows else ())
     special = {
-        "first_seen_at": first_seen(caller, "r"),
-        "forks_count": forks_count(caller, "r"),
+        "first_seen_at": first_seen(caller),
+        "forks_count": forks_count(caller),
         # Looked up only for tombstones: it would cost a tenth of each page of repositories.
         "owner_username": f"iif(r.deleted_at IS NULL AND r.full_name NOT LIKE '%/%/%', NULL, {_OWNER})",
         "is_fork": "r.parent_full_name IS NOT NULL",
         "parent_name": "p.name",
-        "refs": refs_state(shows_refs(caller, "r")),
+        "refs": refs_state(shows_refs(caller)),
     }
     # Most repositories are no forks: for those nothing is looked up.
     shown = (

@@ -89,7 +89,7 @@ def _count_refs(connection: sqlite3.Connection, caller: Caller, table: str) -> i
         connection,
         f"""SELECT count(*) FROM repositories r JOIN {table} x ON x.repository_id = r.id
             WHERE (r.is_private = 1 OR r.id IN (SELECT repository_id FROM changes WHERE kind = 'made_public'))
-                AND NOT ({visible(caller, "r")} AND {shows_refs(caller, "r")})""",
+                AND NOT ({visible(caller, "r")} AND {shows_refs(caller)})""",
         caller.values,
     )
     return everything - int(hidden)

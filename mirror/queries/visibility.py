@@ -1,8 +1,8 @@
 """The caller, and who may see what: all rules about private repositories, as SQL conditions.
 
-Conditions take the alias of a table and name the caller's own rows of `users` as `:ids` (`Caller.values`). No
-other module decides what a caller may see. Extras (`api2_extras`) are read here too, since a caller may
-see only a part of them.
+Conditions take the alias of a table, or say which one they are about, and name the caller's own rows of
+`users` as `:ids` (`Caller.values`). No other module decides what a caller may see. Extras (`api2_extras`) are
+read here too, since a caller may see only a part of them.
 """
 
 import json
@@ -105,15 +105,15 @@ def visible_changes(caller: Caller) -> str:
         END"""
 
 
-def shows_refs(caller: Caller, alias: str) -> str:
-    """Return the condition under which a caller may see the refs of a repository that they may see.
+def shows_refs(caller: Caller) -> str:
+    """Return the condition under which a caller may see the refs of a repository `r` that they may see.
 
     Those of one that was made public are of the time before, until they have been read again.
     """
     if caller.sees_all:
         return "1"
-    read_since = f"{alias}.public_from < {HIDDEN}"
-    return f"({read_since} OR {is_own(alias)})" if caller.user_ids else read_since
+    read_since = f"r.public_from < {HIDDEN}"
+    return f"({read_since} OR {is_own('r')})" if caller.user_ids else read_since
 
 
 def visible_parent(caller: Caller, alias: str) -> str:
@@ -131,14 +131,14 @@ def parent_is_shown(caller: Caller) -> str:
         WHERE p.id = r.parent_id AND {visible_parent(caller, "p")}) OR ({named} AND {SHOWN_TO_ALL}))"""
 
 
-def forks_count(caller: Caller, alias: str) -> str:
-    """Return how many forks a repository has: the upstream's number, less those that are hidden."""
+def forks_count(caller: Caller) -> str:
+    """Return how many forks a repository `r` has: the upstream's number, less those that are hidden."""
     if caller.sees_all:
-        return f"{alias}.forks_count"
+        return "r.forks_count"
     own = f" AND NOT {is_own('h')}" if caller.user_ids else ""
-    return f"""iif({alias}.forks_count > 0, max(0, {alias}.forks_count - (SELECT count(*) FROM repositories h
-        WHERE h.parent_id = {alias}.id AND h.deleted_at IS NULL AND h.is_private = 1{own})),
-        {alias}.forks_count)"""
+    return f"""iif(r.forks_count > 0, max(0, r.forks_count - (SELECT count(*) FROM repositories h
+        WHERE h.parent_id = r.id AND h.deleted_at IS NULL AND h.is_private = 1{own})),
+        r.forks_count)"""
 
 
 def visible_project(caller: Caller, alias: str) -> str:
@@ -175,23 +175,23 @@ def is_known(caller: Caller, alias: str) -> str:
         OR {alias}.id IN (SELECT user_id FROM members WHERE workspace_id IN ({_OWN_OWNERS})))"""
 
 
-def is_confirmed(caller: Caller, alias: str) -> str:
-    """Return the condition under which a caller who names an account is told that it exists.
+def is_confirmed(caller: Caller) -> str:
+    """Return the condition under which a caller who names an account `u` is told that it exists.
 
     Bitbucket tells everybody that a namespace exists; Data Center only those who see something in it.
     """
-    confirms_all = f"EXISTS (SELECT 1 FROM upstreams WHERE id = {alias}.upstream_id AND kind <> 'datacenter')"
-    return f"(({alias}.is_owner AND {confirms_all}) OR {is_known(caller, alias)})"
+    confirms_all = "EXISTS (SELECT 1 FROM upstreams WHERE id = u.upstream_id AND kind <> 'datacenter')"
+    return f"((u.is_owner AND {confirms_all}) OR {is_known(caller, 'u')})"
 
 
-def first_seen(caller: Caller, alias: str) -> str:
-    """Return when a repository was first seen, to strangers not before it was made public."""
+def first_seen(caller: Caller) -> str:
+    """Return when a repository `r` was first seen, to strangers not before it was made public."""
     if caller.sees_all:
-        return f"{alias}.first_seen_at"
-    own = f" OR {is_own(alias)}" if caller.user_ids else ""
-    return f"""iif({alias}.public_from = 0{own}, {alias}.first_seen_at, max({alias}.first_seen_at,
-        coalesce((SELECT max(c.at) FROM changes c WHERE c.repository_id = {alias}.id
-            AND c.kind = 'made_public'), {alias}.last_seen_at)))"""
+        return "r.first_seen_at"
+    own = f" OR {is_own('r')}" if caller.user_ids else ""
+    return f"""iif(r.public_from = 0{own}, r.first_seen_at, max(r.first_seen_at,
+        coalesce((SELECT max(c.at) FROM changes c WHERE c.repository_id = r.id
+            AND c.kind = 'made_public'), r.last_seen_at)))"""
 
 
 def account_seen(caller: Caller) -> str:
@@ -232,15 +232,15 @@ def _columns_of(row: type[AccountRow | ProjectRow], alias: str, seen: str) -> st
     )
 
 
-def known_upstreams(connection: sqlite3.Connection, caller: Caller, alias: str) -> str:
-    """Return the condition under which a caller may know of an upstream: they see a repository of it.
+def known_upstreams(connection: sqlite3.Connection, caller: Caller) -> str:
+    """Return the condition under which a caller may know of an upstream `up`: they see a repository of it.
 
     If nothing is hidden from the caller, that is every upstream, also one that was not read yet.
     """
     if not hides(connection, caller):
         return "1"
     return f"""EXISTS (SELECT 1 FROM users o JOIN repositories r ON r.owner_id = o.id
-        WHERE o.upstream_id = {alias}.id AND r.deleted_at IS NULL AND {visible(caller, "r")})"""
+        WHERE o.upstream_id = up.id AND r.deleted_at IS NULL AND {visible(caller, "r")})"""
 
 
 def is_unconfirmed(connection: sqlite3.Connection, caller: Caller) -> bool:

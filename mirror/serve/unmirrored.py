@@ -94,7 +94,7 @@ def refusing(what: str, find: FindRow) -> Callable[[sqlite3.Connection, Any], An
 
 
 def _first_known(connection: sqlite3.Connection, caller: Caller) -> int | None:
-    known = known_upstreams(connection, caller, "up")
+    known = known_upstreams(connection, caller)
     sql = f"SELECT up.id FROM upstreams up WHERE {known} ORDER BY up.id LIMIT 1"
     found: int | None = fetch_value(connection, sql, caller.values)
     return found

@@ -125,7 +125,7 @@ def _repository_fields(caller: Caller) -> dict[str, Field]:
     shown = parent_is_shown(caller)
     return {
         **_REPOSITORY,
-        "forks_count": Field(forks_count(caller, "r"), "number"),
+        "forks_count": Field(forks_count(caller), "number"),
         "parent": Field(f"iif({shown}, 1, NULL)", "object"),
         "parent.full_name": Field(f"iif({shown}, r.parent_full_name, NULL)"),
         "parent.uuid": Field(f"iif({shown} AND r.parent_uuid GLOB '{{*', r.parent_uuid, NULL)"),
