@@ -35,7 +35,7 @@ class LocalTimes(BaseTrigger):  # type: ignore[misc]  # APScheduler carries no t
     """
 
     def __init__(
-        self, lines: Sequence[CronTrigger], zone: tzinfo, *, every_hour: bool, jitter: float = 0
+        self, lines: Sequence[CronTrigger], zone: tzinfo, *, every_hour: bool, jitter: float
     ) -> None:
         self.lines, self.zone, self.every_hour, self.jitter = lines, zone, every_hour, jitter
 

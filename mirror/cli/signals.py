@@ -53,7 +53,7 @@ def interrupted() -> bool:
     return bool(_received)
 
 
-def end_service_at_once(*, rereads: bool = False) -> None:
+def end_service_at_once(*, rereads: bool) -> None:
     """Let a signal end a service that has not started yet as later: it was asked to stop, and did.
 
     A SIGHUP, which would kill it, waits until a service that `rereads` its configuration handles it.

@@ -132,7 +132,7 @@ def repository_named(
 
 
 def repository_seen_last(
-    connection: sqlite3.Connection, caller: Caller, uuid: str, *, upstream: str = ""
+    connection: sqlite3.Connection, caller: Caller, uuid: str, *, upstream: str
 ) -> RepositoryRow | None:
     """Find a repository, living or gone, by its uuid on an upstream; without one, where it was seen last."""
     found = read_repositories(

@@ -166,7 +166,7 @@ class Identity:
         self._world = world
         self._issued: dict[str, int] = {}
 
-    def caller(self, request: Request, *, for_git: bool = False, lenient: bool = False) -> Principal:
+    def caller(self, request: Request, *, for_git: bool, lenient: bool) -> Principal:
         """Return the caller of a request; raises HttpError 401 for wrong credentials.
 
         Git accepts tokens under special user names and no e-mail addresses; REST the other way round. With

@@ -272,7 +272,7 @@ class World:
 
     @contextmanager
     def changing_refs(
-        self, row: SandboxRepository, *, touch: bool = True
+        self, row: SandboxRepository, *, touch: bool
     ) -> Iterator[dict[tuple[str, str], SandboxRef]]:
         """Yield the refs of a repository, by kind and name, to be changed."""
         with self.changing(row, touch=touch) as kept:

@@ -56,8 +56,8 @@ class CountCache:
     :ivar wait: how many seconds a page waits for a number that was never counted before.
     """
 
-    def __init__(self, wait: float = WAIT_SECONDS) -> None:
-        self.wait = wait
+    def __init__(self) -> None:
+        self.wait = WAIT_SECONDS
         self._known = dict[Any, _Counted]()
         self._running = dict[Any, asyncio.Task[Any]]()
 

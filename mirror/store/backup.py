@@ -91,7 +91,7 @@ def copy_checked(
     *,
     target: Path,
     advice: str = "see: mirror verify",
-    progress: OnProgress | None = None,
+    progress: OnProgress | None,
 ) -> None:
     """Copy one state of a mirror into an empty file, and check the copy; errors name the `target`.
 

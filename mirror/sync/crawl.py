@@ -73,7 +73,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
         """Whether every workspace is listed."""
         return self.listings and self.due is None
 
-    def to_list(self, workspaces: Iterable[str], also: Collection[str] = ()) -> list[str]:
+    def to_list(self, workspaces: Iterable[str], also: Collection[str]) -> list[str]:
         """Pick the workspaces in scope; `also` are hinted ones, in lower case like those in `due`."""
         if not self.listings:
             return []

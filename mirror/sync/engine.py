@@ -177,7 +177,7 @@ def _this_core() -> int:
     return int(Path("/proc/thread-self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[36])
 
 
-def ask_once(ask: Callable[[], T], *, stop: threading.Event, tick: Callable[[], None] = lambda: None) -> T:
+def ask_once(ask: Callable[[], T], *, stop: threading.Event, tick: Callable[[], None]) -> T:
     """Call `ask` in another thread, so that `stop` ends the wait for it; raises what it raises."""
     once = _Once(ask)
     run_steps([once], threads=1, stop=stop, tick=tick)

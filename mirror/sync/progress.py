@@ -1,6 +1,5 @@
 """How far a run is: what is done of its present phase, and when all of it will be done."""
 
-import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
@@ -39,7 +38,7 @@ class RunProgress:
         clock: Clock,
         usual_pace: float,
         by_git: bool,
-        stopwatch: Callable[[], float] = time.monotonic,
+        stopwatch: Callable[[], float],
     ) -> None:
         self.run_id = 0
         self.is_whole = False

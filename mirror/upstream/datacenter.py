@@ -69,9 +69,7 @@ class DataCenter(HttpUpstream):
     knows_names_only = True
     never_tells = frozenset({"website", "language", "has_issues", "has_wiki"})
 
-    def __init__(
-        self, name: str, http: Http, git: GitRefs | None = None, *, projects: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, name: str, http: Http, git: GitRefs | None, *, projects: Iterable[str]) -> None:
         super().__init__(name, http, git)
         self._projects = tuple(projects)
         self._lengths = dict[str, int]()

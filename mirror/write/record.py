@@ -42,9 +42,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     key: RepositoryKey
 
 
-def choose_upstream(
-    config: Config, store: Store, owner: str, upstream: str = ""
-) -> tuple[UpstreamConfig, str]:
+def choose_upstream(config: Config, store: Store, owner: str, upstream: str) -> tuple[UpstreamConfig, str]:
     """Choose the upstream that has a namespace; return it, and the namespace as it is spelled there.
 
     `upstream` is the name that the user gave, or "". Raises NotFound if no upstream is known to have the
@@ -80,9 +78,7 @@ class _Held(NamedTuple):
     scm: str | None
 
 
-def find_target(
-    config: Config, store: Store, full_name: str, upstream: str = "", *, uuid: str | None = None
-) -> Target:
+def find_target(config: Config, store: Store, full_name: str, upstream: str, *, uuid: str | None) -> Target:
     """Find a living repository of the mirror by its name, in any case; raises as `choose_upstream` does.
 
     :param uuid: of the one that is meant, if that is known: several may have the name.

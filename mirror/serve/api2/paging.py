@@ -164,7 +164,7 @@ def read_page(
     *,
     order: SortOrder,
     query: Condition | None,
-    counted: bool = True,
+    counted: bool,
 ) -> ListingPage:
     """Read a page, and one row more to know whether another page follows; `counted` fills in its `size`."""
     source, size = listing.source, None
