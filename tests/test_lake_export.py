@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from fixtures_db import LATER, FixtureDb, hg_ref, owner, repository
 from lake_reader import files_of, held, latest, rows_of
+from prepared_files import copy_empty
 
 from mirror.errors import ConfigError, StoreError, StoreLocked
 from mirror.lake import NEEDS_PYARROW
@@ -365,15 +366,19 @@ def test_what_the_file_does_not_know_is_exported_in_full(mixed_path: Path, tmp_p
 
 
 def test_public_and_whole_exports_do_not_mix(mixed_path: Path, tmp_path: Path) -> None:
-    """A forgotten --public adds no private rows to a public lake."""
+    """A forgotten --public adds no private rows to a public lake, also of a mirror that is new there."""
     exported(mixed_path, tmp_path / "public", public=True)
     before = files_of(tmp_path / "public")
-    with pytest.raises(ConfigError, match="export with --public"):
-        exported(mixed_path, tmp_path / "public")
+    new = tmp_path / "new.db"
+    copy_empty(new)
+    for path, whose in ((mixed_path, "this mirror"), (new, "another mirror")):
+        with pytest.raises(ConfigError, match=f"public part of {whose}; export with --public"):
+            exported(path, tmp_path / "public")
     assert files_of(tmp_path / "public") == before
     exported(mixed_path, tmp_path / "lake")
-    with pytest.raises(ConfigError, match="give the public part another folder"):
-        exported(mixed_path, tmp_path / "lake", public=True)
+    for path, whose in ((mixed_path, "this mirror"), (new, "another mirror")):
+        with pytest.raises(ConfigError, match=f"all of {whose}; give the public part another folder"):
+            exported(path, tmp_path / "lake", public=True)
 
 
 def test_what_cannot_be_used_is_said(mixed_path: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from mirror.lake.place import (
     Manifest,
     Place,
     check_place,
+    is_public,
     is_whole,
     place_manifest,
     read_latest,
@@ -106,10 +107,11 @@ def export(
         staging = stack.enter_context(place.staging(f"mirror={name}", beside(mirror, ".exporting")))
         before = read_latest(place, name)
         # A forgotten --public must not add private rows to a public lake.
-        if before is not None and before.public != options.public:
+        public, whose = (before.public, "this mirror") if before else (is_public(place), "another mirror")
+        if public not in (None, options.public):
             raise ConfigError(
-                f"{place}: holds {'the public part' if before.public else 'all'} of this mirror;"
-                f" {'export with --public' if before.public else 'give the public part another folder'}"
+                f"{place}: holds {'the public part' if public else 'all'} of {whose};"
+                f" {'export with --public' if public else 'give the public part another folder'}"
             )
         if before is not None and not is_whole(place, before):
             options = msgspec.structs.replace(options, full=True)

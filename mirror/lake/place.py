@@ -204,6 +204,15 @@ def read_latest(place: Place, mirror: str) -> Manifest | None:
     return None if text is None else _decoded_manifest(text, f"{place}/{folder_of(mirror)}/{LATEST}")
 
 
+def is_public(place: Place) -> bool | None:
+    """Return whether a lake holds public parts alone, by the first of its mirrors; None for an empty one."""
+    for path in sorted(place.list("_manifests")):
+        text = place.read(path) if path.endswith(f"/{LATEST}") else None
+        if text is not None:
+            return _decoded_manifest(text, f"{place}/{path}").public
+    return None
+
+
 def is_whole(place: Place, manifest: Manifest) -> bool:
     """Return whether all files that a manifest names are there."""
     existing = {path for table in manifest.tables for path in place.list(f"{table}/mirror={manifest.mirror}")}
