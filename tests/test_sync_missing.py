@@ -167,6 +167,27 @@ def change(crawl: SyncHarness, **settings: Any) -> None:
     crawl.config = msgspec.structs.replace(crawl.config, **settings)
 
 
+def test_members_that_failed_are_not_missing_once_none_are_wanted(tmp_path: Path) -> None:
+    """Neither in the next run, which lists only what is new, nor in a full one; and nobody asks for them."""
+    with crawling(tmp_path, workspaces=ONE) as (sandbox, crawl):
+        sandbox.add_fault(Fault("500", where="members", nth=None))
+        assert [each.kind for each in crawl.sync().failures] == ["members"]
+        sandbox.reset()
+        change(crawl, members=False)
+        assert crawl.sync(later=90_000).state == crawl.sync(full=True).state == "complete"
+        assert "members" not in sandbox.state()["by_kind"]
+
+
+def test_a_listing_that_goes_on_after_a_failure_leaves_no_refs_unread(tmp_path: Path) -> None:
+    """Its first page was read in an earlier round; since the rest was, too, nothing fails any more."""
+    with crawling(tmp_path, workspaces=ONE, refs="none", page_length=2) as (sandbox, crawl):
+        sandbox.add_fault(Fault("403", where="listing", nth=2))
+        assert [each.kind for each in crawl.sync().failures] == ["workspace"]
+        change(crawl, refs="api")
+        assert crawl.sync(later=7200).state == "complete"
+        assert_matches_sandbox(crawl, sandbox, ONE)
+
+
 @pytest.mark.parametrize("where", ["listing", "members", "workspace"])
 def test_a_workspace_that_failed_under_another_spelling_is_no_longer_missing(
     tmp_path: Path, where: str

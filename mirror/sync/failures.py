@@ -64,7 +64,7 @@ class RunFailures:
         return (kind, subject) in self._failed and not self.waits(kind, subject)
 
     def subjects(self, kind: str) -> set[str]:
-        """Return the subjects of one kind that have failed, in this run or before it."""
+        """Return the subjects of one kind that failed, in this run or before it, and did not answer since."""
         return {subject for failed, subject in self._failed if failed == kind}
 
     def has_refs_of(self, repository_id: int) -> bool:
@@ -77,6 +77,7 @@ class RunFailures:
         if (kind, subject) in self._failed:
             with self._store.transaction() as connection:
                 Failures(connection, self._upstream_id).drop(kind, subject)
+            self._failed.discard((kind, subject))
             # A workspace that was renamed meanwhile fails by its old name and answers by its new one.
             self.found[:] = [each for each in self.found if (each.kind, each.subject) != (kind, subject)]
 

@@ -115,6 +115,8 @@ def close_absences(run: Run, workspaces: Sequence[str]) -> None:
         failures.drop_seen_since()
         if not run.with_refs:
             failures.drop_kinds("refs", "ref")
+        if not run.lists_members:
+            failures.drop_kinds("members")
         if run.config.workspaces is not None:
             failures.drop_kinds("workspaces")
         failures.drop_other_workspaces({workspace.lower() for workspace in workspaces})

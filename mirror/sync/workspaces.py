@@ -45,7 +45,7 @@ def listing_steps(run: Run, workspace: str, names: Collection[str]) -> list[Step
 
 def _onward(run: Run, workspace: str, state: WorkspaceState, names: Collection[str]) -> list[Step]:
     """Return the next link of the chain, if there is one."""
-    if state.members is not None and not run.failures.waits("members", workspace):
+    if run.lists_members and state.members is not None and not run.failures.waits("members", workspace):
         return [MembersStep(run, workspace, state, lambda left: _onward(run, workspace, left, names))]
     return [ListingStep(run, workspace, state, names)] if state.listing is not None else []
 
