@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from cli_runner import Folder, small_sandbox, started, told
+from fixtures_db import fill_public
 from webhook_client import signature
 
 from mirror.sandbox import parse_fault, visible_repositories
@@ -104,10 +105,11 @@ def test_sighup_reloads_the_configuration(folder: Folder) -> None:
             assert process.poll() is None
 
 
-@pytest.mark.parametrize("command", ["schedule", "run"])
+@pytest.mark.parametrize("command", ["schedule", "run", "serve"])
 def test_a_sighup_before_the_start_waits_for_it(folder: Folder, command: str) -> None:
     """It is blocked before, so that it reaches the command whenever that is ready, and obeyed then."""
     folder.configure("http://127.0.0.1:1/2.0", f"{RARELY}\nwatch = 0", serve="port = 0")
+    fill_public(folder.path / "data" / "mirror.db").store.close()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # for the process that starts
     try:
         running = subprocess.Popen(

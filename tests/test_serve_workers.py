@@ -226,13 +226,16 @@ def test_a_secret_that_cannot_be_read_is_refused_by_all_processes(served: Served
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_end_of_the_parent_is_the_end_of_all(folder: Folder, number: signal.Signals) -> None:
-    """Within seconds, with an open connection; the port is free, and nothing is printed."""
+    """Within seconds, with an open connection; the port is free, and nothing is printed. SIGHUP ends none."""
     fill_public(folder.path / "data" / "mirror.db").store.close()
     with started(folder, "serve", "--workers", "2", "--port", "0") as process:
         address = re.findall(r"http://\S+", process.stdout.readline())[0]
         there = children(process.pid)
         assert len(there) == 2
         with closing(Worker(address, there[0], [there[1]])):
+            process.send_signal(signal.SIGHUP)
+            told(process, "read again")
+            assert children(process.pid) == there
             process.send_signal(number)
             _, said = process.communicate(timeout=20)
         assert said == ""

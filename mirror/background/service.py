@@ -5,7 +5,6 @@ When the budget is spent, a job saves its cursor and ends, and resumes when requ
 """
 
 import logging
-import os
 import queue
 import signal
 import threading
@@ -24,9 +23,10 @@ from apscheduler.triggers.base import BaseTrigger
 
 from mirror.background.freshness import Watches
 from mirror.background.jobs import ENDED, Work, is_missed, read_last, scheduled_work, with_hints
+from mirror.background.rereading import check_same_mirror, tell_refusal, tell_renewal
 from mirror.background.triggers import Every, must_come, trigger_of, zone_of
 from mirror.background.worker import Worker, chores_of, is_overdue
-from mirror.config import BUILT_IN, Config
+from mirror.config import Config
 from mirror.credentials import read_credential
 from mirror.errors import ConfigError
 from mirror.lake import address_of
@@ -200,15 +200,14 @@ class Background:
             alerts = Alerts(config, clock=self._clock)
             self._adopt(config)
         except ConfigError as error:
-            self._report.fault(f"the new configuration is refused, the old one stays in force: {error}")
+            tell_refusal(self._report, error)
             return
-        later = "; `serve` only by a restart" if config.serve != self._config.serve else ""
-        self._config = config
+        old, self._config = self._config, config
         self._retry_at.clear()  # the budget or the credential may have changed
         before = self._worker.adopt(config, alerts)
         self._scheduler.remove_all_jobs()
         self._schedule(config, jobs)
-        self._report.note(f"the configuration was read again{later}")
+        tell_renewal(self._report, config, old)
         threading.Thread(target=before.close, daemon=True, name="alerts").start()
 
     def _jobs(self, config: Config) -> list[Job]:
@@ -308,12 +307,7 @@ def acceptable(config: Config, before: Config) -> Config:
     It must have the same file, no new credential that cannot be read, and must not replace upstreams by the
     built-in sandbox.
     """
-    if os.path.realpath(config.database) != os.path.realpath(before.database):
-        raise ConfigError(
-            f"`database` is {config.database} now, but was {before.database}; that needs a restart"
-        )
-    if config.upstreams == BUILT_IN.upstreams != before.upstreams:
-        raise ConfigError("it has no upstream")
+    check_same_mirror(config, before)
     # An old one is as unreadable without the reload, which may mend another upstream.
     old = {upstream.credential for upstream in before.upstreams}
     for upstream in config.upstreams:

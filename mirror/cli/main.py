@@ -113,7 +113,7 @@ class Commands(WholeSummaries):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find a command, and import it; from here on, signals end a service as asked."""
         if args[0] in SERVICES:
-            signals.end_service_at_once(rereads=args[0] in ("run", "schedule"))
+            signals.end_service_at_once(rereads=args[0] in ("run", "schedule", "serve"))
         return super().resolve_command(ctx, args)
 
     def sentence(self, ctx: click.Context, name: str) -> str:

@@ -1,8 +1,6 @@
 """`mirror serve`, `mirror schedule`, `mirror run`: serve, sync by schedule, or both, until Ctrl-C."""
 
 import os
-import queue
-import signal
 import sys
 import threading
 import time
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from mirror.background.rereading import Current, check_same_mirror, on_hangup
 from mirror.cli.common import (
     announce,
     configuration_reader,
@@ -81,7 +80,8 @@ def serve(**given: Any) -> None:
         mirror serve --port 8080
         mirror serve --workers 4
     """
-    config = with_options(configured(), **given)
+    current = current_of(given, check_same_mirror)
+    config = current.config
     datasette = application(config)
     database = Path(config.database)
     if not is_snapshot(database):  # it is public
@@ -90,51 +90,53 @@ def serve(**given: Any) -> None:
     mark = nullcontext() if config.serve.read_only else server_mark(database, config.mode)
     with mark, listening(config.serve.host, config.serve.port) as listener:
         if config.serve.workers > 1:
-            tasks = answering(datasette, listener, lambda: config)
-            leave(Workers(tasks, ready=lambda: tell_address(listener.address)).run())
+            leave(
+                Workers(
+                    answering(datasette, listener, current),
+                    ready=lambda: tell_address(listener.address),
+                    reread=lambda: current.renew_and_tell(Logged()),
+                ).run()
+            )
+
+        def obey() -> None:
+            current.renew_and_tell(Logged())
+            arrange(datasette, current.config)
+
         stop = threading.Event()
         end_soon_after(stop)
         arrange(datasette, config)
+        on_hangup(obey)
         answer(datasette, listener, ready=tell_address, stop=stop)
 
 
-def answering(
-    datasette: "Datasette",
-    listener: Listener,
-    config: Callable[[], Config],
-    reread: Callable[[], Config] | None = None,
-) -> list[Task]:
-    """Return a task for each process that answers; it starts with the configuration that `config` returns.
+def current_of(given: dict[str, Any], check: Callable[[Config, Config], object]) -> Current:
+    """Read the configuration of a server, whose options are `given`; raises ConfigError."""
+    read = configuration_reader()
 
-    On SIGHUP, they adopt what may change while they run from the configuration that `reread` returns.
-    """
+    def reread() -> Config:
+        return with_options(read(), **given)
+
+    def check_webhooks_too(new: Config, before: Config) -> None:
+        check(new, before)
+        webhooks_of(new)  # a secret that cannot be read is refused by all processes, and reported by one
+
+    return Current(reread(), reread, check_webhooks_too)
+
+
+def answering(datasette: "Datasette", listener: Listener, current: Current) -> list[Task]:
+    """Return a task for each process that answers; on SIGHUP, it adopts what may change while it runs."""
 
     def task(number: int) -> Task:
         def work(stop: threading.Event, ready: Ready) -> None:
             end_soon_after(stop)
             served(datasette).latencies.count_in(number)
-            arrange(datasette, config())
-            if reread is not None:
-                adopt_on_hangup(lambda: arrange(datasette, reread()))
+            arrange(datasette, current.config)
+            on_hangup(lambda: arrange(datasette, current.renewed()))
             answer(datasette, listener, ready=lambda _: ready(), stop=stop, signals=())
 
         return Task(f"worker {number + 1}", lambda stop, ready: exit_code_of(lambda: work(stop, ready)))
 
-    return [task(number) for number in range(config().serve.workers)]
-
-
-def adopt_on_hangup(adopt: Callable[[], None]) -> None:
-    """Call a function in a thread on each SIGHUP; its ConfigError is ignored, `Background` reports it."""
-    asked = queue.SimpleQueue[int]()
-    signal.signal(signal.SIGHUP, lambda number, _: asked.put(number))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-
-    def obey() -> None:
-        while asked.get():
-            with suppress(ConfigError):
-                adopt()
-
-    threading.Thread(target=obey, daemon=True, name="reread").start()
+    return [task(number) for number in range(current.config.serve.workers)]
 
 
 def application(config: Config) -> "Datasette":
@@ -259,12 +261,10 @@ def run(**given: Any) -> None:
     Example:
         mirror run --port 8001
     """
-    read = configuration_reader()
+    from mirror.background.service import acceptable  # noqa: PLC0415 - as in `schedule`
 
-    def reread() -> Config:
-        return with_options(read(), **given)
-
-    config = reread()
+    current = current_of(given, acceptable)
+    config = current.config
     if config.serve.read_only:
         raise ConfigError("[serve] read_only = true is for `mirror serve`: `mirror run` syncs into the file")
     make_usable(config)
@@ -272,8 +272,8 @@ def run(**given: Any) -> None:
     warn(config)
     with listening(config.serve.host, config.serve.port) as listener:
         if config.serve.workers > 1:
-            leave(run_in_processes(config, datasette, listener, reread))
-        idle = run_in_one(config, datasette, listener, reread)
+            leave(run_in_processes(datasette, listener, current))
+        idle = run_in_one(config, datasette, listener, current.reread)
     leave_now_unless(idle)
 
 
@@ -304,26 +304,21 @@ def run_in_one(
     return idle
 
 
-def run_in_processes(
-    config: Config, datasette: "Datasette", listener: Listener, reread: Callable[[], Config]
-) -> int:
-    """Serve in several processes and sync in another one; return the exit code."""
-    from mirror.background.service import Background, acceptable  # noqa: PLC0415 - as in `schedule`
+def run_in_processes(datasette: "Datasette", listener: Listener, current: Current) -> int:
+    """Serve in several processes and sync in another one; return the exit code.
+
+    Each that replaces another one starts with the configuration that is current then.
+    """
+    from mirror.background.service import Background  # noqa: PLC0415 - as in `schedule`
     from mirror.operations import built_in_sandbox  # noqa: PLC0415 - as in `schedule`
-
-    now = [config]  # the configuration of processes that replace others
-
-    def renewed() -> Config:
-        new = acceptable(reread(), now[0])
-        webhooks_of(new)  # a secret that cannot be read is refused by all processes, and reported by one
-        return new
 
     def sync(stop: threading.Event, ready: Ready) -> int:
         def work() -> None:
-            log_as(now[0])
+            now = current.config
+            log_as(now)
             end_soon_after(stop)
-            with built_in_sandbox(now[0], lively=True), watching(now[0]) as reporter:
-                background = Background(now[0], report=reporter, stop=stop, reread=renewed, adopt=log_as)
+            with built_in_sandbox(now, lively=True), watching(now) as reporter:
+                background = Background(now, report=reporter, stop=stop, reread=current.renewed, adopt=log_as)
                 ready()
                 leave_now_unless(background.run())
 
@@ -331,9 +326,9 @@ def run_in_processes(
 
     def adopt() -> None:
         with suppress(ConfigError):  # the process that syncs reports the error
-            now[0] = renewed()
+            current.renew()
 
-    tasks = [*answering(datasette, listener, lambda: now[0], renewed), Task("the process that syncs", sync)]
+    tasks = [*answering(datasette, listener, current), Task("the process that syncs", sync)]
     return Workers(tasks, ready=lambda: tell_address(listener.address), reread=adopt).run()
 
 
