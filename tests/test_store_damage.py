@@ -53,6 +53,13 @@ def read_all(path: Path) -> None:
         read_status(connection, utc_now())
 
 
+def test_a_lack_of_memory_is_not_called_damage(tmp_path: Path) -> None:
+    """Whatever a check of the file would say then."""
+    (tmp_path / "mirror.db").write_bytes(b"not a database")
+    with pytest.raises(MemoryError), damage_explained(tmp_path / "mirror.db"):
+        raise MemoryError
+
+
 def test_damage_to_any_page_is_reported(folder: Folder) -> None:
     """Each page in turn is cut off, zeroed, or overwritten: only StoreError is raised."""
     path = folder.path / "data/mirror.db"

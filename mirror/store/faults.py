@@ -145,7 +145,7 @@ def damage_explained(path: Path) -> Iterator[None]:
     try:
         with Explained(path, sqlite3.Error):
             yield
-    except (MirrorError, OSError):
+    except (MirrorError, OSError, MemoryError):  # without memory, SQLite does not find a file whole
         raise
     except Exception as error:  # SQLite may return wrong rows from a damaged page: they fail anywhere
         if is_damaged(path):
