@@ -69,6 +69,19 @@ def test_a_push_is_seen_though_no_update_is_told(tmp_path: Path) -> None:
         assert "refs" not in served.sandbox.state()["by_kind"]
 
 
+def test_a_full_sync_sees_a_push_to_what_was_half_read(tmp_path: Path) -> None:
+    """A run paused between the branches and the tags; a pushed branch is on the page that was read."""
+    settings: dict[str, Any] = {"workspaces": ("~ERIK",), "secret": "jespern:sandbox"}
+    with crawling(tmp_path, kind="datacenter", url="http://sandbox", **settings) as (sandbox, crawl):
+        assert crawl.sync().state == "complete"
+        sandbox.add_fault(Fault("429", where="*/tags*", nth=None))
+        assert crawl.sync(later=90_000, may_wait=False).state == "paused"
+        sandbox.clear_faults()
+        sandbox.do("create_branch", SOME, name="pushed")
+        assert crawl.sync(full=True).state == "complete"
+        assert crawl.one("SELECT count(*) FROM branches WHERE name = 'pushed'") == 1
+
+
 def test_a_project_whose_listing_answers_404_is_not_gone(tmp_path: Path) -> None:
     """The project itself answers: a failure, and --confirm-absence makes no tombstones."""
     clock = Clock()

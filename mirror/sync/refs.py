@@ -79,21 +79,23 @@ def _values(run: Run) -> dict[str, Any]:
 def mark_old(run: Run) -> None:
     """Mark refs as stale that are older than `refs_every`, and single ones whose next try is due.
 
-    Listings that stopped too long ago start over. What failed of workspaces that are no longer listed is
-    not missing any more.
+    Listings that stopped too long ago start over, with `--full` all that stopped. What failed of workspaces
+    that are no longer listed is not missing any more.
     """
     # Tags may move unannounced. Where no `updated_at` is known (Data Center), pushes are unannounced too.
-    every = timedelta(seconds=run.config.refs_every)
-    untold = (run.round or run.now_text()) if run.full else to_text(run.now() - min(every, UNTOLD))
+    every, now = timedelta(seconds=run.config.refs_every), run.now()
+    began = run.round or to_text(now)
+    untold = began if run.full else to_text(now - min(every, UNTOLD))
+    link = began if run.full else to_text(now - STALE_LINK)
     with run.store.transaction() as connection:
-        Cursors(connection, run.upstream_id).drop_old_refs(before=to_text(run.now() - STALE_LINK))
+        Cursors(connection, run.upstream_id).drop_old_refs(before=link)
         Failures(connection, run.upstream_id).drop_left_out(run.states.left_out())
         mark_old_refs_stale(
             connection,
             run.upstream_id,
-            before=to_text(run.now() - every),
+            before=to_text(now - every),
             before_untold=untold,
-            now=run.now_text(),
+            now=to_text(now),
         )
 
 
