@@ -197,8 +197,9 @@ def adding_headers(application: Application) -> Application:
         current_policy.set(policy)
 
         def with_headers(message: Message) -> Message:
-            headers = list(message.get("headers", ()))
-            present = {name.lower() for name, _ in headers}
+            # ASGI wants names in lower case: datasette-gzip, around this, replaces no others.
+            headers = [(name.lower(), value) for name, value in message.get("headers", ())]
+            present = {name for name, _ in headers}
             headers += [header for header in _PLAIN if header[0] not in present]
             if _POLICY not in present:
                 added = sources_of(scope[SERVED].config.csp)
