@@ -439,7 +439,7 @@ def test_every_query_uses_an_index(mixed_db: FixtureDb) -> None:
     async def ask() -> None:
         await served.datasette.invoke_startup()
         for _ in range(8):
-            await served.datasette.databases["mirror"].execute_fn(note)
+            await served.datasette.databases["mirror"].read(note)
         served.datasette.databases["mirror"].read_at_once(note)
         for path in _paths():
             if path != "repositories":

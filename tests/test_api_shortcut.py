@@ -121,9 +121,9 @@ def test_reads_without_threads_wait_for_a_lock(mixed_path: Path) -> None:
     client.datasette.executor = None
     asked = "PRAGMA busy_timeout"
     database = next(mirrors(client.datasette))
-    waits = [asyncio.run(database.execute_fn(lambda connection: connection.execute(asked).fetchone()))]
+    waits = [asyncio.run(database.read(lambda connection: connection.execute(asked).fetchone()))]
     assert client.get("/2.0/repositories").status_code == 200
-    waits.append(asyncio.run(database.execute_fn(lambda connection: connection.execute(asked).fetchone())))
+    waits.append(asyncio.run(database.read(lambda connection: connection.execute(asked).fetchone())))
     assert waits[0] == waits[1] != (0,)
 
 
@@ -143,7 +143,7 @@ class FakeDatabase:
             raise sqlite3.OperationalError("interrupted")
         return fn(None)
 
-    async def execute_fn(self, fn: Any) -> Any:
+    async def read(self, fn: Any) -> Any:
         """Read in a thread."""
         self.reads.append("thread")
         return fn(None)

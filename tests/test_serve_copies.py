@@ -99,7 +99,7 @@ def test_a_file_replaced_during_a_read_is_read_again(tmp_path: Path) -> None:
             second.rename(path)
         return counted[-1]
 
-    assert asyncio.run(database.execute_fn(count)) == 7
+    assert asyncio.run(database.read(count)) == 7
     assert counted == [6, 7]
 
 

@@ -1,13 +1,43 @@
-"""What plugins of Datasette find around the answers of a mirror."""
+"""What plugins of Datasette get of a mirror by other ways than SQL, and what they find around its answers."""
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
-from asgi_client import client_of
+import pytest
+from asgi_client import bearer, client_of, run
 from callers import MixedMirror
 from datasette import hookimpl
+from datasette.app import Datasette
 from datasette.plugins import pm
+from datasette.utils.asgi import Response
+from fixtures_db import FixtureDb, fill_public
+
+from mirror.serve.guarded_database import mirrors
+from mirror.store import tokens
+
+READ = "SELECT full_name, description FROM repositories"
+
+
+class Dumps:
+    """A plugin with a page that reads by a function, as datasette-backup does, and asks for no permission."""
+
+    __name__ = "dumps"
+
+    @hookimpl  # type: ignore[untyped-decorator]
+    def register_routes(self) -> list[tuple[str, Any]]:
+        """Send all repositories, and the hashes of tokens."""
+
+        async def dump(datasette: Datasette) -> Response:
+            def read(connection: Any) -> list[list[Any]]:
+                hashes = connection.execute("SELECT count(token_hash) FROM api_tokens").fetchone()
+                return [[*row] for row in (*connection.execute(READ).fetchall(), hashes)]
+
+            return Response.json(await datasette.get_database("mirror").execute_fn(read))
+
+        return [("^/-/dump$", dump)]
 
 
 class Notes:
@@ -45,6 +75,36 @@ def beside(plugin: object) -> Iterator[None]:
         pm.unregister(plugin)
 
 
+def test_a_function_of_a_plugin_reads_as_the_visitor(mixed_db: FixtureDb, tmp_path: Path) -> None:
+    """Where SQL is closed to the visitor, the function is too; nobody gets hashes."""
+    opened = tmp_path / "public" / "mirror.db"
+    fill_public(opened).store.close()
+    token = bearer(tokens.create(mixed_db.store, "whole"))
+    with beside(Dumps()):
+        served = client_of(mixed_db.path)
+        assert served.get("/-/dump").status_code == 403
+        read = served.get("/-/dump", headers=token).json()
+        public = client_of(opened).get("/-/dump").json()
+    assert len(read) > len(public) > 1
+    assert read[-1] == public[-1] == [0]
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_copy_in_memory_is_closed_to_strangers(mixed_db: FixtureDb, *, replaces: bool) -> None:
+    """A plugin may copy a mirror, or put the copy in its place: there, SQL has no limits."""
+    served = client_of(mixed_db.path)
+    token = bearer(tokens.create(mixed_db.store, "whole"))
+    if replaces:
+        served.datasette.remove_database("mirror")
+    copy = served.datasette.add_memory_database("copied")
+    with closing(copy.connect(write=True)) as made, closing(sqlite3.connect(mixed_db.path)) as source:
+        source.backup(made)
+        assert served.get("/copied.json", params={"sql": READ}).status_code == 403
+        assert served.get("/copied/repositories.json").status_code == 403
+        known = served.get("/copied/repositories.json", headers=token)
+        assert known.status_code == (403 if replaces else 200)
+
+
 def test_plugins_around_find_headers_in_lower_case(mixed: MixedMirror) -> None:
     """One that compresses replaces the length of a body; it would send two otherwise."""
     notes = Notes()
@@ -59,3 +119,18 @@ def test_plugins_around_find_headers_in_lower_case(mixed: MixedMirror) -> None:
             served.get(path)
     assert b"content-length" in notes.names
     assert {name.lower() for name in notes.names} == notes.names
+
+
+def test_a_table_that_a_plugin_makes_disturbs_no_reads(mixed_path: Path) -> None:
+    """SQLite opens virtual tables again after it, by statements that visitors may not run."""
+    database = next(mirrors(client_of(mixed_path).datasette))
+
+    def columns(connection: Any) -> int:
+        return len(connection.execute("PRAGMA table_info(search_descriptions)").fetchall())
+
+    async def ask() -> list[int]:
+        before = await database.execute_fn(columns)
+        await database.execute_write("CREATE TABLE saved_by_plugin (id INTEGER PRIMARY KEY)")
+        return [before, *[await database.execute_fn(columns) for _ in range(8)]]
+
+    assert set(run(ask())) == {1}

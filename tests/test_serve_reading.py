@@ -15,7 +15,7 @@ from datasette.utils.asgi import Forbidden
 from fixtures_db import LATER, SEEN, FixtureDb, copy_rows, fill_mixed, fill_public, owner, repository
 
 from mirror.serve import auth
-from mirror.serve.guarded_database import THREADS, GuardedDatabase, mirrors, reading_for
+from mirror.serve.guarded_database import THREADS, GuardedDatabase, mirrors
 from mirror.serve.sql_access import current_visitor
 from mirror.serve.stored_queries import QUERIES
 from mirror.store import tokens
@@ -119,9 +119,8 @@ def test_a_waiting_query_returns_no_private_rows_committed_meanwhile(public_db: 
         current_visitor.set(auth.ActorVisitor(None))
         gate = threading.Event()
         assert not await auth.is_closed(datasette, None, database.name)
-        with reading_for("sql"):
-            blocking = [database.execute_fn(lambda _: gate.wait(20)) for _ in range(THREADS["sql"])]
-            busy = [asyncio.create_task(one) for one in blocking]
+        blocking = [database.execute_fn(lambda _: gate.wait(20)) for _ in range(THREADS["sql"])]
+        busy = [asyncio.create_task(one) for one in blocking]
         await asyncio.sleep(0)
         waiting = [asyncio.create_task(database.execute(READ)) for _ in range(20)]
         await asyncio.sleep(0)

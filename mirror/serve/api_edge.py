@@ -168,7 +168,7 @@ class _Exchange(NamedTuple):
         if api.find is not None and method in writers:
             given = credentials_of(self.request, self.parameters)
             caller, access = await admitted_writer(server, database, given)
-            known = cast("Upstreams", await database.execute_fn(upstreams_of))
+            known = cast("Upstreams", await database.read(upstreams_of))
             asked = self._asked(names, caller, known)
             return await answer_of(writers[method], Writing(access, self.request, database, asked, api.find))
         reader = cast("Reader", reader)

@@ -20,7 +20,7 @@ from itsdangerous import BadSignature
 from mirror.queries.visibility import ANONYMOUS, Caller, hides
 from mirror.serve.connections import is_local
 from mirror.serve.exchange import served_of
-from mirror.serve.guarded_database import mirror_named, mirrors
+from mirror.serve.guarded_database import has_mirror, mirror_named, mirrors
 from mirror.serve.state import Served
 from mirror.store import tokens
 from mirror.times import from_text, to_text, utc_now
@@ -139,7 +139,7 @@ async def actor_of(datasette: "Datasette", request: Request) -> Actor | None:
     attached = list(mirrors(datasette))
     for database in attached:
         with contextlib.suppress(NotAccepted):
-            caller = await database.execute_fn(lambda connection: recognise(connection, given))
+            caller = await database.read(lambda connection: recognise(connection, given))
             await save_use_of(served_of(request), database, caller)
             return _actor(database, caller)
     if attached:
@@ -201,7 +201,7 @@ async def _actor_of_login(datasette: "Datasette", server: Served, cookie: str) -
     if database is None:
         return None
     login = actor["mirror_token"]
-    caller = await database.execute_fn(lambda connection: caller_in(connection, NO_CREDENTIALS, login))
+    caller = await database.read(lambda connection: caller_in(connection, NO_CREDENTIALS, login))
     if caller.name != actor.get("id"):  # revoked, or another file has other tokens
         return None
     await save_use_of(server, database, caller)
@@ -299,12 +299,19 @@ async def is_closed(datasette: "Datasette", actor: Actor | None, resource: Any) 
     if not isinstance(name, str):
         return False
     asking = ActorVisitor(actor)
-    if datasette.crossdb and name == "_memory":  # it reads all files
-        return not all(asking.sees_all(database.name) for database in mirrors(datasette))
+    if (datasette.crossdb and name == "_memory") or await _is_copy(datasette, name):  # they hold all of it
+        attached = [database.name for database in mirrors(datasette)] or [name]
+        return not all(map(asking.sees_all, attached))
     database = mirror_named(datasette, name)
     if database is None or asking.sees_all(name):
         return False
     holds_tokens = isinstance(resource, tuple) and str(resource[1]).lower() in ("api_tokens", "writes")
     if holds_tokens or database.lacks_changes():
         return True
-    return bool(await database.execute_fn(lambda connection: asking.lacks(connection, name)))
+    return bool(await database.read(lambda connection: asking.lacks(connection, name)))
+
+
+async def _is_copy(datasette: "Datasette", name: str) -> bool:
+    """Return whether a database in memory is a mirror, as one that datasette-copy-to-memory made."""
+    database = datasette.databases.get(name)
+    return bool(database and database.memory_name and await database.execute_fn(has_mirror))

@@ -1,8 +1,8 @@
 """Attached files: which of them are mirrors, which threads read them, what visitors' SQL may read.
 
-Datasette runs visitors' SQL with `Database.execute`; this program reads with `Database.execute_fn`. `execute`
-has its own connections, restricted to what the visitor may see, and its own threads, so slow SQL delays no
-other reads.
+Datasette and other plugins read for visitors, with `Database.execute` and `execute_fn`; this program reads
+with `GuardedDatabase.read`. What is read for visitors has its own connections, restricted to what the visitor
+may see, and its own threads, so it delays no other reads.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +22,15 @@ from datasette.views.base import DatasetteError
 
 from mirror.errors import StoreError
 from mirror.search.find import one_snapshot
-from mirror.serve.sql_access import Nobody, Reach, SqlVisitor, current_visitor, functions_of, restrict
+from mirror.serve.sql_access import (
+    Nobody,
+    Reach,
+    SqlVisitor,
+    current_visitor,
+    functions_of,
+    open_virtual_tables,
+    restrict,
+)
 from mirror.serve.sql_limits import BoundedConnection
 from mirror.serve.table_metadata import HIDDEN
 from mirror.store.files import schema_version
@@ -36,39 +44,34 @@ ReadKind = Literal["lookup", "sql", "count"]
 
 THREADS: dict[ReadKind, int] = {"sql": 4, "count": 2}
 MOST_WAITING = 100  # how many reads of one kind may wait for a thread. Further ones are refused at once.
-_kind = ContextVar[ReadKind]("kind", default="lookup")
 as_csv = ContextVar[bool]("as_csv", default=False)
 """Whether the request of this task is answered with CSV."""
 
 # A file with all of these is a mirror, even if a restored dump has lost its `application_id`.
 TABLES = ("upstreams", "repositories", "sync_runs")
 
-_FOREIGN_KEYS = re.compile(r"\s*PRAGMA\s+foreign_key_list\s*\(\s*[\[\"'`]?(\w+)", re.IGNORECASE)
+_ABOUT_TABLE = re.compile(
+    r"\s*PRAGMA\s+((?:table_x?info|index_list|(foreign_key_list))\s*\(\s*[\[\"'`]?(\w*).*)",
+    re.IGNORECASE | re.DOTALL,
+)
 MOST_FACETS = 20  # of a page; each may take the whole time limit of facets
 _facets = ContextVar[int]("facets", default=0)  # how many of them the request of this task has counted
 
 ATTEMPTS = 5  # how often a read is repeated when the file is replaced meanwhile
 
 
-@contextmanager
-def reading_for(kind: ReadKind) -> Iterator[None]:
-    """Run the reads that this task starts in the threads for a kind."""
-    token = _kind.set(kind)
-    try:
-        yield
-    finally:
-        _kind.reset(token)
+class VisitorConnection(BoundedConnection):
+    """A connection for the reads of Datasette and of plugins, on which hidden tables have no foreign keys."""
 
-
-class PluginConnection(sqlite3.Connection):
-    """A connection for reads of this program and of plugins, on which hidden tables have no foreign keys."""
-
-    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+    def execute(self, sql: str, *arguments: Any) -> Any:
         """Run a statement."""
-        # Plugins follow such keys from tables that they know to tables that are hidden from them, and fail.
-        asked = _FOREIGN_KEYS.match(sql)
-        is_hidden = asked is not None and asked[1].startswith(HIDDEN)
-        return super().execute("SELECT 1 WHERE 0" if is_hidden else sql, *arguments)
+        asked = _ABOUT_TABLE.match(sql)
+        if asked and asked[2] and asked[3].startswith(HIDDEN):
+            # Plugins follow such keys to tables that are hidden from them, and fail.
+            sql = "SELECT 1 WHERE 0"
+        elif asked:  # the table, not the temporary view from which strangers read, which has no keys
+            sql = f"PRAGMA main.{asked[1]}"
+        return super().execute(sql, *arguments)
 
 
 class GuardedDatabase(Database):  # type: ignore[misc]
@@ -158,8 +161,7 @@ class GuardedDatabase(Database):  # type: ignore[misc]
         # The visitor is told; what anybody may type, and as often, is nothing for the terminal.
         options["log_sql_errors"] = False
         try:
-            with reading_for("sql"):
-                found = await super().execute(*arguments, **options)
+            found = await super().execute(*arguments, **options)
         except (sqlite3.DatabaseError, QueryInterrupted) as error:
             if not (as_csv.get() and options.get("truncate")):  # the others read the names of rows
                 raise
@@ -176,8 +178,11 @@ class GuardedDatabase(Database):  # type: ignore[misc]
         return found
 
     async def execute_fn(self, fn: Callable[[Any], Any]) -> Any:
-        """Run a function with a connection, in the threads for the kind of reads of this task."""
-        kind = _kind.get()
+        """Run a function of Datasette or of a plugin, with a connection for the visitor's SQL."""
+        return await self.read(fn, "sql")
+
+    async def read(self, fn: Callable[[Any], Any], kind: ReadKind = "lookup") -> Any:
+        """Run a function in a thread for a kind of reads; its connection reads everything, unless for SQL."""
         work = self._work(fn, kind)
         if self.ds.executor is None:
             return work()
@@ -297,13 +302,15 @@ class GuardedDatabase(Database):  # type: ignore[misc]
         if reach not in kept:
             if self.path and not kept:
                 self._remember_file()
-            own = PluginConnection if self.is_mirror() else sqlite3.Connection
-            connection = self._open(own if reach is None else BoundedConnection)
+            connection = self._open(sqlite3.Connection if reach is None else VisitorConnection)
             self.ds._prepare_connection(connection, self.name)  # noqa: SLF001
             if isinstance(connection, BoundedConnection) and reach is not None:
                 restrict(connection, reach, functions_of(connection) - _functions())
             kept[reach] = connection
-        return kept[reach]
+        found = kept[reach]
+        if isinstance(found, BoundedConnection):
+            open_virtual_tables(found)
+        return found
 
     def _open(self, factory: type[sqlite3.Connection], *, write: bool = False) -> sqlite3.Connection:
         if self.path is None:

@@ -21,7 +21,7 @@ SLOW_SECONDS = 2.0
 async def read_in_thread(database: GuardedDatabase, _: Key, fn: Limited, limit: int) -> Any:
     """Run a function in a thread; raises OperationalError as `refuse_outdated` does."""
     database.refuse_outdated()
-    return await database.execute_fn(lambda connection: fn(connection, limit))
+    return await database.read(lambda connection: fn(connection, limit))
 
 
 class QuickReads:

@@ -145,8 +145,6 @@ def restrict(connection: BoundedConnection, reach: Reach, own_functions: Iterabl
     """
     for name in TABLE_FUNCTIONS:  # their first use runs statements that are refused later
         connection.execute(f"SELECT 1 FROM {name}('[]')").fetchall()
-    with suppress(sqlite3.Error):  # the same; a file of an older version has no such table
-        connection.execute("SELECT 1 FROM search_descriptions LIMIT 0").fetchall()
     modules = _names(connection, "module")
     connection.bound()
     if reach is Reach.PUBLIC:
@@ -157,6 +155,15 @@ def restrict(connection: BoundedConnection, reach: Reach, own_functions: Iterabl
     connection.guarded = frozenset({""} if reach is Reach.SCHEMA else names)  # "" is in every statement
     functions = FUNCTIONS if reach is Reach.SCHEMA else FUNCTIONS | set(own_functions)
     connection.set_authorizer(_authorizer(connection, reach, functions, modules))
+
+
+def open_virtual_tables(connection: BoundedConnection) -> None:
+    """Let SQLite open the virtual tables of the file, if its schema has changed since they were opened.
+
+    It runs statements then that are refused to visitors.
+    """
+    with suppress(sqlite3.Error), connection.trusted():  # a file of an older version has no such table
+        connection.execute("SELECT 1 FROM search_descriptions LIMIT 0").fetchall()
 
 
 def _show_public_values(connection: BoundedConnection) -> None:

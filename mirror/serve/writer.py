@@ -244,7 +244,7 @@ class Writing(NamedTuple):
         asked = self.asked
         if full_name:
             asked = msgspec.structs.replace(asked, names=tuple(full_name.split("/", 1)))
-        found = await self.database.execute_fn(lambda connection: self.find(connection, asked))
+        found = await self.database.read(lambda connection: self.find(connection, asked))
         return cast("tuple[RepositoryRow, Answer]", found)
 
 
@@ -283,7 +283,7 @@ async def admitted_writer(
     Raises NotAccepted, ApiError 401 for an anonymous caller, 403 for one whose token may not write, 503 for a
     user whose rights in a restored copy may be outdated.
     """
-    rights = await database.execute_fn(lambda connection: _rights_of(connection, given))
+    rights = await database.read(lambda connection: _rights_of(connection, given))
     await save_use_of(server, database, rights.caller)
     rights.check()
     return rights.caller, WriteAccess(server.writer, given, rights)

@@ -64,7 +64,7 @@ async def _slug_of_workspace(writing: Writing, name: str) -> str | None:
     if not name.startswith("{"):  # the upstream may have a slug that is not mirrored yet
         return name
     caller = writing.asked.caller
-    found = await writing.database.execute_fn(lambda connection: owner_named(connection, caller, name))
+    found = await writing.database.read(lambda connection: owner_named(connection, caller, name))
     return found.username if found else None
 
 

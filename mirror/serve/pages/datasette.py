@@ -117,7 +117,7 @@ async def template_variables(
         known = upstreams(connection, caller)
         return dated + [f"{one.name}: complete {ago(one.complete_at, now)}" for one in known]
 
-    text = ", ".join(await found.execute_fn(read))
+    text = ", ".join(await found.read(read))
     is_open = not await is_closed(datasette, None, found.name)
     return {
         "mirror_foot": {
@@ -274,7 +274,7 @@ async def login_page(datasette: "Datasette", request: Request) -> Response:
     destination = local_path(form.get("next", "/"))
     token = form.get("token", "").strip()
     for database in mirrors(datasette):
-        living = await database.execute_fn(lambda connection: tokens.find(connection, token))
+        living = await database.read(lambda connection: tokens.find(connection, token))
         if living is not None:
             public_url = served_of(request).config.public_url  # what browsers use, if a proxy is in front
             is_https = (urlsplit(public_url).scheme.lower() if public_url else request.scheme) == "https"
@@ -319,7 +319,7 @@ async def _snapshot_of(datasette: "Datasette", request: Request) -> dict[str, st
         return None
     return {
         "path": str(datasette.urls.database(database.name)),
-        "moment": await database.execute_fn(snapshot_moment) or "",
+        "moment": await database.read(snapshot_moment) or "",
     }
 
 

@@ -27,7 +27,6 @@ from mirror.serve.exchange import (
     served_of,
     snapshot,
 )
-from mirror.serve.guarded_database import reading_for
 from mirror.serve.middleware import PAGE
 from mirror.serve.urls import SiteLinks, assets, origin_of
 from mirror.store.faults import is_busy
@@ -153,9 +152,7 @@ class Visit:
         limit = times * self.datasette.setting("sql_time_limit_ms")
         return cast(
             "Read",
-            await self.database.execute_fn(
-                lambda connection: _in_snapshot(connection, self.caller, work, limit)
-            ),
+            await self.database.read(lambda connection: _in_snapshot(connection, self.caller, work, limit)),
         )
 
     async def timed(
@@ -179,10 +176,9 @@ class Visit:
         """
 
         async def count() -> Any:
-            with reading_for("count"):
-                return await self.database.execute_fn(
-                    lambda connection: _in_snapshot(connection, self.caller, work, COUNTING_MS)
-                )
+            return await self.database.read(
+                lambda connection: _in_snapshot(connection, self.caller, work, COUNTING_MS), "count"
+            )
 
         caller = self.caller
         seen = "everything" if caller.sees_all else caller.user_ids
