@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from mirror.config import CLOUD_URL, UpstreamConfig
 from mirror.credentials import ANONYMOUS, read_credential, read_secret
 from mirror.errors import ConfigError
+from mirror.upstream.connect import bucket_of
 
 
 @pytest.mark.parametrize(
@@ -135,3 +137,11 @@ def test_the_budget_bucket_is_the_account_that_the_upstream_counts() -> None:
     bucket = {text: read_credential("env:T", {"T": text}).bucket for text in ("me:1", "me:2", "1", "2")}
     assert bucket["me:1"] == bucket["me:2"] != bucket["1"] != bucket["2"]
     assert ANONYMOUS.bucket == "anonymous"
+
+
+def test_a_server_has_one_budget_however_its_address_is_written() -> None:
+    """Two upstreams of one account would spend it twice; another port may be another server."""
+    urls = ("", CLOUD_URL, "https://API.Bitbucket.org:443/2.0", "https://api.bitbucket.org:8443/2.0")
+    *one, other = (bucket_of(UpstreamConfig(name="cloud", url=url), ANONYMOUS) for url in urls)
+    assert set(one) == {"anonymous@api.bitbucket.org"}
+    assert other == "anonymous@api.bitbucket.org:8443"

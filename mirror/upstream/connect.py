@@ -53,10 +53,12 @@ def bucket_of(config: UpstreamConfig, credential: Credential) -> str:
     """Name the account in the ledger for an upstream; raises ConfigError for an impossible address."""
     url = url_of(config)
     try:
-        host = urlsplit(url).netloc
-        urlsplit(url).port  # noqa: B018 - it raises if the port is not a number
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - it raises if the port is not a number
     except ValueError as error:
         raise ConfigError(f"upstream {config.name}: url {url!r} is not a web address: {error}") from None
+    # However the address is written, it is one server, which counts once.
+    host = parts.netloc.lower().removesuffix(":443" if parts.scheme == "https" else ":80")
     return f"{credential.bucket}@{host}"
 
 
