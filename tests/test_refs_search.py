@@ -5,6 +5,7 @@ import random
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -299,7 +300,7 @@ def test_sql_functions_return_refs_and_counts(mirror: RefPlayground) -> None:
     mirror.put(2, "tag", "v1", HASH, NEW)
     with closing(sqlite3.connect(mirror.store.path)) as connection:
         for sees_private, expected in ((False, [1]), (True, [2, 1])):
-            register_refs(connection, visible_private=sees_private)
+            register_refs(connection, visible_private=partial(bool, sees_private))
             (listed,) = connection.execute("SELECT mirror_refs('V', 5)").fetchone()
             assert [ref["repository"] for ref in json.loads(listed)] == expected
             assert json.loads(listed)[-1] == {"repository": 1, "kind": "tag", "name": "v1"}

@@ -12,13 +12,26 @@ import pytest
 from asgi_client import AsgiClient, bearer, client_of
 from datasette.app import Datasette
 from datasette.utils.asgi import Forbidden
-from fixtures_db import LATER, SEEN, FixtureDb, copy_rows, fill_mixed, fill_public, owner, repository
+from fixtures_db import (
+    LATER,
+    SEEN,
+    FixtureDb,
+    copy_rows,
+    fill_mixed,
+    fill_public,
+    hg_ref,
+    owner,
+    repository,
+)
 
+from mirror.mcp.sql import ask
+from mirror.queries.visibility import ANONYMOUS
 from mirror.serve import auth
 from mirror.serve.guarded_database import THREADS, GuardedDatabase, mirrors
 from mirror.serve.sql_access import current_visitor
 from mirror.serve.stored_queries import QUERIES
 from mirror.store import tokens
+from mirror.store.changes import hide_history
 from mirror.store.runs import Failure, Failures
 from mirror.times import from_text
 
@@ -267,6 +280,8 @@ PROBES = (
     "select count(*) from users where abs(case username when 'mallory' then -9223372036854775808 else 1 end)",
     "select count(*) from users left join (select * from users order by username) u using (username)",
     "select count(*) from changes where case when new like 'mall%' then json('no json') else 1 end",
+    "select count(*) from users where case when id = 6 and kind > '' then json('no json') else 1 end",
+    "select count(*) from projects where case upstream_id when 1 then json('no json') else 1 end",
 )
 """Fail where SQLite judges a hidden row before the condition that hides it."""
 
@@ -283,6 +298,10 @@ def test_strangers_see_owners_but_no_members(tmp_path: Path, *, are_members: boo
                     ('2026-11-02', 'owner_renamed', ?, ?, (SELECT id FROM users WHERE username = ?))""",
                 (old, name, name),
             )
+        connection.execute(
+            """INSERT INTO projects (upstream_id, owner_id, uuid, key, first_seen_at, last_seen_at)
+                VALUES (1, 1, '{empty}', 'EMPTY', '', '')"""
+        )
         connection.execute("CREATE VIEW owners_and_more AS SELECT id, username, created_at FROM users")
         if not are_members:
             connection.execute("DELETE FROM members")
@@ -324,6 +343,46 @@ def test_sql_shows_no_hidden_changes_where_no_row_is_private(tmp_path: Path) -> 
     for path in ("changes.json", "recent_changes.json", "changed_this_week.json?days=9999"):
         answer = served.get(f"/mirror/{path}")
         assert ("top-secret" in answer.text, "shown" in answer.text) == (False, True), path
+
+
+REFS_IN_SQL = (
+    "select r.full_name, b.name from repositories r left join branches b on b.repository_id = r.id",
+    "select r.full_name, t.name, t.message from repositories r left join tags t on t.repository_id = r.id",
+    "select name from tags where name like '%secret' or name = '0.2.3' order by name",
+    "select repository_id, name, target_hash from branches union all select 5, name, 'x' from tags",
+    "select name from seen_refs",
+    "select name from search_ref_names",
+    "select name from search_ref_pending",
+    "select group_concat(ref), group_concat(new) from changes",
+    "select r.full_name, mirror_refs_at(r.id, '2026-11-04') from repositories r",
+    "select mirror_refs('s'), mirror_refs_count('top-secret'), mirror_refs_repositories('ababab')",
+)
+"""What tells of refs."""
+
+
+def test_sql_hides_refs_where_pages_hide_them(tmp_path: Path) -> None:
+    """Those that a private namesake of a public repository may have had, until they are read again."""
+    path, lost = tmp_path / "mirror.db", "mcatalbas/codeigniter"
+    filled = fill_public(path)
+    secret = [hg_ref(kind, "top-secret", "5", target_hash="ab" * 20) for kind in ("branch", "tag")]
+    filled.refs(lost, secret, at=LATER)
+    with filled.store.transaction() as connection:
+        connection.execute("INSERT INTO seen_refs VALUES (?, 'tag', 'top-secret')", (filled.id_of(lost),))
+        hide_history(connection, [filled.id_of(lost)], with_refs=True)
+    filled.store.finish_search_index()
+    served = client_of(path)
+    pages = ("tags.csv", "branches.json", "newest_tags.json?owner=mcatalbas")
+    found = [served.get(f"/mirror/{page}").text for page in pages]
+    for sql in REFS_IN_SQL:
+        found.append(str(ask(path, ANONYMOUS, sql, limit=50).rows))
+        found.append(str(served.json("/mirror.json", params={"sql": sql})["rows"]))
+    assert "0.2.3" in str(found)
+    assert "top-secret" not in str(found)
+    assert "abab" not in str(found)
+    unknown = {"sql": f"select mirror_refs_at('{lost}', '2026-11-04') as refs", "_shape": "array"}
+    assert served.json("/mirror.json", params=unknown) == [{"refs": None}]
+    filled.refs(lost, secret, at="2026-11-03T00:00:00.000000Z")
+    assert "top-secret" in str(served.json("/mirror.json", params={"sql": REFS_IN_SQL[0]})["rows"])
 
 
 def test_a_token_reads_private_rows(told: FixtureDb, tmp_path: Path) -> None:

@@ -59,11 +59,14 @@ def test_the_version_counts_the_migrations() -> None:
     assert len(MIGRATIONS) == schema.VERSION
 
 
+BEFORE_SEGMENTS = "m040_slugs"  # the next migration renames a table, for which SQLite reads all views
+
+
 @pytest.mark.parametrize(
     ("sql", "up_to"),
     [
-        ("CREATE VIEW mine AS SELECT * FROM nosuch", MIGRATIONS[-2]),
-        ("CREATE VIEW mine AS SELECT nosuch FROM repositories", MIGRATIONS[-2]),
+        ("CREATE VIEW mine AS SELECT * FROM nosuch", BEFORE_SEGMENTS),
+        ("CREATE VIEW mine AS SELECT nosuch FROM repositories", BEFORE_SEGMENTS),
         (
             "CREATE TRIGGER mine AFTER UPDATE ON users BEGIN INSERT INTO nosuch VALUES (1); END",
             MIGRATIONS[-1],

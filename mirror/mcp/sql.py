@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mirror.queries.visibility import Caller, hides
 from mirror.search import register
 from mirror.search.find import one_snapshot
 from mirror.search.refs.find import register_refs
-from mirror.serve.sql_access import Reach, restrict
+from mirror.serve.sql_access import STRANGERS, Reach, restrict, sees_history, suits
 from mirror.serve.sql_limits import BoundedConnection
 from mirror.store.files import open_reader
 from mirror.store.paths import reading_address
@@ -57,25 +58,36 @@ def ask(
     if not _READS.match(sql):
         raise ConfigError("only one SELECT is allowed; this tool never writes to the mirror")
     open_reader(path).close()  # reports a file that is no mirror of this version
-    with closing(_guarded_connection(path, caller)) as connection:
-        try:
-            with one_snapshot(connection):
-                _refuse_hidden(connection, caller)
-                until = clock() + SECONDS
-                connection.set_progress_handler(lambda: clock() > until, _STEPS)
-                return _rows_within(connection.execute(sql), limit)
-        except sqlite3.Error as error:
-            raise ConfigError(_error_text(error)) from error
+
+    def answer(connection: BoundedConnection, reach: Reach) -> Rows | None:
+        with one_snapshot(connection):
+            _refuse_hidden(connection, caller)
+            if not suits(connection, reach):
+                return None
+            until = clock() + SECONDS
+            connection.set_progress_handler(lambda: clock() > until, _STEPS)
+            return _rows_within(connection.execute(sql), limit)
+
+    for reach in [Reach.EVERYTHING] if caller.sees_all else STRANGERS:
+        with closing(_guarded_connection(path, reach)) as connection:
+            try:
+                rows = answer(connection, reach)
+            except sqlite3.Error as error:
+                raise ConfigError(_error_text(error)) from error
+        if rows is not None:
+            return rows
+    raise AssertionError("the last reach suits every file")
 
 
-def _guarded_connection(path: Path, caller: Caller) -> BoundedConnection:
+def _guarded_connection(path: Path, reach: Reach) -> BoundedConnection:
     connection = sqlite3.connect(
         reading_address(path), uri=True, timeout=_BUSY_SECONDS, factory=BoundedConnection
     )
-    register(connection, visible_private=caller.sees_all, reading=connection.trusted)
-    register_refs(connection, visible_private=caller.sees_all, reading=connection.trusted)
-    register_past(connection, reading=connection.trusted)
-    restrict(connection, Reach.EVERYTHING if caller.sees_all else Reach.PUBLIC, _OWN_FUNCTIONS)
+    seen = partial(sees_history, connection)
+    register(connection, visible_private=True, reading=connection.trusted)
+    register_refs(connection, visible_private=seen, reading=connection.trusted)
+    register_past(connection, sees_all=seen, reading=connection.trusted)
+    restrict(connection, reach, _OWN_FUNCTIONS)
     return connection
 
 

@@ -8,7 +8,6 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import datetime
 from typing import Any
 
 from mirror.errors import NotFound, NotKnownThen
@@ -18,6 +17,7 @@ from mirror.queries.refs import KINDS, select_refs
 from mirror.queries.repositories import RepositoryDetails, repository_details
 from mirror.queries.rows import AccountRow, RefRow
 from mirror.queries.visibility import (
+    ANONYMOUS,
     OPERATOR,
     Caller,
     account_seen,
@@ -335,9 +335,10 @@ _SHOWN = (
 def register_past(
     connection: sqlite3.Connection,
     *,
+    sees_all: Callable[[], bool] = lambda: True,
     reading: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
-    """Add two SQL functions to a connection, for those who may read the whole file.
+    """Add two SQL functions to a connection.
 
     ``mirror_refs_at(repository, moment)`` returns a JSON array of branches and tags, for `json_each`; a third
     argument is the name of those wanted. ``mirror_repository_at(repository, moment)`` returns a JSON object.
@@ -346,12 +347,14 @@ def register_past(
 
         SELECT value ->> 'target_hash' FROM json_each(mirror_refs_at('ann/tool', '2026-11-03', 'master'))
 
+    :param sees_all: whether those who run SQL on the connection may read the whole file by now
     :param reading: a context that is entered around each read
     """
 
     def found(repository: Any, moment: Any) -> Past | None:
         with reading():
-            return _past_at(connection, repository, str(moment or ""), utc_now())
+            caller = OPERATOR if sees_all() else ANONYMOUS
+            return _past_at(connection, caller, repository, str(moment or ""))
 
     def mirror_refs_at(repository: Any, moment: Any, name: str | None = None) -> str | None:
         past = found(repository, moment)
@@ -377,11 +380,11 @@ def register_past(
     connection.create_function("mirror_repository_at", 2, mirror_repository_at)
 
 
-def _past_at(connection: sqlite3.Connection, repository: Any, moment: str, now: datetime) -> Past | None:
+def _past_at(connection: sqlite3.Connection, caller: Caller, repository: Any, moment: str) -> Past | None:
     try:
-        at = past_moment(moment, now)
+        at = past_moment(moment, utc_now())
         if isinstance(repository, int):
-            return past_of(connection, OPERATOR, repository, at)
-        return past_named(connection, OPERATOR, str(repository), at)
+            return past_of(connection, caller, repository, at)
+        return past_named(connection, caller, str(repository), at)
     except (ValueError, NotFound):
         return None

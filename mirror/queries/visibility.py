@@ -116,6 +116,20 @@ def shows_refs(caller: Caller) -> str:
     return f"({read_since} OR {is_own('r')})" if caller.user_ids else read_since
 
 
+_HIDDEN_REFS = f"""SELECT id FROM repositories r
+    WHERE r.public_from > 0 AND NOT {shows_refs(ANONYMOUS)}"""  # the first is the condition of an index
+
+
+def hides_refs(connection: sqlite3.Connection) -> bool:
+    """Return whether strangers may not see the refs of a repository that is public."""
+    return bool(fetch_value(connection, f"SELECT EXISTS ({_HIDDEN_REFS})"))
+
+
+def hides_history(connection: sqlite3.Connection) -> bool:
+    """Return whether strangers may not see all changes of a repository that is public."""
+    return bool(fetch_value(connection, "SELECT EXISTS (SELECT 1 FROM repositories WHERE public_from > 0)"))
+
+
 def visible_parent(caller: Caller, alias: str) -> str:
     """Return the condition under which `alias` is a parent that may be shown: it lives and is visible."""
     return f"{alias}.deleted_at IS NULL AND {visible(caller, alias)}"
@@ -173,6 +187,29 @@ def is_known(caller: Caller, alias: str) -> str:
         return public
     return f"""({public} OR {alias}.id IN ({_OWN_OWNERS})
         OR {alias}.id IN (SELECT user_id FROM members WHERE workspace_id IN ({_OWN_OWNERS})))"""
+
+
+# The following conditions are those of strangers, in a file that hides no repository from them, such as the
+# ones whose SQL is open. Indexes answer them. The sign keeps SQLite from reading all such ids first.
+
+
+def open_account(column: str) -> str:
+    """Return the condition of `is_known`, for a column that holds the id of an account."""
+    return f"""(+{column} IN (SELECT owner_id FROM repositories)
+        OR +{column} IN (SELECT user_id FROM followers))"""
+
+
+def open_refs() -> str:
+    """Return the condition of `shows_refs`, for a ref `t`."""
+    return f"+t.repository_id NOT IN ({_HIDDEN_REFS})"
+
+
+def open_changes() -> str:
+    """Return the condition of `visible_changes`, for a change `t`."""
+    return f"""(t.user_id IS NULL OR {open_account("t.user_id")})
+        AND NOT (+t.repository_id IN (SELECT id FROM repositories r WHERE r.public_from > 0)
+            AND EXISTS (SELECT 1 FROM repositories r
+                WHERE r.id = t.repository_id AND r.public_from >= t.id))"""
 
 
 def is_confirmed(caller: Caller) -> str:

@@ -23,6 +23,7 @@ from datasette.views.base import DatasetteError
 from mirror.errors import StoreError
 from mirror.search.find import one_snapshot
 from mirror.serve.sql_access import (
+    STRANGERS,
     Nobody,
     Reach,
     SqlVisitor,
@@ -30,6 +31,7 @@ from mirror.serve.sql_access import (
     functions_of,
     open_virtual_tables,
     restrict,
+    suits,
 )
 from mirror.serve.sql_limits import BoundedConnection
 from mirror.serve.table_metadata import HIDDEN
@@ -271,10 +273,13 @@ class GuardedDatabase(Database):  # type: ignore[misc]
         if visitor.sees_all(self.name):
             return fn(self._connection(Reach.EVERYTHING))
         if not self.lacks_changes():
-            connection = self._connection(Reach.PUBLIC)
-            with one_snapshot(connection):
-                if self._is_open(connection, visitor):
-                    return fn(connection)
+            for reach in STRANGERS:
+                connection = self._connection(reach)
+                with one_snapshot(connection):
+                    if not self._is_open(connection, visitor):
+                        break
+                    if suits(connection, reach):
+                        return fn(connection)
         return self._closed(fn, visitor)
 
     def _is_open(self, connection: BoundedConnection, visitor: SqlVisitor) -> bool:

@@ -7,6 +7,7 @@ import re
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from mirror.serve.openapi import document as openapi
 from mirror.serve.pages import changes, home, owner, repository, search, status, templates
 from mirror.serve.pages import datasette as datasette_pages
 from mirror.serve.pages.view import View, page
-from mirror.serve.sql_access import current_visitor
+from mirror.serve.sql_access import current_visitor, sees_history
 from mirror.serve.state import served
 from mirror.serve.stored_queries import QUERIES
 from mirror.serve.table_metadata import metadata
@@ -259,8 +260,8 @@ def prepare_connection(conn: Any, database: str, datasette: "Datasette") -> None
         # A visitor who may run SQL on a mirror may read all of it, so the search need not hide private rows.
         reading = getattr(conn, "trusted", nullcontext)
         register(conn, visible_private=True, reading=reading)
-        register_refs(conn, visible_private=True, reading=reading)
-        register_past(conn, reading=reading)
+        register_refs(conn, visible_private=partial(sees_history, conn), reading=reading)
+        register_past(conn, sees_all=partial(sees_history, conn), reading=reading)
         query_language.register(conn)
         conn.execute("PRAGMA busy_timeout = 5000")
         conn.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")

@@ -12,8 +12,18 @@ from contextvars import ContextVar
 from enum import Enum
 from typing import Protocol
 
-from mirror.queries.visibility import ANONYMOUS, holds_private, is_known, visible_project
+from mirror.queries.visibility import (
+    ANONYMOUS,
+    hides_history,
+    hides_refs,
+    holds_private,
+    open_account,
+    open_changes,
+    open_refs,
+    visible_project,
+)
 from mirror.serve.sql_limits import RESERVED, BoundedConnection
+from mirror.store.schema import REF_TABLES, SEARCH_PARTS
 
 ALL = frozenset[str]()  # means all columns of a table
 
@@ -33,33 +43,25 @@ WITHHELD_FROM_STRANGERS: Mapping[str, frozenset[str]] = {
     "members": ALL,
     "sync_failures": ALL,
     "cursors": ALL,
+    # Names of refs that a private namesake of a repository had.
+    "seen_refs": ALL,
+    **{name: ALL for name in SEARCH_PARTS if name.startswith("search_ref_")},
     "repositories": frozenset({"parent_uuid", "parent_full_name"}),
     "sync_runs": frozenset({"error"}),
 }
 
-# Tables of which strangers may read some rows: the guarded columns, and the condition on `t` for them. A row
-# of `users` may be a mere member, one of `projects` a project with private repositories only. A change may be
-# the renaming of an owner `u` without public repositories, or of refs that a private namesake had.
-SHARED: Mapping[str, tuple[frozenset[str], str]] = {
-    "users": (
-        frozenset(
-            {
-                "uuid", "username", "display_name", "first_name", "last_name", "nickname", "account_id",
-                "avatar_url", "created_at",
-            }
-        ),
-        is_known(ANONYMOUS, "t"),
-    ),
-    "projects": (
-        frozenset({"uuid", "key", "name", "description", "is_private", "avatar_url"}),
-        visible_project(ANONYMOUS, "t"),
-    ),
-    "changes": (
-        frozenset({"ref", "old", "new"}),
-        f"""(t.user_id IS NULL OR {is_known(ANONYMOUS, "u")}) AND NOT EXISTS
-            (SELECT 1 FROM repositories h WHERE h.id = t.repository_id AND h.public_from >= t.id)""",
-    ),
-}  # fmt: skip
+# Tables of which strangers may read some rows: the condition on a row `t`, and the columns without a guard,
+# whose indexes SQL needs. A row of `users` may be a mere member, one of `projects` a project without living
+# repositories. A change may be the renaming of an owner without public repositories, or of refs that a
+# private namesake had.
+SHARED: Mapping[str, tuple[str, str]] = {
+    "users": (open_account("t.id"), "id"),
+    "projects": (visible_project(ANONYMOUS, "t"), "id owner_id"),
+    "changes": (open_changes(), "id at kind repository_id user_id forced is_main"),
+}
+
+# The same, in a file that hides refs of public repositories: they may be of a private namesake.
+SHARED_REFS = {**SHARED, **dict.fromkeys(REF_TABLES.values(), (open_refs(), "repository_id"))}
 
 _FUNCTIONS = """
     -> ->> abs acos acosh asin asinh atan atan2 atanh avg bm25 ceil ceiling char coalesce concat
@@ -127,15 +129,21 @@ class Reach(Enum):
     """How much a statement may read, from most to least."""
 
     EVERYTHING = "everything but secrets"
-    PUBLIC = "what the APIs show to strangers"
+    PUBLIC = "what the APIs show to strangers, where they see the refs of all public repositories"
+    SOME_REFS = "what the APIs show to strangers"
     SCHEMA = "the names of tables and columns"
 
 
 _WITHHELD: Mapping[Reach, Mapping[str, frozenset[str]]] = {
     Reach.EVERYTHING: SECRET,
     Reach.PUBLIC: WITHHELD_FROM_STRANGERS,
+    Reach.SOME_REFS: WITHHELD_FROM_STRANGERS,
     Reach.SCHEMA: {},
 }
+_SHARED = {Reach.PUBLIC: SHARED, Reach.SOME_REFS: SHARED_REFS}
+
+STRANGERS = tuple(_SHARED)
+"""The reaches of strangers. Each file is open to the second one; the first one is quicker."""
 
 
 def restrict(connection: BoundedConnection, reach: Reach, own_functions: Iterable[str]) -> None:
@@ -147,11 +155,12 @@ def restrict(connection: BoundedConnection, reach: Reach, own_functions: Iterabl
         connection.execute(f"SELECT 1 FROM {name}('[]')").fetchall()
     modules = _names(connection, "module")
     connection.bound()
-    if reach is Reach.PUBLIC:
-        _show_public_values(connection)
-    # A table of `SHARED` is the view, unless the statement names the schema.
-    shared = {"main"} if reach is Reach.PUBLIC else set()
-    names = shared | _WITHHELD[reach].keys() | (modules - TABLE_FUNCTIONS)
+    shared = _SHARED.get(reach, {})
+    connection.is_public = bool(shared)
+    if shared:
+        _show_public_values(connection, shared)
+    # A shared table is the view, unless the statement names the schema.
+    names = ({"main"} if shared else set[str]()) | _WITHHELD[reach].keys() | (modules - TABLE_FUNCTIONS)
     connection.guarded = frozenset({""} if reach is Reach.SCHEMA else names)  # "" is in every statement
     functions = FUNCTIONS if reach is Reach.SCHEMA else FUNCTIONS | set(own_functions)
     connection.set_authorizer(_authorizer(connection, reach, functions, modules))
@@ -166,32 +175,45 @@ def open_virtual_tables(connection: BoundedConnection) -> None:
         connection.execute("SELECT 1 FROM search_descriptions LIMIT 0").fetchall()
 
 
-def _show_public_values(connection: BoundedConnection) -> None:
-    """Hide the tables of `SHARED`, and the views of the file, behind temporary views of the same names."""
+def _show_public_values(connection: BoundedConnection, shared: Mapping[str, tuple[str, str]]) -> None:
+    """Hide shared tables, and the views of the file, behind temporary views of the same names."""
     # Statements look up names among temporary views first. The file's own views do not, so they are created
     # again as temporary ones.
     with connection.trusted():
         views = connection.execute("SELECT sql FROM main.sqlite_master WHERE type = 'view'").fetchall()
-        for table, (guarded, shown) in SHARED.items():
+        for table, (shown, unguarded) in shared.items():
             columns = connection.execute(f"PRAGMA main.table_info({table})").fetchall()
             if not columns:  # a mirror of another version, which is closed anyway
                 continue
             # SQLite evaluates conditions in any order, so each value is guarded by its own CASE, in addition
             # to the condition on the row. CAST keeps the affinity of the column.
             values = [
-                f"CAST(CASE WHEN {shown} THEN t.{name} END AS {kind}) AS {name}"
-                if name in guarded
-                else f"t.{name}"
+                f"t.{name}"
+                if name in unguarded.split()
+                else f"CAST(CASE WHEN {shown} THEN t.{name} END AS {kind}) AS {name}"
                 for _, name, kind, *_ in columns
             ]
-            join = "LEFT JOIN main.users u ON u.id = t.user_id" if table == "changes" else ""
             connection.execute(
-                f"CREATE TEMP VIEW {RESERVED}{table} AS SELECT {', '.join(values)} FROM main.{table} t {join}"
+                f"CREATE TEMP VIEW {RESERVED}{table} AS SELECT {', '.join(values)} FROM main.{table} t"
                 f" WHERE {shown}"
             )
             connection.execute(f"CREATE TEMP VIEW {table} AS SELECT * FROM {RESERVED}{table}")
         for (sql,) in views:
             connection.execute(sql.replace("CREATE VIEW", "CREATE TEMP VIEW", 1))
+
+
+def sees_history(connection: sqlite3.Connection) -> bool:
+    """Return whether nothing of the past of public repositories is hidden on a connection."""
+    is_public = isinstance(connection, BoundedConnection) and connection.is_public
+    return not (is_public and hides_history(connection))
+
+
+def suits(connection: BoundedConnection, reach: Reach) -> bool:
+    """Return whether a reach of strangers hides what it must in the snapshot of a connection."""
+    if reach is not Reach.PUBLIC:
+        return True
+    with connection.trusted():
+        return not hides_refs(connection)
 
 
 def functions_of(connection: sqlite3.Connection) -> set[str]:
@@ -206,14 +228,14 @@ def _names(connection: sqlite3.Connection, kind: str) -> set[str]:
 def _authorizer(
     connection: BoundedConnection, reach: Reach, functions: frozenset[str], modules: set[str]
 ) -> Authorizer:
-    withheld = _WITHHELD[reach]
+    withheld, shared = _WITHHELD[reach], _SHARED.get(reach, {})
 
     def may_read(table: str, column: str, schema: str | None, view: str | None) -> int:
         if table in TABLE_FUNCTIONS or table in _SCHEMAS:
             return sqlite3.SQLITE_OK
         if reach is Reach.SCHEMA or table in modules or table.startswith("pragma_"):
             return sqlite3.SQLITE_DENY
-        if reach is Reach.PUBLIC and table in SHARED:
+        if table in shared:
             # The temporary views read them, and visitors read those views. Counting rows reads no column.
             is_shown = not column or schema == "temp" or str(view).startswith(RESERVED)
             return sqlite3.SQLITE_OK if is_shown else sqlite3.SQLITE_DENY

@@ -71,6 +71,8 @@ class BoundedConnection(sqlite3.Connection):
     functions = 0
     patterns = 0
     is_trusted = False
+    is_public = False
+    """Whether its statements are those of strangers, or of visitors who may see no more."""
     guarded = frozenset[str]()
     """Names of which a visitor's statement may contain none if it joins by columns of the same name."""
 

@@ -29,7 +29,7 @@ _PARTS = """
 SEARCH_PARTS = frozenset(f"search_{name}" for name in _PARTS.split())
 """The tables, triggers and indexes of the search indexes, which other programs may drop."""
 
-VERSION = 41  # the number of migrations: `PRAGMA user_version` of an up-to-date file
+VERSION = 42  # the number of migrations: `PRAGMA user_version` of an up-to-date file
 
 # Keys of `mirror_meta`, and the value of the first in a published file.
 KIND, PUBLISHED_AT, SNAPSHOT = "kind", "published_at", "snapshot"

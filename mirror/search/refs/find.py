@@ -198,7 +198,7 @@ class _IndexedAnswer:
 def register_refs(
     connection: sqlite3.Connection,
     *,
-    visible_private: bool = False,
+    visible_private: Callable[[], bool] = lambda: False,
     reading: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
     """Add three SQL functions to a connection.
@@ -210,13 +210,13 @@ def register_refs(
         SELECT r.full_name, hit.value ->> 'name' FROM json_each(mirror_refs('hotfix', 20)) AS hit
         JOIN repositories AS r ON r.id = hit.value ->> 'repository' ORDER BY hit.key
 
-    :param visible_private: True if those who run SQL on the connection may read the whole table
+    :param visible_private: whether those who run SQL on the connection may read the whole table by now
     :param reading: a context that is entered around each search
     """
 
     def search(query: Any, limit: int) -> RefsResult:
         with reading():
-            return search_refs(connection, text_of(query), limit=limit, visible_private=visible_private)
+            return search_refs(connection, text_of(query), limit=limit, visible_private=visible_private())
 
     def mirror_refs(query: Any, limit: Any = None) -> str:
         return msgspec.json.encode(search(query, limit_of(limit)).refs).decode()

@@ -53,5 +53,6 @@ for step in (
     search.m039_pending_rows_without_derived_columns,
     mirrored.m040_slugs,
     search.m041_segments,
+    changes.m042_what_sql_hides,
 ):
     migrations()(step)

@@ -109,3 +109,15 @@ def m038_more_rare_changes(db: Database) -> None:
             'tag_deleted', 'tag_moved', 'transferred')""",
     ):
         db.execute(statement)
+
+
+def m042_what_sql_hides(db: Database) -> None:
+    """An index of the public repositories that hide refs or changes; the other tells what is in a project."""
+    for statement in (
+        "CREATE INDEX repositories_hidden ON repositories (public_from) WHERE public_from > 0",
+        "DROP INDEX repositories_owner_updated",
+        """CREATE INDEX repositories_owner_updated
+            ON repositories (owner_id, updated_at, id, is_private, deleted_at, project_key)
+            WHERE deleted_at IS NULL""",
+    ):
+        db.execute(statement)
