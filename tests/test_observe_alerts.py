@@ -424,3 +424,10 @@ def test_a_command_is_killed_with_its_children(tmp_path: Path, stopped: bool) ->
         time.sleep(0.02)
     else:
         raise AssertionError("the child lives on")
+
+
+def test_a_command_needs_no_room_on_a_disk(tmp_path: Path) -> None:
+    """Its input is in memory: the alert may be about a full disk."""
+    place = tmp_path / "input"
+    call(["sh", "-c", f"readlink /proc/self/fd/0 > {place}"], b"{}", stop=threading.Event())
+    assert place.read_text().startswith("/memfd:")

@@ -11,6 +11,7 @@ import queue
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -18,7 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, Self, TypeVar
+from typing import IO, Any, Generic, Self, TypeVar
 
 SECONDS = 10.0  # for one delivery to an address, in total
 COMMAND_SECONDS = 30.0  # for a command
@@ -166,7 +167,7 @@ def call(
 @contextmanager
 def _started(command: Sequence[str], body: bytes) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command in a process group of its own; kill the group if it has not ended."""
-    with tempfile.TemporaryFile() as file:  # a pipe would block if the command does not read it
+    with _nameless() as file:  # a pipe would block if the command does not read it
         file.write(body)
         file.seek(0)
         process = subprocess.Popen(  # noqa: S603 - the operator's own command
@@ -182,6 +183,13 @@ def _started(command: Sequence[str], body: bytes) -> Iterator[subprocess.Popen[b
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _nameless() -> IO[bytes]:
+    """Open a file without a name, in memory if the system can: the alert may be about a full disk."""
+    if sys.platform == "linux":
+        return os.fdopen(os.memfd_create("alert"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 T = TypeVar("T")
