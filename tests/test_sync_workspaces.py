@@ -196,6 +196,7 @@ def test_a_workspace_whose_name_was_taken_is_still_mirrored(tmp_path: Path, late
         take_the_name(sandbox)
         assert crawl.sync(later=later).exit_code == 0
         assert any("another workspace is called erik" in note for note in crawl.notes)
+        assert crawl.rows("SELECT 1 FROM changes WHERE kind = 'created'") == []  # it was first listed now
         assert crawl.sync().exit_code == 0
         assert_matches_sandbox(crawl, sandbox, ["erik", "erik-old"])
         sandbox.reset()

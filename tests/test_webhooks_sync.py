@@ -160,7 +160,9 @@ def test_a_transfer_to_an_owner_who_is_not_mirrored_is_a_tombstone(tmp_path: Pat
     for full_name in (SOME, f"{owner}/django-registration"):
         hook.sandbox.do("transfer", full_name, to="brodie")
         hook.about("repo:transfer", "cloud_updated.json", full_name)
+    hook.sandbox.reset()
     assert work(hook, HINTS).state == "complete"
+    assert "refs" not in hook.sandbox.state()["by_kind"]
     assert hook.crawl.gone() == {
         "brodie/django-profiles": "transferred to brodie/django-profiles",
         "brodie/django-registration": "transferred to brodie/django-registration",
