@@ -5,11 +5,12 @@ hung or lost rows without a word.
 """
 
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sync_harness import WithoutNetwork, assert_matches_sandbox, crawling
+from sync_harness import START, WithoutNetwork, assert_matches_sandbox, crawling
 
 from mirror.config import Duration, Retry
 from mirror.sandbox import Fault, repository_refs
@@ -296,6 +297,20 @@ def test_circular_links_end(tmp_path: Path) -> None:
         for number in range(50):
             link = links[number] if number < len(links) else links[1 + (number - 1) % 5]
             listing = advanced(listing, Page(rows=(), next=link, size=None, date=utc_now()))
+
+
+@pytest.mark.parametrize(
+    ("alive", "days", "wants"), [(1001, 0.9, False), (1001, 1.1, True), (1000, 0.9, True)]
+)
+def test_a_large_workspace_is_swept_for_its_total_once_a_day(alive: int, days: float, wants: bool) -> None:
+    """Which is a seventh of `sweep_every`; a small one is swept whenever its total differs."""
+    from mirror.store.crawl_state import ListingProgress, WorkspaceState
+    from mirror.sync.listing_state import wants_sweep
+    from mirror.times import to_text
+
+    state = WorkspaceState(swept_at=to_text(START - timedelta(days=days)))
+    listing = ListingProgress(purpose="incremental", began="2026", seen_since="2026", last_size=7)
+    assert wants_sweep(state, listing, alive, START, 7 * 86_400) is wants
 
 
 def test_refs_that_change_during_a_listing_are_read_again(tmp_path: Path) -> None:

@@ -92,6 +92,15 @@ def test_members_that_may_not_be_seen_are_reported_and_not_missing(tmp_path: Pat
         assert crawl.sync(full=True).accepted == []
 
 
+def test_members_that_failed_and_then_may_not_be_seen_are_not_missing(tmp_path: Path) -> None:
+    """Nobody asks for them again before the next full listing."""
+    with crawling(tmp_path, workspaces=ONE, refs="none") as (sandbox, crawl):
+        for fault, code in (("500", 1), ("403", 0)):
+            sandbox.add_fault(Fault(fault, where="members", nth=None))
+            assert crawl.sync(full=True).exit_code == code
+            sandbox.clear_faults()
+
+
 def test_refs_left_out_of_a_run_count_as_missing(tmp_path: Path) -> None:
     """If refs have their own schedule, a sync without them is not complete."""
     with crawling(tmp_path, workspaces=ONE) as (_, crawl):

@@ -4,6 +4,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 from sync_harness import START, Clock, SyncHarness, assert_matches_sandbox, crawling
 
@@ -33,6 +34,14 @@ def test_a_ref_that_could_not_be_read_is_not_called_missing(tmp_path: Path, kind
         assert crawl.changes() == []
         sandbox.clear_faults()
         assert_matches_sandbox(crawl, sandbox, ONE["workspaces"])
+
+
+def test_refs_that_were_never_read_are_no_difference(tmp_path: Path) -> None:
+    """The next sync reads them."""
+    with crawling(tmp_path, refs="none", **ONE) as (_, crawl):
+        crawl.sync()
+        crawl.config = msgspec.structs.replace(crawl.config, refs="api")
+        assert crawl.verify()[1] == []
 
 
 def test_verify_repairs_refs_by_a_sync_step(tmp_path: Path) -> None:

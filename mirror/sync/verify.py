@@ -221,7 +221,7 @@ class VerifyStep(Step):
 
     def _ref_differences(self, answer: UpstreamCopy) -> Iterator[str]:
         """Name the refs that are missing, point elsewhere or, in a `whole` answer, should not be there."""
-        for kind, table in REF_TABLES.items() if answer.refs is not None and self.synced_at else ():
+        for kind, table in REF_TABLES.items() if self.synced_at else ():
             mine = dict(
                 self.run.store.rows(
                     f"SELECT name, target_hash FROM {table} WHERE repository_id = ?", (self.row_id,)
