@@ -17,7 +17,7 @@ import msgspec
 from mirror.search.index.format import IndexReader, Leaf, Node, unpack_best
 from mirror.search.names import EXACT, SUBSTRING
 from mirror.search.pending import PendingMatches, PendingRows
-from mirror.search.query import Filters, Query, owned_ids, parse_query, sql_conditions
+from mirror.search.query import Filters, Query, is_encodable, owned_ids, parse_query, sql_conditions
 from mirror.search.scan import Hit, KeptReads, RowReader, described_hits, new_hits
 
 FEW = 1_500
@@ -70,8 +70,8 @@ def search(
     Results are sorted by match (the name is the query, begins with it, contains it), then by followers,
     forks, newest `created_at`, and lowest id.
 
-    :param query: a part of a name; ``owner/part`` searches among the owners that begin with `owner`; the
-        empty query matches everything
+    :param query: a part of a name; ``owner/part`` searches among the repositories of `owner` or, if there is
+        no such owner, of the owners that begin so; the empty query matches everything
     :param limit: number of repositories in the page; negative is 0
     :param offset: number of repositories to skip; negative is 0
     :param visible_private: False if the caller may not see private repositories: they are neither
@@ -218,7 +218,7 @@ class QueryEngine:
 
     def corrected(self) -> "QueryEngine | None":
         """Return an engine for the query that was probably meant; None if no name is near enough."""
-        if not self.query.is_encodable:
+        if not is_encodable(self.query.part):
             return None
         # Most queries match something, and this import takes longer than they do.
         from mirror.search.fuzzy import nearest_name  # noqa: PLC0415
@@ -231,7 +231,7 @@ class QueryEngine:
 
     def answer(self, start: int, stop: int) -> ResultPage:
         """Return the number of all hits, and hits `start` to `stop` of them."""
-        if not self.query.is_encodable:
+        if not is_encodable(self.query.part):
             return ResultPage(0, [])
         found = self.index.find(self.query.needle)
         if isinstance(found, Node) and self.conditions.is_plain:
@@ -245,7 +245,7 @@ class QueryEngine:
 
     def described(self, start: int, stop: int) -> ResultPage:
         """Return how many repositories match only by their description, and some of them in order."""
-        if not self.query.is_encodable:
+        if not is_encodable(self.query.part):
             return ResultPage(0, [])
         query = self.query
         hits = described_hits(self.connection, query.part, query.written, self.conditions)

@@ -106,15 +106,6 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         return [*paths, (SUBSTRING, needle)]
 
     @property
-    def is_encodable(self) -> bool:
-        """Whether the part can be encoded. If not (a lone surrogate), no stored name contains it."""
-        try:
-            self.part.encode()
-        except UnicodeEncodeError:
-            return False
-        return True
-
-    @property
     def collections(self) -> tuple[int, ...]:
         """The collections of the index that may be shown."""
         shows_private = self.visible_private or bool(self.private_of)
@@ -139,7 +130,7 @@ def _collections(*, private: bool | None, shows_private: bool, gone: bool) -> tu
 def parse_query(
     text: str, *, visible_private: bool, private_of: tuple[int, ...], **filters: Unpack[Filters]
 ) -> Query:
-    """Parse a query: ``owner/part`` searches `part` among the owners that begin with `owner`."""
+    """Parse a query: ``owner/part`` searches `part` among the owners that `wanted_owners` returns."""
     owner = filters.get("owner")
     others: dict[str, Any] = {name: value for name, value in filters.items() if name != "owner"}
     before, slash, after = text.partition("/")
@@ -343,6 +334,11 @@ def _is_told(connection: sqlite3.Connection, query: Query, owner: int) -> bool:
     owns = f"EXISTS (SELECT 1 FROM repositories WHERE owner_id = :owner AND {visible})"
     is_owner = "(SELECT is_owner FROM users WHERE id = :owner)" if query.visible_private else "0"
     return bool(connection.execute(f"SELECT {owns} OR {is_owner}", values).fetchone()[0])
+
+
+def is_encodable(text: str) -> bool:
+    """Return whether a text can be encoded. If not (a lone surrogate), no stored name contains it."""
+    return _encodable(text) == text
 
 
 def _encodable(text: str) -> str:

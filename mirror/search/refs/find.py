@@ -17,7 +17,7 @@ from mirror.search.find import limit_of, one_snapshot, text_of
 from mirror.search.index.refs.changes import changed_refs
 from mirror.search.index.refs.layout import KIND_NAMES, MOST_LISTED, ORDER, TABLES, up_to
 from mirror.search.names import EXACT, PREFIX, SUBSTRING
-from mirror.search.query import plain_cursor
+from mirror.search.query import is_encodable, plain_cursor
 from mirror.search.refs.query import (
     COMMIT,
     Place,
@@ -79,9 +79,7 @@ def search_refs(
         parsed = parse_ref_query(
             connection, query, visible_private=visible_private, private_of=tuple(private_of), **filters
         )
-        found = (
-            _answer(connection, parsed, start, stop) if _is_encodable(parsed.part) else RefAnswer(0, 0, [])
-        )
+        found = _answer(connection, parsed, start, stop) if is_encodable(parsed.part) else RefAnswer(0, 0, [])
     refs = [FoundRef(hit.repository, KIND_NAMES[hit.kind], hit.name) for hit in found.hits]
     return RefsResult(query=query, count=found.refs, repositories=found.repositories, refs=refs)
 
@@ -92,11 +90,6 @@ class RefAnswer(NamedTuple):
     refs: int
     repositories: int
     hits: Sequence[RefHit]
-
-
-def _is_encodable(text: str) -> bool:
-    """Return whether a text can be encoded. If not (a lone surrogate), no stored name contains it."""
-    return text.encode("utf-8", "replace").decode() == text
 
 
 def _answer(connection: sqlite3.Connection, query: RefQuery, start: int, stop: int) -> RefAnswer:
