@@ -309,6 +309,17 @@ class IndexReader:
         return [row_id for summary in summaries for ids in unpack_best(summary.best) for row_id in ids]
 
 
+def children_of(path: bytes, text: bytes) -> set[bytes]:
+    """Return the paths one byte below `path` that a text has, its end included."""
+    children = set[bytes]()
+    ended = text + END
+    at = text.find(path)
+    while at >= 0:
+        children.add(ended[at : at + len(path) + 1])
+        at = text.find(path, at + 1)
+    return children
+
+
 def _common_prefix(one: bytes, other: bytes) -> int:
     """Return the length of the longest common prefix."""
     for index, (left, right) in enumerate(zip(one, other, strict=False)):

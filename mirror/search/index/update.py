@@ -27,6 +27,7 @@ from mirror.search.index.format import (
     END,
     LEAF_SIZE,
     SHORTEST_LISTED,
+    children_of,
 )
 from mirror.search.index.leaves import LeafWriter
 from mirror.search.index.nodes import NodeWriter
@@ -121,7 +122,7 @@ class _Update:
     def _append_ended(self, ends: Sequence[tuple[list[bytes], Numbers, Numbers, NDArray[np.uint64]]]) -> None:
         """Append to the lists of suffixes that are common to their end: to crowds, or else to leaves.
 
-        :param ends: by length of the paths: the paths of groups, and what is `_new` in them
+        :param ends: by length of the paths: the paths of groups, and what is new to them, as `_is_new` says
         """
         in_crowd = np.zeros(self._batch.ids.size, dtype=bool)
         for _, positions, entries, _ in ends:
@@ -154,11 +155,11 @@ class _Update:
         for popular, (text, _) in listed:
             if text == path:
                 self._leaves.add_to_crowd(text, popular[-1])
-            for child in _children(path, text, in_crowd=text in crowds):
-                if child.endswith(END):
-                    self._leaves.add_ended(child, popular[-1])
-                else:
+            for child in children_of(path, text):
+                if not child.endswith(END):
                     self._leaves.add(child, [popular[-1]])
+                elif len(child) > SHORTEST_LISTED and text not in crowds:
+                    self._leaves.add_ended(child, popular[-1])
 
     def _read_rows(self, ids: Iterable[int]) -> list[tuple[Popularity, IndexedText]]:
         """Return some repositories as they are now, which is what the index contains after this batch."""
@@ -169,16 +170,3 @@ class _Update:
             indexed = IndexedText(searched_text(name, slug), collection_of(is_private, deleted_at))
             self._known[row_id] = popularity(followers, forks, created_at, row_id), indexed
         return [self._known[row_id] for row_id in ids if row_id in self._known]
-
-
-def _children(path: bytes, text: bytes, *, in_crowd: bool) -> set[bytes]:
-    """Return the paths one byte below `path` that a text has and that get a leaf."""
-    children = set[bytes]()
-    ended = text + END
-    at = text.find(path)
-    while at >= 0:
-        child = ended[at : at + len(path) + 1]
-        if not child.endswith(END) or (not in_crowd and len(child) > SHORTEST_LISTED):
-            children.add(child)
-        at = text.find(path, at + 1)
-    return children

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.search.index.format import END
+from mirror.search.index.format import END, children_of
 from mirror.search.index.refs.layout import (
     DEEPEST,
     ID_BITS,
@@ -317,7 +317,7 @@ class RefLeaves:
                 self._nodes.write(path, collection, self._node(of_kinds))
         children = defaultdict[bytes, list[int]](list)
         for name_id, text in sorted(texts.items()):
-            for child in _children(path, text):
+            for child in children_of(path, text):
                 children[child].append(name_id)
         for child, names in children.items():
             cost = sum(costs[name_id] for name_id in names)
@@ -337,17 +337,6 @@ class RefLeaves:
             [*map(len, repositories), len(repositories[0] | repositories[1])],
             [best_of(self._connection, refs) for refs in of_kinds],
         )
-
-
-def _children(path: bytes, text: bytes) -> set[bytes]:
-    """Return the paths one byte below `path` that a text has."""
-    children = set[bytes]()
-    ended = text + END
-    at = text.find(path)
-    while at >= 0:
-        children.add(ended[at : at + len(path) + 1])
-        at = text.find(path, at + 1)
-    return children
 
 
 def _may_split(path: bytes) -> bool:
