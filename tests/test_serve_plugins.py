@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi_client import bearer, client_of, run
+from asgi_client import AsgiClient, bearer, client_of, run
 from callers import MixedMirror
 from datasette import hookimpl
 from datasette.app import Datasette
 from datasette.plugins import pm
-from datasette.utils.asgi import Response
+from datasette.utils.asgi import Forbidden, Response
 from fixtures_db import FixtureDb, fill_public
 
+from mirror.serve.auth import STRANGER
 from mirror.serve.guarded_database import mirrors
+from mirror.serve.sql_access import Nobody, SqlVisitor, current_visitor
 from mirror.store import tokens
 
 READ = "SELECT full_name, description FROM repositories"
@@ -134,3 +136,26 @@ def test_a_table_that_a_plugin_makes_disturbs_no_reads(mixed_path: Path) -> None
         return [before, *[await database.execute_fn(columns) for _ in range(8)]]
 
     assert set(run(ask())) == {1}
+
+
+def test_a_read_that_is_refused_says_so(mixed_path: Path) -> None:
+    """Where SQLite only says "not authorized", too: 403 in a request, else the reason."""
+    database = next(mirrors(client_of(mixed_path).datasette))
+
+    async def count(visitor: SqlVisitor) -> None:
+        current_visitor.set(visitor)
+        await database.execute("SELECT count(*) FROM repositories")
+
+    with pytest.raises(Forbidden):
+        run(count(STRANGER))
+    with pytest.raises(sqlite3.DatabaseError, match="is closed to strangers, and so to reads outside"):
+        run(count(Nobody()))
+
+
+def test_own_queries_replace_stored_ones(public_path: Path) -> None:
+    """Also after others have been added to them."""
+    own = {"databases": {"mirror": {"queries": {"stale": "select 'mine' as whose"}}}}
+    served = AsgiClient(Datasette([str(public_path)], metadata=own))
+    for _ in range(2):
+        assert served.json("/mirror/stale.json?_shape=array") == [{"whose": "mine"}]
+        assert served.get("/mirror/biggest.json").status_code == 200

@@ -104,9 +104,10 @@ def get_metadata(datasette: "Datasette") -> dict[str, Any]:
 
 @hookimpl
 def canned_queries(datasette: "Datasette", database: str) -> dict[str, dict[str, Any]]:
-    """Offer the stored queries on mirrors."""
+    """Offer the stored queries on mirrors, except those that the operator's metadata replace."""
     offered = QUERIES if mirror_named(datasette, database) else {}
-    return {name: question.stored() for name, question in offered.items()}
+    own = datasette.metadata("queries", database=database, fallback=False) or {}
+    return {name: question.stored() for name, question in offered.items() if name not in own}
 
 
 @hookimpl(tryfirst=True)
