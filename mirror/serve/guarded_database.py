@@ -59,6 +59,8 @@ _ABOUT_TABLE = re.compile(
 MOST_FACETS = 20  # of a page; each may take the whole time limit of facets
 _facets = ContextVar[int]("facets", default=0)  # how many of them the request of this task has counted
 
+_REFUSED = re.compile("is prohibited$|^not authorized$")  # what SQLite says for its authorizer
+
 ATTEMPTS = 5  # how often a read is repeated when the file is replaced meanwhile
 
 
@@ -291,12 +293,15 @@ class GuardedDatabase(Database):  # type: ignore[misc]
             return False
 
     def _closed(self, fn: Callable[[sqlite3.Connection], Any], visitor: SqlVisitor) -> Any:
-        """Let Datasette read the schema only; raises Forbidden in a request."""
+        """Let Datasette read the schema only; raises Forbidden in a request, else DatabaseError."""
         try:
             return fn(self._connection(Reach.SCHEMA))
         except sqlite3.DatabaseError as error:
-            if isinstance(visitor, Nobody) or "prohibited" not in str(error):
+            if not _REFUSED.search(str(error)):
                 raise
+            if isinstance(visitor, Nobody):  # such as a plugin that reads at the start
+                text = f"{self.path} is closed to strangers, and so to reads outside of requests: {error}"
+                raise sqlite3.DatabaseError(text) from error
             raise Forbidden("view-database") from error
 
     def _connection(self, reach: Reach | None) -> Any:
