@@ -236,6 +236,21 @@ def test_a_workspace_has_its_own_name_and_picture(tmp_path: Path) -> None:
         assert client.json(f'{asked} ~ "webmaster"')["size"] == 0
 
 
+def test_only_the_own_account_has_a_username(tmp_path: Path) -> None:
+    """Clients read their name of `user`, as Bitbucket sends it there; it hides the names of all others."""
+    mirror = ToldMirror(tmp_path / "mirror.db", anonymous=True)
+    row = json.loads(json.dumps(COPIED[0]))
+    slug = row["full_name"].partition("/")[0]
+    row["owner"] |= {"type": "user", "nickname": "Somebody", "account_id": "557058:a"}
+    row["owner"].pop("username", None)
+    mirror.crawl(row)
+    own = bearer(tokens.create(mirror.filled.store, "own", user=slug))
+    client, _ = mirror.served()
+    told = client.json("/2.0/user", headers=own)
+    assert told.pop("username") == slug
+    assert told == client.json("/2.0/users/557058:a", headers=own)
+
+
 def test_a_workspace_without_links_keeps_its_name(tmp_path: Path) -> None:
     """Its links are made then."""
     mirror = ToldMirror(tmp_path / "mirror.db", anonymous=True)

@@ -17,7 +17,7 @@ from mirror.sandbox.exchange import (
     no_such_url,
     removed,
 )
-from mirror.sandbox.model import Principal, SandboxRef, SandboxRepository, SandboxWorkspace
+from mirror.sandbox.model import Person, Principal, SandboxRef, SandboxRepository, SandboxWorkspace
 from mirror.sandbox.vocabulary import slugify
 from mirror.sandbox.world import World
 
@@ -98,7 +98,7 @@ class Api2:
             case ["user"]:
                 return self._user()
             case ["users", name]:
-                return self._account(name)
+                return self._shapes.full_user(self._person(name))
             case ["repositories" | "workspaces" | "snippets"] | ["teams", *_] | ["user", "permissions", *_]:
                 raise HttpError(removed())
             case _:
@@ -181,15 +181,16 @@ class Api2:
             case "token":
                 raise HttpError(error(403, "This API is only accessible with user credentials."))
             case "oauth":
-                return self._shapes.full_user(self._world.people()[0])
+                person = self._world.people()[0]
             case _:
-                return self._account(self._caller.name)
+                person = self._person(self._caller.name)
+        return {**self._shapes.full_user(person), "username": person.username}
 
-    def _account(self, name: str) -> Any:
+    def _person(self, name: str) -> Person:
         person = self._world.person(name)
         if person is None or (self._request.path.rstrip("/").endswith(f"/users/{person.username}")):
             raise HttpError(error(404, name))  # no user names; the message is only what was requested
-        return self._shapes.full_user(person)
+        return person
 
     def _page(self, rows: Any, shape: Callable[[Any], Any], **more: Any) -> Any:
         return page_of(self._request, rows, shape, style=self._style, **more)

@@ -65,7 +65,7 @@ def _myself(connection: sqlite3.Connection, caller: Caller) -> AccountRow:
 def user(connection: sqlite3.Connection, asked: Api2Request) -> Answer:
     """GET user: the user whom the caller speaks for."""
     row = _myself(connection, asked.caller)
-    return Answer(body=asked.shapes.account(row), synced_at=row.last_seen_at)
+    return Answer(body=asked.shapes.caller(row), synced_at=row.last_seen_at)
 
 
 def users(connection: sqlite3.Connection, asked: Api2Request) -> Answer:

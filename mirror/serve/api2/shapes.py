@@ -159,7 +159,7 @@ class Shapes:
             "display_name": row.display_name,
             "uuid": row.known_uuid,
         }
-        if row.username is not None and (row.is_owner or row.username != row.nickname):
+        if _is_namespace(row):
             shaped["username"] = row.username
         if row.nickname is not None:
             shaped["nickname"] = row.nickname
@@ -169,6 +169,11 @@ class Shapes:
             shaped["created_on"] = moment(row.created_at)
         shaped["links"] = self._account_links(row)
         return shaped
+
+    def caller(self, row: AccountRow) -> Json:
+        """Shape the caller's own account: the only one whose `username` Bitbucket tells since 2019."""
+        shaped = self.account(row)
+        return {**shaped, "username": row.username} if _is_namespace(row) else shaped
 
     def owner(self, row: AccountRow) -> Json:
         """Shape the owner of a repository.
@@ -409,6 +414,11 @@ class Shapes:
 
 
 @lru_cache(maxsize=2048)
+def _is_namespace(row: AccountRow) -> bool:
+    """Return whether the name of an account is more than a nickname."""
+    return row.username is not None and bool(row.is_owner or row.username != row.nickname)
+
+
 def _owned_by(links: ApiLinks, owner: AccountRow) -> tuple[Json, Json]:
     """Shape the account and the workspace of an owner. Rows share them, so callers must not change them."""
     shapes = Shapes(links)
