@@ -1,5 +1,6 @@
 """Files of older versions: migrated at the first write, with nothing lost."""
 
+import fcntl
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -8,12 +9,13 @@ import pytest
 from older_files import MIGRATIONS, older
 from search_oracle import naive
 
-from mirror.errors import StoreError
+from mirror.errors import StoreError, StoreLocked
 from mirror.search import search
 from mirror.search.index.check import check_index
 from mirror.store import Store, schema
 from mirror.store.faults import explained
 from mirror.store.files import open_reader
+from mirror.store.lock import SYNC, beside, sync_lock
 from mirror.store.schema import HIDDEN
 
 
@@ -57,6 +59,26 @@ def test_history_from_before_publication_is_hidden(tmp_path: Path) -> None:
 def test_the_version_counts_the_migrations() -> None:
     """Readers know the version without importing the migrations."""
     assert len(MIGRATIONS) == schema.VERSION
+
+
+def test_a_file_is_not_migrated_under_a_sync_of_another_process(tmp_path: Path) -> None:
+    """An older program would write into tables that it does not know; a sync migrates before it writes."""
+    path = tmp_path / "mirror.db"
+    older(path, MIGRATIONS[-2])
+    with beside(path, SYNC).open("w") as lock:
+        lock.write("process 1")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StoreLocked, match="process 1 is syncing into it"):
+            Store(path)
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION - 1,)
+    with sync_lock(path):
+        with pytest.raises(StoreLocked), sync_lock(path):
+            pass
+        with Store(path) as store:
+            version = store.row("PRAGMA user_version")
+    assert version == (schema.VERSION,)
 
 
 BEFORE_SEGMENTS = "m040_slugs"  # the next migration renames a table, for which SQLite reads all views

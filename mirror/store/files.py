@@ -171,10 +171,14 @@ def _header(connection: sqlite3.Connection) -> tuple[int, int]:
 
 
 def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
-    """Migrate a file to this version; raises StoreError if that cannot be done."""
+    """Migrate a file to this version; raises StoreError if that cannot be done, StoreLocked during a sync."""
     version, number = _header(connection)
     if (version, number) == (VERSION, APPLICATION_ID) and not lacks_search_parts(connection):
         return
+    if 0 < version < VERSION:
+        from mirror.store.lock import refuse_if_synced_elsewhere  # noqa: PLC0415 - it imports this file
+
+        refuse_if_synced_elsewhere(path)  # the older program would write into tables that it does not know
     try:
         bring_up_to_date(connection)
     except sqlite3.DatabaseError as error:

@@ -20,6 +20,8 @@ from mirror.store.schema import APPLICATION_ID
 # Suffixes of the lock files beside a mirror.
 LOCKS = SYNC, SERVICE, SERVER, EXPORT, SITE = (".lock", ".service", ".server", ".export", ".site")
 
+_HELD_HERE = set[Path]()  # the lock files that this process holds
+
 SHARED_FOR = 1.0  # seconds that a run waits for processes that only test the lock, which takes a moment
 
 
@@ -71,6 +73,13 @@ def is_served(path: Path) -> bool | None:
 def is_syncing(path: Path) -> bool | None:
     """Return whether a process holds the lock of a mirror for a run; None if unknown."""
     return _is_held(beside(path, SYNC), fcntl.LOCK_SH)
+
+
+def refuse_if_synced_elsewhere(path: Path) -> None:
+    """Raise StoreLocked while another process syncs a mirror."""
+    lock_path = beside(path, SYNC)
+    if lock_path not in _HELD_HERE and is_syncing(path):
+        raise _locked_by(lock_path.read_bytes(), path, "is syncing into it")
 
 
 def _is_held(path: Path, lock: int) -> bool | None:
@@ -144,14 +153,23 @@ def _held_lock(path: Path, suffix: str, mode: int, doing: str) -> Iterator[None]
         descriptor = _opened(path, suffix, mode)
     try:
         if not _locked(descriptor):
-            holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace").strip()
-            raise StoreLocked(f"{path}: {holder or 'another process'} {doing}")
+            raise _locked_by(os.pread(descriptor, 100, 0), path, doing)
         with explained(lock_path):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()}\n".encode(), 0)
-        yield
+        _HELD_HERE.add(lock_path)
+        try:
+            yield
+        finally:
+            _HELD_HERE.discard(lock_path)
     finally:
         os.close(descriptor)
+
+
+def _locked_by(holder: bytes, path: Path, doing: str) -> StoreLocked:
+    """Return the error that names the process whose name a lock file holds."""
+    name = holder[:100].decode("utf-8", "replace").strip()
+    return StoreLocked(f"{path}: {name or 'another process'} {doing}")
 
 
 BESIDE = ("-wal", "-shm", "-journal")  # suffixes of the files that SQLite keeps beside a database
