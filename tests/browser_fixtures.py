@@ -29,7 +29,7 @@ ARGUMENTS = (
 WORDS = ("oauth", "throttling", "emitters", "docs", "python3", "json", "xml", "tests", "api")
 OWNERS = ("redpanda", "annasmith", "bluebox")
 AXE = "axe-core/axe.min.js"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 
 def browser_program() -> str:
