@@ -1,7 +1,9 @@
 """API 2.0's shapes, compared key by key with recorded answers and with Bitbucket's published schemas."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,10 @@ from asgi_client import AsgiClient, bearer, client_of
 from fixtures_db import FixtureDb, hg_ref, owner, repository
 
 from mirror.model import Member
+from mirror.queries.accounts import owner_named
+from mirror.queries.repositories import repository_by_id
+from mirror.queries.visibility import OPERATOR
+from mirror.serve.api2.shapes import ApiLinks, Shapes
 from mirror.store import tokens
 from mirror.store.owners import save_members
 
@@ -204,6 +210,19 @@ def test_a_mercurial_branch_has_heads(ask: World) -> None:
     told = ask("repositories/known/full/refs/branches/default")
     assert told["type"] == "named_branch"
     assert [head["hash"] for head in told["heads"]] == ["b" * 40]
+
+
+def test_answers_share_the_shaped_owner(filled: FixtureDb) -> None:
+    """Shaping it again for each answer would cost more than the rest of a short one."""
+    with closing(sqlite3.connect(filled.store.path)) as connection:
+        row = repository_by_id(connection, OPERATOR, 1)
+        account = owner_named(connection, OPERATOR, "known")
+    assert row is not None
+    assert account is not None
+    one, other = (
+        Shapes(ApiLinks("http://localhost", "http://localhost/2.0")).repository(row, account) for _ in "ab"
+    )
+    assert one["owner"] is other["owner"]
 
 
 SCHEMAS = {

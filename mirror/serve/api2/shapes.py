@@ -413,12 +413,12 @@ class Shapes:
         return {**links.of_repository(row.full_name), **own}
 
 
-@lru_cache(maxsize=2048)
 def _is_namespace(row: AccountRow) -> bool:
     """Return whether the name of an account is more than a nickname."""
     return row.username is not None and bool(row.is_owner or row.username != row.nickname)
 
 
+@lru_cache(maxsize=2048)
 def _owned_by(links: ApiLinks, owner: AccountRow) -> tuple[Json, Json]:
     """Shape the account and the workspace of an owner. Rows share them, so callers must not change them."""
     shapes = Shapes(links)
