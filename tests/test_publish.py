@@ -297,6 +297,17 @@ def test_a_compressed_copy_with_checksums(mixed_path: Path, monkeypatch: pytest.
     assert unpacked == Path("public.db").read_bytes()
 
 
+def test_a_replaced_file_leaves_nothing_that_was_made_of_it(mixed_path: Path, tmp_path: Path) -> None:
+    """Neither what was compressed, which may hold what is private by now, nor checksums of other bytes."""
+    target = tmp_path / "public.db"
+    for name in ("public.db.zst", "public.db.sha256", "public.db.zst.sha256", "public.db.txt"):
+        (tmp_path / name).write_text("of the day before")
+    publish(mixed_path, target, PublishOptions())
+    assert "public.db.zst" in names_in(tmp_path)
+    publish(mixed_path, target, AGAIN)
+    assert [name for name in names_in(tmp_path) if "mirror" not in name] == ["public.db", "public.db.txt"]
+
+
 @pytest.mark.parametrize("words", [["sync"], ["token", "create", "a"], ["verify"], ["run"], ["schedule"]])
 def test_nothing_writes_to_a_published_file(
     mixed_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -33,7 +33,7 @@ EPOCH = "SOURCE_DATE_EPOCH"
 @click.argument("target", metavar="FILE", type=LocalPath(path_type=Path))
 @click.option("--no-authors", is_flag=True, help="Omit names and addresses of people in refs, and messages.")
 @click.option("--check", is_flag=True, help="Search the file for private names; exit 1 if one is found.")
-@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists, and what --zst made of it.")
 @click.option(
     "--inspect",
     type=LocalPath(path_type=Path),

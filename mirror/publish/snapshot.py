@@ -44,6 +44,9 @@ from mirror.store.schema import (
 READ_ONLY = 0o444
 """The mode of a published file: its SHA-256 is published too, so nobody should change it by mistake."""
 
+_CHECKSUM, _COMPRESSED = ".sha256", ".zst"
+_ENDS = (_COMPRESSED, _CHECKSUM, _COMPRESSED + _CHECKSUM)  # of the names of files beside a published one
+
 STEPS = 15
 """The number of steps of which progress is reported."""
 
@@ -83,7 +86,7 @@ class PublishOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     - `authors`: keep names and addresses of people in refs.
     - `check`: search the finished file for private texts.
-    - `force`: replace an existing file.
+    - `force`: replace an existing file, and remove what was made of it.
     """
 
     authors: bool = True
@@ -97,8 +100,10 @@ def publish(
 ) -> Published:
     """Write the public part of a mirror into the file `target`, and return what is in it.
 
-    Raises ConfigError for a target that exists or is the mirror, PrivateFound, StoreLocked where another
-    process publishes there, and StoreError where a file cannot be used; `target` is then as it was.
+    What an earlier run has compressed of a replaced file, and its checksums, are removed: they may hold rows
+    that are private by now. Raises ConfigError for a target that exists or is the mirror, PrivateFound,
+    StoreLocked where another process publishes there, and StoreError where a file cannot be used; `target`
+    is then as it was.
     """
     place = place_of_copy(mirror, target)
     if place.exists() and not options.force:
@@ -132,6 +137,9 @@ def publish(
                 checked=len(private) if options.check else None,
             )
             part.chmod(READ_ONLY)
+            if options.force:
+                for end in _ENDS:
+                    target.with_name(f"{target.name}{end}").unlink(missing_ok=True)
     return published
 
 
@@ -301,7 +309,7 @@ def holds_counts(path: Path) -> bool:
 
 def write_checksum(file: Path) -> Path:
     """Write the SHA-256 of a file beside it, as `sha256sum --check` reads it; return the new file."""
-    target = file.with_name(f"{file.name}.sha256")
+    target = file.with_name(f"{file.name}{_CHECKSUM}")
     line = f"{sha256_of(file)}  {file.name}\n"
     _replace(target, lambda part: part.write_text(line))
     return target
@@ -309,7 +317,7 @@ def write_checksum(file: Path) -> Path:
 
 def write_compressed(file: Path) -> Path:
     """Compress a file into another one beside it, and return that; raises StoreError."""
-    target = file.with_name(f"{file.name}.zst")
+    target = file.with_name(f"{file.name}{_COMPRESSED}")
 
     def compress(part: Path) -> None:
         with file.open("rb") as source, part.open("wb") as out:
