@@ -7,14 +7,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from asgi_client import bearer, client_of
-from fixtures_db import LATER, FixtureDb, hg_ref, repository
+from fixtures_db import LATER, SEEN, FixtureDb, hg_ref, repository
 from sync_harness import SyncHarness, crawling
 from webhook_client import NEW, OLD, SOME, webhook_mirror
 
 from mirror.sandbox import Fault, Sandbox
 from mirror.store import Store, tokens
 from mirror.store.changes import DESCRIBED, repository_changes
+from mirror.store.cursors import Cursors
 from mirror.store.repositories import Look
 from mirror.store.schema import HIDDEN
 
@@ -249,3 +251,33 @@ def test_refs_requested_before_do_not_open_it(tmp_path: Path) -> None:
     assert tuple(filled.store.row(state)) == (filled.store.row("SELECT max(id) FROM changes")[0], 0)
     filled.store.close()
     assert _shown(tmp_path / "mirror.db", "a/b") == []
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_repository_that_one_upstream_sees_private_is_hidden_in_all_of_its_server(
+    tmp_path: Path, gone: bool
+) -> None:
+    """It was transferred to a workspace of another credential; the first upstream is asked for it again."""
+    db = FixtureDb(tmp_path / "mirror.db")
+    db.repositories([repository("ann/tool"), repository("ann/other")])
+    if gone:
+        db.gone("ann/tool")
+    second, elsewhere = (
+        db.store.save_upstream(name, "cloud", url)
+        for name, url in (("second", "https://api.example.com/2.0"), ("else", "https://else.example.com/2.0"))
+    )
+    db.store.save_page(elsewhere, [repository("ann/tool")], Look(SEEN))
+    moved = repository("bob/tool", uuid="{ann/tool}", is_private=True)
+    db.store.save_page(second, [moved], Look(LATER))
+    shown = "SELECT upstream_id, full_name FROM repositories WHERE is_private = 0 ORDER BY id"
+    assert db.store.rows(shown) == [(db.upstream_id, "ann/other"), (elsewhere, "ann/tool")]
+    assert db.store.rows("SELECT kind, repository_id FROM changes WHERE kind = 'made_private'") == [
+        ("made_private", 1)
+    ]
+    under_way = Look("2026-11-03T12:00:00.000000Z", listed_since=SEEN)
+    db.store.save_page(db.upstream_id, [repository("ann/tool")], under_way)
+    assert db.store.value("SELECT is_private FROM repositories WHERE id = 1") == 1
+    with db.store.transaction() as connection:
+        assert [hint.uuid for hint in Cursors(connection, db.upstream_id).hints.take()] == ["{ann/tool}"]
+    db.store.save_page(db.upstream_id, [repository("ann/tool")], Look("2026-11-04T12:00:00.000000Z"))
+    assert db.store.value("SELECT is_private FROM repositories WHERE id = 1") == 0  # it is asked directly

@@ -131,12 +131,14 @@ class _ComparedPage:
         self._inserts, self._updates, self._touches, self._former_measures = (
             list[tuple[Any, ...]]() for _ in range(4)
         )
-        self._outdated_refs, self._hints = list[int](), list[Hint]()
+        self._outdated_refs, self._hints, self._private = list[int](), list[Hint](), list[str]()
 
     def insert(self, row_id: int, upstream_id: int, row: Repository, values: tuple[Any, ...]) -> None:
         """Insert a row; `values` are those of `_WRITTEN`."""
         at, stale = self._look.at, int(self._look.with_refs)
         self.new.append(row_id)
+        if row.is_private:
+            self._private.append(row.uuid)
         self._inserts.append((*values, row_id, upstream_id, row.uuid, stale, at, at))
 
     def update(self, old: "_Known", row: Repository, values: tuple[Any, ...]) -> None:
@@ -159,6 +161,8 @@ class _ComparedPage:
         if is_stale:
             self._outdated_refs.append(old.id)
         self.changed.append(old.id)
+        if values[_IS_PRIVATE]:
+            self._private.append(row.uuid)
         if _MEASURES(old.values) != _MEASURES(values):
             self._former_measures.append((old.id, look.at, *_MEASURES(old.values)))
         self.changes.extend(repository_changes(old.id, old.named(), dict(zip(_WRITTEN, values, strict=True))))
@@ -170,11 +174,35 @@ class _ComparedPage:
         connection.executemany(_UPDATE, self._updates)
         connection.executemany(_TOUCH, self._touches)
         connection.executemany(_KEEP_MEASURES, self._former_measures)
+        if self._private:
+            self.changes += _hide_elsewhere(connection, upstream_id, self._private, at=self._look.at)
         if self._outdated_refs or self._hints:
             cursors = Cursors(connection, upstream_id)
             cursors.drop_refs(self._outdated_refs)
             for hint in self._hints:
                 cursors.hints.add(hint)
+
+
+def _hide_elsewhere(
+    connection: sqlite3.Connection, upstream_id: int, uuids: list[str], *, at: str
+) -> list[Change]:
+    """Make private the rows that other upstreams of the same server have of private repositories.
+
+    A hint has each of them asked. Returns the changes to record.
+    """
+    found = connection.execute(
+        """SELECT r.id, r.upstream_id, r.uuid FROM upstreams p
+               JOIN upstreams q ON q.url = p.url AND q.id <> p.id JOIN repositories r ON r.upstream_id = q.id
+           WHERE p.id = ? AND r.is_private = 0 AND r.uuid IN (SELECT value FROM json_each(?))""",
+        (upstream_id, json.dumps(uuids)),
+    ).fetchall()
+    for row_id, other, uuid in found:
+        # As seen now, so that a listing that is under way there does not make it public again.
+        connection.execute(
+            "UPDATE repositories SET is_private = 1, last_seen_at = ? WHERE id = ?", (at, row_id)
+        )
+        Cursors(connection, other).hints.add(Hint(uuid=uuid, row=True, at=at))
+    return [Change("made_private", row_id) for row_id, _, _ in found]
 
 
 class _Known(NamedTuple):
