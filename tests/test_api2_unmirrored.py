@@ -53,7 +53,7 @@ def test_api_2_says_what_it_does_not_hold_of_a_repository(mixed: MixedMirror, pa
     answer = mixed.served.get(f"/2.0/repositories/{PISTON}/{path}?pagelen=5&access_token=&q=a b")
     what, address = said(mixed.served.get(f"/2.0/repositories/{PISTON}/{path}?pagelen=5&q=a b"))
     assert what == BELOW_2[path]
-    assert address == f"https://api.example.com/2.0/repositories/{PISTON}/{path}?pagelen=5&q=a+b"
+    assert address == f"https://api.example.com/2.0/repositories/{PISTON}/{path}?pagelen=5&q=a%20b"
     assert answer.status_code in (401, 501)
     hidden, unknown = (mixed.served.get(f"/2.0/repositories/{name}/{path}") for name in (HIDDEN, UNKNOWN))
     assert hidden.status_code == unknown.status_code == 404

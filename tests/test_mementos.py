@@ -91,6 +91,16 @@ def test_the_timegate_is_the_address_that_was_sent(served: tuple[AsgiClient, CAL
     assert raw.endswith('/2.0/repositories/bob/new?q=a%3Eb>; rel="original timegate"')
 
 
+@pytest.mark.parametrize("name", ["access_token", "ACCESS%5ftoken"])
+def test_the_timegate_repeats_no_credential(served: tuple[AsgiClient, CALLER], name: str) -> None:
+    """Proxies log headers of answers, and clients store them."""
+    client, token = served
+    secret = token["Authorization"].partition(" ")[2]
+    path = f"/2.0/repositories/bob/new?{name}={secret}&fields=%2Bname"
+    link = client("GET", path).headers["Link"]
+    assert link.endswith('/2.0/repositories/bob/new?fields=%2Bname>; rel="original timegate"')
+
+
 def test_without_a_moment_it_is_as_ever(served: tuple[AsgiClient, CALLER]) -> None:
     """Except for the headers that offer the past; lists have none."""
     answer = get(served, "/2.0/repositories/bob/new")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import msgspec
 from datasette.utils.asgi import Request, Response
@@ -36,7 +36,7 @@ from mirror.serve.exchange import (
 )
 from mirror.serve.mementos import ACCEPT, Memento, answered_at, moment_asked
 from mirror.serve.quick_reads import read_in_thread
-from mirror.serve.unmirrored import NotMirrored
+from mirror.serve.unmirrored import NotMirrored, as_sent, passed_on
 from mirror.serve.writer import FindRepository, Write, Writing, admitted_writer, answer_of
 from mirror.times import utc_now
 
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 LONGEST_PATH = 2000  # characters below the version; names are shorter
 _SEARCHES = {"q", "sort", "name"}  # parameters that may make an answer read many rows
-_AS_SENT = "%/?:@!$&'()*+,;=~"  # characters of an address that is escaped already
 _READ_ONLY = (
     "This mirror is read-only. Writes pass through to the upstream where `writes = true` is configured."
 )
@@ -194,9 +193,7 @@ class _Exchange(NamedTuple):
     async def _read_at_time(self, reader: Reader, names: Names) -> Answer:
         """Read from an address that accepts a time in the past, and say so in the headers."""
         request = self.request
-        query = f"?{request.query_string}" if request.query_string else ""
-        sent = quote(f"{request.path}{query}", safe=_AS_SENT, encoding="latin-1")
-        url = f"{address_of(self.datasette, request)}{sent}"
+        url = f"{address_of(self.datasette, request)}{as_sent(request.path)}{passed_on(request.query_string)}"
         headers = {"Vary": ACCEPT, "Link": f'<{url}>; rel="original timegate"'}
         moment = request.headers.get(ACCEPT.lower())
         try:

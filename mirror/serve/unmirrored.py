@@ -7,7 +7,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode
+from urllib.parse import quote, unquote, unquote_plus
 
 from mirror.queries.accounts import knows_members
 from mirror.queries.first_listings import lacks
@@ -23,7 +23,7 @@ REFS_HEADER = "X-Mirror-Refs"  # why an answer has no refs: "not read yet" or "n
 LISTING_HEADER = "X-Mirror-Listing"  # the same for what a workspace has: its repositories, its members
 RETRY_SECONDS = 60
 
-# Parameters with a credential for this mirror, which no other server may see.
+# Parameters with a credential for this mirror, which no other server, and no log of links, may see.
 CREDENTIALS = frozenset({"access_token"})
 
 # Resources below a repository in both APIs, by the next name in the path.
@@ -175,10 +175,14 @@ def upstream_address(upstream: UpstreamRow, api: str, path: str, query: str = ""
 
 
 def passed_on(query: str) -> str:
-    """Return a query, with its question mark, without the credentials for this mirror."""
-    sent = parse_qsl(query, keep_blank_values=True)
-    kept = [(name, value) for name, value in sent if name.lower() not in CREDENTIALS]
-    return f"?{urlencode(kept)}" if kept else ""
+    """Return a query as it was sent, with its question mark, without the credentials for this mirror."""
+    kept = [one for one in query.split("&") if unquote_plus(one.partition("=")[0]).lower() not in CREDENTIALS]
+    return as_sent(f"?{'&'.join(kept)}") if any(kept) else ""
+
+
+def as_sent(address: str) -> str:
+    """Escape the characters of an address that a client has escaped in part."""
+    return quote(address, safe="%/?:@!$&'()*+,;=~", encoding="latin-1")
 
 
 def _center_path(parts: list[str]) -> list[str]:
