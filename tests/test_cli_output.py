@@ -97,8 +97,12 @@ def test_a_full_disk_under_stdout_is_one_line(synced: Folder, command: str) -> N
 
 @pytest.mark.parametrize(
     ("error", "limit"),
-    [(MemoryError(), "ulimit -v"), (RuntimeError("can't start new thread"), "ulimit -u")],
-    ids=["memory", "threads"],
+    [
+        (MemoryError(), "ulimit -v"),
+        (ImportError("libopenblas.so: failed to map segment from shared object"), "ulimit -v"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+    ],
+    ids=["memory", "modules", "threads"],
 )
 def test_a_limit_of_the_process_is_one_line(
     error: Exception, limit: str, capsys: pytest.CaptureFixture[str]

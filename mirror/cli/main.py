@@ -227,7 +227,7 @@ def _finished(work: Callable[[], object]) -> int:
         work()
     except SystemExit as left:
         code = left.code
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError) as error:
         if limit := _reached_limit(error):
             raise MirrorError(f"{limit}; what was saved is kept; allow this process more") from error
         raise
@@ -237,7 +237,7 @@ def _finished(work: Callable[[], object]) -> int:
 
 def _reached_limit(error: Exception) -> str:
     """Return the limit of a process that an error shows; "" for any other error."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "failed to map segment" in str(error):  # of a compiled module
         return "no memory is left (ulimit -v)"
     return "no thread can be started (ulimit -u)" if "start new thread" in str(error) else ""
 
