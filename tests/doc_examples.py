@@ -15,7 +15,7 @@ from asgi_client import AsgiClient, basic
 from click.testing import CliRunner
 
 from mirror.cli.main import mirror
-from mirror.cli.serve import application
+from mirror.cli.serve import application, arrange
 from mirror.config import read_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -167,7 +167,10 @@ class Place:
             headers = {name: value for name, value in headers.items() if name != "Host"}
             return httpx.request(method, origin + path, headers=headers, content=body)
         if self._served is None:
-            self._served = AsgiClient(application(read_config(self._folder / "mirror.toml")))
+            config = read_config(self._folder / "mirror.toml")
+            datasette = application(config)
+            arrange(datasette, config)
+            self._served = AsgiClient(datasette)
         return self._served(method, path, headers=headers, content=body)
 
 

@@ -13,7 +13,12 @@ from asgi_client import AsgiClient, basic, bearer, client_of, make_tokens
 from prepared_files import long_port
 from write_harness import WriteHarness, writable
 
+from mirror.cli.serve import application, arrange
+from mirror.config import Config, UpstreamConfig
+from mirror.errors import NotFound
+from mirror.model import RepositorySettings
 from mirror.sandbox import Fault, Sandbox, World, running
+from mirror.serve.state import served as served_state
 from mirror.store import Store, tokens
 from mirror.write import PassThrough
 from mirror.write.record import Confirm
@@ -279,3 +284,13 @@ def test_a_write_answers_with_no_namesake_of_another_upstream(served: Served, be
     status, said = served("POST", "repositories/erik/tool/fork", name="tool", owner="jespern")
     assert beside.upstream("jespern/tool")["parent"]["full_name"] == "erik/tool"
     assert (status, "another repository" in str(said)) == (503, True)
+
+
+def test_writes_follow_a_configuration_that_is_read_again(public_path: Path) -> None:
+    """After SIGHUP, with its upstreams and credentials, as syncs do."""
+    before = Config(database=str(public_path), upstreams=(UpstreamConfig(name="old"),))
+    datasette = application(before)
+    arrange(datasette, before)
+    arrange(datasette, msgspec.structs.replace(before, upstreams=(UpstreamConfig(name="new"),)))
+    with pytest.raises(NotFound, match=r"--upstream \(new\)"):
+        served_state(datasette).writer.create("nobody", RepositorySettings(name="x"), by="")

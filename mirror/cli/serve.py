@@ -140,19 +140,18 @@ def answering(datasette: "Datasette", listener: Listener, current: Current) -> l
 
 
 def application(config: Config) -> "Datasette":
-    """Build the server; if writes are allowed, they pass through to the upstreams.
+    """Build the server.
 
     Raises what `build` raises, and ConfigError for a secret that cannot be read. Starts no thread.
     """
-    writer = PassThrough(config) if config.serve.writes else None
-    datasette = build(Path(config.database), config.serve, writer=writer)
+    datasette = build(Path(config.database), config.serve)
     webhooks_of(config)
     log_as(config)
     return datasette
 
 
 def arrange(datasette: "Datasette", config: Config) -> None:
-    """Set the parts of a server that may change while it runs: webhooks, limits, thresholds, logs.
+    """Set the parts of a server that may change while it runs: webhooks, writes, limits, thresholds, logs.
 
     Raises ConfigError before anything is changed.
     """
@@ -161,6 +160,7 @@ def arrange(datasette: "Datasette", config: Config) -> None:
     if not config.serve.read_only:
         accept(datasette, hooks)
     known = served(datasette)
+    known.writer = PassThrough(config)
     known.limits = lambda connection: accounts_by_upstream(config, reported_limits(connection))
     known.stale_after = {upstream.name: upstream.stale_after for upstream in config.upstreams}
 

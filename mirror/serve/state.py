@@ -144,7 +144,7 @@ class PublicSnapshot:
 class Served:
     """The state of one Datasette.
 
-    - `writer` passes writes to the upstreams; None if writes are not configured.
+    - `writer` passes writes to the upstreams, if `config.writes` allows them.
     - `described_databases`: what `metadata` describes: the databases, and the sizes of their files.
     - `use_saved_at` maps (mirror, token id) to the monotonic time at which the token's use was last saved.
     - `limits` reads the budgets of the upstreams from the request ledger.
