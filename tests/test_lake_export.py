@@ -9,8 +9,10 @@ import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 from fixtures_db import LATER, FixtureDb, hg_ref, owner, repository
@@ -279,10 +281,8 @@ def test_a_compacted_export_holds_the_same_in_few_files(mixed_path: Path, tmp_pa
     assert not exported(mixed_path, lake, compact=True).compacted
 
 
-def test_files_of_an_older_version_are_compacted(mixed_path: Path, tmp_path: Path) -> None:
-    """They lack the columns that were added since."""
-    lake, filled = tmp_path / "lake", FixtureDb(mixed_path)
-    exported(mixed_path, lake)
+def made_older(lake: Path) -> int:
+    """Take columns from the repositories of an export that were added later; return how many there are."""
     (path,) = (lake / "repositories").rglob("*.parquet")
     older = pq.read_table(path, partitioning=None).drop_columns(["upstream", "hidden_until"])
     pq.write_table(older, path)
@@ -290,11 +290,33 @@ def test_files_of_an_older_version_are_compacted(mixed_path: Path, tmp_path: Pat
     told = json.loads(manifest.read_text())
     told["tables"]["repositories"][0]["bytes"] = path.stat().st_size
     manifest.write_text(json.dumps(told))
+    return len(older)
+
+
+def test_files_of_an_older_version_are_compacted(mixed_path: Path, tmp_path: Path) -> None:
+    """They lack the columns that were added since."""
+    lake, filled = tmp_path / "lake", FixtureDb(mixed_path)
+    exported(mixed_path, lake)
+    older = made_older(lake)
     filled.refs("jespern/django-piston", [hg_ref("tag", "v1", "7")], at=LATER)
     filled.store.close()
     assert exported(mixed_path, lake).what == "changes"
     assert exported(mixed_path, lake, compact=True).compacted
-    assert len(held(lake)["repositories"]) == len(older)
+    assert len(held(lake)["repositories"]) == older
+
+
+def test_files_of_an_older_version_are_read_as_the_readme_says(
+    mixed_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its statements for DuckDB."""
+    lake = tmp_path / "lake"
+    exported(mixed_path, lake)
+    older = made_older(lake)
+    text = (lake / "README.md").read_text().partition("With DuckDB")[2]
+    monkeypatch.chdir(lake)
+    with duckdb.connect() as engine:
+        engine.execute(dedent("\n".join(line for line in text.splitlines() if line.startswith("    "))))
+        assert engine.execute("SELECT count(*) FROM repositories").fetchone() == (older,)
 
 
 def test_many_additions_are_compacted_by_themselves(

@@ -61,9 +61,11 @@ _SEQ = Column("seq", "integer", "number of the export that wrote the row")
 _OP = Column("op", "text", "upsert: the row has these values since that export")
 
 
-# Two upstreams of one server, with credentials of their own, may hold one repository, as two mirrors do.
-def _of(sql: str) -> tuple[Column, Column]:
-    """Describe the upstream of a row."""
+def _upstream_of(sql: str) -> tuple[Column, Column]:
+    """Describe the upstream of a row.
+
+    Two of one server, each with its own credential, may hold the same repository, as two mirrors may.
+    """
     about = (
         "number of a further upstream with the same address, which counts as a mirror of its own; else null"
     )
@@ -83,7 +85,7 @@ REPOSITORIES = Table(
     "repositories",
     "Repositories; tombstones have deleted_at. The row with the highest seq is current.",
     (
-        *_of("r.upstream_id"),
+        *_upstream_of("r.upstream_id"),
         Column("uuid", "text", "the upstream's identity of the repository", "r.uuid"),
         Column("owner_uuid", "text", "the owner's identity, see users", "o.uuid"),
         *_columns("r", "text", {
@@ -131,7 +133,7 @@ REPOSITORIES = Table(
 )  # fmt: skip
 
 _REF = (
-    *_of("r.upstream_id"),
+    *_upstream_of("r.upstream_id"),
     Column("repository_uuid", "text", "identity of the repository", "r.uuid"),
     Column("kind", "text", "branch or tag", "{kind}"),
     Column("name", "text", "name", "t.name"),
@@ -172,7 +174,7 @@ USERS = Table(
     "users",
     "Users, teams and workspaces. The row with the highest seq is current.",
     (
-        *_of("u.upstream_id"),
+        *_upstream_of("u.upstream_id"),
         *_columns("u", "text", {
             "uuid": "the upstream's identity of the account", "username": "first half of full names",
             "display_name": "name", "first_name": "first name", "last_name": "last name",
@@ -196,7 +198,7 @@ MEMBERS = Table(
     "members",
     "Members of workspaces. Current are those with the seq of the current row of their workspace in users.",
     (
-        *_of("u.upstream_id"),
+        *_upstream_of("u.upstream_id"),
         Column("workspace_uuid", "text", "identity of the workspace", "u.uuid"),
         Column("user_uuid", "text", "identity of the member", "n.uuid"),
         *_columns("m", "text", {"permission": "owner, collaborator or member"}),
@@ -213,7 +215,7 @@ FOLLOWERS = Table(
     "followers",
     "Followers of repositories. Current are those with the seq of the current row of their repository.",
     (
-        *_of("r.upstream_id"),
+        *_upstream_of("r.upstream_id"),
         Column("repository_uuid", "text", "identity of the repository", "r.uuid"),
         Column("user_uuid", "text", "identity of the follower", "u.uuid"),
         _SEQ,
@@ -228,7 +230,7 @@ PROJECTS = Table(
     "projects",
     "Projects of workspaces. The row with the highest seq is current.",
     (
-        *_of("p.upstream_id"),
+        *_upstream_of("p.upstream_id"),
         Column("uuid", "text", "the upstream's identity of the project", "p.uuid"),
         Column("owner_uuid", "text", "identity of the workspace", "o.uuid"),
         *_columns("p", "text", {"key": "key", "name": "name", "description": "description"}),
@@ -248,7 +250,7 @@ CHANGES = Table(
     "changes",
     "Changes that this mirror saw. Rows are added, never replaced.",
     (
-        *_of("coalesce(r.upstream_id, u.upstream_id)"),
+        *_upstream_of("coalesce(r.upstream_id, u.upstream_id)"),
         *_columns("c", "moment", {"at": "when it was seen"}),
         *_columns("c", "text", {"kind": "what happened"}),
         Column("repository_uuid", "text", "identity of the repository; null for a change of an owner",
@@ -269,7 +271,7 @@ RUNS = Table(
     "runs",
     "Finished runs. Every export has all of them.",
     (
-        *_of("s.upstream_id"),
+        *_upstream_of("s.upstream_id"),
         *_columns("s", "text", {"kind": "kind of the run", "state": "how it ended"}),
         *_columns("s", "moment", {"started_at": "when it began", "finished_at": "when it ended"}),
         *_columns("s", "integer", {
@@ -294,7 +296,7 @@ LISTINGS = Table(
     "listings",
     "By owner: since when all its living repositories were seen. The row with the highest seq is current.",
     (
-        *_of("r.upstream_id"),
+        *_upstream_of("r.upstream_id"),
         Column("owner_uuid", "text", "identity of the owner", "o.uuid"),
         Column("seen_since", "moment",
                "each of its living repositories was seen then or later; null without any",
@@ -318,7 +320,7 @@ INSTANCES = Table(
     "instances",
     "The servers that this mirror copies. Every export has all of them.",
     (
-        *_of("i.id"),
+        *_upstream_of("i.id"),
         *_columns("i", "text", {
             "kind": "cloud, datacenter, legacy or sandbox", "url": "address as configured",
             "refs": "how refs are mirrored: api, git or none",

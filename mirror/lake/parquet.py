@@ -56,10 +56,8 @@ def batches(
     table: Table, rows: Iterator[Sequence[tuple[Any, ...]]], *, seq: int, instances: Mapping[int, str]
 ) -> Iterator[pa.Table]:
     """Turn lists of rows, whose values are those that the table's columns read, into Arrow tables."""
-    schema, firsts = (
-        schema_of(table),
-        {address: number for number, address in sorted(instances.items(), reverse=True)},
-    )
+    schema = schema_of(table)
+    firsts = {address: number for number, address in sorted(instances.items(), reverse=True)}
     written = {
         "instance": instances,
         "upstream": {

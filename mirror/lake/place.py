@@ -292,8 +292,9 @@ With DuckDB, from this folder:
 
     SET VARIABLE files = (SELECT list(file.path) FROM (SELECT unnest(tables.repositories) AS file
         FROM read_json('_manifests/*/latest.json')));
-    CREATE VIEW repositories AS SELECT * FROM read_parquet(getvariable('files'), hive_partitioning = true,
-        hive_types = {{'mirror': VARCHAR}}, union_by_name = true)
+    CREATE VIEW repositories AS SELECT * FROM (SELECT 0::BIGINT AS upstream WHERE false
+        UNION ALL BY NAME SELECT * FROM read_parquet(getvariable('files'), hive_partitioning = true,
+        hive_types = {{'mirror': VARCHAR}}, union_by_name = true)) -- older files have no such column
         QUALIFY row_number() OVER (PARTITION BY mirror, upstream, instance, uuid ORDER BY seq DESC) = 1;
     SELECT instance, full_name, is_private, deleted_at FROM repositories LIMIT 10;
 
