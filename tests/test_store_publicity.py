@@ -168,7 +168,8 @@ def test_a_listing_of_refs_that_began_in_private_does_not_open_it(tmp_path: Path
 def test_a_webhook_before_the_listing_opens_nothing(tmp_path: Path) -> None:
     """A push moves or deletes a branch of the private time before the refs were read."""
     hook = webhook_mirror(tmp_path)
-    assert hook.push(OLD, NEW).json()["refs_moved"] > 0
+    hook.push(OLD, NEW)
+    assert hook.main() == NEW
     hook.crawl.sync()
     hook.sandbox.do("make_private", SOME)
     hook.sandbox.do("create_branch", SOME, name="acquire-initech-deal", target=OLD)
@@ -182,8 +183,7 @@ def test_a_webhook_before_the_listing_opens_nothing(tmp_path: Path) -> None:
     gone = body["push"]["changes"][0]
     gone["old"]["name"] = "acquire-initech-deal"
     gone["old"]["target"]["hash"] = OLD
-    answer = hook.deliver("repo:push", json.dumps(body).encode())
-    assert answer.json()["refs_moved"] == 1
+    hook.deliver("repo:push", json.dumps(body).encode())
     changes = hook.crawl.changes()
     assert changes[-1][:3] == ("branch_deleted", SOME, "acquire-initech-deal")
     assert _shown(hook.crawl.path, SOME) == []

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -30,8 +29,6 @@ log = logging.getLogger("mirror.webhooks")
 MOST_WAITING = 1_000  # deliveries in memory, whose senders wait for an answer
 # Seconds between two attempts to write the spool. Each attempt also waits for SQLite's lock.
 PAUSE_SECONDS = 5.0
-
-WriteResult = dict[str, Any]
 
 
 # `rename` keeps the key of files that earlier versions left in the spool.
@@ -121,7 +118,7 @@ class Spool:
             return []
 
 
-WriteDelivery = Callable[[Store, Kept], WriteResult]
+WriteDelivery = Callable[[Store, Kept], str]
 
 
 class WebhookWriter:
@@ -144,12 +141,12 @@ class WebhookWriter:
         self._store: Store | None = None
         # If the process ends, deliveries in this queue are lost, but their senders got no answer, so they
         # send them again. Acknowledged ones are in the spool.
-        self._waiting = queue.Queue[tuple[Kept, Future[WriteResult]] | None](most_waiting)
+        self._waiting = queue.Queue[tuple[Kept, Future[str]] | None](most_waiting)
         threading.Thread(target=self._work, daemon=True, name="webhooks").start()
 
-    def submit(self, kept: Kept) -> Future[WriteResult]:
+    def submit(self, kept: Kept) -> Future[str]:
         """Queue a delivery; raises TooMany. The future raises StoreError if it cannot be written."""
-        future = Future[WriteResult]()
+        future = Future[str]()
         try:
             self._waiting.put_nowait((kept, future))
         except queue.Full:
@@ -172,7 +169,7 @@ class WebhookWriter:
             if job is not None and job[1].set_running_or_notify_cancel():
                 self._write_now(*job)
 
-    def _write_now(self, kept: Kept, future: Future[WriteResult]) -> None:
+    def _write_now(self, kept: Kept, future: Future[str]) -> None:
         """Write a delivery whose sender is waiting."""
         try:
             future.set_result(self._write(self._opened(), kept))
@@ -184,7 +181,7 @@ class WebhookWriter:
         """Write the spool, oldest first; return whether all of it was written."""
         for name, kept in self._spool.waiting():
             try:
-                done = self._write(self._opened(), kept)
+                outcome = self._write(self._opened(), kept)
             except StoreError as error:
                 log.warning("webhook %s: kept on the disk until it can be written: %s", kept.upstream, error)
                 self._close_after(error)
@@ -194,7 +191,7 @@ class WebhookWriter:
                 self._spool.set_aside(name)
                 continue
             self._spool.remove(name)
-            log.info("webhook %s, kept since %s: %s", kept.upstream, kept.delivery.at, done["outcome"])
+            log.info("webhook %s, kept since %s: %s", kept.upstream, kept.delivery.at, outcome)
         return True
 
     def _opened(self) -> Store:
@@ -214,23 +211,23 @@ class WebhookWriter:
             self._store = None
 
 
-def write(store: Store, kept: Kept, now: datetime) -> dict[str, Any]:
-    """Write the events of a delivery and a record of it, in one transaction; ignore one that was written."""
+def write(store: Store, kept: Kept, now: datetime) -> str:
+    """Write the events of a delivery and a record of it, in one transaction; ignore one that was written.
+
+    Returns the outcome: taken, repeated, or unknown for an upstream that was not mirrored yet.
+    """
     at, delivery = to_text(now), kept.delivery
     with store.transaction() as connection:
         row = store.row("SELECT id FROM upstreams WHERE name = ?", (kept.upstream,))
         if row is None:
-            return {"outcome": "unknown"}
+            return "unknown"
         forget_before = to_text(now - timedelta(hours=KEPT_HOURS))
         repeated = not is_new_delivery(connection, row[0], delivery, forget_before=forget_before)
         if repeated and delivery.request:
-            return {"outcome": "repeated"}
+            return "repeated"
         # Without a number, it could also be a new event with the same body: the next run asks the upstream.
-        moved = 0
         for event in kept.events:
             applied = event._replace(updates=()) if repeated else event
             changes = save_event(connection, row[0], applied, at=delivery.at)
             store.save_changes(changes, run_id=None, at=at)
-            moved += len(changes)
-    outcome = "repeated" if repeated else "taken"
-    return {"outcome": outcome, "refs_moved": moved, "marked": len(kept.events)}
+    return "repeated" if repeated else "taken"
