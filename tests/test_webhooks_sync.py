@@ -252,6 +252,28 @@ def test_a_hinted_workspace_that_fails_is_retried_later(hook: WebhookClient) -> 
     true(hook)
 
 
+def test_a_watch_run_leaves_a_deletion_to_the_run_of_hints(hook: WebhookClient) -> None:
+    """It lists the workspace too, but does not ask for what is missing from the listing."""
+    hook.sandbox.do("delete", SOME)
+    hook.about("repo:deleted", "cloud_updated.json")
+    assert work(hook, Scope(due=["ubernostrum"], leftovers=False, kind="watch")).state == "complete"
+    assert marks(hook) == 1
+    assert work(hook, HINTS).state == "complete"
+    assert marks(hook) == 0
+    true(hook)
+
+
+def test_a_run_that_spends_its_budget_on_what_is_missing_keeps_the_hint(hook: WebhookClient) -> None:
+    """So the service begins another one."""
+    hook.sandbox.do("delete", SOME)
+    hook.about("repo:deleted", "cloud_updated.json")
+    with hook.crawl.run(max_requests=7) as run:
+        assert sync_upstream(run, HINTS).state == "paused"
+    assert (marks(hook), hook.crawl.gone()) == (1, {})
+    assert (work(hook, HINTS).state, marks(hook)) == ("complete", 0)
+    true(hook)
+
+
 def test_hints_of_removed_workspaces_are_deleted(hook: WebhookClient) -> None:
     """No run would list them."""
     hook.sandbox.do("delete", SOME)

@@ -100,10 +100,12 @@ def sync_upstream(run: Run, scope: Scope = EVERYTHING) -> Summary:
         # Hints come first: somebody waits for what a webhook or a write announced.
         workspaces = prepare(run, scope)
         follow_hints(run)
-        workspaces = list_workspaces(run, scope, workspaces)
+        hinted, since = hinted_workspaces(run), run.now_text()
+        workspaces = list_workspaces(run, scope, workspaces, hinted)
         if scope.leftovers:
             retry_leftovers(run)
             resolve_absences(run, workspaces)
+            drop_listed(run, hinted, workspaces, since=since)  # what is missing has been asked for too
             settle_restored(run)
         if run.with_refs:
             list_refs(run, scope)
@@ -141,9 +143,8 @@ def follow_hints(run: Run) -> None:
     _run_steps(run, hint_steps(run))
 
 
-def list_workspaces(run: Run, scope: Scope, workspaces: list[str]) -> list[str]:
+def list_workspaces(run: Run, scope: Scope, workspaces: list[str], hinted: Collection[str]) -> list[str]:
     """List the repositories of each workspace in scope; return all workspaces that are mirrored."""
-    hinted, since = hinted_workspaces(run), run.now_text()
     chosen = scope.to_list(workspaces, to_list_now(run, hinted, workspaces))
     begin_listings(run, chosen, refs=count_stale(run) if run.with_refs and scope.refs else None)
 
@@ -157,7 +158,6 @@ def list_workspaces(run: Run, scope: Scope, workspaces: list[str]) -> list[str]:
         lost = formerly_listed(run, workspaces)
         list_each(lost)
         workspaces = workspaces + lost
-    drop_listed(run, hinted, workspaces, since=since)
     run.failures.raise_if_unreachable()
     if scope.is_whole:
         listings_done(run)
