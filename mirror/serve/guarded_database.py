@@ -81,7 +81,7 @@ class VisitorConnection(BoundedConnection):
 class GuardedDatabase(Database):  # type: ignore[misc]
     """A file, or the in-memory database of `--crossdb`, on which the SQL of visitors is restricted.
 
-    That SQL (`execute`) and counts have threads of their own.
+    That SQL (`execute`, `execute_fn`) and counts have threads of their own.
     """
 
     def __init__(self, original: Database) -> None:
