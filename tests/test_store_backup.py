@@ -229,3 +229,18 @@ def test_the_command_backs_up_and_reports(
             main(["backup", *words])
         assert end.value.code == code
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_no_journal_of_an_earlier_file_is_applied_to_a_copy(public_db: FixtureDb, tmp_path: Path) -> None:
+    """Somebody had written to an earlier copy, and then removed it without what SQLite keeps beside it."""
+    copy, journal = tmp_path / "copy.db", tmp_path / "copy.db-wal"
+    back_up(public_db.path, copy)
+    with closing(sqlite3.connect(copy)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("UPDATE repositories SET description = 'of an earlier time'")
+        connection.commit()
+        left = journal.read_bytes()
+    copy.unlink()
+    journal.write_bytes(left)
+    back_up(public_db.path, copy)
+    assert all_rows(copy) == all_rows(public_db.path)

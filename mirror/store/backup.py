@@ -25,7 +25,6 @@ from mirror.store.faults import explained
 from mirror.store.files import one_at_a_time, open_reader, schema_version, snapshot_moment
 from mirror.store.ledger import count_all_as_spent, take_over
 from mirror.store.lock import (
-    BESIDE,
     beside,
     is_served,
     place_of_copy,
@@ -338,10 +337,8 @@ _IN_USE = "another program has it open: a server, a shell, a replicator; stop it
 
 
 def _keep(mirror: Path, kept: Path) -> None:
-    """Give the replaced file a second name, and remove its journal."""
-    # A damaged file still has one, and SQLite would apply it to the new file.
+    """Give the replaced file a second name, and the journal that a damaged one still has."""
     if not mirror.exists():
-        _drop_journals(mirror)
         return
     try:
         os.link(mirror, kept)
@@ -354,7 +351,6 @@ def _keep(mirror: Path, kept: Path) -> None:
         ) from error
     with explained(mirror):
         sync_to_disk(mirror.parent)
-    _drop_journals(mirror)
 
 
 def _drop_second_name(mirror: Path, kept: Path) -> None:
@@ -364,9 +360,3 @@ def _drop_second_name(mirror: Path, kept: Path) -> None:
     with suppress(OSError):
         if kept.samefile(mirror) and not kept.with_name(f"{kept.name}-wal").exists():
             kept.unlink()
-
-
-def _drop_journals(mirror: Path) -> None:
-    with explained(mirror):
-        for end in BESIDE:
-            mirror.with_name(f"{mirror.name}{end}").unlink(missing_ok=True)

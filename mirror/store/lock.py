@@ -188,6 +188,7 @@ def replacing(target: Path, *, part: Path, mode: int = PRIVATE) -> Iterator[Path
         yield part
         with explained(target):
             sync_to_disk(part)
+            _drop_journals(target)
             part.replace(target)
             sync_to_disk(target.parent)
     finally:
@@ -221,8 +222,7 @@ def _claimed(part: Path, mode: int) -> int:
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         _lock_part(descriptor, part)
-        for end in BESIDE:
-            part.with_name(f"{part.name}{end}").unlink(missing_ok=True)
+        _drop_journals(part)
         os.ftruncate(descriptor, 0)
         os.fchmod(descriptor, mode)
     except BaseException:
@@ -243,8 +243,14 @@ def _lock_part(descriptor: int, part: Path) -> None:
 
 
 def _remove(part: Path) -> None:
-    for path in (part, *(part.with_name(f"{part.name}{end}") for end in BESIDE)):
-        path.unlink(missing_ok=True)
+    part.unlink(missing_ok=True)
+    _drop_journals(part)
+
+
+def _drop_journals(path: Path) -> None:
+    """Remove what SQLite left beside a file that is to be replaced: it would be applied to the new one."""
+    for end in BESIDE:
+        path.with_name(f"{path.name}{end}").unlink(missing_ok=True)
 
 
 def sync_to_disk(path: Path) -> None:
