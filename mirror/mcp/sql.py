@@ -33,9 +33,9 @@ _OWN_FUNCTIONS = (
     "mirror_search", "mirror_search_count", "mirror_refs", "mirror_refs_count", "mirror_refs_repositories",
     "mirror_refs_at", "mirror_repository_at",
 )  # fmt: skip
-# Possessive: otherwise many comments without a statement would backtrack exponentially.
+# Only one way to read a comment: otherwise many without a statement would backtrack exponentially.
 _READS = re.compile(
-    r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*+(?:select|with|values|explain)\b", re.IGNORECASE | re.DOTALL
+    r"(?:\s|\(|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*(?:select|with|values|explain)\b", re.IGNORECASE
 )
 
 
