@@ -153,6 +153,17 @@ def test_a_dump_is_restored_and_read(folder: Folder, is_damaged: bool) -> None:
     assert folder.run("search", "tool").out.startswith("3 found")
 
 
+def _can_dump() -> bool:
+    """Tell whether this Python's `iterdump` knows virtual tables: that of 3.11.2 makes their tables twice."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE VIRTUAL TABLE words USING fts5(word)")
+        return any("writable_schema" in line for line in connection.iterdump())
+
+
+dumping = pytest.mark.skipif(not _can_dump(), reason="this Python cannot dump virtual tables")
+
+
+@dumping
 def test_a_dump_of_python_is_restored_and_read(folder: Folder) -> None:
     """`iterdump` writes no rows of virtual tables, so the mirror's have none of their own."""
     path, new = folder.path / "data/mirror.db", folder.path / "new.db"
@@ -165,6 +176,7 @@ def test_a_dump_of_python_is_restored_and_read(folder: Folder) -> None:
     assert folder.run("verify", "--sample", "0").code == 0
 
 
+@dumping
 def test_what_a_dump_of_tables_left_out_is_made_again(folder: Folder) -> None:
     """Without its triggers, later changes would be missing in searches."""
     path, new = folder.path / "data/mirror.db", folder.path / "new.db"
