@@ -224,6 +224,22 @@ def test_a_secret_that_cannot_be_read_is_refused_by_all_processes(served: Served
     file.write_text(before)
 
 
+def test_a_credential_that_was_adopted_may_become_unreadable(served: Served) -> None:
+    """Each configuration is compared with the one before, not with that of the start."""
+    file, key = served.folder.path / "mirror.toml", served.folder.path / "key"
+    before = file.read_text()
+    key.touch(0o600)
+    key.write_text("sandbox")
+    with_key = re.sub(r"credential = .*", 'credential = "file:key"', before)
+    assert with_key != before
+    for text in (with_key, with_key.replace("[[upstream]]", '[[upstream]]\nstale_after = "2h"')):
+        file.write_text(text)
+        os.kill(served.process.pid, signal.SIGHUP)
+        assert "read again" in told(served.process, "configuration")
+        key.unlink(missing_ok=True)
+    file.write_text(before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_end_of_the_parent_is_the_end_of_all(folder: Folder, number: signal.Signals) -> None:
     """Within seconds, with an open connection; the port is free, and nothing is printed. SIGHUP ends none."""

@@ -24,15 +24,12 @@ class Current:
     ) -> None:
         self.config, self.reread, self._check = config, reread, check
 
-    def renewed(self) -> Config:
-        """Read it again; raises ConfigError for a faulty one."""
+    def renew(self) -> Config:
+        """Replace it by what is read now, and return that; raises ConfigError for a faulty one."""
         new = self.reread()
         self._check(new, self.config)
+        self.config = new
         return new
-
-    def renew(self) -> None:
-        """Replace it; raises ConfigError for a faulty one."""
-        self.config = self.renewed()
 
     def renew_and_tell(self, report: Reporter) -> None:
         """Replace it and report that; report a faulty one, and keep the old one."""

@@ -131,7 +131,7 @@ def answering(datasette: "Datasette", listener: Listener, current: Current) -> l
             end_soon_after(stop)
             served(datasette).latencies.count_in(number)
             arrange(datasette, current.config)
-            on_hangup(lambda: arrange(datasette, current.renewed()))
+            on_hangup(lambda: arrange(datasette, current.renew()))
             answer(datasette, listener, ready=lambda _: ready(), stop=stop, signals=())
 
         return Task(f"worker {number + 1}", lambda stop, ready: exit_code_of(lambda: work(stop, ready)))
@@ -318,7 +318,7 @@ def run_in_processes(datasette: "Datasette", listener: Listener, current: Curren
             log_as(now)
             end_soon_after(stop)
             with built_in_sandbox(now, lively=True), watching(now) as reporter:
-                background = Background(now, report=reporter, stop=stop, reread=current.renewed, adopt=log_as)
+                background = Background(now, report=reporter, stop=stop, reread=current.renew, adopt=log_as)
                 ready()
                 leave_now_unless(background.run())
 
