@@ -110,14 +110,22 @@ def test_an_error_of_the_system_names_its_remedy(number: int, remedy: str) -> No
         raise OSError(number, os.strerror(number))
 
 
-def test_a_file_that_cannot_be_opened_for_want_of_descriptors_says_so(tmp_path: Path) -> None:
-    """SQLite tells no reason, and the file is neither read-only nor another user's."""
+@pytest.mark.parametrize("free", [0, 1])
+def test_a_file_that_cannot_be_opened_for_want_of_descriptors_says_so(tmp_path: Path, free: int) -> None:
+    """SQLite tells no reason, and has closed the file again; it is neither read-only nor another user's."""
+    path = tmp_path / "mirror.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limit[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + free, limit[1]))
     try:
-        with pytest.raises(StoreError, match="ulimit -n"), explained(tmp_path):
-            sqlite3.connect(tmp_path / "mirror.db")
+        with (
+            pytest.raises(StoreError, match="ulimit -n"),
+            explained(tmp_path),
+            closing(sqlite3.connect(path)) as connection,
+        ):
+            connection.execute("SELECT 1 FROM sqlite_master")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)

@@ -4,12 +4,13 @@ import errno
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from mirror.errors import INDEX_LOST, MirrorError, StoreError
 from mirror.store.paths import lacks_room, reading_address
 
+_FILES_OPENED = 4  # at once, for one connection: the file, its -wal and -shm, and the folder to sync
 BUSY_SECONDS = 30  # for how long SQLite waits for another writer
 
 DAMAGED = "the file is damaged: restore a copy, or move it away and `mirror sync` fills a new one"
@@ -91,11 +92,13 @@ def _user(number: int) -> str:
 
 
 def _is_out_of_descriptors() -> bool:
-    """Return whether this process may open no more files, which SQLite does not tell."""
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    except OSError as error:
-        return error.errno in (errno.EMFILE, errno.ENFILE)
+    """Return whether this process may open too few files for a mirror, which SQLite does not tell."""
+    with ExitStack() as opened:
+        try:
+            for _ in range(_FILES_OPENED):  # those that SQLite could open before it failed are closed again
+                opened.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            return error.errno in (errno.EMFILE, errno.ENFILE)
     return False
 
 
