@@ -192,7 +192,8 @@ def _hide_elsewhere(
     """
     found = connection.execute(
         """SELECT r.id, r.upstream_id, r.uuid FROM upstreams p
-               JOIN upstreams q ON q.url = p.url AND q.id <> p.id JOIN repositories r ON r.upstream_id = q.id
+               CROSS JOIN upstreams q ON q.url = p.url AND q.id <> p.id  -- SQLite would read all repositories
+               CROSS JOIN repositories r ON r.upstream_id = q.id
            WHERE p.id = ? AND r.is_private = 0 AND r.uuid IN (SELECT value FROM json_each(?))""",
         (upstream_id, json.dumps(uuids)),
     ).fetchall()
