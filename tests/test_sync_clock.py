@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from sync_harness import Clock, SyncHarness, assert_matches_sandbox, crawling
 
@@ -119,6 +120,19 @@ def test_a_clock_that_is_behind_changes_no_recorded_time(tmp_path: Path) -> None
         assert crawl.sync().exit_code == 0
         assert crawl.notes == []
         assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
+
+
+def test_the_first_sync_of_an_upstream_by_a_clock_behind_changes_no_time_of_others(tmp_path: Path) -> None:
+    """Nothing of it was listed before, so its configured workspace tells the time."""
+    with mirrored(tmp_path) as (sandbox, crawl, clock):
+        crawl.sync()
+        sandbox.do("push", PUSHED)
+        crawl.sync()
+        before = crawl.rows("SELECT * FROM changes")
+        clock.error = timedelta(days=-400)
+        crawl.config = msgspec.structs.replace(crawl.config, name="another")
+        assert crawl.sync().exit_code == 0
+        assert crawl.rows("SELECT * FROM changes")[: len(before)] == before
 
 
 def test_a_member_who_left_is_removed_despite_the_clock(tmp_path: Path) -> None:
