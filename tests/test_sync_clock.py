@@ -122,15 +122,18 @@ def test_a_clock_that_is_behind_changes_no_recorded_time(tmp_path: Path) -> None
         assert_matches_sandbox(crawl, sandbox, TWO["workspaces"])
 
 
-def test_the_first_sync_of_an_upstream_by_a_clock_behind_changes_no_time_of_others(tmp_path: Path) -> None:
-    """Nothing of it was listed before, so its configured workspace tells the time."""
+@pytest.mark.parametrize("names", [TWO["workspaces"], None], ids=["named", "all"])
+def test_the_first_sync_of_an_upstream_by_a_clock_behind_changes_no_time_of_others(
+    tmp_path: Path, names: tuple[str, ...] | None
+) -> None:
+    """Nothing of it was listed before: its configured workspace tells the time, or the list of all."""
     with mirrored(tmp_path) as (sandbox, crawl, clock):
         crawl.sync()
         sandbox.do("push", PUSHED)
         crawl.sync()
         before = crawl.rows("SELECT * FROM changes")
         clock.error = timedelta(days=-400)
-        crawl.config = msgspec.structs.replace(crawl.config, name="another")
+        crawl.config = msgspec.structs.replace(crawl.config, name="another", workspaces=names)
         assert crawl.sync().exit_code == 0
         assert crawl.rows("SELECT * FROM changes")[: len(before)] == before
 

@@ -34,12 +34,14 @@ def tell_time(run: Run) -> None:
     """
     now, names = run.now(), [*(run.config.workspaces or ()), *formerly_listed(run, ())]
     latest = _latest_ahead(run, now)
-    if latest is None or not names:
+    if latest is None:
         return
+
+    def ask() -> object:
+        return run.upstream.fetch_workspace(names[0]) if names else run.upstream.fetch_workspaces(None)
+
     with suppress(UpstreamRefused, UpstreamShapeError):  # each answer tells the time
-        ask_once(
-            lambda: run.upstream.fetch_workspace(names[0]), stop=run.stop, tick=partial(record_progress, run)
-        )
+        ask_once(ask, stop=run.stop, tick=partial(record_progress, run))
     date = moment_of(run.budget.latest_headers.get("date", ""))
     if date is not None and date - now > BEHIND and _latest_ahead(run, date) is None:
         run.note(
