@@ -59,7 +59,7 @@ class _Workers:
         self._started = 0
         self._tasks = queue.SimpleQueue[_Task | None]()
         self._done = queue.SimpleQueue[None]()
-        self._over = threading.Event()
+        self._over: BaseException | None = None  # why nothing is asked any more
 
     def put(self, task: _Task) -> None:
         """Queue a task; tasks are begun in the order of the calls."""
@@ -70,7 +70,7 @@ class _Workers:
 
     def end(self) -> None:
         """Let the threads end; what has not been asked by now never is."""
-        self._over.set()
+        self._over = self._over or Interrupted("not asked any more")
         for _ in range(self._started):
             self._tasks.put(None)
 
@@ -81,9 +81,8 @@ class _Workers:
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
-            if self._over.is_set():
-                task.error = Interrupted("not asked any more")
-            else:
+            task.error = self._over
+            if task.error is None:
                 self._ask(task)
             task.done = True
             self._done.put(None)
@@ -95,7 +94,7 @@ class _Workers:
             task.error = error
             # The other threads must not repeat a credential that was refused.
             if not isinstance(error, UpstreamError | Paused):
-                self._over.set()
+                self._over = self._over or error
 
 
 class _Order:
