@@ -12,6 +12,9 @@ from forked_command import ForkedCommand
 from mirror.report import Reporter
 from mirror.sandbox import RunningSandbox, Sandbox, World, running
 
+WARNINGS = ("-W", "error", "-W", "ignore:unclosed database:ResourceWarning")
+"""Options of Python: what pyproject.toml says of the warnings in tests, for the programs that they start."""
+
 
 class Finished(NamedTuple):
     """How a command ended and what it said."""
@@ -50,7 +53,7 @@ class Folder:
 
     def command(self, *arguments: str) -> list[str]:
         """Return the words that start a command."""
-        return [sys.executable, "-W", "error", "-m", "mirror", *arguments]
+        return [sys.executable, *WARNINGS, "-m", "mirror", *arguments]
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment of a command."""

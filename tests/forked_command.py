@@ -133,4 +133,5 @@ def _run(
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False, buffering=buffering)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
     warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", "unclosed database", ResourceWarning)  # as WARNINGS of cli_runner
     main()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from cli_runner import Finished, Folder, finished
+from cli_runner import WARNINGS, Finished, Folder, finished
 
 _PROGRAM = """
 import json, os, sys
@@ -34,7 +34,7 @@ def fresh_python(
 ) -> Iterator[Callable[..., Finished]]:
     """Start it in a folder, `within` a command that starts another; give what runs `mirror` in it."""
     with subprocess.Popen(
-        [*within, sys.executable, "-W", "error", "-c", _PROGRAM],
+        [*within, sys.executable, *WARNINGS, "-c", _PROGRAM],
         cwd=folder.path,
         env=folder.environment(**environment),
         stdin=subprocess.PIPE,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_runner import Finished
+from cli_runner import WARNINGS, Finished
 from prepared_files import long_port
 from write_harness import SECRET, WriteHarness, writable
 
@@ -120,7 +120,7 @@ def test_delete_asks_at_a_terminal(desk: Desk, word: str, code: int) -> None:
     """Only "yes" deletes."""
     ours, theirs = pty.openpty()
     started = subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "mirror", *desk.words("repo", "delete", PISTON)],
+        [sys.executable, *WARNINGS, "-m", "mirror", *desk.words("repo", "delete", PISTON)],
         stdin=theirs,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -97,6 +97,16 @@ def test_the_wheel_holds_the_package_and_the_scheduler_alone(wheel: Path) -> Non
     assert any(name.endswith("/LICENSE") for name in names)
 
 
+SYNCED = """import pathlib, scheduler
+from mirror.cli import main
+from mirror.sandbox import Sandbox, World, running
+with running(Sandbox(World(40))) as box:
+    upstream = f'[[upstream]]\\nname = "box"\\nkind = "sandbox"\\nurl = "{box.url}"\\n'
+    pathlib.Path("mirror.toml").write_text(upstream)
+    main(["sync"])
+"""
+
+
 @pytest.mark.timeout(300)
 def test_the_wheel_works_in_a_new_environment(wheel: Path, tmp_path: Path) -> None:
     """Sync, search and the plugin, from a fresh environment in another folder."""
@@ -105,16 +115,7 @@ def test_the_wheel_works_in_a_new_environment(wheel: Path, tmp_path: Path) -> No
     (packages,) = (tmp_path / "env").glob("lib/*/site-packages")
     link_locked(packages)
     run(UV, "pip", "install", "--python", python, "--no-deps", wheel, cwd=tmp_path)
-    script = (
-        "import mirror, pathlib, scheduler;"
-        "from mirror.sandbox import *;"
-        "s = running(Sandbox(World(40))); r = s.__enter__();"
-        "pathlib.Path('mirror.toml').write_text("
-        '\'[[upstream]]\\nname="box"\\nkind="sandbox"\\nurl="\' + r.url + \'"\\n\');'
-        "from mirror.cli import main;"
-        "main(['sync'])"
-    )
-    assert "box: complete" in run(python, "-c", script, cwd=tmp_path)
+    assert "box: complete" in run(python, "-c", SYNCED, cwd=tmp_path)
     bin_folder = python.parent
     found = json.loads(run(bin_folder / "mirror", "search", "piston", "--json", cwd=tmp_path))
     assert "jespern/django-piston" in [row["full_name"] for row in found["repositories"]]

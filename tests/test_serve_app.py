@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from cli_runner import WARNINGS
 from fixtures_db import fill_public
 from live_server import serve
 
@@ -37,7 +38,7 @@ print(caught.name, flush=True)
 def _running(path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     fill_public(path).store.close()
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", PROGRAM, str(path)],
+        [sys.executable, *WARNINGS, "-c", PROGRAM, str(path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
