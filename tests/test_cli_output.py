@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -53,7 +54,7 @@ def a_name(folder: Folder) -> str:
 
 def shell(folder: Folder, words: str) -> subprocess.CompletedProcess[str]:
     """Run `mirror` in a shell, which redirects its output."""
-    line = f'set -o pipefail; mirror() {{ {" ".join(folder.command())} "$@"; }}; {words}'
+    line = f'set -o pipefail; mirror() {{ {shlex.join(folder.command())} "$@"; }}; {words}'
     return subprocess.run(
         ["bash", "-c", line],
         cwd=folder.path,

@@ -2,12 +2,13 @@
 
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_runner import Folder, small_sandbox
+from cli_runner import WARNINGS, Folder, small_sandbox
 
 from mirror.sandbox import RunningSandbox
 
@@ -81,7 +82,7 @@ def test_schedule_equals_scheduler_py(folder: Folder, box: RunningSandbox) -> No
     """The file at the top level does what the command does, and a signal ends it."""
     folder.configure(box.url)
     script = Path(__file__).resolve().parent.parent / "scheduler.py"
-    command = [*folder.command()[:3], str(script)]
+    command = [sys.executable, *WARNINGS, str(script)]
     running = subprocess.Popen(
         command, cwd=folder.path, env=folder.environment(), stderr=subprocess.PIPE, text=True
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -345,7 +346,7 @@ def test_an_editor_that_has_gone_is_no_error(
     }
     hello = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": client})
     done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {' '.join(folder.command('mcp'))} {ends}"],
+        ["bash", "-c", f"set -o pipefail; {shlex.join(folder.command('mcp'))} {ends}"],
         cwd=folder.path, env=folder.environment(), input=f"{hello}\n" * 2, capture_output=True, text=True,
         timeout=60, check=False,
     )  # fmt: skip

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -303,7 +304,7 @@ def test_the_recipes_clone_what_an_owner_has(folder: Folder, language: str, reci
     (place / "gitconfig").write_text(f'[url "file://{origin}/"]\n\tinsteadOf = https://bitbucket.org/\n')
     program = place / "bin" / "mirror"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {" ".join(folder.command())} "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(folder.command())} "$@"\n')
     program.chmod(0o755)
     environment = folder.environment(
         PATH=f"{program.parent}:{os.environ['PATH']}", GIT_CONFIG_GLOBAL=str(place / "gitconfig")
