@@ -6,6 +6,7 @@ import shutil
 import socket
 import sqlite3
 from collections.abc import Iterator
+from inspect import cleandoc
 from pathlib import Path
 
 import click
@@ -51,7 +52,7 @@ COMMANDS = dict(commands(mirror))
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_helps_with_an_example(name: str) -> None:
     """A sentence about what it does, and an example to copy."""
-    assert f"        mirror {name}" in (COMMANDS[name].help or "")
+    assert f"    mirror {name}" in cleandoc(COMMANDS[name].help or "")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -63,7 +64,7 @@ def test_every_parameter_is_documented(name: str) -> None:
         else:
             metavar = parameter.make_metavar(click.Context(COMMANDS[name]))
             word = re.split(r"[^A-Z]", metavar.strip("["))[0]
-            assert f"    {word}" in (COMMANDS[name].help or ""), parameter.name
+            assert f"\n{word}" in cleandoc(COMMANDS[name].help or ""), parameter.name
 
 
 def test_help_shows_whole_summaries(synced: Folder) -> None:

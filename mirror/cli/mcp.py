@@ -1,5 +1,6 @@
 """`mirror mcp`: tools for editors and assistants, over standard input and output."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -40,6 +41,7 @@ def mcp(public: bool) -> None:
     try:
         build(Tools(path, ANONYMOUS if public else OPERATOR)).run()
     except BaseExceptionGroup as failed:  # the SDK's tasks fail together, as when the editor has gone
+        sys.unraisablehook = lambda _: None  # Python 3.13 would tell it of the SDK's own stream, too
         raise _first_of(failed) from None
 
 
