@@ -406,7 +406,7 @@ def test_many_pages_are_searched_like_one(tmp_path: Path, seed: int) -> None:
             if turn % 5:
                 continue
             oracle = Oracle(mirror.connection)
-            for query in choose.sample(("", "d", "django", "tool-1", "flask", "kit", "é", "bob/t"), 5):
+            for query in ("", "d", "django", "tool-1", "flask", "kit", "é", "bob/t"):
                 for asked in _ASKED:
                     count, ids = oracle.find(query, limit=60, **asked)
                     for offset in (0, 40):

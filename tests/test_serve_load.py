@@ -111,8 +111,8 @@ def test_too_many_waiting_queries_are_refused(filled: Folder) -> None:
 
 
 def test_a_signal_ends_serve_soon(filled: Folder) -> None:
-    """A slow query, an unread export, a kept connection, half a request: all are cut off."""
-    with served(filled, "serve") as (process, address), asking_slowly(process, address, 1):
+    """Slow queries, an unread export, a kept connection, half a request: all are cut off."""
+    with served(filled, "serve") as (process, address), asking_slowly(process, address, 8):
         port = int(address.rpartition(":")[2])
         with contextlib.ExitStack() as stack:
             sockets = [

@@ -11,7 +11,7 @@ from mirror.sandbox import World
 
 ROOT = Path(__file__).resolve().parent.parent
 SOAK = ROOT / "benchmarks/soak.py"
-MINUTES = 0.2 * TIMES
+MINUTES = 0.3 * TIMES
 """Time enough for one kill of the service, one sync by cron beside it and a handful of webhooks."""
 
 
