@@ -64,6 +64,10 @@ class Questions:
 
 def test_stale_repositories_are_found_by_days_and_owner(questions: Questions) -> None:
     """Without updates for long, of all owners or of one."""
+    questions.filled.store.connection.execute(
+        "UPDATE repositories SET updated_at = ? WHERE full_name = 'dchambers/django-piston'",
+        [to_text(utc_now())],
+    )
     names = [row["full_name"] for row in questions("stale")]
     assert "jespern/django-piston" in names
     assert "dchambers/django-piston" not in names
