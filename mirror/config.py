@@ -394,6 +394,9 @@ def _names_in(path: Path, upstream: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+_TOML_RULES = "strings need quotes, lists need brackets, each setting and each [section] stands only once"
+
+
 def from_toml(text: str, *, where: str = "mirror.toml") -> Config:
     """Decode and check the text of a configuration; raises ConfigError as `read_config` does."""
     if any(map(_has_deep_key, text.split("\n"))):  # Python takes 20 seconds for a key of 20,000 parts
@@ -401,7 +404,7 @@ def from_toml(text: str, *, where: str = "mirror.toml") -> Config:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: not TOML: {error}; strings need quotes, lists need brackets") from error
+        raise ConfigError(f"{where}: not TOML: {error}; {_TOML_RULES}") from error
     except (ValueError, RecursionError):  # of a number of thousands of digits; of lists in lists
         raise ConfigError(f"{where}: a number is too long, or lists are nested too deeply") from None
     try:

@@ -49,12 +49,19 @@ def complaints(config: "Config") -> Iterator[tuple[str, str]]:
         yield from _url_complaints(upstream.url, f"{path}.url")
         if not 0 < upstream.timeout <= LONGEST_TIMEOUT:
             yield f"{path}.timeout", "must be longer than 0s, and at most 1d"
-        if not upstream.url and upstream.kind in ("datacenter", "legacy"):
-            yield f"{path}.kind", f"kind {upstream.kind!r} needs a url"
+        if not upstream.url and (example := _ADDRESSES.get(upstream.kind)):
+            yield f"{path}.kind", f'{upstream.kind!r} needs a url; add one like url = "{example}"'
         yield from _secret_complaints(upstream, path)
         yield from _name_complaints(upstream, path)
     for path in _with_nul(config, "$"):
         yield path, "has a NUL character; leave it out"
+
+
+# Of the kinds that have no default.
+_ADDRESSES = {
+    "datacenter": "https://bitbucket.example/rest/api/1.0",
+    "legacy": "https://bitbucket.example/1.0",
+}
 
 
 def _with_nul(value: object, path: str) -> Iterator[str]:

@@ -140,6 +140,8 @@ def explained(message: str, text: str, where: str, root: type[msgspec.Struct]) -
     key = unknown[1] if unknown else path.rpartition(".")[2].partition("[")[0]
     line = _line_of(text, path, key)
     position = f"{where}, line {line}" if line else where
+    if unknown and (places := _places_of(key, root)):
+        return f"{position}: unknown setting {key!r} here; its place is {' or '.join(places)}"
     if unknown:
         known = sorted(_known(path, root))
         near = did_you_mean(key, known)
@@ -153,6 +155,13 @@ def explained(message: str, text: str, where: str, root: type[msgspec.Struct]) -
     if setting and (suggested := _suggestion(setting, value)) is not None:
         return f"{position}: {key}: {complaint}; did you mean {suggested}?"
     return f"{position}: {key}: {complaint}{_hint(setting) if setting and ';' not in complaint else ''}"
+
+
+def _places_of(key: str, root: type[msgspec.Struct]) -> list[str]:
+    """Name the places of a file where a setting may be."""
+    top = list(settings_of(root))
+    above = ["the top of the file, above all sections"] if any(one.name == key for one in top) else []
+    return above + [f"under {one.header}" for one in top if any(each.name == key for each in one.inner)]
 
 
 def _not_allowed(setting: Setting, value: Any) -> str:
