@@ -18,6 +18,7 @@ from whole_files import all_rows, killed_at
 
 from mirror.cli.main import main
 from mirror.errors import ConfigError, StoreError, StoreLocked
+from mirror.publish.snapshot import PublishOptions, publish
 from mirror.store.backup import back_up, back_up_dated, dated_copies
 
 NOW = datetime(2026, 11, 29, 6, 30, tzinfo=UTC)
@@ -162,6 +163,24 @@ def test_dated_copies_of_a_folder(public_path: Path) -> None:
     assert len(dated_copies(public_path, folder)) == 1
     assert len(list(folder.iterdir())) == 3
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_two_copies_of_one_second_are_one_copy(public_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second replaces the first, also if the folder is relative, and is not removed as an older one."""
+    monkeypatch.chdir(public_path.parent)
+    for _ in range(2):
+        made = back_up_dated(public_path, Path("copies"), NOW, keep=1)
+    assert dated_copies(public_path, made.parent) == [made]
+
+
+def test_a_copy_does_not_replace_a_published_file(public_path: Path) -> None:
+    """It would put private rows where visitors look for public ones."""
+    published = public_path.with_name("public.db")
+    publish(public_path, published, PublishOptions())
+    before = published.read_bytes()
+    with pytest.raises(ConfigError, match="a published file"):
+        back_up(public_path, published)
+    assert published.read_bytes() == before
 
 
 def test_a_second_process_waits_for_another_time(public_path: Path) -> None:

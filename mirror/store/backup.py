@@ -22,7 +22,7 @@ from mirror.store import tokens
 from mirror.store.cursors import Cursors
 from mirror.store.database import Store
 from mirror.store.faults import explained
-from mirror.store.files import one_at_a_time, open_reader, schema_version, snapshot_moment
+from mirror.store.files import one_at_a_time, open_reader, read_if_possible, schema_version, snapshot_moment
 from mirror.store.ledger import count_all_as_spent, take_over
 from mirror.store.lock import (
     beside,
@@ -52,6 +52,8 @@ def back_up(mirror: Path, target: Path, *, progress: OnProgress | None = None) -
     another process copies to it, StoreError if either file cannot be used; the target is unchanged then.
     """
     target = place_of_copy(mirror, target)
+    if read_if_possible(target, snapshot_moment) is not None:
+        raise ConfigError(f"{target}: a published file, which has no private rows; give another name")
     with replacing(target, part=target.with_name(f"{target.name}.part")) as part:
         copy_checked(mirror, part, target=target, progress=progress)
     return target
@@ -69,7 +71,7 @@ def back_up_dated(
     target = place_of_copy(mirror, folder / f"{mirror.stem}-{now:%Y%m%dT%H%M%SZ}.db")
     with replacing(target, part=folder / f"{mirror.stem}.part") as part:
         copy_checked(mirror, part, target=target, progress=progress)
-        older = [one for one in dated_copies(mirror, folder) if one != target]
+        older = [one for one in dated_copies(mirror, folder) if one.name != target.name]
     for one in older[: max(0, len(older) + 1 - keep)] if keep is not None else ():
         with explained(one):
             one.unlink(missing_ok=True)
