@@ -279,6 +279,7 @@ def test_a_sync_leaves_its_rows_to_the_search_index(synced: Folder) -> None:
         (["verify", "--sample", "few"], 2, "few"),
         (["search", "a", "--limit", "-1"], 2, "--limit"),
         (["sandbox", "--fault", "frob"], 2, "--fault"),
+        (["sandbox", "--repositories", "99999999"], 2, "0 to 16777215 repositories"),
         (["token", "create", "x", "--scope", "god"], 2, "scope"),
         (["token", "revoke", "nobody"], 1, "nobody"),
         (["init"], 2, "mirror.toml exists"),

@@ -73,7 +73,10 @@ def sandbox(
         planned = [parse_fault(spec) for spec in faults]
     except ValueError as error:
         raise ConfigError(f"--fault: {error}") from None
-    world = World(repositories, seed=seed, workspaces=workspaces)
+    try:
+        world = World(repositories, seed=seed, workspaces=workspaces)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     simulated = Sandbox(
         world,
         requests_per_hour=budget,
