@@ -24,6 +24,11 @@ OTHERS = 0o077
 """The bits of a mode that concern other users."""
 
 
+PUBLIC_URL = re.compile(
+    r"(?P<origin>https?://[^/?#\s\"'<>@]+)(?P<path>(?:/[^/?#\s\"'<>;]+)*)/?", re.IGNORECASE
+)
+"""Where a proxy publishes a mirror."""
+
 LONGEST_TIMEOUT = 86_400  # the system takes none of a few weeks
 
 
@@ -81,6 +86,8 @@ def _serve_complaints(config: "Config") -> Iterator[tuple[str, str]]:
         yield "$.serve.writes", "a server that is read_only passes no writes on; remove one of the two"
     if config.serve.public_snapshot and config.serve.public_snapshot == config.database:
         yield "$.serve.public_snapshot", "is the mirror itself; name a file of `mirror publish`"
+    if config.serve.public_url and not PUBLIC_URL.fullmatch(config.serve.public_url):
+        yield "$.serve.public_url", "is not https://HOST or https://HOST/PATH, without login, ? and #"
     if config.serve.csp:
         try:
             sources_of(config.serve.csp)

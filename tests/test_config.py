@@ -109,6 +109,11 @@ def test_durations_are_read() -> None:
         ('[[upstream]]\nname = "a"\nkind = "datacenter"', ["line 3", 'add one like url = "https://']),
         ('[serve]\nbackup_schedule = "6h"', ["line 2", "place is the top of the file, above all sections"]),
         ('schedule = "6h"', ["line 1", "its place is under [[upstream]] or under [history]"]),
+        (
+            '[serve]\npublic_url = "code.example"',
+            ["line 2", "public_url: is not https://", "write it like"],
+        ),
+        ('[serve]\npublic_url = "https://u:p@h/x"', ["line 2", "without login"]),
         ("[serve]\n[serve]", ["not TOML", "each [section] stands only once"]),
         ('[[upstream]]\nname = "a"\nworkspaces = "x"', ["line 3", "workspaces", "array"]),
         ("\nupstream = []", ["line 2", "upstream: is empty; write an [[upstream]] section"]),

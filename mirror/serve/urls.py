@@ -20,13 +20,13 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from mirror.addresses import without_login
+from mirror.config_checks import PUBLIC_URL
 from mirror.errors import ConfigError
 from mirror.serve.exchange import Application, AsgiScope, Message, Receive, Send, at_start
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
-_ADDRESS = re.compile(r"(?P<origin>https?://[^/?#\s\"'<>@]+)(?P<path>(?:/[^/?#\s\"'<>;]+)*)/?", re.IGNORECASE)
 _TARGET = re.compile(rb"https?://(?:[^/?#]*@)?(?P<host>[^/?#@]+)", re.IGNORECASE)
 _COOKIE_PATH = re.compile(rb";\s*path=/(?=;|$)", re.IGNORECASE)
 _LINK = re.compile(r'( (?:href|action|src)=")(/[^/"][^"]*|/)(?=")')
@@ -38,7 +38,7 @@ def base_of(public_url: str) -> str:
     """Return the path of a configured address, with slashes at both ends; raises ConfigError."""
     if not public_url:
         return "/"
-    found = _ADDRESS.fullmatch(public_url)
+    found = PUBLIC_URL.fullmatch(public_url)
     if found is None:
         raise ConfigError(
             f"public_url = {without_login(public_url)!r}: write it as https://HOST or https://HOST/PATH,"
@@ -49,7 +49,7 @@ def base_of(public_url: str) -> str:
 
 def origin_of(public_url: str) -> str:
     """Return a configured address without its path."""
-    found = _ADDRESS.fullmatch(public_url)
+    found = PUBLIC_URL.fullmatch(public_url)
     return found["origin"] if found else ""
 
 
