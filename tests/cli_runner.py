@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from forked_command import ForkedCommand
+from forked_command import IGNORED, ForkedCommand
 
 from mirror.report import Reporter
 from mirror.sandbox import RunningSandbox, Sandbox, World, running
 
-WARNINGS = ("-W", "error", "-W", "ignore:unclosed database:ResourceWarning")
+WARNINGS = ("-Werror", *(f"-Wignore:{begin}:{kind.__name__}" for begin, kind in IGNORED.items()))
 """Options of Python: what pyproject.toml says of the warnings in tests, for the programs that they start."""
 
 

@@ -34,6 +34,9 @@ LAZY = (
 )  # fmt: skip
 """What commands import when they need it, beside the files of `mirror.cli`."""
 
+IGNORED = {"unclosed database": ResourceWarning, "Binding": DeprecationWarning}
+"""How the warnings begin that are no errors in programs that tests start; pyproject.toml says why."""
+
 
 def fork_server() -> ForkServerContext:
     """Start processes from one that has imported everything, with `.Process(target=..., args=...)`."""
@@ -133,5 +136,6 @@ def _run(
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False, buffering=buffering)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", "unclosed database", ResourceWarning)  # as WARNINGS of cli_runner
+    for begin, kind in IGNORED.items():
+        warnings.filterwarnings("ignore", begin, kind)
     main()
