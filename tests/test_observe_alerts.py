@@ -263,11 +263,25 @@ def test_a_failure_before_a_reload_has_its_recovery_after_it(tmp_path: Path, lis
             background.reload()
         (tmp_path / "copies").unlink()
         background._worker.keep(next(chores_of(config)))
+        background._worker.alerts.close()
     finally:
         assert background.end()
     sent = {json.loads(body)["event"]: json.loads(body)["text"] for _, body in listener.heard}
     assert (len(listener.heard), sent["recovery"]) == (2, "backup succeeded again")
     assert sent["failure"].startswith("backup: ")
+
+
+def test_alerts_of_before_a_reload_are_delivered_first(listener: Listener) -> None:
+    """Otherwise a failure would come after its recovery, or never if the service ends."""
+    config = from_toml(f'[[alert]]\nurl = "{listener.url}/json"')
+    before, after = Alerts(config, clock=lambda: NOW), Alerts(config, clock=lambda: NOW)
+    after.continue_from(before)
+    for number in range(9):
+        before.send_failure(f"work {number}", "x")
+    for number in range(9):
+        after.send_recovery(f"work {number}")
+    after.close()
+    assert listener.events() == [("/json", "failure")] * 9 + [("/json", "recovery")] * 9
 
 
 @pytest.mark.parametrize(

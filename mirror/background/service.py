@@ -204,11 +204,10 @@ class Background:
             return
         old, self._config = self._config, config
         self._retry_at.clear()  # the budget or the credential may have changed
-        before = self._worker.adopt(config, alerts)
+        self._worker.adopt(config, alerts)
         self._scheduler.remove_all_jobs()
         self._schedule(config, jobs)
         tell_renewal(self._report, config, old)
-        threading.Thread(target=before.close, daemon=True, name="alerts").start()
 
     def _jobs(self, config: Config) -> list[Job]:
         """Return a job for each piece of scheduled work; raises ConfigError."""

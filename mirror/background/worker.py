@@ -255,12 +255,11 @@ class Worker:
         self._busy = threading.Lock()
         self.refused = set[str]()
 
-    def adopt(self, config: Config, alerts: Alerts) -> Alerts:
-        """Use another configuration from now on; return the previous alerts, which the caller closes."""
+    def adopt(self, config: Config, alerts: Alerts) -> None:
+        """Use another configuration from now on."""
         alerts.continue_from(self.alerts)
         self.refused.clear()  # there may be another credential
-        before, self._config, self.alerts = self.alerts, config, alerts
-        return before
+        self._config, self.alerts = config, alerts
 
     def end(self, seconds: float) -> bool:
         """Wait some seconds for running work; return whether it ended in time."""

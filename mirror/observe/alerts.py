@@ -8,10 +8,10 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import msgspec
 
@@ -54,8 +54,24 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str | None = None
 
 
-# Delivers an alert, or ends early when the event is set; raises NotDelivered.
-SendAlert = Callable[[Alert, threading.Event], None]
+class Receiver(NamedTuple):
+    """Who gets alerts: a command, or an address that takes pings or JSON; `name` is for the log."""
+
+    name: str
+    command: tuple[str, ...]
+    address: str
+    is_pinged: bool
+
+    def deliver(self, alert: Alert, stop: threading.Event) -> None:
+        """Deliver an alert, or end early when `stop` is set; raises NotDelivered."""
+        from mirror.observe.delivery import call, ping, post  # noqa: PLC0415 - see `courier_to`
+
+        if self.command:
+            call(self.command, msgspec.json.encode(alert), stop=stop)
+        elif self.is_pinged:
+            ping(self.address, alert.text, failed=alert.event in ("failure", "brake"))
+        else:
+            post(self.address, msgspec.json.encode(alert))
 
 
 class Alerts:
@@ -68,8 +84,13 @@ class Alerts:
     def __init__(self, config: Config, *, clock: Clock = utc_now) -> None:
         self._path = Path(config.database)
         self._clock = clock
-        self._couriers = couriers_of(config.alerts)
-        self._redact = redacting([*secrets_of(config), *addresses_of(config)])
+        self._receivers = [
+            (alert.events, receiver_of(f"alert {number}", alert))
+            for number, alert in enumerate(config.alerts, 1)
+        ]
+        self._couriers = {receiver: courier_to(receiver) for _, receiver in self._receivers}
+        addresses = [receiver.address for _, receiver in self._receivers if receiver.address]  # are secrets
+        self._redact = redacting([*secrets_of(config), *addresses])
         self._troubled = set[str]()
 
     def __enter__(self) -> Self:
@@ -81,7 +102,7 @@ class Alerts:
     def close(self, seconds: float = LONGEST) -> None:
         """Wait up to `seconds` for deliveries; longer ones are cancelled and logged."""
         until = time.monotonic() + seconds
-        late = [courier for _, courier in self._couriers if not courier.finish(until)]
+        late = [courier for courier in self._couriers.values() if not courier.finish(until)]
         # All are told before any is waited for, so that commands that hang are killed at the same time.
         for courier in late:
             courier.give_up()
@@ -89,12 +110,16 @@ class Alerts:
             courier.finish(until + KILL_SECONDS)
 
     def continue_from(self, before: Self) -> None:
-        """Know the troubles that were reported by the alerts of the configuration before this one."""
+        """Know the troubles that the alerts of the configuration before this one reported.
+
+        What is not delivered yet is sent first, also to receivers that are gone.
+        """
         self._troubled = before._troubled
+        self._couriers |= before._couriers
 
     def send_for(self, summary: Summary) -> None:
         """Send the alerts for a run."""
-        if not self._couriers:
+        if not self._receivers:
             return
         name = summary.upstream
         failed_before = name in self._troubled or self._failed_before(summary)
@@ -107,7 +132,7 @@ class Alerts:
 
     def _send_unexpected(self, summary: Summary) -> None:
         """Send the unexpected changes of a run: one alert for each kind."""
-        wanted = {event for events, _ in self._couriers for event in events if event in UNEXPECTED}
+        wanted = {event for events, _ in self._receivers for event in events if event in UNEXPECTED}
         if not wanted:
             return
         try:
@@ -159,9 +184,9 @@ class Alerts:
             state=state,
             error=error and self._redact(error),
         )
-        for events, courier in self._couriers:
+        for events, receiver in self._receivers:
             if event in events:
-                courier.send(alert)
+                self._couriers[receiver].send(alert)
 
 
 def events_of(summary: Summary, *, failed_before: bool) -> list[AlertEvent]:
@@ -185,26 +210,18 @@ def events_of(summary: Summary, *, failed_before: bool) -> list[AlertEvent]:
     return found
 
 
-def couriers_of(alerts: Sequence[AlertConfig]) -> "list[tuple[Sequence[AlertEvent], Courier[Alert]]]":
-    """Make the courier of each alert, with the events that it is for; raises ConfigError."""
-    if not alerts:
-        return []
-    from mirror.observe.delivery import Courier  # noqa: PLC0415 - http.client is slow to import
-
-    sends = [(each.events, sender_of(each)) for each in alerts]
-    return [(events, Courier(f"alert {number}", send)) for number, (events, send) in enumerate(sends, 1)]
+def receiver_of(name: str, alert: AlertConfig) -> Receiver:
+    """Return who gets an alert; raises ConfigError."""
+    address = "" if alert.command else address_of(alert.ping or alert.url)
+    return Receiver(name, alert.command, address, is_pinged=bool(alert.ping))
 
 
-def sender_of(alert: AlertConfig) -> SendAlert:
-    """Return the function that delivers an alert; raises ConfigError."""
-    from mirror.observe.delivery import call, ping, post  # noqa: PLC0415 - as above
+def courier_to(receiver: Receiver) -> "Courier[Alert]":
+    """Make the courier of a receiver."""
+    # Slow to import, but later it may be too late: an alert may be about too few open files.
+    from mirror.observe.delivery import Courier  # noqa: PLC0415
 
-    if alert.command:
-        return lambda sent, stop: call(alert.command, msgspec.json.encode(sent), stop=stop)
-    address = address_of(alert.ping or alert.url)
-    if alert.ping:
-        return lambda sent, _: ping(address, sent.text, failed=sent.event in ("failure", "brake"))
-    return lambda sent, _: post(address, msgspec.json.encode(sent))
+    return Courier(receiver.name, receiver.deliver)
 
 
 def address_of(text: str) -> str:
@@ -214,11 +231,6 @@ def address_of(text: str) -> str:
         named = text if address != text else "address"
         raise ConfigError(f"alert {named}: what it holds {complaint}")
     return address
-
-
-def addresses_of(config: Config) -> Sequence[str]:
-    """Return the addresses of alerts. They are secrets: whoever knows one can post to it."""
-    return [address_of(each.ping or each.url) for each in config.alerts if not each.command]
 
 
 def _first_lines(lines: Sequence[str]) -> str:
