@@ -403,6 +403,20 @@ def test_public_and_whole_exports_do_not_mix(mixed_path: Path, tmp_path: Path) -
             exported(path, tmp_path / "lake", public=True)
 
 
+def test_two_first_exports_at_once_do_not_mix(mixed_path: Path, tmp_path: Path) -> None:
+    """The one that ends later is refused, and puts no private row into a lake that is public by now."""
+    lake, other = tmp_path / "lake", tmp_path / "other.db"
+    copy_empty(other)
+
+    def overtaken(table: str, rows: int) -> None:
+        if (table, rows) == ("repositories", 0):
+            exported(other, lake, public=True)
+
+    with pytest.raises(ConfigError, match="public part of another mirror; export with --public"):
+        export(mixed_path, Place(str(lake)), ExportOptions(), progress=overtaken)
+    assert not list(lake.rglob("repositories/**/*.parquet"))
+
+
 def test_what_cannot_be_used_is_said(mixed_path: Path, tmp_path: Path) -> None:
     """A file that is not a mirror, an unusable place, an export in progress."""
     with pytest.raises(StoreError, match="no mirror there yet"):

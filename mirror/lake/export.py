@@ -106,13 +106,7 @@ def export(
         check_place(place)
         staging = stack.enter_context(place.staging(f"mirror={name}", beside(mirror, ".exporting")))
         before = read_latest(place, name)
-        # A forgotten --public must not add private rows to a public lake.
-        public, whose = (before.public, "this mirror") if before else (is_public(place), "another mirror")
-        if public not in (None, options.public):
-            raise ConfigError(
-                f"{place}: holds {'the public part' if public else 'all'} of {whose};"
-                f" {'export with --public' if public else 'give the public part another folder'}"
-            )
+        _refuse_mixture(place, before, options)
         if before is not None and not is_whole(place, before):
             options = msgspec.structs.replace(options, full=True)
         series = _Series(store, place, staging, before, options, clock, progress)
@@ -152,6 +146,7 @@ class _Series:
         if before is not None and stays and _is_same(before, parts):
             self._finish(begun, before.export, at)
             return self._summary("nothing", {})
+        _refuse_mixture(self._place, before, self._options)  # another mirror may have been faster
         tables = {name: [self._placed(part) for part in found] for name, found in parts.items()}
         self._put_in_force(
             Manifest(
@@ -280,6 +275,17 @@ class _Series:
             rows={name: sum(file.rows for file in files) for name, files in tables.items()},
             files=len(new),
             bytes=sum(file.bytes for file in new),
+        )
+
+
+def _refuse_mixture(place: Place, before: Manifest | None, options: ExportOptions) -> None:
+    """Raise ConfigError if a lake holds another kind of export: `before` is this mirror's last one."""
+    # A forgotten --public must not add private rows to a public lake.
+    public, whose = (before.public, "this mirror") if before else (is_public(place), "another mirror")
+    if public not in (None, options.public):
+        raise ConfigError(
+            f"{place}: holds {'the public part' if public else 'all'} of {whose};"
+            f" {'export with --public' if public else 'give the public part another folder'}"
         )
 
 
