@@ -18,6 +18,7 @@ from pathlib import Path
 from random import Random
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 from fixtures_db import LATER, FixtureDb, hg_ref, repository
 
@@ -209,6 +210,25 @@ def test_the_file_alone_merges_too(cluster: Cluster, lake: Path, tmp_path: Path)
     assert (found.rows, found.mirrors) == (expected.rows, expected.mirrors)
     built = build(tmp_path / "union.db", tmp_path / "out", tmp_path / "mirror.db")
     assert built.rows["repositories"] == expected.rows["repositories"]
+
+
+def test_what_an_older_version_wrote_is_merged_too(lake: Path, tmp_path: Path) -> None:
+    """Its files and its `_SCHEMA.json` lack the columns that were added since."""
+    older, added = tmp_path / "lake", ("upstream", "hidden_until")
+    shutil.copytree(lake, older)
+    for path in older.rglob("*.parquet"):
+        rows = pq.read_table(path, partitioning=None)
+        pq.write_table(rows.drop_columns([name for name in added if name in rows.column_names]), path)
+    told = json.loads((older / "_SCHEMA.json").read_text())
+    for table in told["tables"].values():
+        table["columns"] = [column for column in table["columns"] if column["name"] not in added]
+    (older / "_SCHEMA.json").write_text(json.dumps(told))
+    expected = merge(str(older), tmp_path / "by-duckdb", "duckdb")
+    with started(older, tmp_path / "by-spark", "local[1]") as process:
+        said = process.communicate()[0]
+    assert process.returncode == 0, (tmp_path / "driver.log").read_text()[-3000:]
+    done = json.loads(said)
+    assert (done["rows"], done["checksums"]) == (expected.rows, expected.checksums)
 
 
 def test_ctrl_c_ends_a_merge_by_spark(cluster: Cluster, lake: Path, tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ TYPES: dict[str, DataType] = {
     "list<string>": ArrayType(StringType()),
 }
 
+LATER: dict[str, DataType] = {"upstream": LongType(), "hidden_until": TimestampType()}
+"""Columns that `merge.sql` reads, and that `_SCHEMA.json` does not have if an older version wrote it last."""
+
 MERGED = (
     "repositories", "refs", "users", "members", "followers", "projects", "changes", "instances",
 )  # fmt: skip
@@ -153,8 +156,9 @@ def _hadoop(spark: SparkSession, name: str) -> tuple[Any, Any, Any]:
 
 def _rows(spark: SparkSession, base: str, paths: list[str], table: dict[str, Any]) -> DataFrame:
     """Read the files of a table, with the columns of their folders; without files, it has no rows."""
-    columns = [StructField(column["name"], TYPES[column["type"]]) for column in table["columns"]]
-    schema = StructType(columns + [StructField(name, StringType()) for name in table["folders"]])
+    columns = LATER | {column["name"]: TYPES[column["type"]] for column in table["columns"]}
+    columns |= dict.fromkeys(table["folders"], StringType())
+    schema = StructType([StructField(name, kind) for name, kind in columns.items()])
     if not paths:
         return spark.createDataFrame([], schema)
     found = spark.read.schema(schema).option("basePath", base).parquet(*paths)
