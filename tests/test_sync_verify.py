@@ -140,6 +140,22 @@ def test_a_correct_mirror_passes_verify_for_every_kind(
         assert crawl.verify()[1] == []
 
 
+def test_a_repair_goes_on_after_no_comparison(tmp_path: Path) -> None:
+    """What an interrupted comparison found is mended; one that goes on says how much it leaves out."""
+    with crawling(tmp_path, synced=True, refs="none", **ONE) as (sandbox, crawl):
+        for (name,) in crawl.rows("SELECT full_name FROM repositories"):
+            sandbox.do("edit", name, fields={"description": "other"})
+        (first,) = {finding.repository for finding in crawl.verify(max_requests=1)[1]}
+        mended = crawl.verify(repair=True, max_requests=1)[1]
+        assert {(finding.repository, finding.mended) for finding in mended} == {(first, True)}
+        summary, rest = crawl.verify()
+        assert first not in {finding.repository for finding in rest}
+        assert summary.notes == ["goes on after 1 repository, which a run that was interrupted has compared"]
+        assert crawl.verify(repair=True)[1]
+        summary, rest = crawl.verify()
+        assert (summary.notes, rest) == ([], [])
+
+
 def test_a_sample_does_not_move_the_cursor_of_a_full_verify(tmp_path: Path) -> None:
     """The weekly job must not restart an interrupted `--sample all`."""
     with crawling(tmp_path, synced=True, **ONE) as (_, crawl):

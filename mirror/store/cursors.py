@@ -70,7 +70,6 @@ class Cursors:
     round = _NamedCursor("round", Round)  # the round of a run that was interrupted
     caller = _NamedCursor("caller", LastCheck)  # when the upstream last confirmed whose the credential is
     workspace_list = _NamedCursor("workspaces", LastCheck)  # the workspaces that the caller can see
-    verify = _NamedCursor("verify", int)  # the last repository that `mirror verify` has compared
     # How often the upstream has answered with each status, in all runs.
     answers = _NamedCursor("answers", dict[int, int])
     progress = _NamedCursor("progress", Progress)  # the progress of a run that is under way or stopped early
@@ -96,6 +95,10 @@ class Cursors:
     def refs(self, repository_id: int) -> Cursor[RefsListing]:
         """The position of a listing of refs that takes several pages."""
         return self.named(f"{REFS}{repository_id}", RefsListing)
+
+    def verify(self, *, repair: bool) -> Cursor[int]:
+        """The last repository that `mirror verify` has compared; with `repair`, that it has mended."""
+        return self.named("repair" if repair else "verify", int)
 
     @property
     def hints(self) -> "Hints":

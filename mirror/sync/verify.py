@@ -14,6 +14,7 @@ import msgspec
 
 from mirror.errors import MirrorError, UpstreamRefused, UpstreamShapeError
 from mirror.model import Ref, Repository, RepositoryKey
+from mirror.readable import repositories_text
 from mirror.report import Summary
 from mirror.store.changes import SENT
 from mirror.store.repositories import KEPT_IF_MISSING
@@ -57,7 +58,7 @@ def verify_upstream(
     """Compare `sample` repositories picked at random, or (None) all of them, with their upstream.
 
     A comparison of all that is interrupted is resumed by the next one. With `repair`, the upstream's answer
-    replaces what differs.
+    replaces what differs; such a run skips nothing that was compared without `repair`.
     """
     findings = list[Difference]()
     run.kind = "verify"
@@ -65,13 +66,13 @@ def verify_upstream(
         correct_moments(run, thoroughly=repair)
         if repair:
             findings += [_second_row(name) for name in merge_duplicates(run)]
-        rows = _chosen(run, sample, random)
+        rows = _sampled(run, sample, random) if sample is not None else _all_left(run, repair=repair)
         run.progress.begin(COMPARED, "comparing repositories", total=len(rows))
         steps = (VerifyStep(run, row, findings, repair=repair, keep_place=sample is None) for row in rows)
         run_steps(steps, threads=run.config.concurrency, stop=run.stop, tick=partial(record_progress, run))
         if sample is None:
             with run.cursors() as cursors:
-                cursors.verify.drop()
+                cursors.verify(repair=repair).drop()
     return summary, [_judged(run, finding) for finding in findings]
 
 
@@ -87,18 +88,27 @@ def _judged(run: Run, finding: Difference) -> Difference:
     return msgspec.structs.replace(finding, mended=not stale)
 
 
-def _chosen(run: Run, sample: int | None, random: Random) -> list[int]:
-    """Return the ids of the rows to compare, in order."""
+def _sampled(run: Run, sample: int, random: Random) -> list[int]:
+    """Return the ids of so many rows, picked at random, in order."""
+    ids = _alive(run)
+    return ids if sample >= len(ids) else sorted(random.sample(ids, sample))
+
+
+def _all_left(run: Run, *, repair: bool) -> list[int]:
+    """Return the ids of all rows that an interrupted run of the same kind has not compared, in order."""
     with run.cursors() as cursors:
-        start = (cursors.verify.read() or 0) if sample is None else 0
-    ids = [
-        row[0]
-        for row in run.store.rows(
-            "SELECT id FROM repositories WHERE upstream_id = ? AND deleted_at IS NULL AND id > ? ORDER BY id",
-            (run.upstream_id, start),
-        )
-    ]
-    return ids if sample is None or sample >= len(ids) else sorted(random.sample(ids, sample))
+        start = cursors.verify(repair=repair).read() or 0
+    ids = _alive(run)
+    left = [row_id for row_id in ids if row_id > start]
+    if start:
+        compared = repositories_text(len(ids) - len(left))
+        run.note(f"goes on after {compared}, which a run that was interrupted has compared")
+    return left
+
+
+def _alive(run: Run) -> list[int]:
+    sql = "SELECT id FROM repositories WHERE upstream_id = ? AND deleted_at IS NULL ORDER BY id"
+    return [row_id for (row_id,) in run.store.rows(sql, (run.upstream_id,))]
 
 
 class UpstreamCopy(msgspec.Struct, frozen=True):
@@ -199,7 +209,7 @@ class VerifyStep(Step):
     def _done(self) -> None:
         if self.keep_place:
             with self.run.cursors() as cursors:
-                cursors.verify.save(self.row_id, at=self.run.now_text())
+                cursors.verify(repair=self.repair).save(self.row_id, at=self.run.now_text())
 
     @property
     def _row(self) -> dict[str, object]:
