@@ -218,11 +218,19 @@ def synced(
     path: Path,
     address: str,
     *,
+    token: str | None = None,
     workspaces: tuple[str, ...] = ("jespern",),
     after: timedelta = timedelta(),
 ) -> Summary:
     """Sync a copy from a served mirror, some time later."""
-    upstream = UpstreamConfig(name="other", kind="cloud", url=f"{address}/2.0", workspaces=workspaces)
+    (path.parent / "token").write_text(token or "")
+    upstream = UpstreamConfig(
+        name="other",
+        kind="cloud",
+        url=f"{address}/2.0",
+        workspaces=workspaces,
+        credential=f"file:{path.parent / 'token'}" if token else None,
+    )
     (summary,) = sync_all(
         Config(database=str(path), upstreams=(upstream,)),
         SyncOptions(may_wait=False),
@@ -257,6 +265,66 @@ def test_a_mirror_of_a_mirror_is_complete_later(filled: FixtureDb, tmp_path: Pat
         later = synced(copy, address, workspaces=both, after=timedelta(seconds=61))
         assert (later.state, later.failures) == ("complete", [])
     assert ("jespern/unread", "0.2.1") in refs_of(copy)
+
+
+LISTS_OF_REFS = (
+    "1.0/repositories/jespern/{}/tags",
+    "1.0/repositories/jespern/{}/branches",
+    "2.0/repositories/jespern/{}/refs",
+    "rest/api/latest/projects/jespern/repos/{}/branches",
+    "rest/api/latest/projects/jespern/repos/{}/tags",
+)
+
+
+@pytest.mark.parametrize("path", LISTS_OF_REFS)
+def test_lists_of_refs_say_that_they_may_have_changed(
+    filled: FixtureDb, served: AsgiClient, path: str
+) -> None:
+    """For mirrors of the mirror; and that strangers do not see them, since they are of a private time."""
+    reader = make_tokens(filled.store)["read"]
+    filled.refs("jespern/hidden", REFS)
+    filled.repositories((repository("jespern/shown", JESPERN, uuid=HIDDEN.uuid),), at=LATER)
+
+    def told(slug: str) -> str:
+        headers = served.get("/" + path.format(slug), headers=bearer(reader)).headers
+        return str(headers.get("x-mirror-refs", ""))
+
+    assert (told("read"), told("shown")) == ("", "not public")
+    filled.store.connection.execute("UPDATE repositories SET refs_stale = 1")
+    assert told("read") == "out of date"
+
+
+def test_a_copy_reads_refs_again_once_the_other_mirror_has(filled: FixtureDb, tmp_path: Path) -> None:
+    """Of a repository that the other one had listed with an update, and not read yet."""
+    copy = tmp_path / "copy.db"
+    filled.refs("jespern/unread", REFS)
+    filled.repositories((repository("jespern/read", JESPERN, updated_at=LATER),), at=LATER)
+    with serving(filled.store.path) as address:
+        first = synced(copy, address)
+        assert first.state == "incomplete"
+        assert [failure.error for failure in first.failures] == [
+            "jespern/read: the other mirror has to read them again: they may have changed since"
+        ]
+        assert ("jespern/read", "v1.0") in refs_of(copy)
+        filled.refs("jespern/read", PISTON_REFS, at=LATER)
+        later = synced(copy, address, after=timedelta(seconds=61))
+        assert (later.state, later.failures) == ("complete", [])
+    assert ("jespern/read", "0.2.1") in refs_of(copy)
+
+
+def test_a_copy_takes_no_refs_of_a_private_time(filled: FixtureDb, tmp_path: Path) -> None:
+    """Its strangers would see what the other mirror hides from its own."""
+    copy, token = tmp_path / "copy.db", make_tokens(filled.store)["read"]
+    filled.refs("jespern/unread", REFS)
+    filled.refs("jespern/hidden", REFS)
+    filled.repositories((repository("jespern/shown", JESPERN, uuid=HIDDEN.uuid),), at=LATER)
+    with serving(filled.store.path) as address:
+        first = synced(copy, address, token=token)
+        assert ["was private" in failure.error for failure in first.failures] == [True]
+        assert "jespern/shown" not in {name for name, _ in refs_of(copy)}
+        filled.refs("jespern/shown", PISTON_REFS, at=LATER)
+        assert synced(copy, address, token=token, after=timedelta(seconds=61)).state == "complete"
+    assert ("jespern/shown", "0.2.1") in refs_of(copy)
 
 
 def test_a_mirror_of_one_without_refs_says_what_to_set(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, unquote, unquote_plus
 
+import msgspec
+
 from mirror.queries.accounts import knows_members
 from mirror.queries.first_listings import lacks
 from mirror.queries.refs import REFS_NOT_MIRRORED, REFS_READ
@@ -16,10 +18,13 @@ from mirror.queries.rows import AccountRow, RepositoryRow, UpstreamRow
 from mirror.queries.visibility import Caller, known_upstreams
 from mirror.serve.exchange import Answer, ApiError, ApiRequest
 from mirror.store.rows import fetch_value
+from mirror.store.schema import HIDDEN
 
 FindRow = Callable[[sqlite3.Connection, Any], AccountRow | RepositoryRow | None]
 
-REFS_HEADER = "X-Mirror-Refs"  # why an answer has no refs: "not read yet" or "not mirrored"
+# Why an answer has no refs ("not read yet", "not mirrored"), or maybe not the present ones ("out of date"),
+# or those of a time when the repository was private ("not public").
+REFS_HEADER = "X-Mirror-Refs"
 LISTING_HEADER = "X-Mirror-Listing"  # the same for what a workspace has: its repositories, its members
 RETRY_SECONDS = 60
 
@@ -125,6 +130,15 @@ def with_refs(
             headers={"Retry-After": str(RETRY_SECONDS), REFS_HEADER: "not read yet"},
         )
     return row
+
+
+def of_refs(row: RepositoryRow, answer: Answer) -> Answer:
+    """Return a list of refs, with a header for mirrors of this one if they are to be read again."""
+    is_shown = row.is_private or row.public_from < HIDDEN
+    if is_shown and not row.refs_stale:
+        return answer
+    doubt = "out of date" if is_shown else "not public"
+    return msgspec.structs.replace(answer, headers={**answer.headers, REFS_HEADER: doubt})
 
 
 def must_have_members(

@@ -144,7 +144,8 @@ class RefsListing(msgspec.Struct, frozen=True, kw_only=True):
     """A listing of one repository's branches and tags, between two pages of it.
 
     `pages` and `rows` count the current pass, `bad` the rows not understood; `since` is when the first page
-    of this pass was requested. For `landmark` see ListingProgress.
+    of this pass was requested. `stale` says that another mirror has to read them again. For `landmark` see
+    ListingProgress.
     """
 
     next: str | None = None
@@ -154,6 +155,7 @@ class RefsListing(msgspec.Struct, frozen=True, kw_only=True):
     bad: int = 0
     passes: int = 1
     since: str = ""
+    stale: bool = False
 
 
 class Round(msgspec.Struct, kw_only=True):

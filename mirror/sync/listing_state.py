@@ -179,6 +179,7 @@ def refs_advanced(listing: RefsListing, page: Page[Any], asked_at: str) -> RefsL
         bad=listing.bad + len(page.bad),
         passes=listing.passes,
         since=listing.since if listing.pages else asked_at,
+        stale=bool(page.doubt) or (listing.stale and listing.pages > 0),
     )
 
 

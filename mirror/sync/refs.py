@@ -18,6 +18,7 @@ from mirror.store.refs import (
     has_refs,
     has_unnamed,
     mark_old_refs_stale,
+    mark_refs_stale,
     save_main_branch,
     save_refs,
     save_unread,
@@ -27,7 +28,7 @@ from mirror.sync.engine import Step
 from mirror.sync.listing_state import PASSES, STALE_LINK, refs_advanced, refuse_cut_off
 from mirror.sync.run import Run
 from mirror.times import to_text
-from mirror.upstream.protocol import Page
+from mirror.upstream.protocol import NOT_PUBLIC, Page
 
 UNTOLD = timedelta(days=1)
 """After this, refs are requested again even if nothing reports a push."""
@@ -57,6 +58,11 @@ class _Stale(NamedTuple):
     scm: str | None
     is_bare: int
     last_change: int
+
+
+def _refused(why: str) -> UpstreamRefused:
+    """Return the error for refs of another mirror that are not the present ones."""
+    return UpstreamRefused(f"the other mirror has to read them again: {why}", status=503, retry_after=60)
 
 
 def count_stale(run: Run) -> int:
@@ -171,6 +177,8 @@ class RefsStep(Step):
 
     def save(self, answer: Page[Ref]) -> Sequence[Step]:
         """Write it, a whole listing with those that follow at once."""
+        if answer.doubt == NOT_PUBLIC:
+            return self.failed(_refused("they may be of the time when the repository was private"))
         run, listing = self.run, refs_advanced(self.listing, answer, self.asked_at)
         if self._is_simple(answer, listing):
             run.store.write_later((self, answer, listing), _save_together)
@@ -187,6 +195,7 @@ class RefsStep(Step):
             and (bool(answer.rows) or self.is_bare)
             and len(answer.rows) >= (answer.size or 0)
             and not answer.bad
+            and not answer.doubt
             and not self.run.failures.has_refs_of(self.row_id)
             and not self._listing_tells_main_branch
         )
@@ -211,9 +220,7 @@ class RefsStep(Step):
             elif self.listing != RefsListing():
                 Cursors(connection, run.upstream_id).refs(self.row_id).drop()
             if done:
-                run.failures.answered_refs(self.row_id, understood=listing.bad == 0)
-            if done and listing.bad == 0 and saved.is_hidden:
-                show_new_changes(connection, self.row_id, listed_since=listing.since)
+                self._close(connection, listing, is_hidden=saved.is_hidden)
             for bad in answer.bad:
                 what = f"{self.key.full_name}: {bad.what}"
                 run.failures.add(Failure("ref", what, bad.error, repository_id=self.row_id))
@@ -222,8 +229,19 @@ class RefsStep(Step):
         run.counts.refs_gone += saved.gone
         if not done:
             return [self._with(listing)]
+        if listing.stale:
+            return self.failed(_refused("they may have changed since"))
         run.progress.step()
         return []
+
+    def _close(self, connection: Connection, listing: RefsListing, *, is_hidden: bool) -> None:
+        """Note that all refs were read, or that they may have changed by now."""
+        if listing.stale:
+            mark_refs_stale(connection, self.row_id)
+            return
+        self.run.failures.answered_refs(self.row_id, understood=listing.bad == 0)
+        if listing.bad == 0 and is_hidden:
+            show_new_changes(connection, self.row_id, listed_since=listing.since)
 
     def _with(self, listing: RefsListing) -> "RefsStep":
         """Return the step that goes on with a listing."""

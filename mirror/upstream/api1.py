@@ -293,7 +293,8 @@ class Api1(HttpUpstream):
             (with_name(name, raw) for name, raw in found.items()), self._keep, redact=self._http.redacted
         )
         onward = "tags" if kind == "branches" else None
-        return Page(rows=rows, next=onward, size=None, date=answer.date, bad=bad)
+        doubt = answer.doubt
+        return Page(rows=rows, next=onward, size=None, date=answer.date, bad=bad, doubt=doubt)
 
     def is_ancestor(self, key: RepositoryKey, commit: str, of: str) -> bool | None:  # noqa: ARG002
         """Return None without a request: API 1.0 compares no commits."""

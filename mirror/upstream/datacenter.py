@@ -293,6 +293,7 @@ class DataCenter(HttpUpstream):
             size=None,
             date=answer.date,
             bad=bad,
+            doubt=answer.doubt,
         )
 
     def _ask(self, path: str, more: str) -> tuple[_Envelope, Response]:

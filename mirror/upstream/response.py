@@ -38,9 +38,9 @@ LONGEST_READ = 65_536  # bytes of a body that are searched for words
 
 _RETRIED = {304, 408, 425, 429}  # 304 answers a condition, and no request has one
 
-# Sent by another mirror with refs that it has not read (503) or does not mirror (501), and with what a
-# workspace owns before it was listed (503). It concerns one repository or workspace, which is requested
-# again later; the others are not kept waiting.
+# Sent by another mirror with refs that it has to read again (200), has not read (503) or does not mirror
+# (501), and with what a workspace owns before it was listed (503). It concerns one repository or workspace,
+# which is requested again later; the others are not kept waiting.
 _REFS_HEADER, _LISTING_HEADER = "x-mirror-refs", "x-mirror-listing"
 
 _NO_REFS = ' - set refs = "git" for this upstream, or refs = "none" to mirror no branches and tags'
@@ -82,6 +82,11 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     def url(self) -> str:
         """The address in a form that may be shown."""
         return shown_url(self.address)
+
+    @property
+    def doubt(self) -> str:
+        """What another mirror says against the refs that it sent; empty for the present ones."""
+        return self.headers.get(_REFS_HEADER, "")
 
 
 class UnexpectedBody(UpstreamBusy):

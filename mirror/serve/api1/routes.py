@@ -42,7 +42,7 @@ from mirror.serve.exchange import (
     last_seen,
     read_fields,
 )
-from mirror.serve.unmirrored import must_be_listed, not_mirrored, with_refs
+from mirror.serve.unmirrored import must_be_listed, not_mirrored, of_refs, with_refs
 from mirror.serve.writer import Done, Write, Writing, delete_repository, settings_of
 
 SEARCH_LIMIT = 1000  # results of a search without `limit`
@@ -161,18 +161,20 @@ def find(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
 
 def tags(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/tags: changesets by name."""
-    row = with_refs(asked, find_repository(connection, asked))
-    body = shapes.tags(refs_by_name(connection, "tag", row.id))
-    return Answer(body=_with_api1_extras(connection, asked, "tag", row, body), synced_at=row.refs_synced_at)
+    return _refs(connection, asked, "tag")
 
 
 def branches(connection: sqlite3.Connection, asked: ApiRequest) -> Answer:
     """GET repositories/U/S/branches: changesets by name."""
+    return _refs(connection, asked, "branch")
+
+
+def _refs(connection: sqlite3.Connection, asked: ApiRequest, kind: RefKind) -> Answer:
     row = with_refs(asked, find_repository(connection, asked))
-    body = shapes.branches(refs_by_name(connection, "branch", row.id))
-    return Answer(
-        body=_with_api1_extras(connection, asked, "branch", row, body), synced_at=row.refs_synced_at
-    )
+    shape = shapes.tags if kind == "tag" else shapes.branches
+    body = shape(refs_by_name(connection, kind, row.id))
+    body = _with_api1_extras(connection, asked, kind, row, body)
+    return of_refs(row, Answer(body=body, synced_at=row.refs_synced_at))
 
 
 def _with_api1_extras(

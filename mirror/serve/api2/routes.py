@@ -44,7 +44,7 @@ from mirror.serve.api2.paging import (
 from mirror.serve.api2.writes import WRITERS
 from mirror.serve.api_edge import Api
 from mirror.serve.exchange import Answer, ApiError, Json, last_seen, unauthorized
-from mirror.serve.unmirrored import must_be_listed, must_have_members, not_mirrored, with_refs
+from mirror.serve.unmirrored import must_be_listed, must_have_members, not_mirrored, of_refs, with_refs
 from mirror.times import normalised
 
 
@@ -293,7 +293,7 @@ def _refs(connection: sqlite3.Connection, asked: Api2Request, *kinds: RefKind) -
     found = [RefRow(*one) for one in page.rows]
     extras = ref_extras_of(connection, asked.caller, row.id, [ref.name for ref in found])
     values = [asked.shapes.ref(row, ref, extras.get((ref.kind, ref.name))) for ref in found]
-    return envelope(asked, page, values, row.refs_synced_at)
+    return of_refs(row, envelope(asked, page, values, row.refs_synced_at))
 
 
 def refs(connection: sqlite3.Connection, asked: Api2Request) -> Answer:

@@ -38,7 +38,7 @@ from mirror.serve.datacenter.edge import (
     refused,
 )
 from mirror.serve.exchange import Answer, ApiError, Json, last_seen
-from mirror.serve.unmirrored import must_be_listed, must_have_members, with_refs
+from mirror.serve.unmirrored import must_be_listed, must_have_members, of_refs, with_refs
 from mirror.store.schema import REF_TABLES
 
 VERSION = "8.19.0"  # the version of Data Center that this API is modelled on
@@ -191,11 +191,12 @@ def _refs(connection: sqlite3.Connection, asked: DataCenterRequest, kind: RefKin
         orders.insert(0, "mirror_match(name, :boosted)")
     details = asked.flag("details")
     found = wanted.read(connection, sources.refs(row.id, kind), ", ".join(orders))
-    return wanted.page(
+    page = wanted.page(
         [RefRow(*one) for one in found],
         lambda ref: asked.shapes.ref(row, ref, details=details),
         lambda _: row.refs_synced_at,
     )
+    return of_refs(row, page)
 
 
 def branches(connection: sqlite3.Connection, asked: DataCenterRequest) -> Answer:
