@@ -1,6 +1,7 @@
 """Unread refs are never served as "there are none", nor taken so by a mirror of the mirror."""
 
 import io
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -325,6 +326,17 @@ def test_a_copy_takes_no_refs_of_a_private_time(filled: FixtureDb, tmp_path: Pat
         filled.refs("jespern/shown", PISTON_REFS, at=LATER)
         assert synced(copy, address, token=token, after=timedelta(seconds=61)).state == "complete"
     assert ("jespern/shown", "0.2.1") in refs_of(copy)
+
+
+def test_a_copy_looks_back_to_when_the_other_mirror_looked(filled: FixtureDb, tmp_path: Path) -> None:
+    """What that one learns later has dates of before the copy's last sync."""
+    filled.refs("jespern/unread", REFS)
+    with serving(filled.store.path) as address:
+        assert synced(tmp_path / "copy.db", address).state == "complete"
+    with Store(tmp_path / "copy.db") as store:
+        states = [json.loads(row[0]) for row in store.rows("SELECT value FROM cursors")]
+    (cursor,) = [state["cursor"] for state in states if isinstance(state, dict) and state.get("cursor")]
+    assert from_text(SEEN) - timedelta(seconds=3) < from_text(cursor) <= from_text(SEEN)
 
 
 def test_a_mirror_of_one_without_refs_says_what_to_set(tmp_path: Path) -> None:

@@ -188,7 +188,8 @@ def advanced(listing: ListingProgress, page: Page[Repository]) -> ListingProgres
     pages = listing.pages + 1
     landmark = next_landmark(page, asked=listing.next, landmark=listing.landmark, pages=pages)
     first = listing.pages == 0
-    reported = to_text(page.date - timedelta(seconds=1))  # HTTP dates have no fractions
+    # HTTP dates have no fractions. Another mirror may learn later of updates from before it saw its rows.
+    reported = to_text(page.date - timedelta(seconds=1 + page.age))
     pass_began = to_text(page.date) if first else listing.pass_began
     updates = [row.updated_at for row in page.rows if row.updated_at]
     chain = [*([listing.oldest_update] if listing.oldest_update else []), *updates]

@@ -250,6 +250,7 @@ class Cloud(HttpUpstream):
             date=answer.date,
             bad=bad,
             full_length=most if len(envelope.values) >= most else 0,
+            age=answer.age,
             doubt=answer.doubt,
         )
         return page if page.next or not page.full_length else self._surely_last(target, page, envelope.values)

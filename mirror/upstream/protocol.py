@@ -45,6 +45,7 @@ class Page(msgspec.Struct, Generic[Row], frozen=True, kw_only=True):
     - `skipped`: the page could not be read, and the listing continues after it.
     - `full_length`: the maximum number of rows, if the page has that many and may not be the last; else 0.
     - `note`: tells the user what the listing leaves out.
+    - `age`: how many seconds before `date` another mirror had seen what it sent; 0 from others.
     - `doubt`: why another mirror has to read these refs again; they may be of a private time if NOT_PUBLIC.
     - `told`: distinguishes pages with the same rows, if the rows are only the owners of what was listed.
     """
@@ -57,6 +58,7 @@ class Page(msgspec.Struct, Generic[Row], frozen=True, kw_only=True):
     skipped: bool = False
     full_length: int = 0
     note: str = ""
+    age: int = 0
     doubt: str = ""
     told: tuple[str, ...] = ()
 

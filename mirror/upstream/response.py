@@ -43,6 +43,8 @@ _RETRIED = {304, 408, 425, 429}  # 304 answers a condition, and no request has o
 # which is requested again later; the others are not kept waiting.
 _REFS_HEADER, _LISTING_HEADER = "x-mirror-refs", "x-mirror-listing"
 
+_AGE = re.compile(r"[0-9]{1,9}")
+
 _NO_REFS = ' - set refs = "git" for this upstream, or refs = "none" to mirror no branches and tags'
 
 WRONG_ADDRESS = " - is `url` right, with its path?"
@@ -82,6 +84,12 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     def url(self) -> str:
         """The address in a form that may be shown."""
         return shown_url(self.address)
+
+    @property
+    def age(self) -> int:
+        """How many seconds ago a mirror or a cache in between got what it sent."""
+        age = self.headers.get("age", "")
+        return int(age) if _AGE.fullmatch(age) else 0
 
     @property
     def doubt(self) -> str:
