@@ -1,5 +1,6 @@
 """Commands that run for long: locks, signals, and a clean end."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from cli_runner import WARNINGS, Folder, small_sandbox
 
@@ -66,16 +68,18 @@ def test_an_interrupted_sync_keeps_its_place(folder: Folder, number: signal.Sign
 
 
 def test_run_serves_and_syncs_until_ctrl_c(folder: Folder, box: RunningSandbox) -> None:
-    """In one process; it prints its address, and a signal ends it cleanly."""
+    """In one process; it prints its address, and a signal ends it cleanly, without a journal beside it."""
     folder.configure(box.url)
     running = folder.start("run", "--port", "0")
     line = running.stdout.readline()
     assert line.startswith("the mirror answers on http://127.0.0.1:")
     assert any("box complete" in line for line in running.stderr)
+    assert httpx.get(re.findall(r"http://\S+", line)[0], timeout=30).status_code == 200
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=30)
     assert running.returncode == 0
     assert "Traceback" not in err
+    assert not list(folder.path.rglob("*-wal"))
 
 
 def test_schedule_equals_scheduler_py(folder: Folder, box: RunningSandbox) -> None:

@@ -242,13 +242,17 @@ def test_a_credential_that_was_adopted_may_become_unreadable(served: Served) -> 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_end_of_the_parent_is_the_end_of_all(folder: Folder, number: signal.Signals) -> None:
-    """Within seconds, with an open connection; the port is free, and nothing is printed. SIGHUP ends none."""
+    """Within seconds, with an open connection; the port is free, and nothing is printed. SIGHUP ends none.
+
+    Only a killed one leaves a journal beside the file.
+    """
     fill_public(folder.path / "data" / "mirror.db").store.close()
     with started(folder, "serve", "--workers", "2", "--port", "0") as process:
         address = re.findall(r"http://\S+", process.stdout.readline())[0]
         there = children(process.pid)
         assert len(there) == 2
-        with closing(Worker(address, there[0], [there[1]])):
+        with closing(Worker(address, there[0], [there[1]])) as worker:
+            assert worker.ask("GET", "/")[0] == 200
             process.send_signal(signal.SIGHUP)
             told(process, "read again")
             assert children(process.pid) == there
@@ -257,6 +261,8 @@ def test_the_end_of_the_parent_is_the_end_of_all(folder: Folder, number: signal.
         assert said == ""
         assert process.returncode == (-number if number == signal.SIGKILL else 0)
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in there))
+    left_journal = (folder.path / "data/mirror.db-wal").exists()
+    assert left_journal == (number == signal.SIGKILL)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((urlsplit(address).hostname, urlsplit(address).port))
 

@@ -17,9 +17,9 @@ from older_files import MIGRATIONS, older
 from mirror.errors import StoreError, StoreLocked
 from mirror.store import Store
 from mirror.store.faults import explained
-from mirror.store.files import open_reader
+from mirror.store.files import fold_journal, open_reader
 from mirror.store.lock import is_syncing, service_mark, service_runs, sync_lock
-from mirror.store.paths import file_identity
+from mirror.store.paths import file_identity, reading_address
 
 
 def opened(path: Path) -> int:
@@ -50,6 +50,24 @@ def test_a_reader_ends_no_lock_of_its_process(tmp_path: Path) -> None:
         store.connection.execute("CREATE TABLE later (id)")
         with closing(open_reader(path)) as reader:
             assert reader.execute("SELECT count(*) FROM later").fetchone()[0] == 0
+
+
+def test_a_journal_that_a_reader_left_goes_into_the_file(tmp_path: Path) -> None:
+    """But not while somebody reads it."""
+    path = tmp_path / "mirror.db"
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("CREATE TABLE kept (id)")
+        reader = sqlite3.connect(reading_address(path), uri=True)
+        reader.execute("SELECT * FROM kept")
+    fold_journal(path)
+    assert path.with_name("mirror.db-wal").stat().st_size > 0
+    reader.close()
+    assert path.with_name("mirror.db-wal").stat().st_size > 0
+    fold_journal(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["mirror.db"]
+    with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as copy:
+        assert copy.execute("SELECT count(*) FROM kept").fetchone() == (0,)
 
 
 def test_links_to_one_file_share_its_lock(tmp_path: Path) -> None:

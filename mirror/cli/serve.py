@@ -29,11 +29,11 @@ from mirror.config_checks import warn
 from mirror.credentials import read_secret
 from mirror.errors import ConfigError
 from mirror.observe.logs import Logged, secrets_of, set_up
-from mirror.serve.server import Listener, answer, build, listening
+from mirror.serve.server import Listener, answer, build, close, listening
 from mirror.serve.state import served
 from mirror.serve.webhooks import Hook, accept
 from mirror.serve.workers import Ready, Task, Workers
-from mirror.store.files import is_snapshot
+from mirror.store.files import fold_journal, is_snapshot
 from mirror.store.ledger import reported_limits
 from mirror.store.lock import server_mark
 from mirror.upstream.connect import accounts_by_upstream
@@ -90,13 +90,13 @@ def serve(**given: Any) -> None:
     mark = nullcontext() if config.serve.read_only else server_mark(database, config.mode)
     with mark, listening(config.serve.host, config.serve.port) as listener:
         if config.serve.workers > 1:
-            leave(
-                Workers(
-                    answering(datasette, listener, current),
-                    ready=lambda: tell_address(listener.address),
-                    reread=lambda: current.renew_and_tell(Logged()),
-                ).run()
-            )
+            code = Workers(
+                answering(datasette, listener, current),
+                ready=lambda: tell_address(listener.address),
+                reread=lambda: current.renew_and_tell(Logged()),
+            ).run()
+            tidy(config)
+            leave(code)
 
         def obey() -> None:
             current.renew_and_tell(Logged())
@@ -107,6 +107,8 @@ def serve(**given: Any) -> None:
         arrange(datasette, config)
         on_hangup(obey)
         answer(datasette, listener, ready=tell_address, stop=stop)
+        close(datasette)
+        tidy(config)
 
 
 def current_of(given: dict[str, Any], check: Callable[[Config, Config], object]) -> Current:
@@ -202,6 +204,12 @@ def leave_now_unless(idle: bool) -> None:
     os._exit(0)  # the interpreter would wait for the thread
 
 
+def tidy(config: Config) -> None:
+    """Leave no journal beside the mirror: some copy the file of a stopped service alone."""
+    if not config.serve.read_only:
+        fold_journal(Path(config.database))
+
+
 def tell_address(address: str) -> None:
     """Say where the mirror answers."""
     announce(f"the mirror answers on {address}  (Ctrl-C stops it)")
@@ -272,9 +280,13 @@ def run(**given: Any) -> None:
     warn(config)
     with listening(config.serve.host, config.serve.port) as listener:
         if config.serve.workers > 1:
-            leave(run_in_processes(datasette, listener, current))
+            code = run_in_processes(datasette, listener, current)
+            tidy(config)
+            leave(code)
         idle = run_in_one(config, datasette, listener, current.reread)
     leave_now_unless(idle)
+    close(datasette)
+    tidy(config)
 
 
 def run_in_one(

@@ -145,6 +145,12 @@ class GuardedDatabase(Database):  # type: ignore[misc]
         """Return the identity of the file at the path, which one that replaces it does not have."""
         return file_identity(self.path or "")
 
+    def close(self) -> None:
+        """Close all connections, when what uses them has ended."""
+        for pool in self._pools.values():
+            pool.shutdown(cancel_futures=True)
+        super().close()
+
     def connect(self, write: bool = False) -> sqlite3.Connection:  # noqa: FBT001, FBT002 - as Datasette calls it
         """Open a connection as Datasette does; unlike there, the path may contain any characters."""
         return self._open(sqlite3.Connection, write=write)

@@ -155,6 +155,14 @@ def answer(
     return caught[0] if caught else None
 
 
+def close(datasette: Datasette) -> None:
+    """Close the files of an application that answers no more, when its last reads have ended."""
+    if datasette.executor is not None:
+        datasette.executor.shutdown(cancel_futures=True)
+    for database in datasette.databases.values():
+        database.close()
+
+
 class _WebServer(uvicorn.Server):
     """A server that handles no signals and watches an event."""
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from mirror.errors import MirrorError, StoreError
 from mirror.store.faults import BUSY_SECONDS, READ_ONLY, explained, foreign_file, known_remedy
-from mirror.store.paths import give_to_owner, reading_address
+from mirror.store.paths import address, give_to_owner, reading_address
 from mirror.store.schema import APPLICATION_ID, MIGRATIONS, VERSION, bring_up_to_date, lacks_search_parts
 
 T = TypeVar("T")
@@ -123,6 +123,15 @@ def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
 
 def _connected(address: str) -> sqlite3.Connection:
     return sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+
+
+def fold_journal(path: Path) -> None:
+    """Write what the journal has into the file and remove it, unless a process has the file open.
+
+    SQLite does that when the last connection is closed, but not if that one may only read.
+    """
+    with suppress(sqlite3.Error), closing(sqlite3.connect(address(path, "mode=rw"), uri=True)) as connection:
+        connection.execute("PRAGMA user_version").fetchone()  # it opens the journal
 
 
 def read_if_possible(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T | None:
