@@ -339,6 +339,15 @@ def test_a_narrow_terminal_shows_whole_names(synced: Folder, asked: tuple[str, s
     assert max(map(len, lines)) <= columns
 
 
+def test_a_narrow_table_shows_whole_names() -> None:
+    """A long name goes on in the next line: two repositories of one owner looked alike."""
+    stream, name = io.StringIO(), "jespern/bitbucket-issue-query"
+    grid = Grid({"header": "repository"}, {"header": "size", "justify": "right"})
+    grid.add(name, "12 kB")
+    Printer(stream, 20).table(grid)
+    assert "".join(line.split()[0] for line in stream.getvalue().splitlines()[1:]) == name
+
+
 def test_search_takes_the_filters_of_the_page(synced: Folder) -> None:
     """Each filter alone; gone repositories only on request."""
     with Store(synced.path / "data/mirror.db") as store:

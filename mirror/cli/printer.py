@@ -166,8 +166,8 @@ class Printer:
         from rich.text import Text  # noqa: PLC0415
 
         shown = Table(box=None, show_header=table.has_header, pad_edge=False)
-        for column in table.columns:
-            shown.add_column(**column)
+        for column in table.columns:  # a long name goes on in the next line, where rich would cut it
+            shown.add_column(**({} if column.get("no_wrap") else {"overflow": "fold"}) | column)
         for row in table.rows:
             cells = [Text(cell.text) for cell in row]
             for text, cell in zip(cells, row, strict=True):

@@ -250,7 +250,7 @@ def _table(listed: list[ListedRef], query: str, width: int) -> Grid:
         width -= max(map(len, cells)) + _GAP
         if width >= _SHORTEST_NAMES:
             others.append(cells)
-    table = Grid(*[{"overflow": "fold"}] * 2, *[{"no_wrap": True}] * len(others))
+    table = Grid({}, {}, *[{"no_wrap": True}] * len(others))
     for ref, *rest in zip(listed, *others, strict=True):
         states = " ".join(ref.repository.states)
         repository = ref.repository.full_name + (f"  {states}" if states else "")

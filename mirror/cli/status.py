@@ -76,7 +76,7 @@ def print_status(printer: Printer, statuses: Sequence[UpstreamStatus], now: date
     """Print the status of each upstream, at most 80 columns wide."""
     titles = ("upstream", "repositories", "branches", "tags", "complete", "budget left")
     sides = {"upstream": "left"}
-    table = Grid(*({"header": one, "justify": sides.get(one, "right"), "overflow": "fold"} for one in titles))
+    table = Grid(*({"header": one, "justify": sides.get(one, "right")} for one in titles))
     for status in statuses:
         age = "never" if status.freshness_seconds is None else f"{age_text(status.freshness_seconds)} ago"
         left = status.budget.left
