@@ -4,6 +4,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sync_harness import Clock, Edited, SyncHarness, crawling
 
@@ -132,6 +133,25 @@ def test_a_renamed_project_is_found_by_the_list_of_projects(tmp_path: Path, conf
             summary = crawl.sync(later=60)
         assert (summary.state, crawl.gone()) == ("complete", {})
         assert crawl.one("SELECT count(*) FROM repositories WHERE full_name LIKE 'RENAMED/%'") == before > 0
+
+
+def test_what_a_renamed_project_does_not_list_is_requested_by_its_new_key(tmp_path: Path) -> None:
+    """By the former key nothing is found any more, which proves no deletion."""
+    clock = Clock()
+    with running(Sandbox(World(30, now=clock.now))) as served:
+        crawl = SyncHarness(
+            served.origin, tmp_path / "mirror.db", clock, kind="datacenter", url=served.origin,
+            secret="jespern:sandbox", workspaces=("1TEAM",), refs="none",
+        )  # fmt: skip
+
+        def edit(path: str, body: Any) -> Any:
+            return {**body, "values": body["values"][1:]} if path.endswith("/repos") else body
+
+        assert crawl.sync().state == "complete"
+        served.sandbox.do("rename_workspace", workspace="1team", name="renamed")
+        crawl.config = msgspec.structs.replace(crawl.config, workspaces=("RENAMED",))
+        crawl.transport = Edited(edit)
+        assert (crawl.sync(later=3700).state, crawl.gone()) == ("complete", {})
 
 
 def test_a_project_that_took_the_key_of_another_is_missing_by_neither(tmp_path: Path) -> None:

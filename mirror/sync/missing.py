@@ -95,9 +95,19 @@ def absence_steps(run: Run, workspaces: Sequence[str]) -> Iterator[Step]:
             _mark_all(run, workspace, [row.row_id for row in missing])
             continue
         for row_id, uuid, full_name in missing:
-            key = RepositoryKey(uuid=uuid, full_name=full_name)
+            key = _present_key(run, uuid, full_name, state.name or workspace)
             if not run.failures.waits("repository", uuid):
                 yield AbsenceStep(run, workspace, row_id, key, owners, all_listed=all_listed)
+
+
+def _present_key(run: Run, uuid: str, full_name: str, workspace: str) -> RepositoryKey:
+    """Return the key of a repository in its workspace, which may have been renamed since it was seen."""
+    owner, _, slug = full_name.partition("/")
+    # By the former name of a project, nothing is found: that proves nothing.
+    by_name = run.upstream.knows_names_only and not is_named(uuid)
+    if by_name and owner.lower() != workspace.lower() and not listing_state.is_identity(workspace):
+        full_name = f"{workspace}/{slug}"
+    return RepositoryKey(uuid=uuid, full_name=full_name)
 
 
 def close_absences(run: Run, workspaces: Sequence[str]) -> None:
