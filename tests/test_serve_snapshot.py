@@ -36,7 +36,7 @@ def published(mirror: Path, *more: str) -> Path:
         )
         mark_as_snapshot(connection, SEEN)
     filled.store.close()
-    return back_up(work, mirror.with_name("public.db"))
+    return back_up(work, mirror.with_name("next.db")).replace(mirror.with_name("public.db"))
 
 
 def serve(mirror: Path) -> AsgiClient:
