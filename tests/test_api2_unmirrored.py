@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi_client import AsgiClient, bearer, client_of
+from asgi_client import AsgiClient, basic, bearer, client_of
 from callers import MixedMirror
 from fixtures_db import FixtureDb, hg_ref, owner, repository
 
@@ -216,6 +216,9 @@ def test_a_role_is_an_explicit_right(roles: tuple[AsgiClient, str, str]) -> None
             own = names(client, "/2.0/user/workspaces?administrator=true", token)
             assert names(client, f"/2.0/workspaces?role={role}", token) == own
             assert names(client, "/2.0/user/workspaces", token) == own
+    # Sent as alice, the token for everything has her roles.
+    own = client.json("/2.0/repositories?role=owner", headers=basic("alice", whole))["values"]
+    assert [one["full_name"] for one in own] == ["alice/own"]
     assert names(client, "/2.0/user/permissions/workspaces", alice) == ["alice", "team"]
     assert names(client, "/2.0/teams?role=member", alice) == ["alice", "team"]
     assert client.get("/2.0/teams?role=member").status_code == 401

@@ -20,7 +20,7 @@ from older_files import older
 
 from mirror.errors import NotFound
 from mirror.model import Ref, Repository
-from mirror.queries.past import details_of, known_since, past_exported, past_named, past_of
+from mirror.queries.past import details_of, known_since, past_copy, past_exported, past_named, past_of
 from mirror.queries.past_state import Past
 from mirror.queries.repositories import repository_details
 from mirror.queries.visibility import ANONYMOUS, OPERATOR, Caller
@@ -199,6 +199,23 @@ def test_a_name_is_that_of_the_moment(lived: FixtureDb) -> None:
     ):
         past = past_named(lived.store.connection, OPERATOR, name, moment(at))
         assert (past.full_name, past.columns["description"]) == (is_called, described)
+
+
+def test_strangers_learn_only_the_name_of_a_former_owner_without_public_repositories(
+    lived: FixtureDb,
+) -> None:
+    """What is known of the account today may come from what is hidden from them."""
+    connection = lived.store.connection
+    (ann,) = connection.execute("SELECT id FROM users WHERE username = 'ann'").fetchone()
+    connection.execute(
+        "UPDATE users SET display_name = 'Ann Doe', last_seen_at = ? WHERE id = ?", (moment(0), ann)
+    )
+    connection.execute("UPDATE repositories SET is_private = 1 WHERE owner_id = ?", (ann,))
+    past = past_named(connection, ANONYMOUS, "bob/new", moment(55))
+    for caller, shown in ((ANONYMOUS, None), (OPERATOR, "Ann Doe")):
+        with past_copy(connection, caller, [past]) as copy:
+            people = copy.execute("SELECT username, display_name FROM users").fetchall()
+        assert list(map(tuple, people)) == [("ann", shown)]
 
 
 def test_what_is_not_recorded_is_not_told(lived: FixtureDb) -> None:
