@@ -8,7 +8,8 @@ from asgi_client import basic, bearer, client_of
 from callers import MixedMirror
 from fixtures_db import FixtureDb, fill_mixed
 
-from mirror.serve.auth import login_cookie
+from mirror.queries.visibility import ANONYMOUS
+from mirror.serve.auth import caller_of, login_cookie
 from mirror.serve.guarded_database import mirrors
 from mirror.serve.pages.datasette import local_path
 from mirror.store import tokens
@@ -99,3 +100,19 @@ def test_a_token_called_root_is_not_the_root_of_datasette(mixed_db: FixtureDb) -
     for path in ("/-/permissions", "/_internal.json?sql=select+1"):
         statuses = [served.get(path, headers=headers).status_code for headers in (bearer(token), {})]
         assert statuses == [403, 403], path
+
+
+def test_the_actor_of_one_mirror_is_a_stranger_on_another() -> None:
+    """Ids of rows and scopes are of one file. The root of Datasette names none, and sees all files."""
+    reader = {
+        "id": "root",
+        "mirror": "mirror",
+        "mirror_user": "ann",
+        "mirror_ids": [3],
+        "mirror_scope": "read",
+    }
+    assert caller_of(reader, "other") is ANONYMOUS
+    assert caller_of(reader, "mirror").user_ids == (3,)
+    user = {key: value for key, value in reader.items() if key != "mirror_scope"}
+    assert not caller_of(user, "mirror").sees_all
+    assert caller_of({"id": "root"}, "other").sees_all
